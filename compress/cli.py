@@ -1,0 +1,207 @@
+"""The command line: parse, call one function, print, set the exit code. Heavy packages load inside the commands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from compress import __version__
+from runtimes.errors import CompressError
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
+
+
+class _Commands(click.RichGroup):
+    """Turns the toolkit's errors into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except CompressError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on from the last finished epoch or step", INTERRUPTED)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror}; free space or choose another folder with --out, then run it again", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    for line in message.splitlines():
+        click.echo(f"compress: {line}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    commands()
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="compress")
+def commands() -> None:
+    """Make image classifiers small and fast for edge devices, and prove it.
+
+    Example: compress run recipes/mobilenet_int8.yaml
+    """
+
+
+@commands.command(epilog=EXIT_CODES_HELP)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a recipe's value, e.g. stages.0.epochs=3.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME of the recipe unless given.")
+@click.option("--fresh", is_flag=True, help="Empty the run folder first instead of going on with it.")
+def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -> None:
+    """Train, quantize, export, measure and judge as a recipe says; a second run goes on where the first stopped.
+
+    Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
+    """
+    from compress import gate, pipeline
+    from compress import recipe as recipes
+    from compress.run_folder import RunFolder
+    from compress.terminal import Terminal, route_warnings
+
+    checked = recipes.load(recipe, overrides)
+    folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
+    route_warnings(folder.path / "run.log")
+    with Terminal(folder.path / "run.log") as terminal:
+        result = pipeline.run(checked, folder, terminal)
+    _print_report(folder.path)
+    sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)
+
+
+@commands.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a recipe's value first.")
+def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Check a recipe and report all problems at once, each with its path.
+
+    Example: compress validate recipes/mobilenet_int8.yaml
+    """
+    from compress import recipe as recipes
+
+    checked = recipes.load(recipe, overrides)
+    click.echo(f"{recipe}: valid; {len(checked.stages)} stages, {len(checked.targets)} targets")
+
+
+@commands.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: compress schema > recipe.schema.json
+    """
+    from compress import recipe as recipes
+
+    click.echo(json.dumps(recipes.json_schema(), indent=1))
+
+
+@commands.command("list")
+@click.argument("kind", type=click.Choice(["models", "data", "stages", "runtimes", "recipes"]))
+def list_(kind: str) -> None:
+    """List what a recipe can name, with one line about each.
+
+    Example: compress list models
+    """
+    from compress import doctor
+
+    for name, line in doctor.listing(kind):
+        click.echo(f"{name:<24} {line}")
+
+
+@commands.command()
+@click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json; without it only latency.")
+@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--blocks", default=30, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 10 runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+def measure(
+    artifacts: tuple[Path, ...], evalset: Path | None, runtime: str, threads: int, batch: int, blocks: int, as_json: bool
+) -> None:
+    """Measure artifacts on this machine, several of them interleaved.
+
+    Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
+    """
+    from compress import report
+    from compress.terminal import Terminal
+    from runtimes import evalset as evalsets
+    from runtimes import measure as measuring
+    from runtimes.artifact import Artifact
+    from runtimes.errors import InputError
+    from runtimes.target import Target
+
+    try:
+        target = Target("local", runtime, threads=threads, batch=batch)
+    except ValueError as error:
+        raise InputError(f"--runtime: {error}") from error
+    images = evalsets.load(evalset) if evalset else None
+    loaded = [Artifact.load(path) for path in artifacts]
+    with Terminal() as terminal:
+        taken = measuring.measure(loaded, target, images, measuring.Timing(blocks=blocks), terminal.progress)
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in taken]))
+    else:
+        _print_table(report.measurement_table(taken))
+
+
+@commands.command("report")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def report_(run_folder: Path) -> None:
+    """Write report.md and the picture of a run again from its report.json, and print the table.
+
+    Example: compress report runs/mobilenet_int8
+    """
+    from compress import report
+
+    report.write_documents(run_folder)
+    _print_report(run_folder)
+
+
+@commands.command()
+def doctor() -> None:
+    """Say what this machine can run, and what is missing for the rest.
+
+    Example: compress doctor
+    """
+    from compress import doctor as examination
+
+    for subject, finding in examination.examine():
+        click.echo(f"{subject:<18} {finding}")
+
+
+def _print_report(folder: Path) -> None:
+    from compress import report
+
+    content = report.read(folder)
+    _print_table(report.table(content))
+    for row in content["rows"]:
+        for check in row["checks"]:
+            estimate = check["estimate"]
+            click.echo(f"{row['target']}: {check['name']} {check['limit']:g}: {estimate['value']:.2f} "
+                       f"({estimate['low']:.2f} to {estimate['high']:.2f}): {check['verdict']}")  # fmt: skip
+    click.echo(f"verdict: {content['verdict'] or 'none, the recipe has no gate'}")
+    click.echo(f"report: {folder / 'report.md'}")
+
+
+def _print_table(lines: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    header, *rows = lines
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index < 2 or title == "verdict" else "right", no_wrap=index > 1)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 80).print(table)

@@ -1,0 +1,32 @@
+"""What every stage may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.dataset import Sample
+from runtimes.evalset import EvalSet
+from runtimes.measure import Progress
+from runtimes.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Context:
+    """The data but for the test split, the seed, the device, the stage's own folder, and a way to tell the user.
+
+    folder: kept between runs of the same stage with the same inputs; a stage may leave there what it resumes from.
+    prepared: the images of train or val, resized and cropped; made once per run folder.
+    progress: (what, done, total); say: one line for the terminal and the log.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    preprocessing: Preprocessing
+    seed: int
+    device: str
+    folder: Path
+    prepared: Callable[[str], EvalSet]
+    progress: Progress
+    say: Callable[[str], None]

@@ -1,0 +1,81 @@
+"""What there is: plug-ins, runtimes, packages, processor and GPU, and what is missing for the rest."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import shutil
+from pathlib import Path
+
+import runtimes
+from compress import plugins
+from compress.recipe import shipped_recipes
+from runtimes import environment
+from runtimes.target import runtime_names
+
+NEEDED_BY = {
+    "torch": "training: pip install 'compress[host]'",
+    "torchvision": "models: pip install 'compress[host]'",
+    "timm": "efficientnet_lite: pip install 'compress[host]'",
+    "onnx": "export: pip install 'compress[host]'",
+    "onnxruntime": "the runtime ort: pip install onnxruntime",
+    "nncf": "quantize.engine nncf: pip install 'compress[host]'",
+    "elpv_dataset": "the data set elpv: pip install elpv-dataset",
+    "tensorrt": "TensorRT engines: pip install 'compress[tensorrt]', or JetPack's own package",
+    "tensorrt_rtx": "TensorRT-RTX engines: pip install 'compress[rtx]'",
+}
+WHY_INSTRUCTION_SET = {
+    "x86-vnni": "INT8 sums are exact: weights keep 8 bits",
+    "x86-avx2": "no VNNI: INT8 sums of 16 bits would saturate, so weights get 7 bits where that can happen",
+    "arm64": "INT8 sums are exact: weights keep 8 bits",
+}
+
+
+def listing(kind: str) -> list[tuple[str, str]]:
+    """Return (name, first line of its documentation) of all models, data, stages, runtimes or recipes."""
+    if kind == "recipes":
+        return [(str(path), _first_comment(path)) for path in shipped_recipes()]
+    if kind == "runtimes":
+        folder = Path(runtimes.__file__).parent / "backends"
+        return [(name, _first_line(folder / f"{name}.py")) for name in runtime_names()]
+    folder = Path(__file__).parent / kind
+    return [(name, _first_line(folder / f"{name}.py")) for name in plugins.names(kind)]  # type: ignore[arg-type]
+
+
+def examine() -> list[tuple[str, str]]:
+    """Return (subject, finding) lines about this machine; nothing heavy but torch's look for a GPU is imported."""
+    machine = environment.describe()
+    free_gib = shutil.disk_usage(".").free / 2**30
+    lines = [
+        ("python", machine.python),
+        ("system", machine.system),
+        ("processor", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"),
+        ("instruction set", f"{machine.instruction_set}: {WHY_INSTRUCTION_SET[machine.instruction_set]}"),
+        ("free disk", f"{free_gib:.0f} GiB here"),
+    ]
+    versions = environment.package_versions()
+    for module, need in NEEDED_BY.items():
+        if importlib.util.find_spec(module) is None:
+            lines.append((module, f"missing; needed by {need}"))
+        else:
+            lines.append((module, versions.get(module.replace("_", "-"), "installed")))
+    return [*lines, ("GPU", _gpu())]
+
+
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown without torch"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none that torch can use; training and measuring run on the CPU"
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text().partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

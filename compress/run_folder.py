@@ -1,0 +1,97 @@
+"""The run folder: every step's result under the content of all that went into it, so that a run resumes by itself.
+
+    recipe.yaml splits.json run.log report.json report.md accuracy_latency.png   what a reader wants
+    artifacts/                                                                   what ships
+    steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compress import __version__
+from runtimes.environment import package_versions
+from runtimes.errors import InputError
+from runtimes.files import write_json
+
+SCHEMA_VERSION = 1
+PRESENTATION = {"cli.py", "__main__.py", "terminal.py", "report.py", "figures.py", "gate.py", "statistics.py", "doctor.py"}
+
+
+class RunFolder:
+    """A folder that belongs to the recipe of one name."""
+
+    def __init__(self, path: Path, recipe_name: str, fresh: bool) -> None:
+        """Open or make the folder; `fresh` empties a run folder first. Raises InputError for any other folder."""
+        self.path = path
+        self.steps: dict[str, Path] = {}
+        marker = path / "run.json"
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file; choose another folder with --out")
+        if path.is_dir() and any(path.iterdir()):
+            _require_own(marker, recipe_name)
+            if fresh:
+                shutil.rmtree(path)
+        if not marker.exists():
+            write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
+
+    def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+        """Return the folder of a step's results; `make(folder)` is called only if they are not there yet.
+
+        inputs: what the results depend on, as JSON; packages: names of installed packages whose versions matter. An
+        unfinished folder of the same inputs is handed to `make` again, which may resume from what it left there.
+        """
+        versions = package_versions()
+        content = {
+            "step": name,
+            "inputs": inputs,
+            "packages": {package: versions.get(package) for package in packages},
+            "code": code_digest(),
+        }
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        folder = self.path / "steps" / f"{name}-{key[:12]}"
+        done = folder / "done.json"
+        if not done.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            start = time.monotonic()
+            make(folder)
+            write_json(done, {**content, "key": key, "duration_s": round(time.monotonic() - start, 2)})
+        self.steps[name] = folder
+        return folder
+
+    def durations_s(self) -> dict[str, float]:
+        """Return how long each step of this run took when it was done, in order."""
+        return {name: json.loads((folder / "done.json").read_text())["duration_s"] for name, folder in self.steps.items()}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return a sha256 of the toolkit's version and of every source file that a result can depend on."""
+    digest = hashlib.sha256(__version__.encode())
+    root = Path(__file__).parent.parent
+    for package in ("compress", "export", "runtimes"):
+        for path in sorted((root / package).rglob("*.py")):
+            if path.name not in PRESENTATION:
+                digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _require_own(marker: Path, recipe_name: str) -> None:
+    try:
+        owner = json.loads(marker.read_text())
+        version, recipe = owner["schema_version"], owner["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{marker.parent}: is not empty and no run folder; choose another with --out") from None
+    if recipe != recipe_name:
+        raise InputError(
+            f"{marker.parent}: belongs to the recipe '{recipe}', not to '{recipe_name}'; choose another with --out"
+        )
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{marker.parent}: schema version {version}, not {SCHEMA_VERSION}; choose another with --out")

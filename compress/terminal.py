@@ -1,0 +1,84 @@
+"""What the user sees while a run goes on: a bar with ETA on a terminal, plain lines in a file; all lines in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_INTERVAL_S = 15.0  # between two lines of progress where there is no terminal
+
+
+class Terminal:
+    """Shows progress and says lines; use as a context manager so that the bar is taken down."""
+
+    def __init__(self, log_file: Path | None = None) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._log_file = log_file
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._started = self._spoken = time.monotonic()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._take_down()
+
+    def say(self, line: str) -> None:
+        """Print one line and add it to the log."""
+        self.console.print(line, markup=False, soft_wrap=True)
+        self.log(line)
+
+    def log(self, line: str) -> None:
+        """Add one line to the log only."""
+        if self._log_file is not None:
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_file.open("a") as stream:
+                stream.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` of something is done; `what` up to its first comma says whether it is new."""
+        topic = what.partition(",")[0]
+        if topic != self._what.partition(",")[0]:
+            self._take_down()
+            self._started = self._spoken = time.monotonic()
+        self._what = what
+        if self.console.is_terminal:
+            self._draw(what, done, total)
+        elif time.monotonic() - self._spoken > PLAIN_INTERVAL_S:
+            self._spoken = time.monotonic()
+            left_s = (self._spoken - self._started) / max(done, 1) * (total - done)
+            self.console.print(f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, soft_wrap=True)
+        if done >= total:
+            self._take_down()
+            self._what = ""
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+                       TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task(what, total=total)
+            self._bar.start()
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, description=what)
+
+    def _take_down(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def route_warnings(log_file: Path) -> None:
+    """Send what libraries log at WARNING and above into the log instead of across the progress bar."""
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]

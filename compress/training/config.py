@@ -1,0 +1,57 @@
+"""The settings of the training loop, shared by every stage that trains; loads without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from compress.config import Config
+
+
+class Augment(Config):
+    """Random changes of training images. crop_scale: least and greatest share of the area that a random crop keeps.
+
+    transpose: rows become columns in half of the images, for pictures that have no upright.
+    """
+
+    hflip: bool = True
+    vflip: bool = False
+    transpose: bool = False
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        if self.crop_scale and self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale: must be [least, greatest], not {list(self.crop_scale)}")
+        return self
+
+
+class FitConfig(Config):
+    """One training run.
+
+    lr: the highest learning rate. momentum: of sgd and rmsprop. weight_decay: spares norms and biases.
+    warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; the averaged weights
+    are what the stage returns. precision: auto is bfloat16 where the device multiplies it fast (CUDA), else float32.
+    workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = "adamw"
+    lr: Annotated[float, Field(gt=0, le=100)] = 3e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.05
+    schedule: Literal["cosine", "onecycle"] = "onecycle"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 3
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    precision: Literal["auto", "float32"] = "auto"
+    augment: Augment = Augment()
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> FitConfig:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: must be less than epochs: {self.epochs}, not {self.warmup_epochs:g}")
+        return self

@@ -1,0 +1,1 @@
+"""From a torch network to files that ship: one file per format."""

@@ -1,0 +1,111 @@
+"""torch to float32 ONNX: standard operators, BatchNorm folded, nothing of the host's paths inside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import nn
+
+from runtimes.errors import CompressError
+from runtimes.files import write_bytes
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What `to_onnx` wrote. input_shape: (N, 3, H, W), N is None for a dynamic batch."""
+
+    path: Path
+    opset: int
+    input_shape: tuple[int | None, int, int, int]
+
+
+def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
+    """Export an eval-mode network that maps (N, 3, side, side) to (N, classes), both float32; batch None is dynamic.
+
+    Raises CompressError when the file has another opset than asked for, other domains than ai.onnx, or a BatchNorm
+    that was not folded. Whether the numbers are right is for `export.parity` to say, on real images.
+    """
+    model = _export(network.eval().cpu(), side, opset, batch)
+    _strip(model)
+    _use_global_average_pool(model)
+    _check(model, opset)
+    write_bytes(path, model.SerializeToString())
+    return OnnxFile(path, opset, (batch, 3, side, side))
+
+
+def _export(network: nn.Module, side: int, opset: int, batch: int | None) -> onnx.ModelProto:
+    example = torch.zeros(batch or TRACED_BATCH, 3, side, side)
+    shapes = None if batch else ({0: torch.export.Dim("batch")},)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False,
+            input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what identifies the machine that exported: every node carries stack traces with absolute paths."""
+    del model.metadata_props[:]
+    del model.functions[:]
+    graph = model.graph
+    del graph.metadata_props[:], graph.value_info[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    model.producer_name, model.producer_version, model.doc_string = "compress", "", ""
+
+
+def _use_global_average_pool(model: onnx.ModelProto) -> None:
+    """Write `ReduceMean(axes=[2, 3], keepdims=1)` as GlobalAveragePool, for which runtimes have integer kernels."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
+            continue
+        axes = sorted(int(axis) % 4 for axis in numpy_helper.to_array(constants[node.input[1]]).ravel())
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if axes == [2, 3] and attributes.get("keepdims", 1) == 1:
+            pool = helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name)
+            node.CopyFrom(pool)
+    _drop_unused_constants(model)
+
+
+def _drop_unused_constants(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _check(model: onnx.ModelProto, opset: int) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    used = {node.domain or "ai.onnx" for node in model.graph.node}
+    if used != {"ai.onnx"}:
+        raise CompressError(f"the exported graph uses operators of {', '.join(sorted(used))}, not only of ai.onnx")
+    if found["ai.onnx"] != opset:
+        raise CompressError(f"asked for opset {opset}, the exporter made {found['ai.onnx']}; set export.opset to that")
+    keep = [entry for entry in model.opset_import if (entry.domain or "ai.onnx") == "ai.onnx"]
+    del model.opset_import[:]
+    model.opset_import.extend(keep)
+    unfolded = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+    if unfolded:
+        raise CompressError(f"{unfolded} BatchNormalization were not folded into their convolutions")
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise CompressError(f"the network's weights hold NaN or infinity (in {tensor.name}); train it again")

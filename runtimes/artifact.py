@@ -1,0 +1,104 @@
+"""An artifact: an exported model file and the manifest beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from runtimes.errors import ArtifactError
+from runtimes.files import sha256_file, write_json
+from runtimes.preprocessing import Preprocessing
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a board must know of a model file, and everything that identifies how it was made.
+
+    input_shape: (N, 3, H, W), N is None where the batch is dynamic. The input is RGB, NCHW, float32.
+    session_options: keys and values that the runtime's session needs so that the answers are right.
+    scheme: name of the quantization scheme, None for float32.
+    lineage: the steps that made the file, oldest first, each a JSON object with `step`.
+    """
+
+    sha256: str
+    size_bytes: int
+    format: Literal["onnx", "fake"]
+    precision: Literal["float32", "int8"]
+    input_name: str
+    input_shape: tuple[int | None, int, int, int]
+    output_name: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    opset: int | None = None
+    scheme: str | None = None
+    session_options: dict[str, str] = field(default_factory=dict)
+    recipe: str | None = None
+    lineage: tuple[dict[str, Any], ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    input_layout: Literal["NCHW"] = "NCHW"
+    input_dtype: Literal["float32"] = "float32"
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any batch size is accepted."""
+        return self.input_shape[0] is None
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Manifest:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        return cls(
+            **{
+                **fields,
+                "preprocessing": Preprocessing.from_dict(fields["preprocessing"]),
+                "input_shape": tuple(fields["input_shape"]),
+                "labels": tuple(fields["labels"]),
+                "lineage": tuple(fields["lineage"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file whose bytes are the ones that its manifest names."""
+
+    path: Path
+    manifest: Manifest
+
+    def save_manifest(self) -> None:
+        """Write the manifest beside the file as `<file>.json`."""
+        write_json(manifest_path(self.path), asdict(self.manifest))
+
+    @classmethod
+    def load(cls, path: Path) -> Artifact:
+        """Read a model file and its manifest and compare the sha256; raises ArtifactError where they don't fit."""
+        for needed in (path, manifest_path(path)):
+            if not needed.is_file():
+                raise ArtifactError(f"{needed}: no such file; an artifact is a model file with its manifest beside it")
+        manifest = _read_manifest(manifest_path(path))
+        found = sha256_file(path)
+        if found != manifest.sha256:
+            raise ArtifactError(
+                f"{path}: sha256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…; export it again"
+            )
+        return cls(path, manifest)
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of the model file `path` stands."""
+    return path.with_name(path.name + ".json")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        fields = json.loads(path.read_text())
+        version = fields["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again")
+        return Manifest.from_dict(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a manifest ({error}); export the model again") from error

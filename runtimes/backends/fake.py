@@ -1,0 +1,49 @@
+"""A runtime with a chosen latency and chosen logits, so that measuring and gating are tested without an engine.
+
+A fake artifact is a JSON file: `{"latency_ms": 2.0, "logits": [[…], …]}`; image i of a call gets row i modulo the rows,
+counted over the session's life.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactError
+from runtimes.session import Session
+from runtimes.target import Target
+
+PACKAGE = None
+
+
+class FakeSession:
+    """Answers with the given rows, one after the other, after the given time per call."""
+
+    def __init__(self, logits: npt.NDArray[np.float32], latency_ms: float) -> None:
+        self._logits = logits
+        self._latency_s = latency_ms / 1000
+        self._next = 0
+
+    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """See `runtimes.session.Session.run`."""
+        time.sleep(self._latency_s)
+        rows = (self._next + np.arange(len(images))) % len(self._logits)
+        self._next += len(images)
+        return self._logits[rows]
+
+    def close(self) -> None:
+        """See `runtimes.session.Session.close`."""
+
+
+def load(artifact: Artifact, target: Target) -> Session:
+    """Load a fake artifact; raises ArtifactError for any other format."""
+    if artifact.manifest.format != "fake":
+        raise ArtifactError(
+            f"{artifact.path}: target '{target.name}' has runtime 'fake', which runs no {artifact.manifest.format} file"
+        )
+    content = json.loads(artifact.path.read_text())
+    return FakeSession(np.asarray(content["logits"], np.float32), float(content["latency_ms"]))

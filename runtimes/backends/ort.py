@@ -1,0 +1,70 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactError, UnavailableError
+from runtimes.session import Session
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PACKAGE = "onnxruntime"
+PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+class OrtSession:
+    """One ONNX Runtime session with one input and one output."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self._input_name = artifact.manifest.input_name
+        self._output_names = [artifact.manifest.output_name]
+
+    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """See `runtimes.session.Session.run`."""
+        assert self._session is not None, "the session was closed"
+        logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
+        return logits
+
+    def close(self) -> None:
+        """See `runtimes.session.Session.close`."""
+        self._session = None
+
+
+def load(artifact: Artifact, target: Target) -> Session:
+    """Load an ONNX artifact; raises UnavailableError without the provider and ArtifactError for a refused file."""
+    try:
+        import onnxruntime as ort
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise UnavailableError(f"runtime 'ort' needs the package onnxruntime: pip install onnxruntime ({error})") from error
+
+    provider = PROVIDERS[target.provider]
+    if provider not in ort.get_available_providers():
+        raise UnavailableError(
+            f"target '{target.name}': onnxruntime {ort.__version__} has no {provider} here; "
+            f"it has {', '.join(ort.get_available_providers())}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, value in artifact.manifest.session_options.items():
+        options.add_session_config_entry(key, value)
+    try:
+        session = ort.InferenceSession(artifact.path, options, providers=[provider])
+    except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+            state.NoSuchFile) as error:  # fmt: skip
+        raise ArtifactError(f"{artifact.path}: onnxruntime {ort.__version__} refuses it: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise UnavailableError(
+            f"target '{target.name}' asked for {provider}, onnxruntime runs {session.get_providers()[0]}"
+        )
+    return OrtSession(session, artifact)

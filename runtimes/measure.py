@@ -1,0 +1,253 @@
+"""The one clock: accuracy and latency of artifacts on one target, interleaved in one process."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes import environment
+from runtimes.artifact import Artifact
+from runtimes.errors import CompressError, InputError
+from runtimes.evalset import EvalSet
+from runtimes.metrics import Accuracy, accuracy
+from runtimes.preprocessing import Preprocessing
+from runtimes.session import Session, load
+from runtimes.target import Target
+
+SCHEMA_VERSION = 1
+PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie beyond each percentile that is reported
+EVALUATION_BATCH = 32
+INPUTS = 8  # different images in turn, so that no run sees what the last one left in the cache
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn."""
+
+    warmup: int = 20
+    blocks: int = 30
+    runs_per_block: int = 10
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.warmup <= 10_000 and 2 <= self.blocks <= 10_000 and 1 <= self.runs_per_block <= 10_000):
+            raise ValueError("must have 0 to 10000 warm-up runs, 2 to 10000 blocks and 1 to 10000 runs per block")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One artifact on one target.
+
+    block_latency_ms: the median of each interleaved block, so that ratios are taken between neighbours in time.
+    latency_ms_p90 and _p99 are None where too few runs lie beyond them. throughput_images_per_s is batch / p50.
+    resident_bytes: growth of the process while the artifact was loaded and first run.
+    predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
+    """
+
+    artifact: str
+    sha256: str
+    precision: str
+    size_bytes: int
+    target: Target
+    timing: Timing
+    latency_ms_p50: float
+    latency_ms_p90: float | None
+    latency_ms_p99: float | None
+    block_latency_ms: tuple[float, ...]
+    throughput_images_per_s: float
+    resident_bytes: int
+    evalset_sha256: str | None
+    accuracy: Accuracy | None
+    predicted: tuple[int, ...]
+    environment: dict[str, Any]
+    session_options: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Measurement:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        return cls(
+            **{
+                **fields,
+                "target": Target(**fields["target"]),
+                "timing": Timing(**fields["timing"]),
+                "block_latency_ms": tuple(fields["block_latency_ms"]),
+                "predicted": tuple(fields["predicted"]),
+                "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
+            }
+        )
+
+
+def measure(
+    artifacts: list[Artifact], target: Target, evalset: EvalSet | None, timing: Timing, progress: Progress
+) -> list[Measurement]:
+    """Measure all artifacts on one target, their timed runs interleaved; one Measurement each, in order.
+
+    Without an evaluation set, latency is taken on seeded noise and accuracy is None. Raises InputError where artifact,
+    evaluation set and target don't fit each other.
+    """
+    for artifact in artifacts:
+        _check_fit(artifact, target, evalset)
+    sessions: list[Session] = []
+    try:
+        resident = [_load(artifact, target, sessions) for artifact in artifacts]
+        logits = [_evaluate(session, artifact, target, evalset, progress)
+                  for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
+        inputs = _inputs(artifacts[0].manifest.preprocessing, target.batch, evalset)
+        latencies_ms = _interleave(sessions, inputs, timing, progress)
+    finally:
+        for session in sessions:
+            session.close()
+    machine = environment.describe().for_runtimes()
+    return [
+        _measurement(artifact, target, evalset, timing, machine, *taken)
+        for artifact, *taken in zip(artifacts, resident, logits, latencies_ms, strict=True)
+    ]
+
+
+def evaluate(artifact: Artifact, target: Target, evalset: EvalSet) -> npt.NDArray[np.float32]:
+    """Return the `(N, classes)` logits of every image of the evaluation set."""
+    _check_fit(artifact, target, evalset)
+    with closing(load(artifact, target)) as session:
+        return np.concatenate(list(_logits(session, artifact, target, evalset)))
+
+
+def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> None:
+    manifest = artifact.manifest
+    if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
+        raise InputError(
+            f"{artifact.path.name} has batch {manifest.input_shape[0]} fixed, target '{target.name}' wants "
+            f"{target.batch}; export with batch: dynamic"
+        )
+    if evalset is None:
+        return
+    if evalset.preprocessing != manifest.preprocessing:
+        raise InputError(f"{artifact.path.name} was made for another preprocessing than the evaluation set's")
+    if evalset.classes != manifest.labels:
+        raise InputError(f"{artifact.path.name} has other classes than the evaluation set")
+
+
+def _load(artifact: Artifact, target: Target, sessions: list[Session]) -> int:
+    """Append the session and return by how many bytes the process grew until its first answer was there."""
+    gc.collect()
+    before = environment.resident_bytes()
+    session = load(artifact, target)
+    sessions.append(session)
+    _, channels, height, width = artifact.manifest.input_shape
+    session.run(np.zeros((target.batch, channels, height, width), np.float32))
+    return max(0, environment.resident_bytes() - before)
+
+
+def _evaluate(
+    session: Session, artifact: Artifact, target: Target, evalset: EvalSet | None, progress: Progress
+) -> npt.NDArray[np.float32] | None:
+    if evalset is None:
+        return None
+    parts, done = [], 0
+    for part in _logits(session, artifact, target, evalset):
+        parts.append(part)
+        done += len(part)
+        progress(f"evaluate {artifact.path.stem}", done, len(evalset))
+    logits = np.concatenate(parts)
+    if not np.isfinite(logits).all():
+        raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
+    return logits
+
+
+def _logits(
+    session: Session, artifact: Artifact, target: Target, evalset: EvalSet
+) -> Iterator[npt.NDArray[np.float32]]:
+    size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
+    for images in evalset.batches(size):
+        missing = 0 if artifact.manifest.dynamic_batch else size - len(images)
+        padded = np.concatenate([images, np.zeros_like(images, shape=(missing, *images.shape[1:]))]) if missing else images
+        yield session.run(padded)[: len(images)]
+
+
+def _inputs(
+    preprocessing: Preprocessing, batch: int, evalset: EvalSet | None
+) -> list[npt.NDArray[np.float32]]:
+    side = preprocessing.crop
+    if evalset is None:
+        pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, side, side, 3), np.uint8)
+    else:
+        pixels = evalset.images[np.arange(batch * INPUTS) % len(evalset)]
+    return [preprocessing.normalize(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+
+
+def _interleave(
+    sessions: list[Session], inputs: list[npt.NDArray[np.float32]], timing: Timing, progress: Progress
+) -> list[npt.NDArray[np.float64]]:
+    """Return milliseconds per run, (blocks, runs_per_block) for each session; who goes first changes every block."""
+    for session in sessions:
+        for run in range(timing.warmup):
+            session.run(inputs[run % len(inputs)])
+    taken = [np.empty((timing.blocks, timing.runs_per_block)) for _ in sessions]
+    gc.collect()
+    gc.disable()  # a collection inside a timed run would be counted as the engine's time
+    try:
+        for block in range(timing.blocks):
+            for turn in range(len(sessions)):
+                index = (block + turn) % len(sessions)
+                session = sessions[index]
+                session.run(inputs[-1])  # the neighbour's weights are in the cache: not timed
+                for run in range(timing.runs_per_block):
+                    images = inputs[run % len(inputs)]
+                    start = time.perf_counter_ns()
+                    session.run(images)
+                    taken[index][block, run] = (time.perf_counter_ns() - start) / 1e6
+            progress("time", block + 1, timing.blocks)
+    finally:
+        gc.enable()
+    return taken
+
+
+def _measurement(
+    artifact: Artifact,
+    target: Target,
+    evalset: EvalSet | None,
+    timing: Timing,
+    machine: dict[str, Any],
+    resident: int,
+    logits: npt.NDArray[np.float32] | None,
+    latencies_ms: npt.NDArray[np.float64],
+) -> Measurement:
+    percentiles = {
+        percentile: round(float(np.percentile(latencies_ms, percentile)), 4) if latencies_ms.size >= needed else None
+        for percentile, needed in PERCENTILE_NEEDS_RUNS.items()
+    }
+    p50 = percentiles[50]
+    assert p50 is not None
+    labels = None if evalset is None else evalset.labels
+    return Measurement(
+        artifact=artifact.path.name,
+        sha256=artifact.manifest.sha256,
+        precision=artifact.manifest.precision,
+        size_bytes=artifact.manifest.size_bytes,
+        target=target,
+        timing=timing,
+        latency_ms_p50=p50,
+        latency_ms_p90=percentiles[90],
+        latency_ms_p99=percentiles[99],
+        block_latency_ms=tuple(np.median(latencies_ms, axis=1).round(4).tolist()),
+        throughput_images_per_s=round(target.batch * 1000 / p50, 2),
+        resident_bytes=resident,
+        evalset_sha256=None if evalset is None else evalset.sha256,
+        accuracy=None if logits is None or labels is None else accuracy(logits, labels),
+        predicted=() if logits is None else tuple(logits.argmax(1).tolist()),
+        environment=machine,
+        session_options=artifact.manifest.session_options,
+    )
+

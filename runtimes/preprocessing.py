@@ -1,0 +1,48 @@
+"""How an image becomes a network's input; it belongs to the artifact, so that host and board do the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre square, then `(x / 255 - mean) / std` per RGB channel.
+
+    resize: shorter side in pixels; crop: side of the square in pixels; mean and std: of RGB in 0 to 1.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bilinear"
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize <= 4096:
+            raise ValueError(f"must have 1 <= crop <= resize <= 4096, not crop {self.crop} and resize {self.resize}")
+        if min(self.std) <= 0:
+            raise ValueError(f"must have a std above 0, not {min(self.std)}")
+
+    @property
+    def scale_and_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return float32 (3,) arrays with `pixel * scale + offset` equal to the normalisation."""
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+    def normalize(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Turn uint8 `(N, H, W, 3)` RGB into C-contiguous float32 `(N, 3, H, W)`."""
+        scale, offset = self.scale_and_offset
+        return np.ascontiguousarray((images.astype(np.float32) * scale + offset).transpose(0, 3, 1, 2))
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+        """Rebuild from JSON, whose lists stand for the tuples."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})

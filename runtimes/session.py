@@ -1,0 +1,40 @@
+"""The seam to every inference engine: two verbs wide."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes.artifact import Artifact
+from runtimes.errors import InputError
+from runtimes.target import Target, runtime_names
+
+
+class Session(Protocol):
+    """An artifact that a runtime has loaded."""
+
+    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Turn C-contiguous `(N, 3, H, W)` float32 in host memory into `(N, classes)` float32 logits in host memory.
+
+        Returns only when the logits are there, so that a clock around the call means the same on every runtime.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the runtime holds; the session is not used afterwards."""
+        ...
+
+
+def load(artifact: Artifact, target: Target) -> Session:
+    """Load `artifact` with the target's runtime.
+
+    Raises UnavailableError where the runtime or its provider is not on this machine, ArtifactError where the runtime
+    does not take the file. There is no fallback to another provider.
+    """
+    if target.runtime not in runtime_names():
+        raise InputError(f"no runtime {target.runtime!r}; there are {', '.join(runtime_names())}")
+    session: Session = importlib.import_module(f"runtimes.backends.{target.runtime}").load(artifact, target)
+    return session
