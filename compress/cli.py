@@ -57,7 +57,9 @@ def commands() -> None:
 
 @commands.command(epilog=EXIT_CODES_HELP)
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a recipe's value, e.g. stages.0.epochs=3.")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a recipe's value, e.g. stages.0.epochs=3."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME of the recipe unless given.")
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of going on with it.")
 def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -> None:
@@ -123,10 +125,18 @@ def list_(kind: str) -> None:
 @click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
-@click.option("--blocks", default=30, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 10 runs.")
+@click.option(
+    "--blocks", default=30, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 10 runs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def measure(
-    artifacts: tuple[Path, ...], evalset: Path | None, runtime: str, threads: int, batch: int, blocks: int, as_json: bool
+    artifacts: tuple[Path, ...],
+    evalset: Path | None,
+    runtime: str,
+    threads: int,
+    batch: int,
+    blocks: int,
+    as_json: bool,
 ) -> None:
     """Measure artifacts on this machine, several of them interleaved.
 

@@ -16,11 +16,13 @@ from runtimes.preprocessing import Preprocessing
 class Context:
     """The data but for the test split, the seed, the device, the stage's own folder, and a way to tell the user.
 
+    name: of the stage with its index.
     folder: kept between runs of the same stage with the same inputs; a stage may leave there what it resumes from.
     prepared: the images of train or val, resized and cropped; made once per run folder.
     progress: (what, done, total); say: one line for the terminal and the log.
     """
 
+    name: str
     classes: tuple[str, ...]
     train: tuple[Sample, ...]
     preprocessing: Preprocessing

@@ -148,10 +148,10 @@ def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
 def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:
     """Return the data without the rejected images, which are listed instead."""
     gone = {(one.split, one.name) for one in rejected}
-    splits = {
-        split: tuple(sample for sample in data.split(split) if (split, sample.name) not in gone) for split in SPLITS
-    }
-    return replace(data, **splits, rejected=rejected)
+    train, val, test, calibration = (
+        tuple(sample for sample in data.split(split) if (split, sample.name) not in gone) for split in SPLITS
+    )
+    return replace(data, train=train, val=val, test=test, calibration=calibration, rejected=rejected)
 
 
 def draw_calibration(data: Data, count: int, seed: int) -> tuple[Sample, ...]:

@@ -29,7 +29,7 @@ def accuracy_latency(report: dict[str, Any], path: Path) -> None:
             axes.plot([p50, row["latency_ms_p90"]], [top1, top1], color=colour, linewidth=1)
         axes.plot(p50, top1, "o", color=colour, markersize=8)
         axes.annotate(f"{row['precision']} on {row['target']}", (p50, top1), (8, 8), textcoords="offset points")
-    axes.set_xlabel(f"latency, ms: p50, line to p90 (batch of the target)")
+    axes.set_xlabel("latency, ms: p50, line to p90 (batch of the target)")
     axes.set_ylabel(f"top-1 %, line: drop at {report['confidence']:.0%} confidence")
     axes.set_xlim(left=0)
     axes.margins(x=0.25, y=0.25)

@@ -1,4 +1,4 @@
-"""Reading images: any file that Pillow opens becomes uint8 RGB, upright, resized as the artifact's preprocessing says."""
+"""Reading images: any file that Pillow opens becomes uint8 RGB, upright, resized as the preprocessing says."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
@@ -22,10 +22,7 @@ from runtimes.errors import InputError, UnavailableError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file, write_bytes, write_json, write_text
 from runtimes.measure import Measurement, evaluate, measure
-from runtimes.target import Target
-
-if TYPE_CHECKING:
-    import onnx
+from runtimes.target import InstructionSet, Target
 
 PARITY_IMAGES = 64
 PARITY_TARGET = Target("parity", threads=2)
@@ -138,6 +135,7 @@ def _run_stage(work: _Work, folder: Path, stage: Any, previous: Path) -> None:
     from compress import checkpoint
 
     context = Context(
+        name=folder.name.rpartition("-")[0],
         classes=work.data.classes,
         train=work.data.train,
         preprocessing=work.recipe.preprocessing,
@@ -196,7 +194,9 @@ def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
         versions=environment.package_versions(),
     ))  # fmt: skip
     images = work.prepared("calibration").head(PARITY_IMAGES)
-    parity = require_same(predict(network, images, "cpu"), evaluate(artifact, _parity_target(artifact), images), path.name)
+    parity = require_same(
+        predict(network, images, "cpu"), evaluate(artifact, _parity_target(artifact), images), path.name
+    )
     _with_step(artifact, {"step": "export", "parity_with_torch": asdict(parity)}).save_manifest()
 
 
@@ -210,7 +210,7 @@ def _int8(work: _Work, float32: Artifact, target: Target) -> Artifact:
                          / f"model-int8-{instruction_set}.onnx")  # fmt: skip
 
 
-def _quantize(work: _Work, folder: Path, float32: Artifact, instruction_set: environment.InstructionSet) -> None:
+def _quantize(work: _Work, folder: Path, float32: Artifact, instruction_set: InstructionSet) -> None:
     import onnx
 
     from compress.quantization import post_training

@@ -1,15 +1,16 @@
-"""The report: every artifact on every target against float32, judged by the gate; JSON first, all else is made of it."""
+"""The report: every artifact on every target against float32, judged by the gate; all else is made of its JSON."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import __version__
-from compress.dataset import SPLITS, Data
+from compress.dataset import Data
 from compress.gate import Check, Verdict, at_least, at_most, overall
 from compress.run_folder import RunFolder
 from compress.statistics import Estimate, speedup, top1_drop_pp
@@ -73,7 +74,7 @@ def publish(
 ) -> Report:
     """Build the report, write report.json, report.md and the picture, and copy the artifacts to artifacts/."""
     confidence = recipe.gate.confidence if recipe.gate else DEFAULT_CONFIDENCE
-    labels = [sample.label for sample in data.test]
+    labels = [sample.label for sample in data.test if sample.label is not None]
     rows = tuple(_rows(measurements, labels, recipe.gate, confidence))
     report = Report(
         recipe=recipe.name,
@@ -118,7 +119,7 @@ def write_documents(folder: Path) -> None:
     report = read(folder)
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # Markdown, not HTML
+        autoescape=False,  # noqa: S701 (Markdown, not HTML)
     )  # fmt: skip
     write_text(folder / "report.md", templates.get_template("report.md.j2").render(report=report, table=table(report)))
     with replacing(folder / figures.FILE_NAME) as temporary:
@@ -166,13 +167,14 @@ def _optional(milliseconds: float | None) -> str:
     return "-" if milliseconds is None else f"{milliseconds:.2f}"
 
 
-def _rows(measurements: list[Measurement], labels: list[int | None], gate: Gate | None, confidence: float) -> list[Row]:
+def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None, confidence: float) -> list[Row]:
     baseline: Measurement | None = None
     rows = []
     for one in measurements:
         if one.precision == "float32":
             baseline = one
-        assert baseline is not None and one.accuracy is not None, "each target's first measurement is float32"
+        assert baseline is not None, "each target's first measurement is float32"
+        assert one.accuracy is not None, "the test split has labels"
         drop = faster = None
         if one is not baseline:
             drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
@@ -210,10 +212,10 @@ def _checks(gate: Gate, drop: Estimate | None, faster: Estimate | None, size_rat
 
 
 def _describe(data: Data) -> dict[str, Any]:
-    counts = {
-        split: {name: sum(sample.label == label for sample in data.split(split)) for label, name in enumerate(data.classes)}
-        for split in SPLITS if data.split(split) and split != "calibration"
-    }  # fmt: skip
+    counts = {}
+    for split in ("train", "val", "test"):
+        per_class = Counter(sample.label for sample in data.split(split))
+        counts[split] = {name: per_class[label] for label, name in enumerate(data.classes)}
     return {
         "classes": data.classes,
         "images_per_class": counts,

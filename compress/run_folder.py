@@ -1,8 +1,8 @@
 """The run folder: every step's result under the content of all that went into it, so that a run resumes by itself.
 
-    recipe.yaml splits.json run.log report.json report.md accuracy_latency.png   what a reader wants
-    artifacts/                                                                   what ships
-    steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
+recipe.yaml splits.json run.log report.json report.md accuracy_latency.png   what a reader wants
+artifacts/                                                                   what ships
+steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from runtimes.errors import InputError
 from runtimes.files import write_json
 
 SCHEMA_VERSION = 1
-PRESENTATION = {"cli.py", "__main__.py", "terminal.py", "report.py", "figures.py", "gate.py", "statistics.py", "doctor.py"}
+PRESENTATION = {
+    "cli.py",
+    "__main__.py",
+    "terminal.py",
+    "report.py",
+    "figures.py",
+    "gate.py",
+    "statistics.py",
+    "doctor.py",
+}
 
 
 class RunFolder:
@@ -68,7 +77,9 @@ class RunFolder:
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it was done, in order."""
-        return {name: json.loads((folder / "done.json").read_text())["duration_s"] for name, folder in self.steps.items()}
+        return {
+            name: json.loads((folder / "done.json").read_text())["duration_s"] for name, folder in self.steps.items()
+        }
 
 
 @functools.cache

@@ -97,8 +97,8 @@ def _published_tensors(name: str, published: str | None) -> Tensors:
     except (URLError, OSError) as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UnavailableError(
-            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or put "
-            f"{url.rsplit('/', 1)[-1]} into {cache}"
+            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or "
+            f"put {url.rsplit('/', 1)[-1]} into {cache}"
         ) from error
     return tensors
 

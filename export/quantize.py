@@ -174,9 +174,7 @@ class _Graph:
         ))  # fmt: skip
         self.dequantized[name] = f"{name}_dequantized"
 
-    def dequantize_constant(
-        self, name: str, values: npt.NDArray[np.generic], scale: Float64, axis: int
-    ) -> str:
+    def dequantize_constant(self, name: str, values: npt.NDArray[np.generic], scale: Float64, axis: int) -> str:
         """Store integers with one scale per index of `axis` and zero point 0; return the dequantized tensor's name."""
         inputs = [self.constant(f"{name}_quantized", values),
                   self.constant(f"{name}_scale", scale.astype(np.float32)),

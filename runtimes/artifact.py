@@ -98,7 +98,9 @@ def _read_manifest(path: Path) -> Manifest:
         fields = json.loads(path.read_text())
         version = fields["schema_version"]
         if version != SCHEMA_VERSION:
-            raise ArtifactError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again")
+            raise ArtifactError(
+                f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again"
+            )
         return Manifest.from_dict(fields)
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a manifest ({error}); export the model again") from error

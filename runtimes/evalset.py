@@ -1,8 +1,8 @@
 """An evaluation set as files: what both host and board feed to a session.
 
-    images.npy    uint8 (N, H, W, 3) RGB, resized and cropped, not yet normalised; memory-mapped, so memory stays flat
-    labels.npy    int64 (N,), absent for images without labels
-    evalset.json  class names, preprocessing, names of the images, sha256 of both arrays; written last
+images.npy    uint8 (N, H, W, 3) RGB, resized and cropped, not yet normalised; memory-mapped, so memory stays flat
+labels.npy    int64 (N,), absent for images without labels
+evalset.json  class names, preprocessing, names of the images, sha256 of both arrays; written last
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def write(
         raise InputError(f"{folder.name}: there are no images to write")
     side = preprocessing.crop
     with replacing(folder / "images.npy") as temporary:
-        array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            temporary, mode="w+", dtype=np.uint8, shape=(len(names), side, side, 3)
-        )
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(names), side, side, 3))
         for index, image in enumerate(images):
             array[index] = image
         array.flush()

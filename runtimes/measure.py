@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, out 
 @dataclass(frozen=True)
 class Timing:
     """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
 
     warmup: int = 20
     blocks: int = 30
@@ -112,8 +114,8 @@ def measure(
             session.close()
     machine = environment.describe().for_runtimes()
     return [
-        _measurement(artifact, target, evalset, timing, machine, *taken)
-        for artifact, *taken in zip(artifacts, resident, logits, latencies_ms, strict=True)
+        _measurement(artifact, target, evalset, timing, machine, grown, answers, milliseconds)
+        for artifact, grown, answers, milliseconds in zip(artifacts, resident, logits, latencies_ms, strict=True)
     ]
 
 
@@ -169,16 +171,16 @@ def _evaluate(
 def _logits(
     session: Session, artifact: Artifact, target: Target, evalset: EvalSet
 ) -> Iterator[npt.NDArray[np.float32]]:
-    size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
-    for images in evalset.batches(size):
-        missing = 0 if artifact.manifest.dynamic_batch else size - len(images)
-        padded = np.concatenate([images, np.zeros_like(images, shape=(missing, *images.shape[1:]))]) if missing else images
-        yield session.run(padded)[: len(images)]
+    if artifact.manifest.dynamic_batch:
+        yield from map(session.run, evalset.batches(EVALUATION_BATCH))
+        return
+    for images in evalset.batches(target.batch):
+        full = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
+        full[: len(images)] = images
+        yield session.run(full)[: len(images)]
 
 
-def _inputs(
-    preprocessing: Preprocessing, batch: int, evalset: EvalSet | None
-) -> list[npt.NDArray[np.float32]]:
+def _inputs(preprocessing: Preprocessing, batch: int, evalset: EvalSet | None) -> list[npt.NDArray[np.float32]]:
     side = preprocessing.crop
     if evalset is None:
         pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, side, side, 3), np.uint8)
@@ -250,4 +252,3 @@ def _measurement(
         environment=machine,
         session_options=artifact.manifest.session_options,
     )
-

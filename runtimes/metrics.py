@@ -46,7 +46,7 @@ def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> 
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     hits = confusion.diagonal().astype(np.float64)
-    precision, recall = _ratio(hits, confusion.sum(0)), _ratio(hits, confusion.sum(1))
+    precision, recall = _ratio(hits, confusion.sum(0) * 1.0), _ratio(hits, confusion.sum(1) * 1.0)
     return Accuracy(
         images=len(labels),
         loss=_cross_entropy(logits, labels),
@@ -69,6 +69,5 @@ def _top5(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> flo
     return float(np.mean((best == labels[:, None]).any(1)))
 
 
-def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    whole = whole.astype(np.float64)
+def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ class Preprocessing:
 
     resize: shorter side in pixels; crop: side of the square in pixels; mean and std: of RGB in 0 to 1.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
 
     resize: int = 256
     crop: int = 224
@@ -45,4 +47,4 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
         """Rebuild from JSON, whose lists stand for the tuples."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 # What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
@@ -18,6 +18,8 @@ class Target:
     runtime: the name of a file in runtimes/backends. threads: inside one operator. batch: images per timed call.
     instruction_set: "auto" means that of the machine at hand.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets
 
     name: str
     runtime: str = "ort"

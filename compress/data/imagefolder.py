@@ -17,7 +17,7 @@ from runtimes.errors import InputError, UnavailableError
 class Config(Section):
     """Either `root`, or single folders for what the recipe needs.
 
-    root: holds train/, and val/ and test/ where there are any, each with class folders; or the class folders themselves.
+    root: holds train/, and val/ and test/ where there are any, each of class folders; or the class folders themselves.
     train, val, test: folders of class folders, in place of those in root. calibration: a folder of images, labels not
     needed. val_share and test_share: of the images to split where a folder is missing.
     classes: a text file with one class folder's name a line, in the order of the network's outputs, or "imagenet" (its
@@ -107,7 +107,9 @@ def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample,
             raise InputError(f"{class_folder}: no class of that name; there are {known}")
         files = _image_files(class_folder)
         if not files:
-            raise InputError(f"{class_folder}: class '{class_folder.name}' has no images; add some or remove the folder")
+            raise InputError(
+                f"{class_folder}: class '{class_folder.name}' has no images; add some or remove the folder"
+            )
         samples += [Sample(f"{split}/{file.relative_to(folder)}".lstrip("/"), file, label) for file in files]
     if not samples:
         raise InputError(f"{folder}: holds no class folders; expected {folder}/CLASS/image.jpg")

@@ -32,7 +32,7 @@ def min_max_ranges(
     watched = [name for name in tensors if name != input_name]
     fixed = session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) else BATCH
-    ranges = {name: (np.inf, -np.inf) for name in tensors}
+    ranges = dict.fromkeys(tensors, (np.inf, -np.inf))
     for start in range(0, len(images), size):
         end = start + size if size == fixed else min(start + size, len(images))
         indices = np.arange(start, end) % len(images)  # a fixed batch has to be full: begin again

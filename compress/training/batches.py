@@ -25,7 +25,12 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
     """Gives the augmented uint8 (3, crop, crop) image for an (epoch, index) pair."""
 
     def __init__(
-        self, samples: tuple[Sample, ...], prepared: EvalSet | None, preprocessing: Preprocessing, augment: Augment, seed: int
+        self,
+        samples: tuple[Sample, ...],
+        prepared: EvalSet | None,
+        preprocessing: Preprocessing,
+        augment: Augment,
+        seed: int,
     ) -> None:
         self._samples, self._prepared = samples, prepared
         self._preprocessing, self._augment, self._seed = preprocessing, augment, seed
@@ -34,7 +39,9 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
         epoch, index = position
         rng = np.random.default_rng((self._seed, epoch, index))
         if self._prepared is None:
-            pixels = random_resized_crop(images.decode(self._samples[index].source), self._preprocessing, self._augment, rng)
+            pixels = random_resized_crop(
+                images.decode(self._samples[index].source), self._preprocessing, self._augment, rng
+            )
         else:
             pixels = self._prepared.images[index]
         label = self._samples[index].label
@@ -51,8 +58,10 @@ def train_batches(context: Context, config: FitConfig, epoch: int) -> Iterator[B
     data = _Images(context.train, prepared, context.preprocessing, config.augment, context.seed)
     order = np.random.default_rng((context.seed, epoch)).permutation(len(context.train)).tolist()
     size = min(config.batch_size, len(order))
-    batches = [[(epoch, index) for index in order[start : start + size]] for start in range(0, len(order) - size + 1, size)]
-    return iter(DataLoader(data, batch_sampler=batches, num_workers=0 if prepared else config.workers))  # type: ignore[arg-type]
+    batches = [
+        [(epoch, index) for index in order[start : start + size]] for start in range(0, len(order) - size + 1, size)
+    ]
+    return iter(DataLoader(data, batch_sampler=batches, num_workers=0 if prepared else config.workers))
 
 
 def batches_per_epoch(samples: int, config: FitConfig) -> int:

@@ -31,8 +31,8 @@ class FitConfig(Config):
     """One training run.
 
     lr: the highest learning rate. momentum: of sgd and rmsprop. weight_decay: spares norms and biases.
-    warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; the averaged weights
-    are what the stage returns. precision: auto is bfloat16 where the device multiplies it fast (CUDA), else float32.
+    warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; else the result is
+    the averaged network. precision: auto is bfloat16 where the device multiplies it fast (CUDA), else float32.
     workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
     """
 

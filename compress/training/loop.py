@@ -53,19 +53,21 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     Writes history.json (per epoch: losses, learning rate, validation metrics) into the stage's folder.
     Raises CompressError when the loss stops being finite.
     """
-    network = network.to(context.device, memory_format=torch.channels_last)
+    network = network.to(context.device).to(memory_format=torch.channels_last)
     steps = batches_per_epoch(len(context.train), config)
     optimizer = make_optimizer(network, config)
     average = None
     if config.ema_decay is not None:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+        ema = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+        average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
     run = _Run(network, average, optimizer, make_schedule(optimizer, config, steps))
     state_file = context.folder / STATE_FILE
     if state_file.exists():
         _load_state(run, state_file)
         context.say(f"resumed after epoch {run.epoch} of {config.epochs}")
     validation = context.prepared("val")
-    for run.epoch in range(run.epoch + 1, config.epochs + 1):
+    while run.epoch < config.epochs:
+        run.epoch += 1
         train_loss = _train_epoch(run, context, config, loss, steps)
         metrics = validate(run.result, validation, context.device)
         _record(run, context, config, train_loss, metrics)
@@ -108,8 +110,8 @@ def _train_epoch(run: _Run, context: Context, config: FitConfig, loss: Loss, ste
         if run.average:
             run.average.update_parameters(run.network)
         total += value.detach()
-        context.progress(f"{context.folder.name.split('.')[0]}, epoch {run.epoch}/{config.epochs}",
-                         (run.epoch - 1) * steps + step, config.epochs * steps)  # fmt: skip
+        what = f"{context.name}, epoch {run.epoch}/{config.epochs}"
+        context.progress(what, (run.epoch - 1) * steps + step, config.epochs * steps)
     mean = float(total) / steps
     if not math.isfinite(mean):
         raise CompressError(f"the training loss became {mean} in epoch {run.epoch}; try a lower lr than {config.lr:g}")

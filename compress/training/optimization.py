@@ -39,7 +39,9 @@ def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int)
     return SequentialLR(optimizer, [rise, fall], [warmup])
 
 
-def like_parameters(optimizer: Optimizer, state: dict[int, dict[str, torch.Tensor]]) -> dict[int, dict[str, torch.Tensor]]:
+def like_parameters(
+    optimizer: Optimizer, state: dict[int, dict[str, torch.Tensor]]
+) -> dict[int, dict[str, torch.Tensor]]:
     """Give the optimizer's tensors the memory layout of their parameters, so that a resumed step rounds alike."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {

@@ -44,7 +44,9 @@ def load(artifact: Artifact, target: Target) -> Session:
         import onnxruntime as ort
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
-        raise UnavailableError(f"runtime 'ort' needs the package onnxruntime: pip install onnxruntime ({error})") from error
+        raise UnavailableError(
+            f"runtime 'ort' needs the package onnxruntime: pip install onnxruntime ({error})"
+        ) from error
 
     provider = PROVIDERS[target.provider]
     if provider not in ort.get_available_providers():

@@ -1,0 +1,103 @@
+"""From pydantic's errors to lines that a user can act on: the path in the file, what is wrong, what would work."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from compress.plugins import TAG
+
+Location = tuple[int | str, ...]
+
+
+def lines(error: ValidationError, root: type[BaseModel], content: Any) -> list[str]:
+    """Return one line per problem that validating `content` as a `root` found."""
+    found = error.errors(include_url=False)
+    broken_inside = {details["loc"][:depth] for details in found for depth in range(1, len(details["loc"]))}
+    return [
+        _line(details, root, content)
+        for details in found
+        if not (details["type"] == "too_short" and details["loc"] in broken_inside)  # its items are what is wrong
+    ]
+
+
+def _line(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
+    kind, context, location = details["type"], details.get("ctx", {}), details["loc"]
+    path, keys = _follow(location, root)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{'.'.join([*path, str(location[-1])])}: unknown key{_near(str(location[-1]), keys)}"
+    where = ".".join(path)
+    if kind == "union_tag_invalid":
+        choices = re.findall(r"'([^']*)'", context["expected_tags"])
+        tag = context["discriminator"].strip("'")
+        return f"{where}.{tag}: there is no '{context['tag']}'{_near(context['tag'], choices)}"
+    if kind == "union_tag_not_found":
+        return f"{where}: must name its {context['discriminator'].strip("'")}"
+    if kind in ("missing", "missing_argument"):
+        return f"{where}: is required"
+    message = re.sub(r"^(Value error, |Assertion failed, )", "", details["msg"])
+    message = re.sub(r"^Input should be", "must be", message)
+    value = _value(content, path)
+    if kind != "value_error" and isinstance(value, (str, int, float, bool)):
+        message += f", not {json.dumps(value)}"
+    return f"{where}: {message}" if where else message
+
+
+def _follow(location: Location, root: type[BaseModel]) -> tuple[list[str], list[str]]:
+    """Return the path as it stands in the file, without the tags of unions, and the keys of the section at its end."""
+    path: list[str] = []
+    candidates: list[type] = [root]
+    for part in location:
+        known = {name: hint for candidate in candidates for name, hint in _fields(candidate).items()}
+        tagged = [candidate for candidate in candidates if _tag(candidate) == part]
+        if isinstance(part, int):
+            path.append(str(part))
+        elif tagged and len(candidates) > 1:
+            candidates = tagged
+        elif part in known:
+            path.append(part)
+            candidates = _sections(known[part]) or candidates
+    return path, sorted({name for candidate in candidates for name in _fields(candidate)})
+
+
+def _sections(annotation: Any) -> list[type]:
+    """Return the models and dataclasses that a type annotation names."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections(argument)]
+
+
+def _fields(section: type) -> Mapping[str, Any]:
+    if issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    return get_type_hints(section)
+
+
+def _tag(section: type) -> Any:
+    """Return the name of the plug-in whose Config this is, None for other sections."""
+    if not issubclass(section, BaseModel):
+        return None
+    return next((section.model_fields[key].default for key in TAG.values() if key in section.model_fields), None)
+
+
+def _value(content: Any, path: list[str]) -> Any:
+    for part in path:
+        if isinstance(content, dict) and part in content:
+            content = content[part]
+        elif isinstance(content, list) and part.isdecimal() and int(part) < len(content):
+            content = content[int(part)]
+        else:
+            return None
+    return content
+
+
+def _near(wrong: str, choices: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, choices, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
