@@ -33,13 +33,12 @@ def _line(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
     path, keys = _follow(location, root)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{'.'.join([*path, str(location[-1])])}: unknown key{_near(str(location[-1]), keys)}"
-    where = ".".join(path)
+    where, tag = ".".join(path), context.get("discriminator", "").strip("'")
     if kind == "union_tag_invalid":
         choices = re.findall(r"'([^']*)'", context["expected_tags"])
-        tag = context["discriminator"].strip("'")
         return f"{where}.{tag}: there is no '{context['tag']}'{_near(context['tag'], choices)}"
     if kind == "union_tag_not_found":
-        return f"{where}: must name its {context['discriminator'].strip("'")}"
+        return f"{where}: must name its {tag}"
     if kind in ("missing", "missing_argument"):
         return f"{where}: is required"
     message = re.sub(r"^(Value error, |Assertion failed, )", "", details["msg"])
