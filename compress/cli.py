@@ -193,7 +193,8 @@ def _print_report(folder: Path) -> None:
     from compress import report
 
     content = report.read(folder)
-    _print_table(report.table(content))
+    for title, lines in report.tables(content).items():
+        _print_table(lines, title)
     for row in content["rows"]:
         for check in row["checks"]:
             estimate = check["estimate"]
@@ -203,15 +204,15 @@ def _print_report(folder: Path) -> None:
     click.echo(f"report: {folder / 'report.md'}")
 
 
-def _print_table(lines: list[list[str]]) -> None:
+def _print_table(lines: list[list[str]], title: str | None = None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     header, *rows = lines
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index < 2 or title == "verdict" else "right", no_wrap=index > 1)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in header:
+        table.add_column(column, justify="left" if column in ("artifact", "verdict") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, width=None if sys.stdout.isatty() else 80).print(table)

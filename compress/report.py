@@ -121,30 +121,33 @@ def write_documents(folder: Path) -> None:
         loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown, not HTML)
     )  # fmt: skip
-    write_text(folder / "report.md", templates.get_template("report.md.j2").render(report=report, table=table(report)))
+    write_text(
+        folder / "report.md", templates.get_template("report.md.j2").render(report=report, tables=tables(report))
+    )
     with replacing(folder / figures.FILE_NAME) as temporary:
         figures.accuracy_latency(report, temporary)
 
 
-def table(report: dict[str, Any]) -> list[list[str]]:
-    """Return the report's table as text: a header, then one line per artifact and target, the baseline first."""
-    header = ["target", "artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90", "p99", "speed-up", "verdict"]
-    lines = [header]
-    for row in report["rows"]:
-        drop, faster = row["top1_drop_pp"], row["speedup_p50"]
-        lines.append([
-            row["target"],
+def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Return a table of text for each target by its title: a header, then one line per artifact, the baseline first."""
+    header = ["artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90 ms", "p99 ms", "speed-up", "verdict"]
+    found: dict[str, list[list[str]]] = {}
+    for row, measurement in zip(report["rows"], report["measurements"], strict=True):
+        target, drop, faster = measurement["target"], row["top1_drop_pp"], row["speedup_p50"]
+        threads = f"{target['threads']} thread{'s' if target['threads'] > 1 else ''}"
+        title = f"{target['name']}: {target['runtime']} on {target['provider']}, {threads}, batch {target['batch']}"
+        found.setdefault(title, [header]).append([
             row["precision"],
             f"{100 * row['top1']:.2f}",
-            f"{drop['value'] + 0.0:+.2f}" if drop else "-",
+            f"{drop['value'] + 0.0:+.2f}" if drop else "",
             f"{row['size_bytes'] / 1e6:.2f}",
             f"{row['latency_ms_p50']:.2f}",
             _optional(row["latency_ms_p90"]),
             _optional(row["latency_ms_p99"]),
-            f"{faster['value']:.2f}x" if faster else "1.00x",
+            f"{faster['value']:.2f}x" if faster else "",
             row["verdict"] or ("baseline" if drop is None else "no gate"),
         ])  # fmt: skip
-    return lines
+    return found
 
 
 def measurement_table(measurements: list[Measurement]) -> list[list[str]]:
@@ -178,7 +181,7 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
         drop = faster = None
         if one is not baseline:
             drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
-            faster = speedup(baseline.block_latency_ms, one.block_latency_ms, confidence)
+            faster = speedup(baseline.latency_ms, one.latency_ms, confidence)
         checks = tuple(_checks(gate, drop, faster, one.size_bytes / baseline.size_bytes)) if gate else ()
         rows.append(Row(
             target=one.target.name,

@@ -38,12 +38,13 @@ def top1_drop_pp(
 
 
 def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float) -> Estimate:
-    """Estimate baseline / candidate latency from the medians of interleaved blocks, (blocks,) milliseconds each.
+    """Estimate baseline p50 / candidate p50 from interleaved runs, each (blocks, runs) in milliseconds.
 
-    One-sided percentile bounds of the bootstrap over pairs of blocks (Efron and Tibshirani, 1993, chapter 13), seeded.
+    One-sided percentile bounds of the bootstrap over pairs of blocks (Efron and Tibshirani, 1993, chapters 8 and 13),
+    because runs of one block are alike and both artifacts' blocks are neighbours in time; seeded.
     """
     slow, fast = np.asarray(baseline_ms, np.float64), np.asarray(candidate_ms, np.float64)
     drawn = np.random.default_rng(0).integers(0, len(slow), (RESAMPLES, len(slow)))
-    ratios = np.median(slow[drawn], axis=1) / np.median(fast[drawn], axis=1)
+    ratios = np.asarray([np.median(slow[blocks]) / np.median(fast[blocks]) for blocks in drawn])
     low, high = np.quantile(ratios, [1 - confidence, confidence])
     return Estimate(float(np.median(slow) / np.median(fast)), float(low), float(high))

@@ -23,6 +23,7 @@ INTEGER_OPS = ("Add", "GlobalAveragePool", "AveragePool", "Concat")  # with inte
 SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")  # values just move
 CLAMPING_OPS = ("Relu", "Clip")  # from below at 0: QuantizeLinear with zero point 0 does the same
 
+SMALLEST_RANGE = 1e-30  # what is smaller is zero: float32 scales would be subnormal and lose their digits
 Ranges = Mapping[str, tuple[float, float]]  # least and greatest value of each tensor
 Float64 = npt.NDArray[np.float64]
 
@@ -226,20 +227,20 @@ def _quantize_weights(graph: _Graph, node: NodeProto, plan: _Plan, scheme: Schem
 def weight_scales(weight: Float64, axis: int, largest: int, bias: Float64 | None, input_scale: float) -> Float64:
     """Return one scale per output channel, so that weights fit +-largest and the int32 bias does not overflow.
 
-    A channel of tiny weights gets a scale that keeps |bias| / (scale * input_scale) below 2**30; one of zeros, 1.
+    A channel of small weights gets a scale that keeps |bias| / (scale * input_scale) below 2**30; one of zeros, 1.
     """
     others = tuple(dimension for dimension in range(weight.ndim) if dimension != axis)
     scale: Float64 = np.abs(weight).max(axis=others) / largest
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias) / (input_scale * 2.0**30))
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.where(scale > SMALLEST_RANGE, scale, 1.0)
     return scale.astype(np.float32).astype(np.float64)  # what the file will hold
 
 
 def _activation_parameters(low: float, high: float) -> tuple[float, int]:
     """Return (scale, zero point) of uint8 for a range, which is widened to hold 0."""
     low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
+    if high - low < SMALLEST_RANGE:
         return 1.0, 0
     steps = 255
     if abs((-low / (high - low) * steps) % 1 - 0.5) < 1e-3:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from runtimes.errors import ArtifactError
 from runtimes.files import sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
+Format = Literal["onnx", "fake"]
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Manifest:
 
     sha256: str
     size_bytes: int
-    format: Literal["onnx", "fake"]
-    precision: Literal["float32", "int8"]
+    format: Format
+    precision: Precision
     input_name: str
     input_shape: tuple[int | None, int, int, int]
     output_name: str
@@ -51,6 +54,7 @@ class Manifest:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Manifest:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        _check_fields(fields)
         return cls(
             **{
                 **fields,
@@ -85,6 +89,8 @@ class Artifact:
             raise ArtifactError(
                 f"{path}: sha256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…; export it again"
             )
+        if path.stat().st_size != manifest.size_bytes:
+            raise ArtifactError(f"{path}: has {path.stat().st_size} bytes, not {manifest.size_bytes}; export it again")
         return cls(path, manifest)
 
 
@@ -102,5 +108,32 @@ def _read_manifest(path: Path) -> Manifest:
                 f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again"
             )
         return Manifest.from_dict(fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise ArtifactError(f"{path}: not a manifest (it has no {error}); export the model again") from error
+    except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: not a manifest ({error}); export the model again") from error
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    """Raise ValueError for a field whose value this toolkit could only misunderstand."""
+    choices = {
+        "format": Format,
+        "precision": Precision,
+        "input_layout": Literal["NCHW"],
+        "input_dtype": Literal["float32"],
+    }
+    for name, known in choices.items():
+        if fields[name] not in get_args(known):
+            raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
+    if not re.fullmatch("[0-9a-f]{64}", fields["sha256"]):
+        raise ValueError("sha256 is not 64 hexadecimal digits")
+    batch, *rest = fields["input_shape"]
+    if (batch is not None and (type(batch) is not int or batch < 1)) or len(rest) != 3 or rest[0] != 3:
+        raise ValueError(f"input_shape is {fields['input_shape']}, not [batch or null, 3, height, width]")
+    if not all(type(side) is int and side > 0 for side in rest):
+        raise ValueError(f"input_shape is {fields['input_shape']}, not of positive whole numbers")
+    labels, options = fields["labels"], fields["session_options"]
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("labels is not a list of texts")
+    if not isinstance(options, dict) or not all(isinstance(text, str) for pair in options.items() for text in pair):
+        raise ValueError("session_options are not texts")

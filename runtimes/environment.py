@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from runtimes.errors import UnavailableError
 from runtimes.target import InstructionSet, Target
 
 VERSIONED_PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "nncf", "tensorrt", "tensorrt-rtx-cu13")
@@ -48,11 +49,13 @@ def detect_instruction_set(machine: str | None = None, cpu_flags: frozenset[str]
     """Return which integer instructions ONNX Runtime's kernels use here.
 
     Without VNNI, x86 multiplies unsigned by signed bytes with `vpmaddubsw`, which adds two products in int16 and
-    saturates; with VNNI (`vpdpbusd`) and on arm64 the sums are exact.
+    saturates; with VNNI (`vpdpbusd`) and on arm64 the sums are exact. Raises UnavailableError for other architectures.
     """
     machine = machine or platform.machine()
     if machine in ("aarch64", "arm64"):
         return "arm64"
+    if machine not in ("x86_64", "AMD64"):
+        raise UnavailableError(f"processors of the architecture {machine} are not supported; x86_64 and arm64 are")
     flags = _cpu_flags() if cpu_flags is None else cpu_flags
     return "x86-vnni" if flags & {"avx512_vnni", "avx_vnni"} else "x86-avx2"
 

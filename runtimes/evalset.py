@@ -8,9 +8,11 @@ evalset.json  class names, preprocessing, names of the images, sha256 of both ar
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +39,10 @@ class EvalSet:
         return len(self.images)
 
     def head(self, count: int) -> EvalSet:
-        """Return the first `count` images as a set of their own."""
+        """Return the first `count` images, or all if there are fewer, as a set of their own."""
         labels = None if self.labels is None else self.labels[:count]
-        return replace(self, images=self.images[:count], labels=labels, names=self.names[:count])
+        sha256 = f"{self.sha256}, the first {count}"
+        return replace(self, images=self.images[:count], labels=labels, names=self.names[:count], sha256=sha256)
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
@@ -58,11 +61,13 @@ def write(
     """Write `len(names)` uint8 (H, W, 3) images one by one, then open the set; raises InputError for an empty one."""
     if not names:
         raise InputError(f"{folder.name}: there are no images to write")
+    if labels is not None and len(labels) != len(names):
+        raise ValueError(f"{len(labels)} labels for {len(names)} images")
     side = preprocessing.crop
     with replacing(folder / "images.npy") as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(names), side, side, 3))
-        for index, image in enumerate(images):
-            array[index] = image
+        for row, image in zip(array, images, strict=True):
+            row[:] = image
         array.flush()
         del array
     digests = {"images": sha256_file(folder / "images.npy")}
@@ -84,18 +89,48 @@ def write(
 
 
 def load(folder: Path) -> EvalSet:
-    """Open an evaluation set, its images memory-mapped; raises InputError where it is not one."""
+    """Open an evaluation set, its images memory-mapped; raises InputError where it is not one, or not the one written."""
     try:
         description = json.loads((folder / "evalset.json").read_text())
         if description["schema_version"] != SCHEMA_VERSION:
             raise InputError(f"{folder}: evaluation set of schema version {description['schema_version']}, not 1")
-        return EvalSet(
-            images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
-            labels=np.load(folder / "labels.npy", allow_pickle=False) if "labels" in description["sha256"] else None,
+        for name, digest in description["sha256"].items():
+            if sha256_file(folder / f"{name}.npy") != digest:
+                raise InputError(f"{folder}: {name}.npy is not the file that evalset.json names; make the set again")
+        opened = EvalSet(
+            images=_array(folder / "images.npy"),
+            labels=_array(folder / "labels.npy") if "labels" in description["sha256"] else None,
             names=tuple(description["names"]),
             classes=tuple(description["classes"]),
             preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             sha256=description["sha256"]["images"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(opened)
+    except KeyError as error:
+        raise InputError(f"{folder / 'evalset.json'}: not an evaluation set: it has no {error}") from error
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder}: not an evaluation set (evalset.json, images.npy, labels.npy): {error}") from error
+    return opened
+
+
+def _array(path: Path) -> npt.NDArray[Any]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path.name} is an archive of arrays")
+    return array
+
+
+def _check(opened: EvalSet) -> None:
+    side, count = opened.preprocessing.crop, len(opened.names)
+    if opened.images.dtype != np.uint8 or opened.images.shape != (count, side, side, 3) or not count:
+        raise ValueError(
+            f"images are {opened.images.dtype} {opened.images.shape}, not uint8 {(max(count, 1), side, side, 3)}"
+        )
+    if opened.labels is None:
+        return
+    if opened.labels.dtype != np.int64 or opened.labels.shape != (count,):
+        raise ValueError(f"labels are {opened.labels.dtype} {opened.labels.shape}, not int64 ({count},)")
+    if opened.labels.min() < 0 or opened.labels.max() >= len(opened.classes):
+        raise ValueError(
+            f"labels from {opened.labels.min()} to {opened.labels.max()} for {len(opened.classes)} classes"
+        )

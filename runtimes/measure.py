@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from runtimes import environment
 from runtimes.artifact import Artifact
-from runtimes.errors import CompressError, InputError
+from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
 from runtimes.preprocessing import Preprocessing
@@ -48,9 +48,9 @@ class Timing:
 class Measurement:
     """One artifact on one target.
 
-    block_latency_ms: the median of each interleaved block, so that ratios are taken between neighbours in time.
+    latency_ms: of every run, (blocks, runs_per_block), so that a ratio's interval can be taken over blocks.
     latency_ms_p90 and _p99 are None where too few runs lie beyond them. throughput_images_per_s is batch / p50.
-    resident_bytes: growth of the process while the artifact was loaded and first run.
+    resident_bytes: growth of the process while the artifact was loaded.
     predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
     """
 
@@ -63,7 +63,7 @@ class Measurement:
     latency_ms_p50: float
     latency_ms_p90: float | None
     latency_ms_p99: float | None
-    block_latency_ms: tuple[float, ...]
+    latency_ms: tuple[tuple[float, ...], ...]
     throughput_images_per_s: float
     resident_bytes: int
     evalset_sha256: str | None
@@ -80,12 +80,14 @@ class Measurement:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Measurement:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        if fields["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"measurement of schema version {fields['schema_version']}, not {SCHEMA_VERSION}")
         return cls(
             **{
                 **fields,
                 "target": Target(**fields["target"]),
                 "timing": Timing(**fields["timing"]),
-                "block_latency_ms": tuple(fields["block_latency_ms"]),
+                "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
                 "predicted": tuple(fields["predicted"]),
                 "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
             }
@@ -100,18 +102,21 @@ def measure(
     Without an evaluation set, latency is taken on seeded noise and accuracy is None. Raises InputError where artifact,
     evaluation set and target don't fit each other.
     """
+    if not artifacts:
+        raise InputError("there is no artifact to measure")
     for artifact in artifacts:
         _check_fit(artifact, target, evalset)
-    sessions: list[Session] = []
-    try:
-        resident = [_load(artifact, target, sessions) for artifact in artifacts]
+    with ExitStack() as opened:
+        sessions, resident = [], []
+        for artifact in artifacts:
+            gc.collect()
+            before = environment.resident_bytes()
+            sessions.append(opened.enter_context(closing(load(artifact, target))))
+            resident.append(max(0, environment.resident_bytes() - before))
         logits = [_evaluate(session, artifact, target, evalset, progress)
                   for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
-        inputs = _inputs(artifacts[0].manifest.preprocessing, target.batch, evalset)
+        inputs = [_inputs(artifact.manifest.preprocessing, target.batch, evalset) for artifact in artifacts]
         latencies_ms = _interleave(sessions, inputs, timing, progress)
-    finally:
-        for session in sessions:
-            session.close()
     machine = environment.describe().for_runtimes()
     return [
         _measurement(artifact, target, evalset, timing, machine, grown, answers, milliseconds)
@@ -120,10 +125,10 @@ def measure(
 
 
 def evaluate(artifact: Artifact, target: Target, evalset: EvalSet) -> npt.NDArray[np.float32]:
-    """Return the `(N, classes)` logits of every image of the evaluation set."""
+    """Return the `(N, classes)` logits of every image; raises as `measure` does."""
     _check_fit(artifact, target, evalset)
     with closing(load(artifact, target)) as session:
-        return np.concatenate(list(_logits(session, artifact, target, evalset)))
+        return _all_logits(session, artifact, target, evalset, lambda what, done, total: None)
 
 
 def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> None:
@@ -139,33 +144,30 @@ def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> N
         raise InputError(f"{artifact.path.name} was made for another preprocessing than the evaluation set's")
     if evalset.classes != manifest.labels:
         raise InputError(f"{artifact.path.name} has other classes than the evaluation set")
-
-
-def _load(artifact: Artifact, target: Target, sessions: list[Session]) -> int:
-    """Append the session and return by how many bytes the process grew until its first answer was there."""
-    gc.collect()
-    before = environment.resident_bytes()
-    session = load(artifact, target)
-    sessions.append(session)
-    _, channels, height, width = artifact.manifest.input_shape
-    session.run(np.zeros((target.batch, channels, height, width), np.float32))
-    return max(0, environment.resident_bytes() - before)
+    if not len(evalset):
+        raise InputError("the evaluation set has no images")
 
 
 def _evaluate(
     session: Session, artifact: Artifact, target: Target, evalset: EvalSet | None, progress: Progress
 ) -> npt.NDArray[np.float32] | None:
-    if evalset is None:
-        return None
+    return None if evalset is None else _all_logits(session, artifact, target, evalset, progress)
+
+
+def _all_logits(
+    session: Session, artifact: Artifact, target: Target, evalset: EvalSet, progress: Progress
+) -> npt.NDArray[np.float32]:
     parts, done = [], 0
     for part in _logits(session, artifact, target, evalset):
+        if part.ndim != 2 or part.shape[1] != len(artifact.manifest.labels):
+            classes = len(artifact.manifest.labels)
+            raise ArtifactError(f"{artifact.path.name} answers {part.shape}, not a logit for each of {classes} classes")
+        if not np.isfinite(part).all():
+            raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
         parts.append(part)
         done += len(part)
         progress(f"evaluate {artifact.path.stem}", done, len(evalset))
-    logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
-    return logits
+    return np.concatenate(parts)
 
 
 def _logits(
@@ -190,29 +192,31 @@ def _inputs(preprocessing: Preprocessing, batch: int, evalset: EvalSet | None) -
 
 
 def _interleave(
-    sessions: list[Session], inputs: list[npt.NDArray[np.float32]], timing: Timing, progress: Progress
+    sessions: list[Session], inputs: list[list[npt.NDArray[np.float32]]], timing: Timing, progress: Progress
 ) -> list[npt.NDArray[np.float64]]:
     """Return milliseconds per run, (blocks, runs_per_block) for each session; who goes first changes every block."""
-    for session in sessions:
+    for session, images in zip(sessions, inputs, strict=True):
         for run in range(timing.warmup):
-            session.run(inputs[run % len(inputs)])
+            session.run(images[run % len(images)])
     taken = [np.empty((timing.blocks, timing.runs_per_block)) for _ in sessions]
     gc.collect()
+    collecting = gc.isenabled()
     gc.disable()  # a collection inside a timed run would be counted as the engine's time
     try:
         for block in range(timing.blocks):
             for turn in range(len(sessions)):
                 index = (block + turn) % len(sessions)
-                session = sessions[index]
-                session.run(inputs[-1])  # the neighbour's weights are in the cache: not timed
+                session, images = sessions[index], inputs[index]
+                session.run(images[-1])  # the neighbour's weights are in the cache: not timed
                 for run in range(timing.runs_per_block):
-                    images = inputs[run % len(inputs)]
+                    given = images[run % len(images)]
                     start = time.perf_counter_ns()
-                    session.run(images)
+                    session.run(given)
                     taken[index][block, run] = (time.perf_counter_ns() - start) / 1e6
             progress("time", block + 1, timing.blocks)
     finally:
-        gc.enable()
+        if collecting:
+            gc.enable()
     return taken
 
 
@@ -243,7 +247,7 @@ def _measurement(
         latency_ms_p50=p50,
         latency_ms_p90=percentiles[90],
         latency_ms_p99=percentiles[99],
-        block_latency_ms=tuple(np.median(latencies_ms, axis=1).round(4).tolist()),
+        latency_ms=tuple(tuple(block) for block in latencies_ms.round(4).tolist()),
         throughput_images_per_s=round(target.batch * 1000 / p50, 2),
         resident_bytes=resident,
         evalset_sha256=None if evalset is None else evalset.sha256,

@@ -36,9 +36,14 @@ class Accuracy:
 
 
 def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Accuracy:
-    """Compare `(N, classes)` logits with `(N,)` labels; raises ValueError for N = 0 or logits that are not finite."""
+    """Compare `(N, classes)` logits with `(N,)` labels from 0 to classes - 1; of equal logits the first class counts.
+
+    Raises ValueError for N = 0, other shapes, labels outside the classes or logits that are not finite.
+    """
     if not len(labels) or len(labels) != len(logits):
         raise ValueError(f"{len(logits)} rows of logits for {len(labels)} labels")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {logits.shape[1]} classes")
     if not np.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinity")
     classes = logits.shape[1]
@@ -65,8 +70,10 @@ def _cross_entropy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64
 
 
 def _top5(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    best = np.argpartition(logits, -5, axis=1)[:, -5:]
-    return float(np.mean((best == labels[:, None]).any(1)))
+    right = logits[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank = (logits > right).sum(1) + ((logits == right) & earlier).sum(1)  # ties as argmax breaks them
+    return float(np.mean(rank < 5))
 
 
 def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,12 @@ class Preprocessing:
     std: Triple = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.crop <= self.resize <= 4096:
+        if not all(type(side) is int for side in (self.crop, self.resize)) or not 1 <= self.crop <= self.resize <= 4096:
             raise ValueError(f"must have 1 <= crop <= resize <= 4096, not crop {self.crop} and resize {self.resize}")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(f"must have an interpolation of {get_args(Interpolation)}, not {self.interpolation!r}")
+        if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("must have three finite numbers for mean and for std, of red, green and blue")
         if min(self.std) <= 0:
             raise ValueError(f"must have a std above 0, not {min(self.std)}")
 

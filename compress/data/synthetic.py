@@ -27,9 +27,7 @@ class Config(Section):
 def load(config: Config) -> Data:
     """Make the images as PNG bytes in memory: 60 % train, 15 % val, 25 % test."""
     rng = np.random.default_rng(config.seed)
-    classes = tuple(f"stripes-{180 * label // config.classes:03d}" for label in range(config.classes))
-    if len(set(classes)) < len(classes):
-        classes = tuple(f"stripes-{label}" for label in range(config.classes))
+    classes = tuple(f"stripes-{label:03d}" for label in range(config.classes))
     samples = [
         (Sample(f"{classes[label]}/{index:04d}.png", _image(config, label, rng), label), None)
         for label in range(config.classes)
@@ -43,8 +41,8 @@ def _image(config: Config, label: int, rng: np.random.Generator) -> bytes:
     angle = np.pi * label / config.classes
     row, column = np.mgrid[: config.size, : config.size]
     wave = np.sin((row * np.sin(angle) + column * np.cos(angle)) * rng.uniform(0.5, 0.9) + rng.uniform(0, 6))
-    tint = np.asarray([np.cos(angle), np.sin(angle), 0.5])
-    pixels = 128 + 60 * wave[..., None] * tint + rng.normal(0, config.noise, (config.size, config.size, 3))
+    tint = np.asarray([np.cos(2 * angle), np.sin(2 * angle), 0.5])
+    pixels = 128 + 40 * (1 + wave[..., None]) * tint + rng.normal(0, config.noise, (config.size, config.size, 3))
     stream = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stream, "PNG")
     return stream.getvalue()

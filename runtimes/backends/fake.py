@@ -45,5 +45,11 @@ def load(artifact: Artifact, target: Target) -> Session:
         raise ArtifactError(
             f"{artifact.path}: target '{target.name}' has runtime 'fake', which runs no {artifact.manifest.format} file"
         )
-    content = json.loads(artifact.path.read_text())
-    return FakeSession(np.asarray(content["logits"], np.float32), float(content["latency_ms"]))
+    try:
+        content = json.loads(artifact.path.read_text())
+        logits, latency_ms = np.asarray(content["logits"], np.float32), float(content["latency_ms"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{artifact.path}: not a fake artifact with latency_ms and logits ({error!r})") from error
+    if logits.ndim != 2 or not logits.size or not 0 <= latency_ms < 60_000:
+        raise ArtifactError(f"{artifact.path}: needs rows of logits and a latency of 0 to 60000 ms")
+    return FakeSession(logits, latency_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,31 +43,54 @@ def load(artifact: Artifact, target: Target) -> Session:
     """Load an ONNX artifact; raises UnavailableError without the provider and ArtifactError for a refused file."""
     try:
         import onnxruntime as ort
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
         raise UnavailableError(
             f"runtime 'ort' needs the package onnxruntime: pip install onnxruntime ({error})"
         ) from error
 
+    if artifact.manifest.format != "onnx":
+        raise ArtifactError(f"{artifact.path}: runtime 'ort' runs ONNX files, this is {artifact.manifest.format}")
     provider = PROVIDERS[target.provider]
     if provider not in ort.get_available_providers():
         raise UnavailableError(
             f"target '{target.name}': onnxruntime {ort.__version__} has no {provider} here; "
             f"it has {', '.join(ort.get_available_providers())}"
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = target.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    for key, value in artifact.manifest.session_options.items():
-        options.add_session_config_entry(key, value)
-    try:
-        session = ort.InferenceSession(artifact.path, options, providers=[provider])
-    except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
-            state.NoSuchFile) as error:  # fmt: skip
-        raise ArtifactError(f"{artifact.path}: onnxruntime {ort.__version__} refuses it: {error}") from error
+    session = _session(ort, artifact, target, provider)
     if session.get_providers()[0] != provider:
         raise UnavailableError(
             f"target '{target.name}' asked for {provider}, onnxruntime runs {session.get_providers()[0]}"
         )
+    _check_signature(session, artifact)
     return OrtSession(session, artifact)
+
+
+def _session(ort: ModuleType, artifact: Artifact, target: Target, provider: str) -> onnxruntime.InferenceSession:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    refused = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+               state.NoSuchFile, RuntimeError, ValueError)  # fmt: skip
+    try:
+        for key, value in artifact.manifest.session_options.items():
+            options.add_session_config_entry(key, value)
+        return ort.InferenceSession(artifact.path, options, providers=[provider])
+    except refused as error:
+        raise ArtifactError(f"{artifact.path}: onnxruntime {ort.__version__} refuses it: {error}") from error
+
+
+def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+    """Compare the file's input and output with the manifest's, so that a mismatch is told here and not in a run."""
+    manifest = artifact.manifest
+    names = ([value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()])
+    if names != ([manifest.input_name], [manifest.output_name]):
+        raise ArtifactError(
+            f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
+            f"{manifest.input_name!r} and {manifest.output_name!r}"
+        )
+    shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
+    if shape != list(manifest.input_shape):
+        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.input_shape)}")

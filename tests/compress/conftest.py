@@ -1,0 +1,96 @@
+"""What several tests of the host side share: images on disk, the smallest data, and a stage's context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from compress import dataset
+from compress.context import Context
+from compress.data import synthetic
+from compress.dataset import Data
+from runtimes.preprocessing import Preprocessing
+
+MakeContext = Callable[..., Context]
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Give a function that writes one small image and makes the folders above it."""
+
+    def write(path: Path, size: tuple[int, int] = (8, 8), colour: tuple[int, int, int] = (200, 100, 50)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
+    """Give a function that makes `root/<folder>/<index>.png` for each folder with its number of images."""
+
+    def make(root: str, folders: dict[str, int]) -> Path:
+        for folder, count in folders.items():
+            (tmp_path / root / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                write_image(tmp_path / root / folder / f"{index}.png")
+        return tmp_path / root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stripes() -> Data:
+    """Give 3 classes of 20 synthetic images."""
+    return synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
+
+
+@pytest.fixture(scope="session")
+def small() -> Preprocessing:
+    """Give the preprocessing of `stripes`."""
+    return Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture
+def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeContext:
+    """Give a function that makes a stage's context over `stripes`, in a folder of its own."""
+
+    def make(name: str = "0-train", **changes: object) -> Context:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        prepared = {
+            split: dataset.write_evalset(
+                tmp_path / f"images-{split}", stripes.split(split), stripes.classes, small, lambda done, total: None
+            )
+            for split in ("train", "val")
+        }
+        fields = {
+            "name": name,
+            "classes": stripes.classes,
+            "train": stripes.train,
+            "preprocessing": small,
+            "seed": 0,
+            "device": "cpu",
+            "folder": folder,
+            "prepared": prepared.__getitem__,
+            "progress": lambda what, done, total: None,
+            "say": lambda line: None,
+        }
+        return Context(**{**fields, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: for tiny networks it is faster, and sums come out alike."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress import images
+from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("truncated.jpg", encode(noise(64, 64), "JPEG")[:1500]),
+        ("truncated.png", encode(noise(64, 64))[:5000]),
+        ("header only.png", encode(noise(64, 64))[:8]),
+        ("zero.jpg", b""),
+        ("text.jpg", b"not an image at all\n" * 20),
+        ("random.png", np.random.default_rng(1).bytes(2000)),
+    ],
+)
+def test_a_damaged_file_is_named_in_the_error(tmp_path: Path, name: str, content: bytes) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(images.UnreadableImageError) as caught:
+        images.decode(file)
+    assert str(caught.value).startswith(f"{file}: not a readable image (")
+    assert isinstance(caught.value, InputError)
+
+
+def test_damaged_bytes_are_told_by_their_number() -> None:
+    with pytest.raises(images.UnreadableImageError, match=r"^5 bytes: not a readable image \("):
+        images.decode(b"hello")
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(images.UnreadableImageError, match=r"nothing\.png: not a readable image"):
+        images.decode(tmp_path / "nothing.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_flipped_and_missing_bytes_raise_nothing_else(file_format: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = encode(noise(24, 16), file_format)
+    outcomes = set()
+    for _ in range(100):
+        damaged = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, min(len(damaged), 200), 4):
+            damaged[place] = rng.integers(0, 256)
+        try:
+            outcomes.add(images.decode(bytes(damaged)).mode)
+        except images.UnreadableImageError:
+            outcomes.add("unreadable")
+    assert "unreadable" in outcomes
+    assert outcomes <= {"unreadable", "RGB"}
+
+
+@pytest.mark.parametrize(
+    ("image", "file_format", "expected"),
+    [
+        (Image.new("L", (4, 4), 9), "PNG", (9, 9, 9)),
+        (Image.new("1", (4, 4), 1), "PNG", (255, 255, 255)),
+        (Image.new("LA", (4, 4), (9, 128)), "PNG", (9, 9, 9)),
+        (Image.new("RGBA", (4, 4), (10, 20, 30, 0)), "PNG", (10, 20, 30)),
+        (Image.new("RGB", (4, 4), (250, 20, 30)).quantize(4), "PNG", (250, 20, 30)),
+        (Image.new("RGB", (4, 4), (250, 20, 30)).quantize(4), "GIF", (250, 20, 30)),
+        (Image.new("CMYK", (4, 4), (255, 0, 0, 0)), "TIFF", (0, 255, 255)),
+        (Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", (0, 255, 255)),
+        (Image.new("RGB", (4, 4), (250, 20, 30)), "BMP", (250, 20, 30)),
+    ],
+    ids=lambda value: getattr(value, "mode", None) or str(value),
+)
+def test_every_mode_becomes_rgb(image: Image.Image, file_format: str, expected: tuple[int, int, int]) -> None:
+    decoded = images.decode(encode(image, file_format))
+    assert decoded.mode == "RGB"
+    np.testing.assert_allclose(np.asarray(decoded), np.broadcast_to(expected, (*image.size, 3)), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF"), ("I;16", "PPM")]
+)
+def test_sixteen_bits_are_scaled_not_clipped(mode: str, file_format: str) -> None:
+    values = np.linspace(0, 65535, 64).astype({"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode])
+    decoded = np.asarray(images.decode(encode(Image.frombytes(mode, (8, 8), values.tobytes()), file_format)))
+    np.testing.assert_allclose(decoded[..., 0].ravel(), values.astype(np.float64) / 257, atol=1)
+    assert (decoded[..., 0] == decoded[..., 1]).all()
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.T),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: a[::-1, ::-1].T),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_exif_orientation_is_undone(orientation: int, upright: object, dtype: type) -> None:
+    stored = (np.arange(6).reshape(2, 3) * 40).astype(dtype)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    scale = 256 if dtype is np.uint16 else 1
+    decoded = np.asarray(images.decode(encode(Image.fromarray(stored * scale), exif=exif)))
+    np.testing.assert_array_equal(decoded[..., 0], upright(stored))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("size", [(100, 40), (40, 100), (33, 32), (32, 33), (32, 32), (5, 5), (1, 50), (600, 33)])
+@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (37, 32), (32, 7), (1, 1)])
+def test_the_result_is_a_square_of_crop_pixels(size: tuple[int, int], resize: int, crop: int) -> None:
+    result = images.resize_and_crop(noise(*size), Preprocessing(resize, crop))
+    assert result.shape == (crop, crop, 3)
+    assert result.dtype == np.uint8
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(
+    ("size", "resized", "box"),
+    [
+        ((120, 60), (64, 32), (20, 4, 44, 28)),
+        ((60, 120), (32, 64), (4, 20, 28, 44)),
+        ((50, 50), (32, 32), (4, 4, 28, 28)),
+    ],
+    ids=["wide", "tall", "square"],
+)
+def test_resizing_and_cropping_is_what_pillow_does(
+    size: tuple[int, int], resized: tuple[int, int], box: tuple[int, int, int, int], interpolation: str
+) -> None:
+    image = noise(*size)
+    expected = image.resize(resized, Image.Resampling[interpolation.upper()]).crop(box)
+    result = images.resize_and_crop(image, Preprocessing(32, 24, interpolation))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(result, np.asarray(expected))
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
+    image = noise(32, 40)
+    np.testing.assert_array_equal(images.resize_and_crop(image, Preprocessing(32, 32)), np.asarray(image)[4:36])

@@ -1,0 +1,145 @@
+"""Reports: rows, gate and documents made of measurements with chosen latencies and answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress import figures, report
+from compress.dataset import Data, Rejected, Sample
+from compress.recipe import Gate, Recipe
+from compress.run_folder import RunFolder
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import InputError
+from runtimes.files import sha256_file
+from runtimes.measure import Measurement, Timing
+from runtimes.metrics import accuracy
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+IMAGES = 400
+LABELS = np.arange(IMAGES) % 2
+
+
+def measurement(precision: str, wrong: int, latency_ms: float, size_bytes: int) -> Measurement:
+    """Return a measurement whose first `wrong` images are misclassified."""
+    predicted = LABELS.copy()
+    predicted[:wrong] = 1 - predicted[:wrong]
+    logits = np.eye(2, dtype=np.float32)[predicted]
+    runs = latency_ms * np.random.default_rng(0).uniform(0.95, 1.05, (30, 10))
+    return Measurement(
+        artifact=f"model-{precision}.onnx", sha256="0" * 64, precision=precision, size_bytes=size_bytes,
+        target=Target("board"), timing=Timing(), latency_ms_p50=float(np.median(runs)), latency_ms_p90=latency_ms * 1.1,
+        latency_ms_p99=None, latency_ms=tuple(map(tuple, runs.tolist())), throughput_images_per_s=1000 / latency_ms,
+        resident_bytes=1, evalset_sha256="1" * 64, accuracy=accuracy(logits, LABELS),
+        predicted=tuple(predicted.tolist()),
+        environment={"cpu": "test"},
+    )  # fmt: skip
+
+
+def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> report.Report:
+    recipe = Recipe.model_validate(
+        {"name": "test", "data": {"name": "synthetic"}, "model": {"arch": "resnet"}, "quantize": {}, "gate": gate}
+    )
+    test = tuple(Sample(f"{index}.png", b"", int(label)) for index, label in enumerate(LABELS))
+    data = Data(("a", "b"), test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
+    model = folder / "model-float32.onnx"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    model.write_bytes(b"model")
+    manifest = Manifest(
+        sha256_file(model), 5, "onnx", "float32", "images", (None, 3, 8, 8), "logits", Preprocessing(8, 8), ("a", "b"),
+        lineage=({"step": "quantize", "engine": "compress", "calibration_images": 3, "weight_bits": {"c": 8, "d": 7}},),
+    )  # fmt: skip
+    artifact = Artifact(model, manifest)
+    artifact.save_manifest()
+    baseline = measurement("float32", 40, 2.0, 8_000_000)
+    run_folder = RunFolder(folder / "run", "test", fresh=False)
+    return report.publish(recipe, run_folder, data, [artifact], [baseline, int8], {})
+
+
+GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "latency_ms", "size_bytes", "verdict"),
+    [
+        (40, 1.0, 2_000_000, "pass"),
+        (80, 1.0, 2_000_000, "regression"),  # accuracy
+        (40, 2.0, 2_000_000, "regression"),  # latency
+        (40, 1.0, 5_000_000, "regression"),  # size
+        (44, 1.0, 2_000_000, "inconclusive"),  # a drop of 1.0 on 400 images is not known to be at most 1.0
+    ],
+)
+def test_the_gate_judges_each_limit(
+    tmp_path: Path, wrong: int, latency_ms: float, size_bytes: int, verdict: str
+) -> None:
+    made = publish(tmp_path, measurement("int8", wrong, latency_ms, size_bytes), GATE)
+    assert made.verdict == verdict
+    assert [row.verdict for row in made.rows] == [None, verdict]
+
+
+def test_a_row_compares_with_float32_on_the_same_target(tmp_path: Path) -> None:
+    row = publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), None).rows[1]
+    assert row.top1_drop_pp is not None
+    assert row.speedup_p50 is not None
+    assert row.top1_drop_pp.value == pytest.approx(1.0)
+    assert row.speedup_p50.value == pytest.approx(2.0, rel=0.05)
+    assert row.speedup_p50.low <= row.speedup_p50.value <= row.speedup_p50.high
+
+
+def test_without_a_gate_there_is_no_verdict(tmp_path: Path) -> None:
+    assert publish(tmp_path, measurement("int8", 40, 1.0, 1), None).verdict is None
+
+
+def test_every_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from compress.cli import _print_report
+
+    publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
+    _print_report(tmp_path / "run")
+    printed = capsys.readouterr().out.splitlines()
+    assert any("inconclusive" in line for line in printed)
+    assert max(len(line) for line in printed if "report:" not in line) <= 80
+    assert not any("…" in line for line in printed)
+
+
+def test_the_documents_hold_what_a_reader_looks_for(tmp_path: Path) -> None:
+    publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
+    text = (tmp_path / "run" / "report.md").read_text()
+    for wanted in ("# test: inconclusive", "max_top1_drop_pp: 1", "bad.png: not an image", "| a |", "1 in 7",
+                   "![accuracy against latency](accuracy_latency.png)"):  # fmt: skip
+        assert wanted in text
+    assert (tmp_path / "run" / figures.FILE_NAME).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "artifacts" / "model-float32.onnx").read_bytes() == b"model"
+
+
+def test_report_json_round_trips_and_names_its_schema(tmp_path: Path) -> None:
+    made = publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
+    content = report.read(tmp_path / "run")
+    assert content == json.loads(json.dumps(dataclasses.asdict(made)))
+    assert content["schema_version"] == report.SCHEMA_VERSION
+    assert Measurement.from_json(content["measurements"][1]).precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; finish the run"),
+        ("{", "not a report"),
+        ('{"schema_version": 99}', "schema version 99, this toolkit reads 1"),
+    ],
+)
+def test_a_report_that_can_not_be_read_is_one_line(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        report.read(tmp_path)
+
+
+def test_a_gate_without_a_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one of"):
+        Gate()

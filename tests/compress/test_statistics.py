@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from compress import statistics
+from compress.statistics import speedup, top1_drop_pp
+
+Z95 = 1.6448536269514722  # upper 5 % of the normal distribution
+
+
+def paired(both: int, lost: int, won: int, neither: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return predictions of two networks and labels with the given paired table."""
+    labels = np.zeros(both + lost + won + neither, np.int64)
+    first = np.repeat([0, 0, 1, 1], [both, lost, won, neither])
+    second = np.repeat([0, 2, 0, 2], [both, lost, won, neither])
+    return first, second, labels
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "middle", "spread"),
+    [
+        # 7 - 3 of 100: 4/102 and sqrt(11 - 16/102)/102
+        ((80, 7, 3, 10), 4.0, 4 / 102, math.sqrt(11 - 16 / 102) / 102),
+        ((90, 0, 0, 10), 0.0, 0.0, 1 / 102),
+        ((0, 2, 6, 0), -50.0, -4 / 10, math.sqrt(9 - 1.6) / 10),
+        ((0, 50, 0, 0), 100.0, 50 / 52, math.sqrt(51 - 2500 / 52) / 52),
+    ],
+)
+def test_the_drop_is_that_of_the_formula(
+    table: tuple[int, int, int, int], value: float, middle: float, spread: float
+) -> None:
+    estimate = top1_drop_pp(*paired(*table), 0.95)
+    assert estimate.value == pytest.approx(value)
+    assert estimate.low == pytest.approx(100 * (middle - Z95 * spread))
+    assert estimate.high == pytest.approx(100 * (middle + Z95 * spread))
+
+
+def test_the_drop_by_hand() -> None:
+    estimate = top1_drop_pp(*paired(80, 7, 3, 10), 0.95)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((4.0, -1.388, 9.231), abs=2e-3)
+
+
+def test_no_difference_on_few_images_is_no_certainty() -> None:
+    few, many = (top1_drop_pp(*paired(images, 0, 0, 0), 0.95) for images in (20, 2000))
+    assert few.low < 0 < few.high
+    assert few.high > 5 > 0.1 > many.high
+
+
+def test_a_gain_is_a_drop_below_zero_and_mirrors_it() -> None:
+    drop, gain = top1_drop_pp(*paired(50, 8, 2, 5), 0.9), top1_drop_pp(*paired(50, 2, 8, 5), 0.9)
+    assert (gain.value, gain.low, gain.high) == pytest.approx((-drop.value, -drop.high, -drop.low))
+
+
+def test_only_right_and_wrong_count() -> None:
+    first, second, labels = paired(5, 3, 2, 4)
+    assert top1_drop_pp(first, np.where(second == 2, 9, second), labels, 0.95) == top1_drop_pp(
+        first, second, labels, 0.95
+    )
+
+
+def test_more_confidence_reaches_further() -> None:
+    low, high = (top1_drop_pp(*paired(80, 7, 3, 10), confidence) for confidence in (0.9, 0.99))
+    assert high.low < low.low < low.value < low.high < high.high
+    half = top1_drop_pp(*paired(80, 7, 3, 10), 0.5)
+    assert half.low == pytest.approx(half.high)
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "won"),
+    [(656, 0.03, 0.01), (656, 0.02, 0.02), (200, 0.05, 0.02), (100, 0.1, 0.1), (300, 0.01, 0)],
+)
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_each_bound_holds_as_often_as_it_says(images: int, lost: float, won: float, confidence: float) -> None:
+    rng = np.random.default_rng(images)
+    truth, runs = 100 * (lost - won), 2000
+    tables = rng.multinomial(images, [0.9 - lost - won, lost, won, 0.1], runs)
+    estimates = [top1_drop_pp(*paired(*table), confidence) for table in tables]
+    assert sum(estimate.low <= truth for estimate in estimates) / runs >= confidence - 0.02
+    assert sum(estimate.high >= truth for estimate in estimates) / runs >= confidence - 0.02
+
+
+def test_the_speedup_of_steady_runs_is_their_ratio() -> None:
+    estimate = speedup(np.full((10, 5), 6.0), np.full((10, 5), 2.0), 0.95)
+    assert (estimate.value, estimate.low, estimate.high) == (3.0, 3.0, 3.0)
+
+
+def test_the_speedup_is_the_ratio_of_the_medians_of_all_runs() -> None:
+    slow = [[1.0, 9.0, 9.0], [9.0, 9.0, 100.0]]
+    fast = [[2.0, 3.0, 3.0], [3.0, 3.0, 50.0]]
+    assert speedup(slow, fast, 0.95).value == 3.0
+
+
+def test_a_stall_that_hits_both_leaves_the_ratio_in_place() -> None:
+    rng = np.random.default_rng(0)
+    pace = np.repeat(np.where(np.arange(20) % 4 == 0, 3.0, 1.0)[:, None], 10, axis=1)
+    noise = 1 + 0.01 * rng.random((2, 20, 10))
+    estimate = speedup(4 * pace * noise[0], 2 * pace * noise[1], 0.95)
+    assert estimate.value == pytest.approx(2, abs=0.02)
+    assert 1.95 < estimate.low <= estimate.value <= estimate.high < 2.05
+
+
+def test_noise_between_blocks_widens_the_interval() -> None:
+    rng = np.random.default_rng(0)
+
+    def width(noise: float) -> float:
+        slow, fast = np.exp(noise * rng.normal(size=(2, 30, 1))) * np.ones((2, 30, 10))
+        estimate = speedup(slow, fast, 0.95)
+        assert estimate.low <= estimate.value <= estimate.high
+        return estimate.high - estimate.low
+
+    assert width(0.3) > 3 * width(0.03)
+
+
+def test_the_speedup_is_the_same_each_time() -> None:
+    slow, fast = np.random.default_rng(0).gamma(9, size=(2, 12, 4))
+    assert speedup(slow, fast, 0.9) == speedup(slow, fast, 0.9)
+
+
+def test_the_bounds_of_the_speedup_hold_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a block are alike, and so are neighbouring blocks of both; the ratio of the true medians is 2."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    rng, runs, blocks = np.random.default_rng(0), 300, 30
+    above = below = 0
+    for _ in range(runs):
+        pace = 0.05 * rng.normal(size=(blocks, 1))
+        own = 0.1 * rng.normal(size=(2, blocks, 1)) + 0.05 * rng.normal(size=(2, blocks, 5))
+        estimate = speedup(4 * np.exp(pace + own[0]), 2 * np.exp(pace + own[1]), 0.9)
+        above, below = above + (estimate.low <= 2), below + (estimate.high >= 2)
+    assert above / runs >= 0.88
+    assert below / runs >= 0.88

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compress.training.config import Augment, FitConfig
+from compress.training.optimization import like_parameters, make_optimizer, make_schedule
+
+OptimizerName = Literal["sgd", "adamw", "rmsprop"]
+OPTIMIZERS: list[OptimizerName] = ["sgd", "adamw", "rmsprop"]
+LR = 0.02
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def config(**fields: Any) -> FitConfig:
+    return FitConfig(**{"epochs": 10, "lr": LR, **fields})
+
+
+def rates(settings: FitConfig, steps_per_epoch: int) -> list[float]:
+    """Return the learning rate of each step, then the one left at the end."""
+    optimizer = make_optimizer(network(), settings)
+    schedule = make_schedule(optimizer, settings, steps_per_epoch)
+    used = []
+    for _ in range(settings.epochs * steps_per_epoch):
+        used.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[1]["lr"] == used[-1]
+        optimizer.step()
+        schedule.step()
+    return [*used, optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weights_decay_and_norms_and_biases_do_not(name: OptimizerName) -> None:
+    net = network()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1)
+            parameter.grad = torch.zeros_like(parameter)
+    make_optimizer(net, config(optimizer=name, weight_decay=0.1)).step()
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            assert (parameter < 1).all()
+        else:
+            assert (parameter == 1).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_trainable_parameter_is_in_one_group(name: OptimizerName) -> None:
+    net = network()
+    net[0].weight.requires_grad_(False)  # type: ignore[index]
+    groups = make_optimizer(net, config(optimizer=name)).param_groups
+    found = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sgd", {"lr": LR, "momentum": 0.7, "nesterov": True}),
+        ("rmsprop", {"lr": LR, "momentum": 0.7, "alpha": 0.9, "eps": 2e-3}),
+        ("adamw", {"lr": LR, "betas": (0.9, 0.999)}),
+    ],
+)
+def test_the_settings_arrive(name: OptimizerName, expected: dict[str, Any]) -> None:
+    group = make_optimizer(network(), config(optimizer=name, momentum=0.7)).param_groups[0]
+    assert {key: group[key] for key in expected} == expected
+
+
+def test_sgd_without_momentum_is_plain() -> None:
+    assert make_optimizer(network(), config(optimizer="sgd", momentum=0)).param_groups[0]["nesterov"] is False
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("steps_per_epoch", [1, 7])
+@pytest.mark.parametrize("warmup_epochs", [1, 2.5, 5])
+def test_cosine_follows_a_linear_warm_up(name: OptimizerName, steps_per_epoch: int, warmup_epochs: float) -> None:
+    settings = config(optimizer=name, schedule="cosine", warmup_epochs=warmup_epochs)
+    total, warmup = 10 * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
+
+    def formula(step: int) -> float:
+        if step < warmup:
+            return LR * (0.01 + 0.99 * step / warmup)
+        return LR * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+    assert rates(settings, steps_per_epoch) == pytest.approx([formula(step) for step in range(total + 1)], abs=1e-9)
+
+
+def test_cosine_without_warm_up_starts_at_the_top() -> None:
+    found = rates(config(schedule="cosine", warmup_epochs=0), 4)
+    expected = [LR * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(41)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("steps_per_epoch", "warmup_epochs"), [(1, 3), (7, 3), (7, 0.5), (4, 9)])
+def test_onecycle_peaks_at_the_end_of_the_warm_up(
+    name: OptimizerName, steps_per_epoch: int, warmup_epochs: float
+) -> None:
+    found = rates(config(optimizer=name, schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
+    total, peak = 10 * steps_per_epoch, round(warmup_epochs * steps_per_epoch) - 1
+
+    def formula(step: int) -> float:
+        if step <= peak:
+            return LR + (LR / 25 - LR) * (1 + math.cos(math.pi * step / peak)) / 2
+        lowest = LR / 25 / 10_000
+        return lowest + (LR - lowest) * (1 + math.cos(math.pi * (step - peak) / (total - peak))) / 2
+
+    assert found == pytest.approx([formula(step) for step in range(total + 1)], abs=1e-9)
+    assert found[peak] == pytest.approx(LR) == max(found)
+
+
+@pytest.mark.xfail(raises=ZeroDivisionError, reason="OneCycleLR divides by a warm-up of no steps", strict=True)
+@pytest.mark.parametrize(("steps_per_epoch", "warmup_epochs"), [(7, 0), (7, 0.1), (1, 1)])
+def test_onecycle_with_a_warm_up_of_a_step_or_none_starts_at_the_top(
+    steps_per_epoch: int, warmup_epochs: float
+) -> None:
+    found = rates(config(schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
+    assert found[0] == pytest.approx(LR)
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+def test_onecycle_works_without_momentum(name: OptimizerName) -> None:
+    settings = config(optimizer=name, schedule="onecycle", momentum=0, warmup_epochs=2)
+    assert max(rates(settings, 3)) == pytest.approx(LR)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_restored_states_have_their_parameters_layout(memory_format: torch.memory_format) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)).to(memory_format=memory_format)
+    optimizer = make_optimizer(net, config())
+    stored = {
+        index: {"exp_avg": torch.randn(parameter.shape), "step": torch.tensor(3.0)}
+        for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
+    }
+    restored = like_parameters(optimizer, stored)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(restored) == len(parameters) == 4
+    for index, parameter in enumerate(parameters):
+        assert restored[index]["exp_avg"].stride() == parameter.stride()
+        assert torch.equal(restored[index]["exp_avg"], stored[index]["exp_avg"])
+        assert restored[index]["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("build", "wrong", "message"),
+    [
+        (FitConfig, {"epochs": 3, "warmup_epochs": 3}, "warmup_epochs: must be less than epochs: 3, not 3"),
+        (FitConfig, {"lr": 0}, "greater than 0"),
+        (FitConfig, {"lr": float("inf")}, "finite"),
+        (FitConfig, {"momentum": 1}, "less than 1"),
+        (FitConfig, {"ema_decay": 1}, "less than 1"),
+        (FitConfig, {"batch_size": 1}, "greater than or equal to 2"),
+        (FitConfig, {"optimizer": "lion"}, "'sgd', 'adamw' or 'rmsprop'"),
+        (Augment, {"crop_scale": (0.5, 0.2)}, "crop_scale: must be"),
+        (Augment, {"crop_scale": (0, 1)}, "greater than 0"),
+        (Augment, {"mixup": 1}, "Extra inputs"),
+    ],
+)
+def test_settings_are_checked(build: Callable[..., Any], wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        build(**wrong)

@@ -1,0 +1,176 @@
+"""An artifact is a file with the manifest that names its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtimes.artifact import Artifact, Manifest, manifest_path
+from runtimes.errors import ArtifactError, InputError
+from runtimes.preprocessing import Preprocessing
+
+TEXT = st.text(max_size=8)
+OPTIONS = st.dictionaries(TEXT, TEXT, max_size=3)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+MANIFESTS = st.builds(
+    Manifest,
+    sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    size_bytes=st.integers(0, 2**40),
+    format=st.sampled_from(["onnx", "fake"]),
+    precision=st.sampled_from(["float32", "int8"]),
+    input_name=TEXT,
+    input_shape=st.tuples(st.none() | st.integers(1, 64), st.just(3), st.integers(1, 512), st.integers(1, 512)),
+    output_name=TEXT,
+    preprocessing=st.builds(
+        Preprocessing,
+        crop=st.integers(1, 256),
+        mean=st.tuples(*[st.floats(0, 1)] * 3),
+        std=st.tuples(*[st.floats(1e-6, 1)] * 3),
+    ),
+    labels=st.lists(TEXT, max_size=4).map(tuple),
+    opset=st.none() | st.integers(1, 30),
+    scheme=st.none() | TEXT,
+    session_options=OPTIONS,
+    recipe=st.none() | TEXT,
+    lineage=st.lists(st.dictionaries(TEXT, JSON, max_size=3), max_size=3).map(tuple),
+    versions=OPTIONS,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(manifest=MANIFESTS)
+def test_a_manifest_comes_back_from_json_the_same(manifest: Manifest) -> None:
+    assert Manifest.from_dict(json.loads(json.dumps(asdict(manifest), allow_nan=False))) == manifest
+
+
+@pytest.mark.parametrize(("batch", "dynamic"), [(None, True), (1, False), (8, False)])
+def test_the_batch_is_dynamic_where_it_has_no_number(
+    make_manifest: Callable[..., Manifest], batch: int | None, dynamic: bool
+) -> None:
+    assert make_manifest(input_shape=(batch, 3, 4, 4)).dynamic_batch is dynamic
+
+
+def test_a_saved_artifact_is_loaded_the_same(fake_artifact: Callable[..., Artifact]) -> None:
+    artifact = fake_artifact(session_options={"session.x": "1"}, lineage=({"step": "train", "epochs": 3},))
+    assert Artifact.load(artifact.path) == artifact
+
+
+def test_the_manifest_stands_beside_the_file(tmp_path: Path) -> None:
+    assert manifest_path(tmp_path / "m.int8.onnx") == tmp_path / "m.int8.onnx.json"
+
+
+def test_wrong_sha256_is_refused_with_both_hashes(fake_artifact: Callable[..., Artifact]) -> None:
+    artifact = fake_artifact()
+    damaged = artifact.path.read_bytes() + b" "
+    artifact.path.write_bytes(damaged)
+    with pytest.raises(ArtifactError) as caught:
+        Artifact.load(artifact.path)
+    for part in (str(artifact.path), hashlib.sha256(damaged).hexdigest()[:12], artifact.manifest.sha256[:12]):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("absent", ["model", "manifest"])
+def test_a_missing_file_is_named(fake_artifact: Callable[..., Artifact], absent: str) -> None:
+    path = fake_artifact().path
+    gone = path if absent == "model" else manifest_path(path)
+    gone.unlink()
+    with pytest.raises(ArtifactError) as caught:
+        Artifact.load(path)
+    assert str(caught.value).startswith(f"{gone}: no such file")
+
+
+def test_a_folder_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such file"):
+        Artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: {**content, "schema_version": 2}, "schema version 2, this toolkit reads 1"),
+        (lambda content: {**content, "colour": "BGR"}, "colour"),
+        (lambda content: {**content, "labels": None}, "not a manifest"),
+        (lambda content: {**content, "input_shape": 4}, "not a manifest"),
+        (lambda content: {**content, "preprocessing": {**content["preprocessing"], "crop": 0}}, "crop 0"),
+        (lambda content: {**content, "preprocessing": {**content["preprocessing"], "mean": None}}, "not a manifest"),
+        (lambda content: [content], "not a manifest"),
+        (lambda content: None, "not a manifest"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    fake_artifact: Callable[..., Artifact], change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    path = fake_artifact().path
+    manifest = manifest_path(path)
+    manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
+    with pytest.raises(ArtifactError, match=message) as caught:
+        Artifact.load(path)
+    assert str(caught.value).startswith(f"{manifest}: ")
+
+
+NEEDED = [field.name for field in fields(Manifest) if field.default is MISSING and field.default_factory is MISSING]
+
+
+@pytest.mark.parametrize("field", NEEDED)
+def test_a_manifest_without_a_needed_field_names_it(fake_artifact: Callable[..., Artifact], field: str) -> None:
+    path = fake_artifact().path
+    manifest = manifest_path(path)
+    content = json.loads(manifest.read_text())
+    del content[field]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=field):
+        Artifact.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\x00" * 9])
+def test_a_manifest_that_is_no_json_is_refused(fake_artifact: Callable[..., Artifact], content: bytes) -> None:
+    path = fake_artifact().path
+    manifest_path(path).write_bytes(content)
+    with pytest.raises(ArtifactError, match="not a manifest"):
+        Artifact.load(path)
+
+
+def test_a_manifest_whose_sha256_is_no_text_is_refused(fake_artifact: Callable[..., Artifact]) -> None:
+    path = fake_artifact().path
+    content = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**content, "sha256": None}))
+    with pytest.raises(ArtifactError):
+        Artifact.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", "zip"),
+        ("precision", "int4"),
+        ("input_layout", "NHWC"),
+        ("input_dtype", "uint8"),
+        ("labels", "cat"),
+        ("input_shape", [None, 3, 4]),
+    ],
+)
+def test_a_manifest_with_a_value_that_no_session_honours_is_refused(
+    fake_artifact: Callable[..., Artifact], field: str, value: Any
+) -> None:
+    path = fake_artifact().path
+    content = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**content, field: value}))
+    with pytest.raises(ArtifactError):
+        Artifact.load(path)
+
+
+def test_an_artifact_error_is_the_users_to_mend() -> None:
+    assert issubclass(ArtifactError, InputError)
+    assert ArtifactError.exit_code == 2

@@ -1,0 +1,111 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from runtimes.files import replacing, sha256_file, write_bytes, write_json, write_text
+
+
+def test_a_new_file_and_its_folders_appear_with_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "model.bin"
+    write_bytes(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.bin"]
+
+
+def test_the_old_file_stands_until_the_block_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # a rename is atomic only within one file system
+        written = temporary.stat().st_ino
+    assert path.read_text() == "new"
+    assert path.stat().st_ino == written  # renamed, not copied
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+@pytest.mark.parametrize("written", [True, False])
+def test_an_exception_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, error: BaseException, written: bool
+) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as temporary:  # noqa: PT012
+        if written:
+            temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_content_is_flushed_before_the_rename_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "f", []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        flushed.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir(), path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_text(path, "x")
+    assert flushed == [(False, False), (True, True)]
+
+
+def test_a_block_that_writes_nothing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "f", "Größe µs\n")
+    assert (tmp_path / "f").read_bytes() == "Größe µs\n".encode()
+
+
+def test_json_is_read_back_the_same(tmp_path: Path) -> None:
+    value = {"a": [1, 0.1, None, True, "ü"], "b": {}}
+    write_json(tmp_path / "f", value)
+    assert json.loads((tmp_path / "f").read_text()) == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_without_a_finite_number_is_refused_and_the_old_file_stays(tmp_path: Path, number: float) -> None:
+    path = tmp_path / "f"
+    write_json(path, {"top1": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"top1": number})
+    assert json.loads(path.read_text()) == {"top1": 0.5}
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_sha256_in_pieces_is_that_of_all_bytes(tmp_path: Path, size: int) -> None:
+    content = (bytes(range(251)) * (size // 251 + 1))[:size]
+    (tmp_path / "f").write_bytes(content)
+    assert sha256_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,114 @@
+"""Normalisation against the float64 formula."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from runtimes.preprocessing import Preprocessing
+
+EPSILON = np.finfo(np.float32).eps
+MEANS = st.tuples(*[st.floats(0, 1)] * 3)
+STDS = st.tuples(*[st.floats(0.01, 1)] * 3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    images=hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3, st.just(3))),
+    mean=MEANS,
+    std=STDS,
+)
+def test_normalize_is_the_formula_in_float64(
+    images: np.ndarray, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> None:
+    found = Preprocessing(mean=mean, std=std).normalize(images)
+    wanted = ((images / 255.0 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    bound = 4 * EPSILON * ((1 + np.array(mean)) / np.array(std))[:, None, None]
+    assert found.shape == wanted.shape
+    assert (abs(found - wanted) <= bound).all()
+
+
+def test_normalize_gives_contiguous_float32_and_leaves_the_images_alone() -> None:
+    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    before = images.copy()
+    found = Preprocessing().normalize(images)
+    assert found.dtype == np.float32
+    assert found.shape == (2, 3, 4, 5)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(images, before)
+
+
+def test_every_pixel_value_of_every_channel_is_right_with_the_usual_numbers() -> None:
+    pixels = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None, None], 3, axis=3)
+    preprocessing = Preprocessing()
+    found = preprocessing.normalize(pixels)[0, :, :, 0]
+    for channel in range(3):
+        wanted = (np.arange(256) / 255 - preprocessing.mean[channel]) / preprocessing.std[channel]
+        np.testing.assert_allclose(found[channel], wanted, rtol=0, atol=2e-6)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(mean=MEANS, std=STDS)
+def test_scale_and_offset_say_the_same_as_mean_and_std(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> None:
+    scale, offset = Preprocessing(mean=mean, std=std).scale_and_offset
+    assert scale.dtype == offset.dtype == np.float32
+    np.testing.assert_allclose(scale, 1 / (255 * np.array(std)), rtol=1e-6)
+    np.testing.assert_allclose(offset, -np.array(mean) / np.array(std), rtol=1e-6, atol=1e-30)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(
+    made=st.builds(
+        Preprocessing,
+        resize=st.integers(100, 300),
+        crop=st.integers(1, 100),
+        interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+        mean=MEANS,
+        std=STDS,
+    )
+)
+def test_json_gives_back_the_same(made: Preprocessing) -> None:
+    assert Preprocessing.from_dict(json.loads(json.dumps(asdict(made)))) == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop": 0}, "crop 0"),
+        ({"crop": -1}, "crop -1"),
+        ({"crop": 225, "resize": 224}, "crop 225 and resize 224"),
+        ({"resize": 4097}, "resize 4097"),
+        ({"std": (0.2, 0.0, 0.2)}, "std above 0, not 0.0"),
+        ({"std": (0.2, 0.2, -1.0)}, "std above 0, not -1.0"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_with_the_number(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**fields)
+
+
+@pytest.mark.parametrize(("crop", "resize"), [(1, 1), (224, 224), (4096, 4096)])
+def test_numbers_on_the_bounds_are_taken(crop: int, resize: int) -> None:
+    assert Preprocessing(crop=crop, resize=resize).crop == crop
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+def test_a_dictionary_without_mean_or_std_is_a_key_error(field: str) -> None:
+    fields = asdict(Preprocessing())
+    del fields[field]
+    with pytest.raises(KeyError, match=field):
+        Preprocessing.from_dict(fields)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        Preprocessing.from_dict({**asdict(Preprocessing()), "colour": "BGR"})

@@ -1,0 +1,84 @@
+"""Small ONNX graphs made by hand, and what ONNX Runtime makes of a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+Array = np.ndarray
+
+
+def make_model(
+    nodes: list[onnx.NodeProto], constants: dict[str, Array], channels: int = 4, side: int = 8, output_rank: int = 4
+) -> onnx.ModelProto:
+    """Return a checked opset-18 model with the input `x` (N, channels, side, side)."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, side, side])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"] + [None] * (output_rank - 1))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def run_model(model: onnx.ModelProto, images: Array, exact: bool = False) -> Array:
+    """Run with ONNX Runtime; `exact` switches every fusion off, so that Q and DQ are computed as written."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if exact:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def optimized_ops(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Return the operators that ONNX Runtime really runs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
+def residual_model(channels: int = 4) -> onnx.ModelProto:
+    """Conv-Relu, depthwise Conv-Clip(0, 6), Conv, Add with the first, pool, Flatten, Gemm."""
+    rng = np.random.default_rng(0)
+
+    def weights(*shape: int) -> Array:
+        return rng.normal(0, 0.4, shape).astype(np.float32)
+
+    constants = {
+        "w1": weights(8, channels, 3, 3), "b1": weights(8), "w2": weights(8, 1, 3, 3), "b2": weights(8),
+        "w3": weights(8, 8, 1, 1), "b3": weights(8), "w4": weights(5, 8), "b4": weights(5),
+        "zero": np.asarray(0, np.float32), "six": np.asarray(6, np.float32),
+    }  # fmt: skip
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c1"], name="first", pads=[1, 1, 1, 1]),
+        node("Relu", ["c1"], ["a1"], name="relu"),
+        node("Conv", ["a1", "w2", "b2"], ["c2"], name="depthwise", group=8, pads=[1, 1, 1, 1]),
+        node("Clip", ["c2", "zero", "six"], ["a2"], name="clip"),
+        node("Conv", ["a2", "w3", "b3"], ["c3"], name="pointwise"),
+        node("Add", ["a1", "c3"], ["s"], name="add"),
+        node("GlobalAveragePool", ["s"], ["p"], name="pool"),
+        node("Flatten", ["p"], ["f"], name="flatten"),
+        node("Gemm", ["f", "w4", "b4"], ["y"], name="gemm", transB=1),
+    ]
+    return make_model(nodes, constants, channels, output_rank=2)
+
+
+def tensor_values(model: onnx.ModelProto, name: str, images: Array) -> Array:
+    """Return what a tensor inside the graph holds for the images."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(onnx.ValueInfoProto(name=name))
+    return run_model(probe, images)
