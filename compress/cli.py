@@ -70,11 +70,10 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool)
     from compress import gate, pipeline
     from compress import recipe as recipes
     from compress.run_folder import RunFolder
-    from compress.terminal import Terminal, route_warnings
+    from compress.terminal import Terminal
 
     checked = recipes.load(recipe, overrides)
     folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
-    route_warnings(folder.path / "run.log")
     with Terminal(folder.path / "run.log") as terminal:
         result = pipeline.run(checked, folder, terminal)
     _print_report(folder.path)

@@ -26,16 +26,30 @@ class Terminal:
     def __init__(self, log_file: Path | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._log_file = log_file
+        self._handler: logging.Handler | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
         self._started = self._spoken = time.monotonic()
+        self._first = 0
 
     def __enter__(self) -> Terminal:
+        """Send what libraries warn of into the log instead of across the progress bar."""
+        if self._log_file is not None:
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
+            self._handler = logging.FileHandler(self._log_file)
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+            self._handler.setLevel(logging.WARNING)
+            logging.getLogger().addHandler(self._handler)
+            logging.captureWarnings(True)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._take_down()
+        if self._handler is not None:
+            logging.captureWarnings(False)
+            logging.getLogger().removeHandler(self._handler)
+            self._handler.close()
 
     def say(self, line: str) -> None:
         """Print one line and add it to the log."""
@@ -45,7 +59,6 @@ class Terminal:
     def log(self, line: str) -> None:
         """Add one line to the log only."""
         if self._log_file is not None:
-            self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("a") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
@@ -55,12 +68,13 @@ class Terminal:
         if topic != self._what.partition(",")[0]:
             self._take_down()
             self._started = self._spoken = time.monotonic()
+            self._first = done - 1  # a resumed stage does not begin at 0
         self._what = what
         if self.console.is_terminal:
             self._draw(what, done, total)
         elif time.monotonic() - self._spoken > PLAIN_INTERVAL_S:
             self._spoken = time.monotonic()
-            left_s = (self._spoken - self._started) / max(done, 1) * (total - done)
+            left_s = (self._spoken - self._started) / max(done - self._first, 1) * (total - done)
             self.console.print(f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, soft_wrap=True)
         if done >= total:
             self._take_down()
@@ -80,13 +94,3 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def route_warnings(log_file: Path) -> None:
-    """Send what libraries log at WARNING and above into the log instead of across the progress bar."""
-    handler = logging.FileHandler(log_file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logging.captureWarnings(True)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
