@@ -68,7 +68,7 @@ def test_the_run_folder_holds_what_the_readme_says(smoke: tuple[Path, subprocess
     assert resolved["stages"][0]["optimizer"] == "adamw"
     splits = json.loads((out / "splits.json").read_text())
     names = [set(splits[split]) for split in ("train", "val", "test")]
-    assert sum(map(len, names)) == len(set.union(*names)) == 120
+    assert sum(map(len, names)) == len(set.union(*names)) == 240
 
 
 def test_every_artifact_has_a_manifest_that_tells_its_story(
