@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import nn
 
 from compress import plugins
 from runtimes.errors import InputError
-from runtimes.files import replacing
+from runtimes.files import write_bytes
 
 WEIGHTS_FILE = "network.safetensors"
 
@@ -33,8 +33,7 @@ def load(folder: Path, model: Any, num_classes: int) -> nn.Module:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Write named tensors and texts as one safetensors file, wholly or not at all."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, metadata)
+    write_bytes(path, serialized(plain, metadata))  # safetensors' own writing hides why it failed
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

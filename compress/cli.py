@@ -15,6 +15,11 @@ from runtimes.errors import CompressError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
+CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
+    **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG), ""),
+}
+
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
 
 
@@ -29,10 +34,10 @@ class _Commands(click.RichGroup):
         except KeyboardInterrupt:
             _fail("interrupted; the same command goes on from the last finished epoch or step", INTERRUPTED)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            if error.errno not in CURES:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror}; free space or choose another folder with --out, then run it again", 1)
+            _fail(f"{where}{error.strerror}; {CURES[error.errno]}choose another folder with --out and run it again", 1)
 
 
 def _fail(message: str, code: int) -> None:
@@ -209,7 +214,7 @@ def _print_table(lines: list[list[str]], title: str | None = None) -> None:
     from rich.table import Table
 
     header, *rows = lines
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in header:
         table.add_column(column, justify="left" if column in ("artifact", "verdict") else "right", no_wrap=True)
     for row in rows:

@@ -110,13 +110,16 @@ def stratified_split(
 
 def _fill_gaps(parts: list[list[Sample]], classes: int) -> None:
     """Give each part that rounding left without a class one image of it from the part that has most."""
+    counts = [Counter(sample.label for sample in part) for part in parts]
     for label in range(classes):
-        for part in parts:
-            if not any(sample.label == label for sample in part):
-                donor = max(parts, key=lambda other: sum(sample.label == label for sample in other))
-                given = next(sample for sample in donor if sample.label == label)
-                donor.remove(given)
+        for part, count in zip(parts, counts, strict=True):
+            if not count[label]:
+                donor = max(range(len(parts)), key=lambda index: counts[index][label])
+                given = next(sample for sample in parts[donor] if sample.label == label)
+                parts[donor].remove(given)
                 part.append(given)
+                counts[donor][label] -= 1
+                count[label] += 1
 
 
 def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
@@ -139,10 +142,22 @@ def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
             f"allows; the first: {rejected[0].name} ({rejected[0].reason})"
         )
     kept = without(data, tuple(rejected))
-    for split in ("train", "val", "test"):
-        if data.split(split) and not kept.split(split):
-            raise InputError(f"no image of the split '{split}' can be read; the first: {rejected[0].reason}")
+    _require_no_gap(data, kept)
     return kept
+
+
+def _require_no_gap(data: Data, kept: Data) -> None:
+    """Raise where setting images aside emptied a split, or a class of a split."""
+    for split in SPLITS:
+        reasons = [one.reason for one in kept.rejected if one.split == split]
+        if reasons and not kept.split(split):
+            raise InputError(f"no image of the split '{split}' can be read; the first: {reasons[0]}")
+        gone = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}
+        for label in sorted(label for label in gone if label is not None):
+            raise InputError(
+                f"no image of the class '{data.classes[label]}' in the split '{split}' can be read; the first of the "
+                f"split: {reasons[0]}"
+            )
 
 
 def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,23 @@ def decode(source: Source) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip, not scale
-                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+            if upright.mode.startswith("I"):
+                upright = _from_16_bits(np.asarray(upright))
+            if upright.mode == "F":
+                raise ValueError("floating-point pixels have no defined white; convert it to 8 or 16 bits")
+            if "transparency" in upright.info:
+                upright = upright.convert("RGBA")
             return upright.convert("RGB")
     except UNREADABLE as error:
         name = f"{len(source)} bytes" if isinstance(source, bytes) else source
         raise UnreadableImageError(f"{name}: not a readable image ({error})") from error
+
+
+def _from_16_bits(pixels: npt.NDArray[np.integer[Any]]) -> Image.Image:
+    """Scale to 8 bits, which Pillow's own conversion would not: it clips."""
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("32-bit pixels have no defined white; convert it to 8 or 16 bits")
+    return Image.fromarray((pixels.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -77,16 +78,18 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:
+        misfits = [
+            f"export.batch: must be dynamic or {target.batch}, the batch of target '{target.name}'"
+            for target in self.targets
+            if self.export.batch not in ("dynamic", target.batch)
+        ]
         target_names = [target.name for target in self.targets]
         if len(set(target_names)) < len(target_names):
-            raise ValueError(f"targets: must have different names, not {', '.join(target_names)}")
+            misfits.append(f"targets: must have different names, not {', '.join(target_names)}")
         if self.gate and not self.quantize:
-            raise ValueError("gate: compares INT8 with float32 and needs the section quantize")
-        for target in self.targets:
-            if self.export.batch not in ("dynamic", target.batch):
-                raise ValueError(
-                    f"export.batch: must be dynamic or {target.batch}, the batch of target '{target.name}'"
-                )
+            misfits.append("gate: compares INT8 with float32 and needs the section quantize")
+        if misfits:
+            raise ValueError("\n".join(misfits))
         return self
 
     def to_yaml(self) -> str:
@@ -102,7 +105,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     content = strict_yaml.read(path)
     for assignment in overrides:
         strict_yaml.override(content, assignment)
-    content.setdefault("name", path.stem)
+    content.setdefault("name", re.sub("[^A-Za-z0-9_.-]|^[^A-Za-z0-9]", "-", path.stem)[:64].lstrip("-_.") or "recipe")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -21,32 +21,59 @@ def lines(error: ValidationError, root: type[BaseModel], content: Any) -> list[s
     """Return one line per problem that validating `content` as a `root` found."""
     found = error.errors(include_url=False)
     broken_inside = {details["loc"][:depth] for details in found for depth in range(1, len(details["loc"]))}
-    return [
-        _line(details, root, content)
-        for details in found
-        if not (details["type"] == "too_short" and details["loc"] in broken_inside)  # its items are what is wrong
-    ]
+    told: dict[str, list[str]] = {}
+    for details in found:
+        if details["type"] == "too_short" and details["loc"] in broken_inside:
+            continue  # its items are what is wrong
+        for line in _message(details, root, content).splitlines():
+            where, _, message = line.rpartition("\0")
+            told.setdefault(where, []).append(message)
+    misfits = told.pop("", [])  # between sections; each names its own path
+    return [*(f"{where}: {_joined(messages)}" for where, messages in told.items()), *misfits]
 
 
-def _line(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
+def _joined(messages: list[str]) -> str:
+    """Join what is wrong with one value: the choices of a union, or several faults."""
+    *others, last = messages
+    if others and all(message.startswith("must be ") for message in messages):
+        return " or ".join([*(message.partition(", not ")[0] for message in others), last.removeprefix("must be ")])
+    return "; ".join(messages)
+
+
+IN_WORDS_OF_YAML = {
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping, {key: value, …}",
+    "model_attributes_type": "must be a mapping, {key: value, …}",
+    "dataclass_type": "must be a mapping, {key: value, …}",
+    "dict_type": "must be a mapping, {key: value, …}",
+    "too_short": "must have at least one item",
+    "string_pattern_mismatch": "must be of letters, digits, '-', '_' and '.', and begin with a letter or digit",
+}
+
+
+def _message(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
+    """Return `path NUL what is wrong`."""
     kind, context, location = details["type"], details.get("ctx", {}), details["loc"]
     path, keys = _follow(location, root)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{'.'.join([*path, str(location[-1])])}: unknown key{_near(str(location[-1]), keys)}"
     where, tag = ".".join(path), context.get("discriminator", "").strip("'")
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        key = str(location[-1])
+        return f"{'.'.join([*path, key])}\0unknown key{_near(key, keys)}"
     if kind == "union_tag_invalid":
         choices = re.findall(r"'([^']*)'", context["expected_tags"])
-        return f"{where}.{tag}: there is no '{context['tag']}'{_near(context['tag'], choices)}"
+        return f"{where}.{tag}\0there is no '{context['tag']}'{_near(context['tag'], choices)}"
     if kind == "union_tag_not_found":
-        return f"{where}: must name its {tag}"
+        return f"{where}\0must name its {tag}"
     if kind in ("missing", "missing_argument"):
-        return f"{where}: is required"
+        return f"{where}\0is required"
     message = re.sub(r"^(Value error, |Assertion failed, )", "", details["msg"])
-    message = re.sub(r"^Input should be", "must be", message)
+    message = IN_WORDS_OF_YAML.get(kind, re.sub(r"^Input should be", "must be", message))
     value = _value(content, path)
-    if kind != "value_error" and isinstance(value, (str, int, float, bool)):
+    if kind == "value_error":
+        return "\n".join(f"{where}\0{line}" for line in message.splitlines())
+    if isinstance(value, (str, int, float, bool)):
         message += f", not {json.dumps(value)}"
-    return f"{where}: {message}" if where else message
+    return f"{where}\0{message}"
 
 
 def _follow(location: Location, root: type[BaseModel]) -> tuple[list[str], list[str]]:

@@ -130,7 +130,7 @@ def write_documents(folder: Path) -> None:
 
 def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Return a table of text for each target by its title: a header, then one line per artifact, the baseline first."""
-    header = ["artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90 ms", "p99 ms", "speed-up", "verdict"]
+    header = ["artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90", "p99", "speed-up", "verdict"]
     found: dict[str, list[list[str]]] = {}
     for row, measurement in zip(report["rows"], report["measurements"], strict=True):
         target, drop, faster = measurement["target"], row["top1_drop_pp"], row["speedup_p50"]

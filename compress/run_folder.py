@@ -42,8 +42,9 @@ class RunFolder:
         self.path = path
         self.steps: dict[str, Path] = {}
         marker = path / "run.json"
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file; choose another folder with --out")
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise InputError(f"{part}: is a file; choose another folder with --out")
         if path.is_dir() and any(path.iterdir()):
             _require_own(marker, recipe_name)
             if fresh:

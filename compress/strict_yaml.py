@@ -15,24 +15,30 @@ MAX_BYTES = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which can explode, and keys that stand twice, of which YAML would keep the last."""
+    """Refuses aliases, which can explode, tags, keys that are no texts, and keys that stand twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not allowed", event)
+        if getattr(event, "tag", None) is not None:
+            raise _refusal("tags (!name) are not allowed", event)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal("a key must be a plain text", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands twice", key.start_mark
-                )
+                raise _refusal(f"the key '{key.value}' stands twice", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
 
 
 def read(path: Path) -> dict[Any, Any]:
@@ -43,6 +49,8 @@ def read(path: Path) -> dict[Any, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; see: compress list recipes") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, not a recipe; see: compress list recipes") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as UTF-8 text ({error})") from error
     content = _parse(text, str(path))
@@ -58,8 +66,10 @@ def override(content: dict[Any, Any], assignment: str) -> None:
         raise InputError(f"--set {assignment}: must be key=value, for example --set stages.0.epochs=3")
     *parents, last = key.split(".")
     place: Any = content
-    for parent in parents:
+    for parent, child in zip(parents, [*parents, last][1:], strict=True):
         if isinstance(place, dict) and place.get(parent) is None:
+            if child.isdecimal():
+                raise InputError(f"--set {assignment}: there is no '{parent}' to take item {child} of")
             place[parent] = {}
         place = place[_index(place, parent, assignment)]
     place[_index(place, last, assignment)] = _parse(text, f"--set {assignment}")
@@ -71,7 +81,8 @@ def _index(place: Any, part: str, assignment: str) -> Any:
     if isinstance(place, list):
         if re.fullmatch(r"\d{1,6}", part) and int(part) < len(place):
             return int(part)
-        raise InputError(f"--set {assignment}: '{part}' must be an index from 0 to {len(place) - 1}")
+        items = f"an index from 0 to {len(place) - 1}" if place else "left out, for the list is empty"
+        raise InputError(f"--set {assignment}: '{part}' must be {items}")
     raise InputError(f"--set {assignment}: there is no '{part}' inside the value {place!r}")
 
 

@@ -53,7 +53,7 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Print one line and add it to the log."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, markup=False, emoji=False, soft_wrap=True)
         self.log(line)
 
     def log(self, line: str) -> None:
@@ -75,7 +75,9 @@ class Terminal:
         elif time.monotonic() - self._spoken > PLAIN_INTERVAL_S:
             self._spoken = time.monotonic()
             left_s = (self._spoken - self._started) / max(done - self._first, 1) * (total - done)
-            self.console.print(f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, soft_wrap=True)
+            self.console.print(
+                f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, emoji=False, soft_wrap=True
+            )
         if done >= total:
             self._take_down()
             self._what = ""

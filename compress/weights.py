@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import struct
+import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -15,6 +17,10 @@ from compress import plugins
 from runtimes.errors import InputError, UnavailableError
 
 Tensors = dict[str, torch.Tensor]
+
+# What torch's reader raises for files that are no tensors, seen on texts, truncated files and flipped bytes.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
+           AttributeError, OverflowError, MemoryError, OSError, struct.error)  # fmt: skip
 
 
 def create(config: Any, num_classes: int, seed: int) -> nn.Module:
@@ -56,8 +62,10 @@ def read_tensors(path: Path) -> Tensors:
         except SafetensorError as error:
             raise InputError(f"weights: {path}: not a safetensors file ({error})") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses at what a file is that is none
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED as error:
         raise InputError(
             f"weights: {path}: holds more than tensors, or is damaged, and is not executed; save its state_dict() as "
             ".safetensors"
@@ -94,7 +102,7 @@ def _published_tensors(name: str, published: str | None) -> Tensors:
     url: str = known[name].url
     try:
         tensors: Tensors = known[name].get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the bytes' hash is another
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UnavailableError(
             f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or "

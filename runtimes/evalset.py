@@ -89,7 +89,7 @@ def write(
 
 
 def load(folder: Path) -> EvalSet:
-    """Open an evaluation set, its images memory-mapped; raises InputError where it is not one, or not the one written."""
+    """Open an evaluation set, its images memory-mapped; raises InputError where it is not one, or was changed."""
     try:
         description = json.loads((folder / "evalset.json").read_text())
         if description["schema_version"] != SCHEMA_VERSION:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,6 +52,7 @@ def load(config: Config) -> Data:
     if config.root and "train" not in found:
         found["train"] = _samples(config.root, classes, "")
     found = _split_the_rest(config, found, tuple(classes))
+    _require_disjoint(found)
     calibration = _unlabelled(config.calibration) if config.calibration else ()
     return Data(
         tuple(classes), found.get("train", ()), found.get("val", ()), found.get("test", ()), calibration=calibration
@@ -78,13 +81,20 @@ def _classes(config: Config, folders: dict[str, Path]) -> dict[str, int]:
     if config.classes is not None:
         if not config.classes.is_file():
             raise InputError(f"data.classes: {config.classes}: no such file")
-        names = [line.strip() for line in config.classes.read_text().splitlines() if line.strip()]
+        try:
+            lines = config.classes.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{config.classes}: is not UTF-8 text ({error})") from error
+        names = [line.strip() for line in lines if line.strip()]
     else:
         first = folders.get("train") or config.root or folders["test"]
         names = sorted(path.name for path in first.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(names) < 2 or len(set(names)) < len(names):
-        where = config.classes or folders.get("train") or config.root or folders["test"]
-        raise InputError(f"{where}: must name at least 2 different classes, has {len(set(names))}")
+    where = config.classes or folders.get("train") or config.root or folders["test"]
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise InputError(f"{where}: names the class '{repeated[0]}' twice")
+    if len(names) < 2:
+        raise InputError(f"{where}: must hold at least 2 classes, has {len(names)}")
     return {name: index for index, name in enumerate(names)}
 
 
@@ -110,7 +120,7 @@ def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample,
             raise InputError(
                 f"{class_folder}: class '{class_folder.name}' has no images; add some or remove the folder"
             )
-        samples += [Sample(f"{split}/{file.relative_to(folder)}".lstrip("/"), file, label) for file in files]
+        samples += [Sample(f"{split}/{file.relative_to(folder.resolve())}".lstrip("/"), file, label) for file in files]
     if not samples:
         raise InputError(f"{folder}: holds no class folders; expected {folder}/CLASS/image.jpg")
     return tuple(samples)
@@ -131,18 +141,30 @@ def _split_the_rest(
     return {**found, **dict(zip(missing, parts, strict=True)), "train": train}
 
 
+def _require_disjoint(found: dict[str, tuple[Sample, ...]]) -> None:
+    """Raise where a file is in two splits, because a test on what was trained on proves nothing."""
+    for first, second in combinations(found, 2):
+        shared = {sample.source for sample in found[first]} & {sample.source for sample in found[second]}
+        if shared:
+            raise InputError(
+                f"{len(shared)} images are in both {first} and {second}, for example {min(map(str, shared))}"
+            )
+
+
 def _unlabelled(folder: Path) -> tuple[Sample, ...]:
     _require_folder(folder)
-    samples = tuple(Sample(f"calibration/{file.relative_to(folder)}", file, None) for file in _image_files(folder))
+    samples = tuple(
+        Sample(f"calibration/{file.relative_to(folder.resolve())}", file, None) for file in _image_files(folder)
+    )
     if not samples:
         raise InputError(f"{folder}: holds no images to calibrate on")
     return samples
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: is a file, not a folder" if folder.exists() else f"{folder}: no such folder")

@@ -69,16 +69,14 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     while run.epoch < config.epochs:
         run.epoch += 1
         train_loss = _train_epoch(run, context, config, loss, steps)
-        metrics = validate(run.result, validation, context.device)
+        logits = predict(run.result, validation, context.device)
+        if not np.isfinite(logits).all():
+            raise _diverged("validation logits", float("nan"), run.epoch, config)
+        assert validation.labels is not None
+        metrics = accuracy(logits, validation.labels)
         _record(run, context, config, train_loss, metrics)
         _save_state(run, state_file)
     return run.result.eval()
-
-
-def validate(network: nn.Module, images: EvalSet, device: str) -> Accuracy:
-    """Return the metrics of a network on a labelled evaluation set."""
-    assert images.labels is not None
-    return accuracy(predict(network, images, device), images.labels)
 
 
 def predict(network: nn.Module, images: EvalSet, device: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -114,8 +112,12 @@ def _train_epoch(run: _Run, context: Context, config: FitConfig, loss: Loss, ste
         context.progress(what, (run.epoch - 1) * steps + step, config.epochs * steps)
     mean = float(total) / steps
     if not math.isfinite(mean):
-        raise CompressError(f"the training loss became {mean} in epoch {run.epoch}; try a lower lr than {config.lr:g}")
+        raise _diverged("training loss", mean, run.epoch, config)
     return mean
+
+
+def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> CompressError:
+    return CompressError(f"the {what} became {value} in epoch {epoch}; try a lower lr than {config.lr:g}")
 
 
 def _record(run: _Run, context: Context, config: FitConfig, train_loss: float, metrics: Accuracy) -> None:

@@ -25,14 +25,18 @@ def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
 
 
 def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int) -> LRScheduler:
-    """Return a schedule to be stepped after each batch: cosine after a linear warm-up, or one-cycle (Smith, 2018)."""
+    """Return a schedule to be stepped after each batch: cosine after a linear warm-up, or one-cycle (Smith, 2018).
+
+    One-cycle lowers the momentum by 0.1 while the learning rate is high.
+    """
     steps = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "onecycle":
-        cycle_momentum = config.optimizer == "adamw" or config.momentum > 0
+        highest = 0.95 if config.optimizer == "adamw" else config.momentum
         return OneCycleLR(
-            optimizer, config.lr, steps + 1, pct_start=max(warmup, 1) / (steps + 1), cycle_momentum=cycle_momentum
-        )
+            optimizer, config.lr, steps + 1, pct_start=(max(warmup, 1) + 1) / (steps + 1),
+            cycle_momentum=highest > 0, base_momentum=max(0.0, highest - 0.1), max_momentum=highest,
+        )  # fmt: skip
     if not warmup:
         return CosineAnnealingLR(optimizer, steps)
     rise, fall = LinearLR(optimizer, 0.01, total_iters=warmup), CosineAnnealingLR(optimizer, max(1, steps - warmup))

@@ -58,11 +58,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "a.safetensors"
     checkpoint.save_tensors(file, {"a": torch.zeros(1)}, {})
 
-    def full(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(content[:4])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save_tensors(file, {"a": torch.ones(1)}, {})
     assert torch.equal(checkpoint.load_tensors(file)[0]["a"], torch.zeros(1))

@@ -160,21 +160,18 @@ def test_a_split_without_a_readable_image_is_an_error(damaged: Data) -> None:
         dataset.set_aside_unreadable(broken, 1.0, silent)
 
 
-@pytest.mark.xfail(reason="names the first unreadable image of any split", strict=True)
 def test_the_error_about_an_empty_split_names_an_image_of_that_split(damaged: Data) -> None:
     broken = replace(damaged, test=damaged.test[2:3])
     with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
         dataset.set_aside_unreadable(broken, 1.0, silent)
 
 
-@pytest.mark.xfail(reason="promised by the docstring, not done", strict=True)
 def test_a_class_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, train=damaged.train[2:4])  # the only image of class b is unreadable
     with pytest.raises(InputError, match="'b'"):
         dataset.set_aside_unreadable(broken, 1.0, silent)
 
 
-@pytest.mark.xfail(reason="calibration would go on with training images in silence", strict=True)
 def test_a_calibration_folder_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, calibration=(replace(damaged.train[3], label=None),))
     with pytest.raises(InputError, match="'calibration'"):

@@ -194,14 +194,12 @@ def test_missing_sections_are_told(tmp_path: Path) -> None:
     assert problems(tmp_path, {"seed": 1}) == ["data: is required", "model: is required"]
 
 
-@pytest.mark.xfail(reason="only the first misfit between sections is told", strict=True)
 def test_all_misfits_between_sections_are_told_at_once(tmp_path: Path) -> None:
     content = {**LEAST, "gate": {"max_size_ratio": 1}, "export": {"batch": 4}}
     assert len(problems(tmp_path, content)) == 2
 
 
 @pytest.mark.parametrize("wrong", [0, "many"])
-@pytest.mark.xfail(reason="one wrong value of export.batch gives two lines that contradict each other", strict=True)
 def test_a_wrong_export_batch_is_one_problem(tmp_path: Path, wrong: object) -> None:
     assert len(problems(tmp_path, {**LEAST, "export": {"batch": wrong}})) == 1
 
@@ -221,7 +219,6 @@ def test_a_wrong_export_batch_is_one_problem(tmp_path: Path, wrong: object) -> N
     ],
     ids=str,
 )
-@pytest.mark.xfail(reason="speaks of Python's tuples and objects, or of patterns", strict=True)
 def test_a_wrong_shape_is_told_in_words_of_yaml(tmp_path: Path, change: dict[str, Any]) -> None:
     (line,) = problems(tmp_path, {**LEAST, **change})
     assert not [word for word in ("tuple", "Tuple", "object", "instance", "dictionary", "pattern") if word in line]
@@ -254,7 +251,7 @@ def test_overrides_make_sections_that_are_not_there(tmp_path: Path) -> None:
         ("stages.1.epochs=5", "--set stages.1.epochs=5: '1' must be an index from 0 to 0"),
         ("stages.last.epochs=5", "--set stages.last.epochs=5: 'last' must be an index from 0 to 0"),
         ("stages.0.epoch=5", "stages.0.epoch: unknown key; did you mean 'epochs'?"),
-        ("stage.0.epochs=5", "stage: unknown key; did you mean 'stages'?"),
+        ("stage.0.epochs=5", "--set stage.0.epochs=5: there is no 'stage' to take item 0 of"),
         ("data.name.x=2", "--set data.name.x=2: there is no 'x' inside the value 'synthetic'"),
         ("seed", "--set seed: must be key=value, for example --set stages.0.epochs=3"),
         ("seed=1=2", 'seed: must be a valid integer, unable to parse string as an integer, not "1=2"'),
@@ -265,7 +262,6 @@ def test_a_wrong_override_is_told_like_a_wrong_recipe(tmp_path: Path, assignment
 
 
 @pytest.mark.parametrize("section", ["stages.0.epochs=3", "targets.0.threads=2"])
-@pytest.mark.xfail(reason="makes a mapping where a list belongs: 'must be a valid tuple'", strict=True)
 def test_an_override_of_an_item_that_is_not_there_is_quoted(tmp_path: Path, section: str) -> None:
     assert problems(tmp_path, LEAST, section)[0].startswith(f"--set {section}: ")
 
@@ -277,7 +273,7 @@ def test_an_override_of_an_item_that_is_not_there_is_quoted(tmp_path: Path, sect
         ("data: &d {name: elpv}\nmodel: *d\n", "not valid YAML in line 2: aliases (*name) are not allowed"),
         (
             "data:\n  name: !foo elpv\n",
-            "not valid YAML in line 2: could not determine a constructor for the tag '!foo'",
+            "not valid YAML in line 2: tags (!name) are not allowed",
         ),
     ],
 )

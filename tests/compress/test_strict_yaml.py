@@ -43,7 +43,6 @@ def test_what_yaml_writes_is_read_back(scratch: Path, content: dict[str, Any]) -
     assert read(scratch, yaml.dump(content, Dumper=Plain, allow_unicode=True)) == content
 
 
-@pytest.mark.xfail(raises=TypeError, reason="a key that is a list or mapping is a traceback", strict=True)
 @settings(deadline=None, derandomize=True, database=None, max_examples=300)
 @given(content=st.text("ab1 \n:-?![]{}&*#|>'\"%@,\t.~=<", max_size=30))
 @example("? [a]\n: 1\n")
@@ -64,10 +63,9 @@ def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) ->
         ("a: &one {x: 1}\nb:\n  <<: *one\n", "not valid YAML in line 3: aliases (*name) are not allowed"),
         (
             "a: 1\nb: !!python/object/apply:os.system [ls]\n",
-            "not valid YAML in line 2: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.system'",
+            "not valid YAML in line 2: tags (!name) are not allowed",
         ),
-        ("a: !secret 1\n", "not valid YAML in line 1: could not determine a constructor for the tag '!secret'"),
+        ("a: !secret 1\n", "not valid YAML in line 1: tags (!name) are not allowed"),
         ("a: 1\n\tb: 2\n", "not valid YAML in line 2: found character '\\t' that cannot start any token"),
         ("a: [1\nb: 2\n", "not valid YAML in line 2: expected ',' or ']', but got ':'"),
         ("a: 1\n---\nb: 2\n", "not valid YAML in line 2: but found another document"),
@@ -97,12 +95,12 @@ def test_a_tag_with_code_is_not_executed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param("? [a, b]\n: 1\n", marks=pytest.mark.xfail(raises=TypeError, strict=True)),
-        pytest.param("a: {[b]: 1}\n", marks=pytest.mark.xfail(raises=TypeError, strict=True)),
-        pytest.param("a: !!map [b]\n", marks=pytest.mark.xfail(raises=TypeError, strict=True)),
-        pytest.param("a: !!bool maybe\n", marks=pytest.mark.xfail(raises=KeyError, strict=True)),
-        pytest.param("a: !!str 1\n", marks=pytest.mark.xfail(reason="standard tags pass", strict=True)),
-        pytest.param("a: !!binary aGk=\n", marks=pytest.mark.xfail(reason="standard tags pass", strict=True)),
+        "? [a, b]\n: 1\n",
+        "a: {[b]: 1}\n",
+        "a: !!map [b]\n",
+        "a: !!bool maybe\n",
+        "a: !!str 1\n",
+        "a: !!binary aGk=\n",
     ],
 )
 def test_keys_that_are_no_scalars_and_tags_are_refused_with_the_line(tmp_path: Path, content: str) -> None:
@@ -116,7 +114,7 @@ def test_a_file_that_is_no_text_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"can't be read as UTF-8 text \(.*Is a directory"):
+    with pytest.raises(InputError, match="is a folder, not a recipe"):
         strict_yaml.read(tmp_path)
 
 
@@ -174,7 +172,6 @@ def test_a_wrong_assignment_is_quoted(assignment: str, message: str) -> None:
     assert str(caught.value) == f"--set {assignment}: {message}"
 
 
-@pytest.mark.xfail(reason="says '0' must be an index from 0 to -1", strict=True)
 def test_an_index_into_an_empty_list_is_told_to_be_one() -> None:
     with pytest.raises(InputError) as caught:
         strict_yaml.override({"stages": []}, "stages.0.epochs=1")

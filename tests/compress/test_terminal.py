@@ -76,7 +76,6 @@ def test_a_long_line_is_not_broken() -> None:
     assert stream.getvalue() == "x" * 300 + "\n"
 
 
-@pytest.mark.xfail(reason="rich replaces :names: in paths by emoji", strict=True)
 def test_a_line_is_shown_as_it_is() -> None:
     shown = Terminal()
     stream = attach(shown, interactive=False)

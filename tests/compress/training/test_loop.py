@@ -15,8 +15,10 @@ from compress.context import Context
 from compress.losses import cross_entropy
 from compress.models import mobilenet_v2
 from compress.training.config import Augment, FitConfig
-from compress.training.loop import STATE_FILE, fit, predict, validate
+from compress.training.loop import STATE_FILE, fit, predict
 from runtimes.errors import CompressError, InputError
+from runtimes.evalset import EvalSet
+from runtimes.metrics import Accuracy, accuracy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeContext = Callable[..., Context]
@@ -40,6 +42,11 @@ def convolutions(seed: int = 0) -> nn.Module:
 def small_mobilenet() -> nn.Module:
     torch.manual_seed(0)
     return mobilenet_v2.build(mobilenet_v2.Config(width=0.25), 3)
+
+
+def validate(network: nn.Module, images: EvalSet) -> Accuracy:
+    assert images.labels is not None
+    return accuracy(predict(network, images, "cpu"), images.labels)
 
 
 def config(**fields: Any) -> FitConfig:
@@ -75,10 +82,10 @@ def identical(first: nn.Module, second: nn.Module) -> bool:
 )
 def test_fit_learns_the_stripes(make_context: MakeContext, settings: FitConfig) -> None:
     context = make_context()
-    before = validate(convolutions(), context.prepared("val"), "cpu").top1
+    before = validate(convolutions(), context.prepared("val")).top1
     network = fit(convolutions(), context, settings, cross_entropy(0.1))
     assert before < 0.7
-    assert validate(network, context.prepared("val"), "cpu").top1 >= 0.95
+    assert validate(network, context.prepared("val")).top1 >= 0.95
     assert not any(module.training for module in network.modules())
 
 
@@ -189,7 +196,7 @@ def test_history_tells_every_epoch(make_context: MakeContext) -> None:
     assert [entry["epoch"] for entry in content] == [1, 2, 3]
     assert [entry["train_loss"] for entry in content] == pytest.approx(np.reshape(losses, (3, 6)).mean(1), rel=1e-5)
     assert content[-1]["lr"] == pytest.approx(0.01 / 25 / 10_000)
-    last = validate(network, context.prepared("val"), "cpu")
+    last = validate(network, context.prepared("val"))
     assert (content[-1]["val"]["top1"], content[-1]["val"]["loss"]) == (last.top1, last.loss)
     assert content[-1]["val"]["images"] == 9
 
@@ -223,7 +230,6 @@ def test_a_loss_that_is_not_finite_names_the_epoch(make_context: MakeContext, va
     assert len(history(context)) == 1
 
 
-@pytest.mark.xfail(raises=ValueError, reason="validation meets the broken weights before the loss does", strict=True)
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_told_alike(make_context: MakeContext) -> None:
     def loss(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # finite, but its gradient is not
@@ -240,18 +246,6 @@ def test_predictions_are_those_of_eval_mode_in_order(make_context: MakeContext) 
         expected = network.eval()(torch.from_numpy(images.preprocessing.normalize(images.images)))
     assert (found.shape, found.dtype) == ((36, 3), np.float32)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_validation_counts_right_answers(make_context: MakeContext) -> None:
-    images = make_context().prepared("val")
-
-    class Always(nn.Module):
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(batch), 3)
-
-    found = validate(Always(), images, "cpu")
-    assert found.top1 == pytest.approx(1 / 3)
-    assert found.recall == (0, 1, 0)
 
 
 def test_the_stage_train_fits_with_its_own_smoothing(make_context: MakeContext, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_onecycle_peaks_at_the_end_of_the_warm_up(
     name: OptimizerName, steps_per_epoch: int, warmup_epochs: float
 ) -> None:
     found = rates(config(optimizer=name, schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
-    total, peak = 10 * steps_per_epoch, round(warmup_epochs * steps_per_epoch) - 1
+    total, peak = 10 * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
 
     def formula(step: int) -> float:
         if step <= peak:
@@ -120,14 +120,24 @@ def test_onecycle_peaks_at_the_end_of_the_warm_up(
     assert found[peak] == pytest.approx(LR) == max(found)
 
 
-@pytest.mark.xfail(raises=ZeroDivisionError, reason="OneCycleLR divides by a warm-up of no steps", strict=True)
 @pytest.mark.parametrize(("steps_per_epoch", "warmup_epochs"), [(7, 0), (7, 0.1), (1, 1)])
-def test_onecycle_with_a_warm_up_of_a_step_or_none_starts_at_the_top(
+def test_onecycle_with_a_warm_up_of_a_step_or_none_rises_in_one_step(
     steps_per_epoch: int, warmup_epochs: float
 ) -> None:
     found = rates(config(schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
-    assert found[0] == pytest.approx(LR)
-    assert found == sorted(found, reverse=True)
+    assert found[1] == pytest.approx(LR)
+    assert found[1:] == sorted(found[1:], reverse=True)
+
+
+def test_onecycle_lowers_the_momentum_by_a_tenth_while_the_rate_is_high() -> None:
+    settings = config(optimizer="sgd", schedule="onecycle", momentum=0.8, warmup_epochs=1)
+    optimizer = make_optimizer(nn.Linear(2, 2), settings)
+    schedule = make_schedule(optimizer, settings, 5)
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.8)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("name", ["sgd", "rmsprop"])
