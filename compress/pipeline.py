@@ -35,7 +35,8 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     """Run a recipe in its folder and write the report; finished steps are taken from the folder."""
     _require_runnable(recipe)
     write_text(folder.path / "recipe.yaml", recipe.to_yaml())
-    work = _Work(recipe, folder, terminal, _readable_data(recipe, folder, terminal))
+    data = _readable_data(recipe, folder, terminal)
+    work = _Work(recipe, folder, terminal, data, data.fingerprint())
     write_json(folder.path / "splits.json", work.data.splits_json())
 
     checkpoint = work.step("network", [recipe.model, _weights_identity(recipe)], TRAINING_PACKAGES, _create_network)
@@ -65,10 +66,11 @@ class _Work:
     folder: RunFolder
     terminal: Terminal
     data: Data
+    data_key: str
 
     def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Any) -> Path:
         """Do `make(work, folder)` unless the results for these inputs, data and seed are there; return their folder."""
-        everything = to_jsonable_python([inputs, self.data.fingerprint(), self.recipe.seed])
+        everything = to_jsonable_python([inputs, self.data_key, self.recipe.seed])
         return self.folder.step(name, everything, packages, partial(make, self))
 
     def prepared(self, split: str) -> EvalSet:

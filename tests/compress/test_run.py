@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from runtimes import evalset
 from runtimes.artifact import Artifact
@@ -215,3 +218,79 @@ def test_a_failing_gate_exits_with_3_and_an_undecided_one_with_4(
     for gate, code, verdict in limits:
         done = run(out, "--set", f"gate={json.dumps(gate)}")
         assert (done.returncode, f"verdict: {verdict}" in done.stdout) == (code, True), done.stdout + done.stderr
+
+
+def test_a_folder_of_photographs_runs_and_what_can_not_be_read_is_set_aside_and_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(120 * label, 120 * label + 100, (40, 32 + index, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.jpg")
+    (tmp_path / "photos" / "dark" / "cut.jpg").write_bytes((tmp_path / "photos" / "dark" / "0.jpg").read_bytes()[:200])
+    recipe = {
+        "data": {"name": "imagefolder", "root": str(tmp_path / "photos")},
+        "preprocessing": {"resize": 36, "crop": 32},
+        "max_unreadable_images": 0.05,
+        "model": {"arch": "mobilenet_v2", "width": 0.25},
+        "stages": [{"stage": "train", "epochs": 2, "batch_size": 8, "warmup_epochs": 1, "schedule": "cosine",
+                    "ema_decay": 0.9, "augment": {"crop_scale": [0.5, 1.0]}}],
+        "quantize": {"engine": "nncf", "calibration_images": 8},
+        "export": {"batch": 2},
+        "targets": [{"name": "pairs", "batch": 2}],
+        "timing": {"warmup": 1, "blocks": 2, "runs_per_block": 2},
+    }  # fmt: skip
+    (tmp_path / "photos.yaml").write_text(yaml.safe_dump(recipe))
+    done = subprocess.run(
+        [sys.executable, "-m", "compress", "run", str(tmp_path / "photos.yaml"), "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=240, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [one["name"] for one in report["data"]["set_aside"]] == ["dark/cut.jpg"]
+    assert "1 images were set aside" in (tmp_path / "run" / "report.md").read_text()
+    assert sum(sum(counts.values()) for counts in report["data"]["images_per_class"].values()) == 24
+    assert [row["precision"] for row in report["rows"]] == ["float32", "int8"]
+    assert report["artifacts"][1]["scheme"] == "nncf"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_main_recipe_keeps_its_promises(tmp_path: Path) -> None:
+    """The bars of the README's first command; half of its ten minutes is training."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "compress", "run", "recipes/mobilenet_int8.yaml", "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - start < 600
+    float32, int8 = json.loads((tmp_path / "run" / "report.json").read_text())["rows"]
+    assert float32["top1"] >= 0.8
+    assert int8["top1_drop_pp"]["value"] <= 1.0
+    assert int8["speedup_p50"]["value"] >= 1.3
+
+
+@pytest.mark.slow
+def test_efficientnet_lite0_gets_18_of_foolbox_s_20_images_right(tmp_path: Path) -> None:
+    package = importlib.util.find_spec("foolbox")
+    assert package is not None
+    assert package.submodule_search_locations
+    photographs = Path(package.submodule_search_locations[0]) / "data"
+    for image in photographs.glob("imagenet_*.jpg"):
+        label = int(image.stem.split("_")[2])
+        (tmp_path / "test" / str(label)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "test" / str(label))
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / "photographs")
+    done = subprocess.run(
+        [sys.executable, "-m", "compress", "run", "recipes/efficientnet_lite0_int8.yaml",
+         "--out", str(tmp_path / "run"),
+         "--set", f"data.test={tmp_path / 'test'}", "--set", f"data.calibration={tmp_path / 'photographs'}"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    float32, int8 = json.loads((tmp_path / "run" / "report.json").read_text())["rows"]
+    assert (float32["images"], float32["top1"]) == (20, 0.9)
+    assert int8["top1"] >= 0.7
+    assert int8["size_bytes"] < 0.3 * float32["size_bytes"]
