@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line."""
     missing = [name for name in ("rich_click", "pydantic", "yaml") if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"compress: the command line needs {', '.join(missing)}: pip install 'compress[host]'")
+        sys.exit(f"compress: the command line needs {', '.join(missing)}: pip install -e '.[host]'")
     from compress.cli import main as run
 
     run()

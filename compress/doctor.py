@@ -14,15 +14,15 @@ from runtimes import environment
 from runtimes.target import runtime_names
 
 NEEDED_BY = {
-    "torch": "training: pip install 'compress[host]'",
-    "torchvision": "models: pip install 'compress[host]'",
-    "timm": "efficientnet_lite: pip install 'compress[host]'",
-    "onnx": "export: pip install 'compress[host]'",
+    "torch": "training: pip install -e '.[host]'",
+    "torchvision": "models: pip install -e '.[host]'",
+    "timm": "efficientnet_lite: pip install -e '.[host]'",
+    "onnx": "export: pip install -e '.[host]'",
     "onnxruntime": "the runtime ort: pip install onnxruntime",
-    "nncf": "quantize.engine nncf: pip install 'compress[host]'",
+    "nncf": "quantize.engine nncf: pip install -e '.[host]'",
     "elpv_dataset": "the data set elpv: pip install elpv-dataset",
-    "tensorrt": "TensorRT engines: pip install 'compress[tensorrt]', or JetPack's own package",
-    "tensorrt_rtx": "TensorRT-RTX engines: pip install 'compress[rtx]'",
+    "tensorrt": "TensorRT engines: pip install -e '.[tensorrt]', or JetPack's own package",
+    "tensorrt_rtx": "TensorRT-RTX engines: pip install -e '.[rtx]'",
 }
 WHY_INSTRUCTION_SET = {
     "x86-vnni": "INT8 sums are exact: weights keep 8 bits",
@@ -53,12 +53,12 @@ def examine() -> list[tuple[str, str]]:
         ("instruction set", f"{machine.instruction_set}: {WHY_INSTRUCTION_SET[machine.instruction_set]}"),
         ("free disk", f"{free_gib:.0f} GiB here"),
     ]
-    versions = environment.package_versions()
+    versions = environment.package_versions(tuple(NEEDED_BY))
     for module, need in NEEDED_BY.items():
         if importlib.util.find_spec(module) is None:
             lines.append((module, f"missing; needed by {need}"))
         else:
-            lines.append((module, versions.get(module.replace("_", "-"), "installed")))
+            lines.append((module, versions.get(module, "installed")))
     return [*lines, ("GPU", _gpu())]
 
 

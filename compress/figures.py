@@ -31,8 +31,8 @@ def accuracy_latency(report: dict[str, Any], path: Path) -> None:
         axes.annotate(f"{row['precision']} on {row['target']}", (p50, top1), (8, 8), textcoords="offset points")
     axes.set_xlabel("latency, ms: p50, line to p90 (batch of the target)")
     axes.set_ylabel(f"top-1 %, line: drop at {report['confidence']:.0%} confidence")
-    axes.set_xlim(left=0)
-    axes.margins(x=0.25, y=0.25)
+    axes.set_xlim(0, 1.5 * max(row["latency_ms_p50"] for row in report["rows"]))  # room for the names
+    axes.margins(y=0.25)
     axes.grid(alpha=0.3)
     axes.set_title(f"{report['recipe']}: accuracy against latency")
     figure.savefig(path, format="png")

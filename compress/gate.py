@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field, model_validator
+
+from compress.config import Config
 from compress.statistics import Estimate
 
 Verdict = Literal["pass", "regression", "inconclusive"]
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 3, "inconclusive": 4}
+
+
+class Gate(Config):
+    """The limits; each is judged by a one-sided bound at `confidence`, so that noise decides nothing.
+
+    max_top1_drop_pp: percentage points. min_speedup_p50: float32 / INT8 latency. max_size_ratio: INT8 / float32 bytes.
+    """
+
+    max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
+    min_speedup_p50: Annotated[float, Field(gt=0, le=1000)] | None = None
+    max_size_ratio: Annotated[float, Field(gt=0, le=10)] | None = None
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Gate:
+        if self.max_top1_drop_pp is None and self.min_speedup_p50 is None and self.max_size_ratio is None:
+            raise ValueError("a gate needs at least one of max_top1_drop_pp, min_speedup_p50, max_size_ratio")
+        return self
 
 
 @dataclass(frozen=True)
@@ -22,14 +43,26 @@ class Check:
     verdict: Verdict
 
 
+def judge(gate: Gate, drop_pp: Estimate, speedup_p50: Estimate, size_ratio: float) -> tuple[Check, ...]:
+    """Judge one artifact against float32 by every limit that the gate has."""
+    checks = []
+    if gate.max_top1_drop_pp is not None:
+        checks.append(at_most("max_top1_drop_pp", drop_pp, gate.max_top1_drop_pp))
+    if gate.min_speedup_p50 is not None:
+        checks.append(at_least("min_speedup_p50", speedup_p50, gate.min_speedup_p50))
+    if gate.max_size_ratio is not None:
+        checks.append(at_most("max_size_ratio", Estimate(size_ratio, size_ratio, size_ratio), gate.max_size_ratio))
+    return tuple(checks)
+
+
 def at_most(name: str, estimate: Estimate, limit: float) -> Check:
     """Judge a value that must not be above the limit."""
-    return Check(name, limit, estimate, _judge(estimate.high <= limit, estimate.low > limit))
+    return Check(name, limit, estimate, _verdict(estimate.high <= limit, estimate.low > limit))
 
 
 def at_least(name: str, estimate: Estimate, limit: float) -> Check:
     """Judge a value that must not be below the limit."""
-    return Check(name, limit, estimate, _judge(estimate.low >= limit, estimate.high < limit))
+    return Check(name, limit, estimate, _verdict(estimate.low >= limit, estimate.high < limit))
 
 
 def overall(checks: list[Check]) -> Verdict:
@@ -40,5 +73,5 @@ def overall(checks: list[Check]) -> Verdict:
     return "inconclusive" if "inconclusive" in verdicts or not checks else "pass"
 
 
-def _judge(holds: bool, broken: bool) -> Verdict:
+def _verdict(holds: bool, broken: bool) -> Verdict:
     return "pass" if holds else "regression" if broken else "inconclusive"

@@ -26,7 +26,7 @@ from runtimes.target import InstructionSet, Target
 
 PARITY_IMAGES = 64
 PARITY_TARGET = Target("parity", threads=2)
-TRAINING_PACKAGES = ("torch", "torchvision")
+TRAINING_PACKAGES = ("torch", "torchvision", "timm")
 EXPORT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "numpy")
 QUANTIZATION_PACKAGES = ("onnx", "onnxruntime", "numpy", "nncf")
 
@@ -55,7 +55,9 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
         int8 = [_int8(work, float32, target)] if recipe.quantize else []
         measurements += _measure(work, [float32, *int8], target)
         artifacts += [artifact for artifact in int8 if artifact not in artifacts]
-    return report.publish(recipe, folder, work.data, artifacts, measurements, _training_history(folder))
+    return report.publish(
+        recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder)
+    )
 
 
 @dataclass(frozen=True)
@@ -176,18 +178,18 @@ def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
     recipe, path = work.recipe, folder / "model-float32.onnx"
     network = load(checkpoint, recipe.model, len(work.data.classes))
     batch = None if recipe.export.batch == "dynamic" else recipe.export.batch
-    to_onnx(network, path, recipe.preprocessing.crop, recipe.export.opset, batch)
+    exported = to_onnx(network, path, recipe.preprocessing.crop, recipe.export.opset, batch)
     artifact = Artifact(path, Manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
         format="onnx",
         precision="float32",
         input_name=INPUT_NAME,
-        input_shape=(batch, 3, recipe.preprocessing.crop, recipe.preprocessing.crop),
+        input_shape=exported.input_shape,
         output_name=OUTPUT_NAME,
         preprocessing=recipe.preprocessing,
         labels=work.data.classes,
-        opset=recipe.export.opset,
+        opset=exported.opset,
         recipe=recipe.name,
         lineage=(
             {"step": "network", **recipe.model.model_dump(mode="json")},

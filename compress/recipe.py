@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from compress import plugins, recipe_errors, strict_yaml
 from compress.config import Config
+from compress.gate import Gate
 from runtimes.errors import InputError
 from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
@@ -39,24 +40,6 @@ class Quantize(Config):
 
     engine: Literal["compress", "nncf"] = "compress"
     calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
-
-
-class Gate(Config):
-    """The limits; each is judged by a one-sided bound at `confidence`, so that noise decides nothing.
-
-    max_top1_drop_pp: percentage points. min_speedup_p50: float32 / INT8 latency. max_size_ratio: INT8 / float32 bytes.
-    """
-
-    max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
-    min_speedup_p50: Annotated[float, Field(gt=0, le=1000)] | None = None
-    max_size_ratio: Annotated[float, Field(gt=0, le=10)] | None = None
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Gate:
-        if self.max_top1_drop_pp is None and self.min_speedup_p50 is None and self.max_size_ratio is None:
-            raise ValueError("a gate needs at least one of max_top1_drop_pp, min_speedup_p50, max_size_ratio")
-        return self
 
 
 class Recipe(Config):

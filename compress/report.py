@@ -7,11 +7,11 @@ import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress import __version__
 from compress.dataset import Data
-from compress.gate import Check, Verdict, at_least, at_most, overall
+from compress.gate import Check, Gate, Verdict, judge, overall
 from compress.run_folder import RunFolder
 from compress.statistics import Estimate, speedup, top1_drop_pp
 from runtimes import environment
@@ -19,9 +19,6 @@ from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
 from runtimes.files import replacing, write_json, write_text
 from runtimes.measure import Measurement
-
-if TYPE_CHECKING:
-    from compress.recipe import Gate, Recipe
 
 SCHEMA_VERSION = 1
 DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
@@ -65,20 +62,21 @@ class Report:
 
 
 def publish(
-    recipe: Recipe,
+    recipe: str,
+    gate: Gate | None,
     folder: RunFolder,
     data: Data,
     artifacts: list[Artifact],
     measurements: list[Measurement],
     training: dict[str, Any],
 ) -> Report:
-    """Build the report, write report.json, report.md and the picture, and copy the artifacts to artifacts/."""
-    confidence = recipe.gate.confidence if recipe.gate else DEFAULT_CONFIDENCE
+    """Build the report of the recipe of that name, write it and the picture, and copy the artifacts to artifacts/."""
+    confidence = gate.confidence if gate else DEFAULT_CONFIDENCE
     labels = [sample.label for sample in data.test if sample.label is not None]
-    rows = tuple(_rows(measurements, labels, recipe.gate, confidence))
+    rows = tuple(_rows(measurements, labels, gate, confidence))
     report = Report(
-        recipe=recipe.name,
-        verdict=overall([check for row in rows for check in row.checks]) if recipe.gate else None,
+        recipe=recipe,
+        verdict=overall([check for row in rows for check in row.checks]) if gate else None,
         confidence=confidence,
         rows=rows,
         data=_describe(data),
@@ -178,11 +176,12 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
             baseline = one
         assert baseline is not None, "each target's first measurement is float32"
         assert one.accuracy is not None, "the test split has labels"
-        drop = faster = None
+        drop, faster = None, None
+        checks: tuple[Check, ...] = ()
         if one is not baseline:
             drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
             faster = speedup(baseline.latency_ms, one.latency_ms, confidence)
-        checks = tuple(_checks(gate, drop, faster, one.size_bytes / baseline.size_bytes)) if gate else ()
+            checks = judge(gate, drop, faster, one.size_bytes / baseline.size_bytes) if gate else ()
         rows.append(Row(
             target=one.target.name,
             artifact=one.artifact,
@@ -199,19 +198,6 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
             verdict=overall(list(checks)) if checks else None,
         ))  # fmt: skip
     return rows
-
-
-def _checks(gate: Gate, drop: Estimate | None, faster: Estimate | None, size_ratio: float) -> list[Check]:
-    if drop is None or faster is None:
-        return []
-    checks = []
-    if gate.max_top1_drop_pp is not None:
-        checks.append(at_most("max_top1_drop_pp", drop, gate.max_top1_drop_pp))
-    if gate.min_speedup_p50 is not None:
-        checks.append(at_least("min_speedup_p50", faster, gate.min_speedup_p50))
-    if gate.max_size_ratio is not None:
-        checks.append(at_most("max_size_ratio", Estimate(size_ratio, size_ratio, size_ratio), gate.max_size_ratio))
-    return checks
 
 
 def _describe(data: Data) -> dict[str, Any]:

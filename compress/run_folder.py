@@ -58,13 +58,7 @@ class RunFolder:
         inputs: what the results depend on, as JSON; packages: names of installed packages whose versions matter. An
         unfinished folder of the same inputs is handed to `make` again, which may resume from what it left there.
         """
-        versions = package_versions()
-        content = {
-            "step": name,
-            "inputs": inputs,
-            "packages": {package: versions.get(package) for package in packages},
-            "code": code_digest(),
-        }
+        content = {"step": name, "inputs": inputs, "packages": package_versions(packages), "code": code_digest()}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         folder = self.path / "steps" / f"{name}-{key[:12]}"
         done = folder / "done.json"

@@ -65,10 +65,10 @@ def instruction_set_of(target: Target) -> InstructionSet:
     return detect_instruction_set() if target.instruction_set == "auto" else target.instruction_set
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that matter, found without importing them."""
+def package_versions(names: tuple[str, ...] = VERSIONED_PACKAGES) -> dict[str, str]:
+    """Return the versions of those packages that are installed, found without importing them."""
     versions = {}
-    for name in VERSIONED_PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -12,7 +12,7 @@ import pytest
 
 from compress import figures, report
 from compress.dataset import Data, Rejected, Sample
-from compress.recipe import Gate, Recipe
+from compress.gate import Gate
 from compress.run_folder import RunFolder
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError
@@ -43,9 +43,6 @@ def measurement(precision: str, wrong: int, latency_ms: float, size_bytes: int) 
 
 
 def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> report.Report:
-    recipe = Recipe.model_validate(
-        {"name": "test", "data": {"name": "synthetic"}, "model": {"arch": "resnet"}, "quantize": {}, "gate": gate}
-    )
     test = tuple(Sample(f"{index}.png", b"", int(label)) for index, label in enumerate(LABELS))
     data = Data(("a", "b"), test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
     model = folder / "model-float32.onnx"
@@ -59,7 +56,8 @@ def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> rep
     artifact.save_manifest()
     baseline = measurement("float32", 40, 2.0, 8_000_000)
     run_folder = RunFolder(folder / "run", "test", fresh=False)
-    return report.publish(recipe, run_folder, data, [artifact], [baseline, int8], {})
+    judged_by = None if gate is None else Gate(**gate)
+    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8], {})
 
 
 GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}

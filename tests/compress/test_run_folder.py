@@ -61,8 +61,8 @@ def test_the_order_of_keys_is_no_other_input(folder: RunFolder) -> None:
 
 
 def test_another_version_of_a_package_is_another_step(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_torch(version: str) -> Callable[[], dict[str, str]]:
-        return lambda: {"torch": version, "numpy": version}
+    def with_torch(version: str) -> Callable[[tuple[str, ...]], dict[str, str]]:
+        return lambda names: dict.fromkeys(names, version)
 
     monkeypatch.setattr(run_folder, "package_versions", with_torch("1"))
     trained, plain = folder.step("train", 1, ("torch",), Work()), folder.step("plain", 1, (), Work())
