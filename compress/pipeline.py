@@ -174,7 +174,7 @@ def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
     from export.parity import require_same
     from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 
-    work.terminal.say("export to ONNX")
+    work.terminal.say("export to ONNX, some 15 seconds")
     recipe, path = work.recipe, folder / "model-float32.onnx"
     network = load(checkpoint, recipe.model, len(work.data.classes))
     batch = None if recipe.export.batch == "dynamic" else recipe.export.batch
