@@ -71,6 +71,15 @@ def test_nncf_is_the_second_engine_and_its_files_ask_for_exact_kernels_where_nee
     assert result.session_options == (EXACT_KERNELS if instruction_set == "x86-avx2" else {})
 
 
+def test_nncf_calibrates_a_model_of_fixed_batch(images: evalset.EvalSet) -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    result = quantize(model, images, "x86-vnni", "nncf", silent)
+    batch = PREPROCESSING.normalize(images.images[:7])
+    assert sqnr_db(onnx_graphs.run_model(model, batch), onnx_graphs.run_model(result.model, batch)) > 20
+
+
 def test_nncf_sends_no_telemetry(images: evalset.EvalSet) -> None:
     quantize(onnx_graphs.residual_model(channels=3), images, "x86-vnni", "nncf", silent)
     from nncf.telemetry import telemetry
