@@ -63,13 +63,13 @@ def _split_folders(config: Config) -> dict[str, Path]:
     """Return the folder of each split that has one; root's own class folders are no split."""
     folders: dict[str, Path] = {}
     if config.root:
-        _require_folder(config.root)
+        _require_folder(config.root, "root")
         folders = {name: config.root / name for name in ("train", "val", "test") if (config.root / name).is_dir()}
         if folders and "train" not in folders and not config.train:
             raise InputError(f"{config.root}: has {', '.join(folders)} but no train folder")
     for split in ("train", "val", "test"):
         if given := getattr(config, split):
-            _require_folder(given)
+            _require_folder(given, split)
             folders[split] = given
     return folders
 
@@ -152,7 +152,7 @@ def _require_disjoint(found: dict[str, tuple[Sample, ...]]) -> None:
 
 
 def _unlabelled(folder: Path) -> tuple[Sample, ...]:
-    _require_folder(folder)
+    _require_folder(folder, "calibration")
     samples = tuple(
         Sample(f"calibration/{file.relative_to(folder.resolve())}", file, None) for file in _image_files(folder)
     )
@@ -165,6 +165,6 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
-def _require_folder(folder: Path) -> None:
+def _require_folder(folder: Path, key: str) -> None:
     if not folder.is_dir():
-        raise InputError(f"{folder}: is a file, not a folder" if folder.exists() else f"{folder}: no such folder")
+        raise InputError(f"data.{key}: {folder}: {'is a file, not a' if folder.exists() else 'no such'} folder")

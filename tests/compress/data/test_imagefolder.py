@@ -154,9 +154,13 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
 @pytest.mark.parametrize(
     ("tree", "settings", "message"),
     [
-        ({}, {"root": "nowhere"}, "{}/nowhere: no such folder"),
-        ({}, {"test": "nowhere"}, "{}/nowhere: no such folder"),
-        ({"r/cat": 4, "r/dog": 4}, {"root": "r", "calibration": "nowhere"}, "{}/nowhere: no such folder"),
+        ({}, {"root": "nowhere"}, "data.root: {}/nowhere: no such folder"),
+        ({}, {"test": "nowhere"}, "data.test: {}/nowhere: no such folder"),
+        (
+            {"r/cat": 4, "r/dog": 4},
+            {"root": "r", "calibration": "nowhere"},
+            "data.calibration: {}/nowhere: no such folder",
+        ),
         ({"r/cat": 4, "r/dog": 4}, {"root": "r", "classes": "no.txt"}, "data.classes: {}/no.txt: no such file"),
         ({"r": 2}, {"root": "r"}, "{}/r: must hold at least 2 classes, has 0"),
         ({"r/cat": 3}, {"root": "r"}, "{}/r: must hold at least 2 classes, has 1"),
