@@ -112,7 +112,7 @@ def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Dat
         for one in kept.rejected:
             terminal.say(f"set aside: {one.reason}")
 
-    step = folder.step("check-images", [data.fingerprint(), recipe.max_unreadable_images], (), check)
+    step = folder.step("check-images", [data.fingerprint(), recipe.max_unreadable_images], ("pillow",), check)
     rejected = json.loads((step / "rejected.json").read_text())
     return dataset.without(data, tuple(Rejected(**one) for one in rejected))
 
@@ -208,7 +208,7 @@ def _int8(work: _Work, float32: Artifact, target: Target) -> Artifact:
     """Return the INT8 artifact for the target's instruction set; targets of one set share it."""
     assert work.recipe.quantize is not None
     instruction_set = environment.instruction_set_of(target)
-    inputs = [float32.manifest.sha256, work.recipe.quantize, instruction_set]
+    inputs = [_origin(float32), work.recipe.quantize, instruction_set]
     make = partial(_quantize, float32=float32, instruction_set=instruction_set)
     return Artifact.load(work.step(f"int8-{instruction_set}", inputs, QUANTIZATION_PACKAGES, make)
                          / f"model-int8-{instruction_set}.onnx")  # fmt: skip
@@ -246,7 +246,7 @@ def _quantize(work: _Work, folder: Path, float32: Artifact, instruction_set: Ins
 def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Measurement]:
     """Measure the artifacts interleaved, on the test split, which nothing else reads."""
     images = work.prepared("test")
-    inputs = [[artifact.manifest.sha256 for artifact in artifacts], target, work.recipe.timing, images.sha256,
+    inputs = [[_origin(artifact) for artifact in artifacts], target, work.recipe.timing, images.sha256,
               environment.describe().for_runtimes()]  # fmt: skip
 
     def make(work: _Work, folder: Path) -> None:
@@ -256,6 +256,11 @@ def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Mea
 
     folder = work.step(f"measure-{target.name}", inputs, (), make)
     return [Measurement.from_json(fields) for fields in json.loads((folder / "measurements.json").read_text())]
+
+
+def _origin(artifact: Artifact) -> list[str]:
+    """Return what identifies an artifact: its bytes, and the step that made it and its manifest."""
+    return [artifact.manifest.sha256, artifact.path.parent.name]
 
 
 def _parity_target(artifact: Artifact) -> Target:

@@ -254,6 +254,24 @@ def test_a_folder_of_photographs_runs_and_what_can_not_be_read_is_set_aside_and_
     assert report["artifacts"][1]["scheme"] == "nncf"
 
 
+def test_another_preprocessing_is_in_every_manifest_though_the_weights_are_the_same(tmp_path: Path) -> None:
+    recipe = {
+        "data": {"name": "synthetic", "images_per_class": 8, "size": 16},
+        "preprocessing": {"resize": 16, "crop": 16},
+        "model": {"arch": "mobilenet_v2", "width": 0.25},
+        "quantize": {"calibration_images": 4},
+        "timing": {"warmup": 1, "blocks": 2, "runs_per_block": 2},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    whole = [sys.executable, "-m", "compress", "run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run")]
+    for mean in (0.5, 0.25):
+        changed = [*whole, "--set", f"preprocessing.mean=[{mean}, {mean}, {mean}]"]
+        done = subprocess.run(changed, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = [Artifact.load(path).manifest for path in (tmp_path / "run" / "artifacts").glob("*.onnx")]
+        assert [manifest.preprocessing.mean for manifest in found] == [(mean, mean, mean)] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_main_recipe_keeps_its_promises(tmp_path: Path) -> None:
