@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow lint clean
+.PHONY: run test test-slow bench-quantize lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -13,6 +13,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+bench-quantize: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_quantize.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

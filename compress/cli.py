@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,18 @@ CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG), ""),
 }
+
+LEFT = (
+    "artifact",
+    "verdict",
+    "attempt",
+    "layer",
+    "kind",
+    "weights",
+    "file",
+    "operators",
+    "most of it",
+)  # columns of words
 
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
 
@@ -168,6 +181,87 @@ def measure(
         _print_table(report.measurement_table(taken))
 
 
+@commands.command()
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
+              help="Images to calibrate on, without labels; a fifth is held out to judge on.")  # fmt: skip
+@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path))
+@click.option("--target", default="auto", show_default=True,
+              help="auto (this machine), x86-avx2, x86-vnni, arm64, tensorrt or generic.")  # fmt: skip
+@click.option("--resize", default=256, show_default=True, help="Shorter side in pixels.")
+@click.option("--crop", default=224, show_default=True, help="Side of the centre square in pixels.")
+@click.option("--interpolation", default="bilinear", show_default=True, help="nearest, bilinear, bicubic or lanczos.")
+@click.option("--mean", default="0.485,0.456,0.406", show_default=True, help="Of red, green and blue, in 0 to 1.")
+@click.option("--std", default="0.229,0.224,0.225", show_default=True, help="Of red, green and blue.")
+@click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@click.option("--method", default="min-max", show_default=True,
+              type=click.Choice(["min-max", "moving-average", "percentile", "entropy", "mse"]))  # fmt: skip
+@click.option("--min-agreement", type=click.FloatRange(0, 1),
+              help="Share of held-out images that must keep float32's answer.")  # fmt: skip
+@click.option("--engine", default="compress", show_default=True, type=click.Choice(["compress", "nncf"]))
+def quantize(
+    model: Path,
+    calibration: Path,
+    out: Path,
+    target: str,
+    resize: int,
+    crop: int,
+    interpolation: str,
+    mean: str,
+    std: str,
+    images: int,
+    method: Any,
+    min_agreement: float | None,
+    engine: Any,
+) -> None:
+    """Make an INT8 file for a target from any float32 ONNX classifier and a folder of images.
+
+    Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
+    """
+    from compress.quantization.config import Calibration, Quantize
+    from compress.quantization.onnx_file import quantize_file
+    from compress.terminal import Terminal
+    from runtimes.errors import InputError
+    from runtimes.preprocessing import Preprocessing
+
+    settings = Quantize(engine=engine, calibration_images=images, calibration=Calibration(method),
+                        min_agreement=min_agreement)  # fmt: skip
+    try:
+        preprocessing = Preprocessing(resize, crop, interpolation, _triple("mean", mean), _triple("std", std))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InputError(f"preprocessing {error}") from error
+    with Terminal() as terminal:
+        made = quantize_file(model, calibration, target, preprocessing, settings, out, terminal.progress, terminal.say,
+                             _cache_folder())  # fmt: skip
+    _print_quantization(made)
+
+
+def _triple(name: str, text: str) -> tuple[float, ...]:
+    from runtimes.errors import InputError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--{name}: give three numbers, as in 0.5,0.5,0.5, not {text!r}") from error
+
+
+def _cache_folder() -> Path:
+    """Return where ranges are kept between calls."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compress" / "calibration"
+
+
+def _print_quantization(artifact: Any) -> None:
+    from compress import quantization_tables
+
+    for title, lines in quantization_tables.tables(artifact.manifest).items():
+        _print_table(lines, title)
+    for step in artifact.manifest.lineage:
+        if "speedup_p50" in step:
+            ratio = step["speedup_p50"]
+            click.echo(f"speed-up here, one thread: {ratio['value']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})")
+    click.echo(f"wrote {artifact.path} ({artifact.manifest.size_bytes / 1e6:.2f} MB) and {artifact.path.name}.json")
+
+
 @commands.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report_(run_folder: Path) -> None:
@@ -216,7 +310,7 @@ def _print_table(lines: list[list[str]], title: str | None = None) -> None:
     header, *rows = lines
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in header:
-        table.add_column(column, justify="left" if column in ("artifact", "verdict") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, width=None if sys.stdout.isatty() else 80).print(table)

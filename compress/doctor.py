@@ -26,7 +26,7 @@ NEEDED_BY = {
 }
 WHY_INSTRUCTION_SET = {
     "x86-vnni": "INT8 sums are exact: weights keep 8 bits",
-    "x86-avx2": "no VNNI: INT8 sums of 16 bits would saturate, so weights get 7 bits where that can happen",
+    "x86-avx2": "no VNNI: INT8 sums of 16 bits saturate in silence, so neighbouring weights are kept from it",
     "arm64": "INT8 sums are exact: weights keep 8 bits",
 }
 
@@ -43,7 +43,7 @@ def listing(kind: str) -> list[tuple[str, str]]:
 
 
 def examine() -> list[tuple[str, str]]:
-    """Return (subject, finding) lines about this machine; nothing heavy but torch's look for a GPU is imported."""
+    """Return (subject, finding) lines about this machine; torch is loaded to look for a GPU, ONNX Runtime to try it."""
     machine = environment.describe()
     free_gib = shutil.disk_usage(".").free / 2**30
     lines = [
@@ -51,6 +51,7 @@ def examine() -> list[tuple[str, str]]:
         ("system", machine.system),
         ("processor", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"),
         ("instruction set", f"{machine.instruction_set}: {WHY_INSTRUCTION_SET[machine.instruction_set]}"),
+        ("integer kernels", _integer_kernels()),
         ("free disk", f"{free_gib:.0f} GiB here"),
     ]
     versions = environment.package_versions(tuple(NEEDED_BY))
@@ -60,6 +61,22 @@ def examine() -> list[tuple[str, str]]:
         else:
             lines.append((module, versions.get(module, "installed")))
     return [*lines, ("GPU", _gpu())]
+
+
+def _integer_kernels() -> str:
+    """Run ONNX Runtime's kernels on what would overflow 16 bits."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+        return "unknown without onnxruntime and onnx"
+    from compress.quantization.probe import probe
+
+    found = probe()
+    tried = {"convolutions": found.dense_saturates, "Gemm": found.gemm_saturates,
+             "depthwise convolutions": found.depthwise_saturates}  # fmt: skip
+    saturating = [name for name, saturates in tried.items() if saturates]
+    if not saturating:
+        return "8-bit weights give exact sums (tried)"
+    ours = "exact" if found.limited_is_exact else "wrong, too: use target generic"
+    return f"8-bit weights saturate in {', '.join(saturating)} (tried); our files' sums are {ours} (tried)"
 
 
 def _gpu() -> str:

@@ -13,16 +13,18 @@ from pydantic_core import to_jsonable_python
 from compress import dataset, plugins, report
 from compress.context import Context
 from compress.dataset import Data, Rejected, Sample
+from compress.quantization.schemes import SCHEMES
 from compress.recipe import Recipe
 from compress.run_folder import RunFolder
 from compress.terminal import Terminal
+from export.scheme import Scheme
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError, UnavailableError
 from runtimes.evalset import EvalSet
-from runtimes.files import sha256_file, write_bytes, write_json, write_text
+from runtimes.files import sha256_file, write_json, write_text
 from runtimes.measure import Measurement, evaluate, measure
-from runtimes.target import InstructionSet, Target
+from runtimes.target import Target
 
 PARITY_IMAGES = 64
 PARITY_TARGET = Target("parity", threads=2)
@@ -205,42 +207,29 @@ def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
 
 
 def _int8(work: _Work, float32: Artifact, target: Target) -> Artifact:
-    """Return the INT8 artifact for the target's instruction set; targets of one set share it."""
+    """Return the INT8 artifact for the target's instruction set; targets of one set share it.
+
+    Where latency decides, it is that of the first of them.
+    """
     assert work.recipe.quantize is not None
-    instruction_set = environment.instruction_set_of(target)
-    inputs = [_origin(float32), work.recipe.quantize, instruction_set]
-    make = partial(_quantize, float32=float32, instruction_set=instruction_set)
-    return Artifact.load(work.step(f"int8-{instruction_set}", inputs, QUANTIZATION_PACKAGES, make)
-                         / f"model-int8-{instruction_set}.onnx")  # fmt: skip
+    scheme = SCHEMES[environment.instruction_set_of(target)]
+    first = next(one for one in work.recipe.targets if environment.instruction_set_of(one) == scheme.name)
+    inputs = [_origin(float32), work.recipe.quantize, scheme.name, first, environment.describe().for_runtimes()]
+    make = partial(_quantize, float32=float32, scheme=scheme, target=first)
+    return Artifact.load(work.step(f"int8-{scheme.name}", inputs, QUANTIZATION_PACKAGES, make)
+                         / f"model-int8-{scheme.name}.onnx")  # fmt: skip
 
 
-def _quantize(work: _Work, folder: Path, float32: Artifact, instruction_set: InstructionSet) -> None:
-    import onnx
-
-    from compress.quantization import post_training
-    from export.parity import compare
+def _quantize(work: _Work, folder: Path, float32: Artifact, scheme: Scheme, target: Target) -> None:
+    from compress.quantization.int8 import make_int8
 
     assert work.recipe.quantize is not None
-    work.terminal.say(f"quantize for {instruction_set}")
-    images = work.prepared("calibration")
-    result = post_training.quantize(
-        onnx.load(float32.path), images, instruction_set, work.recipe.quantize.engine, work.terminal.progress
-    )
-    path = folder / f"model-int8-{instruction_set}.onnx"
-    write_bytes(path, result.model.SerializeToString())
-    artifact = Artifact(path, replace(
-        float32.manifest,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
-        precision="int8",
-        scheme=result.scheme,
-        session_options=result.session_options,
-        versions=environment.package_versions(),
-        lineage=(*float32.manifest.lineage, {"step": "quantize", "from": float32.manifest.sha256, **result.facts}),
-    ))  # fmt: skip
-    few, target = images.head(PARITY_IMAGES), _parity_target(float32)
-    parity = compare(evaluate(float32, target, few), evaluate(artifact, target, few))
-    _with_step(artifact, {"step": "verify", "parity_with_float32": asdict(parity)}).save_manifest()
+    work.terminal.say(f"quantize for {scheme.name}")
+    make_int8(
+        float32, work.prepared("calibration"), scheme, work.recipe.quantize, target,
+        folder / f"model-int8-{scheme.name}.onnx", work.terminal.progress, work.terminal.say,
+        work.folder.path / "calibration",
+    )  # fmt: skip
 
 
 def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Measurement]:

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from compress import plugins, recipe_errors, strict_yaml
 from compress.config import Config
 from compress.gate import Gate
+from compress.quantization.config import Quantize
 from runtimes.errors import InputError
 from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
@@ -33,13 +34,6 @@ class Export(Config):
 
     opset: Annotated[int, Field(ge=18, le=24)] = 18
     batch: Annotated[int, Field(ge=1, le=4096)] | Literal["dynamic"] = "dynamic"
-
-
-class Quantize(Config):
-    """How float32 becomes INT8. calibration_images: at most this many, drawn from the training split by the seed."""
-
-    engine: Literal["compress", "nncf"] = "compress"
-    calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
 
 
 class Recipe(Config):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import __version__
+from compress import __version__, quantization_tables
 from compress.dataset import Data
 from compress.gate import Check, Gate, Verdict, judge, overall
 from compress.run_folder import RunFolder
@@ -119,8 +119,10 @@ def write_documents(folder: Path) -> None:
         loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (Markdown, not HTML)
     )  # fmt: skip
+    template = templates.get_template("report.md.j2")
     write_text(
-        folder / "report.md", templates.get_template("report.md.j2").render(report=report, tables=tables(report))
+        folder / "report.md",
+        template.render(report=report, tables=tables(report), quantization=quantization_tables.of_lineage),
     )
     with replacing(folder / figures.FILE_NAME) as temporary:
         figures.accuracy_latency(report, temporary)

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import nn
 
+from export.standard_form import strip, use_global_average_pool
 from runtimes.errors import CompressError
 from runtimes.files import write_bytes
 
@@ -38,8 +39,8 @@ def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | 
     that was not folded. Whether the numbers are right is for `export.parity` to say, on real images.
     """
     model = _export(network.eval().cpu(), side, opset, batch)
-    _strip(model)
-    _use_global_average_pool(model)
+    strip(model)
+    use_global_average_pool(model)
     _check(model, opset)
     write_bytes(path, model.SerializeToString())
     return OnnxFile(path, opset, (batch, 3, side, side))
@@ -57,39 +58,6 @@ def _export(network: nn.Module, side: int, opset: int, batch: int | None) -> onn
         )  # fmt: skip
     assert program is not None
     return program.model_proto
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove what identifies the machine that exported: every node carries stack traces with absolute paths."""
-    del model.metadata_props[:]
-    del model.functions[:]
-    graph = model.graph
-    del graph.metadata_props[:], graph.value_info[:]
-    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    model.producer_name, model.producer_version, model.doc_string = "compress", "", ""
-
-
-def _use_global_average_pool(model: onnx.ModelProto) -> None:
-    """Write `ReduceMean(axes=[2, 3], keepdims=1)` as GlobalAveragePool, for which runtimes have integer kernels."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
-            continue
-        axes = sorted(int(axis) % 4 for axis in numpy_helper.to_array(constants[node.input[1]]).ravel())
-        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if axes == [2, 3] and attributes.get("keepdims", 1) == 1:
-            pool = helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name)
-            node.CopyFrom(pool)
-    _drop_unused_constants(model)
-
-
-def _drop_unused_constants(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def _check(model: onnx.ModelProto, opset: int) -> None:

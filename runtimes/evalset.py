@@ -44,6 +44,13 @@ class EvalSet:
         sha256 = f"{self.sha256}, the first {count}"
         return replace(self, images=self.images[:count], labels=labels, names=self.names[:count], sha256=sha256)
 
+    def take(self, indices: npt.NDArray[np.int64]) -> EvalSet:
+        """Return the images at those indices as a set of their own, in memory."""
+        labels = None if self.labels is None else self.labels[indices]
+        names = tuple(self.names[index] for index in indices)
+        sha256 = f"{self.sha256}, {indices.tolist()}"
+        return replace(self, images=self.images[indices], labels=labels, names=names, sha256=sha256)
+
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
         for start in range(0, len(self), size):

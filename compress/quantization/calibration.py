@@ -2,54 +2,189 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from compress.quantization.config import Calibration
+from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
+from compress.run_folder import code_digest
+from runtimes.environment import package_versions
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
+from runtimes.files import write_json
 from runtimes.measure import Progress
 
-BATCH = 16
+Range = tuple[float, float]
+Values = npt.NDArray[np.float32]
+
+BATCH = 4  # every tensor of a batch is held at once: 54 MB an image for EfficientNet-Lite0 at 224 pixels
+AVERAGING = 0.01  # the newest image's share of a moving average
+METHODS_OF_HISTOGRAMS = ("percentile", "entropy", "mse")
 
 
-def min_max_ranges(
-    model: onnx.ModelProto, tensors: list[str], images: EvalSet, progress: Progress
-) -> dict[str, tuple[float, float]]:
-    """Return the least and greatest value of each tensor over all images, run in float32 by ONNX Runtime.
+def calibrate(
+    model: onnx.ModelProto,
+    tensors: list[str],
+    images: EvalSet,
+    settings: Calibration,
+    progress: Progress,
+    cache: Path | None = None,
+) -> dict[str, Range]:
+    """Return the (low, high) of each tensor over all images, in its own unit, run in float32 by ONNX Runtime.
 
-    Raises InputError that names tensor and image where a value is NaN or infinite.
+    model: float32, one image input; tensors: names in its graph, whose first axis is the batch. Images are read once,
+    or twice for methods with histograms. A range need not hold 0, but that of `mse` does. cache: folder in which ranges
+    are kept under the content of all that decides them; a file there that can't be read is made again.
+
+    Raises InputError that names tensor and image where a value is NaN or infinite, and for a set without images.
     """
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    present = {output.name for output in probe.graph.output} | {value.name for value in probe.graph.input}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    input_name = session.get_inputs()[0].name
-    watched = [name for name in tensors if name != input_name]
-    fixed = session.get_inputs()[0].shape[0]
-    size = fixed if isinstance(fixed, int) else BATCH
-    ranges = dict.fromkeys(tensors, (np.inf, -np.inf))
-    for start in range(0, len(images), size):
-        end = start + size if size == fixed else min(start + size, len(images))
-        indices = np.arange(start, end) % len(images)  # a fixed batch has to be full: begin again
-        batch = images.preprocessing.normalize(images.images[indices])
-        values = dict(zip(watched, session.run(watched, {input_name: batch}), strict=True)) if watched else {}
-        for name, value in {**values, input_name: batch}.items():
-            if name in ranges:
-                ranges[name] = _widened(ranges[name], name, value, [images.names[index] for index in indices])
-        progress("calibrate", min(start + size, len(images)), len(images))
-    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+    if cache is None:
+        return _measured(model, tensors, images, settings, progress)
+    inputs = _inputs(model, tensors, images, settings)
+    path = cache / f"{hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()}.json"
+    ranges = _cached(path, tensors)
+    if ranges is None:
+        ranges = _measured(model, tensors, images, settings, progress)
+        write_json(path, {"inputs": inputs, "ranges": ranges})
+    return ranges
 
 
-def _widened(
-    known: tuple[float, float], name: str, values: npt.NDArray[np.float32], images: list[str]
-) -> tuple[float, float]:
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        first = next(image for image, value in zip(images, values, strict=True) if not np.isfinite(value).all())
-        raise InputError(f"calibration: tensor {name} is NaN or infinite for the image {first}")
-    return min(known[0], low), max(known[1], high)
+def _inputs(model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: Calibration) -> dict[str, Any]:
+    return {
+        "model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        "tensors": sorted(tensors),
+        "images": {"sha256": images.sha256, "count": len(images), "preprocessing": asdict(images.preprocessing)},
+        "settings": asdict(settings),
+        "packages": package_versions(("numpy", "onnxruntime")),
+        "code": code_digest(),
+    }
+
+
+def _cached(path: Path, tensors: list[str]) -> dict[str, Range] | None:
+    try:
+        ranges = json.loads(path.read_bytes())["ranges"]
+        found = {name: (float(ranges[name][0]), float(ranges[name][1])) for name in tensors}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return found if all(-math.inf < low <= high < math.inf for low, high in found.values()) else None
+
+
+def _measured(
+    model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: Calibration, progress: Progress
+) -> dict[str, Range]:
+    if not len(images):
+        raise InputError("calibration: there are no images")
+    probe = _Probe(model, tensors)
+    reads = 2 if settings.method in METHODS_OF_HISTOGRAMS else 1
+    merge = _moved if settings.method == "moving-average" else _widened
+    ranges: dict[str, Range] = {}
+
+    def widen(name: str, values: Values, first: int) -> None:
+        ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
+
+    probe.run(images, widen, lambda done: progress("calibrate", done, reads * len(images)))
+    if reads == 2:
+        histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
+
+        def count(name: str, values: Values, first: int) -> None:
+            if name in histograms:
+                histograms[name].add(values)
+
+        probe.run(images, count, lambda done: progress("calibrate", len(images) + done, reads * len(images)))
+        for name, histogram in histograms.items():
+            ranges[name] = _chosen(histogram, ranges[name], settings)
+    if settings.method == "mse":
+        ranges = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges.items()}
+    return {name: ranges[name] for name in tensors}
+
+
+class _Probe:
+    """The float32 graph with the tensors to calibrate as further outputs, open in ONNX Runtime."""
+
+    def __init__(self, model: onnx.ModelProto, tensors: list[str]) -> None:
+        probe = onnx.ModelProto()
+        probe.CopyFrom(model)
+        present = {output.name for output in probe.graph.output} | {value.name for value in probe.graph.input}
+        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self.session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.input, *_ = self.session.get_inputs()
+        self.reads_input = self.input.name in tensors
+        self.inner = [name for name in dict.fromkeys(tensors) if name != self.input.name]
+
+    def run(self, images: EvalSet, visit: Callable[[str, Values, int], None], done: Callable[[int], None]) -> None:
+        """Call `visit(tensor, (images, values) of a batch, index of its first image)`, every image once, in order."""
+        fixed = self.input.shape[0]
+        size = fixed if isinstance(fixed, int) else BATCH
+        for start in range(0, len(images), size):
+            count = min(size, len(images) - start)
+            indices = np.arange(start, start + (size if size == fixed else count)) % len(images)
+            batch = images.preprocessing.normalize(images.images[indices])
+            for name, values in self._tensors(batch):
+                if values.shape[:1] != batch.shape[:1]:
+                    raise InputError(f"calibration: the first axis of tensor {name} {values.shape} is not the batch")
+                # A fixed batch has to be full and begins the images again; only new ones are shown.
+                visit(name, values[:count].reshape(count, -1), start)
+            done(start + count)
+
+    def _tensors(self, batch: Values) -> Iterator[tuple[str, Values]]:
+        """Yield what each tensor holds; nothing refers to the arrays any more when the next batch is run."""
+        if self.reads_input:
+            yield self.input.name, batch
+        if self.inner:
+            yield from zip(self.inner, self.session.run(self.inner, {self.input.name: batch}), strict=True)
+
+
+def _extremes(name: str, values: Values, images: tuple[str, ...]) -> list[Range]:
+    """Return each image's least and greatest value; raises InputError where one is not finite."""
+    lows, highs = values.min(axis=1), values.max(axis=1)
+    finite = np.isfinite(lows) & np.isfinite(highs)
+    if not finite.all():
+        raise InputError(f"calibration: tensor {name} is NaN or infinite for the image {images[int(finite.argmin())]}")
+    return list(zip(lows.tolist(), highs.tolist(), strict=True))
+
+
+def _widened(known: Range | None, extremes: list[Range]) -> Range:
+    lows, highs = zip(*extremes, *([known] if known else []), strict=True)
+    return min(lows), max(highs)
+
+
+def _moved(known: Range | None, extremes: list[Range]) -> Range:
+    """Move the average by each image in turn; the first one starts it.
+
+    Source: Jacob et al. 2018, section 3.1; onnxruntime 1.32, MinMaxCalibrater.merge_range with moving_average, of which
+    every `collect_data` is a step; here an image is one, whatever the batch.
+    """
+    for low, high in extremes:
+        known = known or (low, high)
+        known = known[0] + AVERAGING * (low - known[0]), known[1] + AVERAGING * (high - known[1])
+    assert known is not None
+    return known
+
+
+def _histogram(known: Range, settings: Calibration) -> Histogram:
+    if settings.method == "entropy":
+        return Histogram(0.0, max(-known[0], known[1]), magnitudes=True)
+    return Histogram(*known)
+
+
+def _chosen(histogram: Histogram, known: Range, settings: Calibration) -> Range:
+    """Return the range that a method reads from a histogram of a tensor with the least and greatest value `known`."""
+    if settings.method == "percentile":
+        return percentile_range(histogram, settings.percentile)
+    if settings.method == "mse":
+        return mse_range(histogram)
+    one_sign = known[0] >= 0 or known[1] <= 0
+    threshold = entropy_threshold(histogram, 256 if one_sign else 128)
+    return max(known[0], -threshold), min(known[1], threshold)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 
@@ -33,5 +35,6 @@ def quantize(model: onnx.ModelProto, images: EvalSet) -> onnx.ModelProto:
         indices = np.arange(start, start + size) % len(images)  # a fixed batch has to be full: begin again
         return {given.name: images.preprocessing.normalize(images.images[indices])}
 
-    quantized: onnx.ModelProto = nncf.quantize(model, nncf.Dataset(starts, batch), subset_size=len(starts))
+    with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars there
+        quantized: onnx.ModelProto = nncf.quantize(model, nncf.Dataset(starts, batch), subset_size=len(starts))
     return quantized

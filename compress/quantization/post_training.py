@@ -1,52 +1,262 @@
-"""Post-training quantization of a float32 ONNX network by one of two engines."""
+"""Post-training quantization: one attempt after the other, judged on images that it has not seen, the best kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
-from compress.quantization import nncf_engine
-from compress.quantization.calibration import min_max_ranges
-from compress.quantization.schemes import SCHEMES
-from export.quantize import insert_qdq, tensors_to_calibrate
+from compress.quantization.calibration import Range, calibrate
+from compress.quantization.channels import Channels, channel_statistics
+from compress.quantization.config import Quantize
+from compress.quantization.equalization import equalize
+from compress.quantization.float_layers import IsAsFast, entrances
+from compress.quantization.recovery import correct_biases, recover
+from compress.quantization.session import logits
+from export.layers import layers_of
+from export.parity import Parity, compare
+from export.plan import make_plan
+from export.quantize import Quantized, insert_qdq
+from export.scheme import Scheme
+from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.measure import Progress
-from runtimes.target import InstructionSet
 
-# ONNX Runtime's switch to kernels that don't saturate on x86 without VNNI; processors with VNNI ignore it.
-EXACT_KERNELS = {"session.x64quantprecision": "1"}
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 64
+RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel
+SENSITIVITY_IMAGES = 16
+IDENTICAL = 1e-12  # share of the signal below which noise is that of float32 itself
 
 
 @dataclass(frozen=True)
-class Result:
-    """A quantized model, the name of its scheme, session options that it needs, and facts for manifest and report."""
+class Attempt:
+    """One step of the search. sqnr_db: see `Candidate`; agreement: share of images with float32's answer."""
+
+    step: str
+    sqnr_db: float
+    agreement: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantized model with the float32 graph that it was made of, that graph's statistics and its tensors' ranges.
+
+    statistics: least and greatest values over all images, means over those to round by.
+    reference, answers: float32's logits of the held-out images, and its own.
+    """
 
     model: onnx.ModelProto
-    scheme: str
-    session_options: dict[str, str]
-    facts: dict[str, Any]
+    statistics: Mapping[str, Channels]
+    ranges: Mapping[str, Range]
+    float_nodes: frozenset[str]
+    quantized: Quantized
+    reference: npt.NDArray[np.float32]
+    answers: npt.NDArray[np.float32]
+
+    @property
+    def sqnr_db(self) -> float:
+        """Return the mean over images of each one's signal-to-noise ratio, in dB.
+
+        The ratio of the sums is that of the few images with the largest logits, which no rounding could flip.
+        """
+        reference = self.reference.astype(np.float64)
+        noise = np.sum((reference - self.answers) ** 2, axis=1)
+        signal = np.maximum(np.sum(reference**2, axis=1), 1e-30)
+        return float(np.mean(10 * np.log10(signal / np.maximum(noise, signal * IDENTICAL))))
+
+    @property
+    def agreement(self) -> float:
+        """Return the share of images with float32's answer."""
+        return float(np.mean(self.reference.argmax(1) == self.answers.argmax(1)))
+
+    def drop_pp(self, labels: npt.NDArray[np.int64]) -> float:
+        """Return by how many percentage points top-1 is below float32's."""
+        right = [float(np.mean(logits.argmax(1) == labels)) for logits in (self.reference, self.answers)]
+        return 100 * (right[0] - right[1])
+
+
+@dataclass
+class Search:
+    """What all attempts share. fit: images to round by; held_out: to judge on; reference: float32's logits there."""
+
+    scheme: Scheme
+    settings: Quantize
+    images: EvalSet
+    fit: EvalSet
+    held_out: EvalSet
+    reference: npt.NDArray[np.float32]
+    progress: Progress
+    say: Callable[[str], None]
+    cache: Path | None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def better(self, best: Candidate, step: str, candidate: Candidate) -> Candidate:
+        """Record an attempt and return the better of the two."""
+        kept = candidate is best or candidate.sqnr_db > best.sqnr_db
+        self.attempts.append(Attempt(step, candidate.sqnr_db, candidate.agreement, kept))
+        self.say(f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
+                 f"{'kept' if kept else 'not kept'}")  # fmt: skip
+        return candidate if kept else best
 
 
 def quantize(
     model: onnx.ModelProto,
     images: EvalSet,
-    instruction_set: InstructionSet,
-    engine: Literal["compress", "nncf"],
+    scheme: Scheme,
+    settings: Quantize,
+    is_as_fast: IsAsFast,
     progress: Progress,
-) -> Result:
-    """Quantize a float32 model for an instruction set with ranges from the images.
+    say: Callable[[str], None],
+    cache: Path | None = None,
+) -> tuple[Candidate, Search]:
+    """Quantize a float32 graph in standard form; returns the best candidate and how it was found.
 
-    Nothing saturates in silence: where the kernels could, our engine gives weights 7 bits, and NNCF's files, which have
-    8, carry the session option that makes ONNX Runtime use exact kernels.
+    is_as_fast: tells whether a layer may stay float, by latency. say: is told of each attempt.
+    Raises InputError as `make_plan` and `calibrate` do.
     """
-    facts: dict[str, Any] = {"engine": engine, "calibration_images": len(images), "calibration_sha256": images.sha256}
-    if engine == "nncf":
-        options = EXACT_KERNELS if instruction_set == "x86-avx2" else {}
-        return Result(nncf_engine.quantize(model, images), "nncf", options, facts)
-    scheme = SCHEMES[instruction_set]
-    ranges = min_max_ranges(model, tensors_to_calibrate(model), images, progress)
-    quantized = insert_qdq(model, ranges, scheme)
-    facts |= {"weight_bits": quantized.weight_bits, "float_ops": quantized.float_ops}
-    return Result(quantized.model, scheme.name, {}, facts)
+    fit, held_out = split(images)
+    search = Search(scheme, settings, images, fit, held_out, logits(model, held_out), progress, say, cache)
+    # Ranges are of all images, as no image may be clipped that could be seen; what is chosen is judged on the held-out.
+    ranges = calibrate(model, make_plan(model, scheme).ranged, images, settings.calibration, progress, cache)
+    statistics = channel_statistics(model, _watched(model, scheme), images, progress)
+    means = channel_statistics(model, list(statistics), search.fit, progress)
+    statistics = {name: replace(known, mean=means[name].mean) for name, known in statistics.items()}
+
+    best = _attempt(search, model, statistics, ranges, correct=False)
+    search.better(best, "nearest rounding", best)
+    best = search.better(best, "analytic bias correction", _attempt(search, model, statistics, ranges))
+    for float_nodes in entrances(model):
+        candidate = _attempt(search, model, statistics, ranges, float_nodes)
+        if is_as_fast(best.quantized, candidate.quantized):
+            best = search.better(best, f"first {len(float_nodes)} layers float", candidate)
+    float_nodes = best.float_nodes
+    best = search.better(best, "error feedback, bias correction in order", _recovered(search, best))
+    equalized = equalize(model, statistics, best.quantized.plan.ranged)
+    if equalized.factors:  # weights become harder to round, so this shows its worth only with error feedback
+        scaled = equalized.scale(statistics)
+        given = _ranges_of_equalized(search, equalized.model, scaled)
+        attempt = _attempt(search, equalized.model, scaled, given, float_nodes)
+        best = search.better(best, "the same after equalization", _recovered(search, attempt))
+    return _within_budget(search, best), search
+
+
+def _within_budget(search: Search, best: Candidate) -> Candidate:
+    """Give the layers that cost most back to float, twice as many each time, until the accuracy budget holds."""
+    if _holds(search, best):
+        return best
+    order = sorted(sensitivities(search, best).items(), key=lambda pair: pair[1].sqnr_db or math.inf)
+    count = 1
+    while not _holds(search, best) and count < len(order):
+        worst = frozenset(name for name, _ in order[:count])
+        attempt = _attempt(search, best.model, best.statistics, best.ranges, best.float_nodes | worst)
+        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt))
+        count *= 2
+    return best
+
+
+def _holds(search: Search, best: Candidate) -> bool:
+    """Tell whether the budget holds on the held-out images; without a budget, it does."""
+    settings, labels = search.settings, search.held_out.labels
+    if settings.min_agreement is not None and best.agreement < settings.min_agreement:
+        return False
+    if settings.max_top1_drop_pp is None:
+        return True
+    if labels is None:
+        raise InputError("quantize.max_top1_drop_pp: the calibration images have no labels; give min_agreement")
+    return best.drop_pp(labels) <= settings.max_top1_drop_pp
+
+
+def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
+    """Return for each integer layer what the logits lose when it alone is quantized, on a few held-out images."""
+    images = search.held_out.head(SENSITIVITY_IMAGES)
+    operators = frozenset(node.name for node in best.model.graph.node)
+    found = {}
+    for index, name in enumerate(best.quantized.weights):
+        alone = insert_qdq(best.model, best.ranges, search.scheme, best.quantized.weights, operators - {name})
+        found[name] = compare(search.reference[: len(images)], logits(alone.model, images))
+        search.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
+    return found
+
+
+def split(images: EvalSet) -> tuple[EvalSet, EvalSet]:
+    """Return the images to round by, at most 128, and those to judge on, a fifth or at most 64, both spread over all.
+
+    With fewer than 10 images, all are used for both.
+    """
+    if len(images) < 10:
+        return images, images
+    held_out = _spread(len(images), min(MOST_HELD_OUT, int(len(images) * HELD_OUT_SHARE)))
+    rest = np.setdiff1d(np.arange(len(images)), held_out)
+    return images.take(rest[_spread(len(rest), min(RECOVERY_IMAGES, len(rest)))]), images.take(held_out)
+
+
+def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, length - 1, count).round().astype(np.int64)
+
+
+def _watched(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
+    """Return the tensors whose channels have to be known: the quantized ones, and what layers read and write."""
+    names = make_plan(model, scheme).ranged
+    for layer in layers_of(model).values():
+        names += [layer.input, layer.output]
+    return list(dict.fromkeys([*names, model.graph.output[0].name]))
+
+
+def _attempt(
+    search: Search,
+    model: onnx.ModelProto,
+    statistics: Mapping[str, Channels],
+    ranges: Mapping[str, Range],
+    float_nodes: frozenset[str] = frozenset(),
+    correct: bool = True,
+) -> Candidate:
+    """Quantize with nearest rounding."""
+    quantized = insert_qdq(model, ranges, search.scheme, float_nodes=float_nodes)
+    if correct:
+        correct_biases(model, quantized, search.scheme, statistics)
+    return _judged(search, model, statistics, ranges, quantized, float_nodes)
+
+
+def _recovered(search: Search, best: Candidate) -> Candidate:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(best.quantized.model)
+    quantized = replace(best.quantized, model=copy, weights=dict(best.quantized.weights))
+    recover(best.model, quantized, search.scheme, search.fit, best.statistics, search.progress)
+    return _judged(search, best.model, best.statistics, best.ranges, quantized, best.float_nodes)
+
+
+def _judged(
+    search: Search,
+    model: onnx.ModelProto,
+    statistics: Mapping[str, Channels],
+    ranges: Mapping[str, Range],
+    quantized: Quantized,
+    float_nodes: frozenset[str],
+) -> Candidate:
+    answers = logits(quantized.model, search.held_out)
+    return Candidate(model, statistics, ranges, float_nodes, quantized, search.reference, answers)
+
+
+def _ranges_of_equalized(
+    search: Search, model: onnx.ModelProto, statistics: Mapping[str, Channels]
+) -> Mapping[str, Range]:
+    """Return the ranges of a model that was equalized; its least and greatest values are known already."""
+    tensors = make_plan(model, search.scheme).ranged
+    if search.settings.calibration.method != "min-max":
+        return calibrate(model, tensors, search.images, search.settings.calibration, search.progress, search.cache)
+    return {name: (float(statistics[name].low.min()), float(statistics[name].high.max())) for name in tensors}
+
+
+def facts(search: Search) -> dict[str, object]:
+    """Return how the search went, as JSON."""
+    return {
+        "calibration": asdict(search.settings.calibration),
+        "held_out_images": len(search.held_out),
+        "attempts": [asdict(attempt) for attempt in search.attempts],
+    }

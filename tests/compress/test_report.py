@@ -23,6 +23,16 @@ from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 IMAGES = 400
+PARITY = {"images": 3, "agreement": 1.0, "max_logit_difference": 0.1, "sqnr_db": None}
+NODE = {"name": "stem", "layer": "stem", "op": "QLinearConv", "kind": "integer", "time_ms": 0.25}
+RUNS = {"int8": [NODE], "float32": [{**NODE, "op": "Conv", "kind": "float", "time_ms": 0.5}]}
+QUANTIZE = {
+    "step": "quantize", "engine": "compress", "calibration_images": 3, "held_out_images": 3,
+    "calibration": {"method": "min-max"},
+    "attempts": [{"step": "nearest rounding", "sqnr_db": 20.1, "agreement": 0.9, "kept": True}],
+    "layers": [{"name": "stem", "op": "depthwise Conv", "outputs": 8, "precision": "int8", "weight_bits": 7,
+                "limited_channels": 3, "sqnr_db": 31.5}],
+}  # fmt: skip
 LABELS = np.arange(IMAGES) % 2
 
 
@@ -50,7 +60,7 @@ def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> rep
     model.write_bytes(b"model")
     manifest = Manifest(
         sha256_file(model), 5, "onnx", "float32", "images", (None, 3, 8, 8), "logits", Preprocessing(8, 8), ("a", "b"),
-        lineage=({"step": "quantize", "engine": "compress", "calibration_images": 3, "weight_bits": {"c": 8, "d": 7}},),
+        lineage=(QUANTIZE, {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}),
     )  # fmt: skip
     artifact = Artifact(model, manifest)
     artifact.save_manifest()
@@ -108,7 +118,10 @@ def test_every_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_documents_hold_what_a_reader_looks_for(tmp_path: Path) -> None:
     publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
     text = (tmp_path / "run" / "report.md").read_text()
-    for wanted in ("# test: inconclusive", "max_top1_drop_pp: 1", "bad.png: not an image", "| a |", "1 in 7",
+    for wanted in ("# test: inconclusive", "max_top1_drop_pp: 1", "bad.png: not an image", "| a |",
+                   "| nearest rounding | 20.1 | 0.900 | yes |",
+                   "| stem | depthwise | 8 | int7 | 3 | 31.5 | 0.250 | 0.500 |",
+                   "| int8 | integer | 1 | 0.25 | QLinearConv |",
                    "![accuracy against latency](accuracy_latency.png)"):  # fmt: skip
         assert wanted in text
     assert (tmp_path / "run" / figures.FILE_NAME).read_bytes().startswith(b"\x89PNG")

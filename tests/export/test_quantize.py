@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +11,43 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
-from onnx_graphs import make_model, optimized_ops, run_model, tensor_values
+from onnx_graphs import (
+    constants_of,
+    make_model,
+    optimized_ops,
+    ranges_of,
+    run_model,
+    signed_scheme,
+    sqnr_db,
+    unsigned_scheme,
+)
 
-from export.quantize import Scheme, _activation_parameters, insert_qdq, tensors_to_calibrate, weight_scales
-from runtimes.errors import InputError
+from export.layers import IntegerWeights, layers_of, nearest
+from export.plan import make_plan
+from export.quantize import activation_scale, insert_qdq, replace_weights, tensors_to_calibrate
+from export.scheme import Scheme
+from runtimes.errors import CompressError, InputError
 
-EXACT = Scheme("exact", saturating_weight_max=127)
-SEVEN_BITS = Scheme("seven", saturating_weight_max=64)
-
-
-def ranges_of(model: onnx.ModelProto, images: np.ndarray) -> dict[str, tuple[float, float]]:
-    names = [name for name in tensors_to_calibrate(model) if name != "x"]
-    values = {"x": images, **{name: tensor_values(model, name, images) for name in names}}
-    return {name: (float(value.min()), float(value.max())) for name, value in values.items()}
+EXACT, UNKNOWN, NEIGHBOURS = unsigned_scheme("exact"), unsigned_scheme("unknown"), unsigned_scheme("neighbours")
+SIGNED = signed_scheme()
+ALL_SCHEMES = pytest.mark.parametrize("scheme", [EXACT, UNKNOWN, NEIGHBOURS, SIGNED], ids=lambda scheme: scheme.name)
 
 
 def images(count: int = 16, channels: int = 4, side: int = 8) -> np.ndarray:
     return np.random.default_rng(1).normal(0, 1, (count, channels, side, side)).astype(np.float32)
 
 
-def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def test_the_quantized_residual_network_answers_like_float32(residual_model: onnx.ModelProto) -> None:
+@ALL_SCHEMES
+def test_the_quantized_residual_network_answers_like_float32(residual_model: onnx.ModelProto, scheme: Scheme) -> None:
     given_images = images()
-    quantized = insert_qdq(residual_model, ranges_of(residual_model, given_images), EXACT).model
-    expected, answered = run_model(residual_model, given_images), run_model(quantized, given_images)
-    noise = 10 * np.log10(np.sum(expected**2) / np.sum((expected - answered) ** 2))
-    assert noise > 30
+    quantized = insert_qdq(residual_model, ranges_of(residual_model, given_images, scheme), scheme).model
+    expected, answered = run_model(residual_model, given_images), run_model(quantized, given_images, exact=True)
+    assert sqnr_db(expected, answered) > 30
 
 
 def test_every_weighted_layer_runs_in_an_integer_kernel(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
-    quantized = insert_qdq(residual_model, ranges_of(residual_model, images()), EXACT).model
+    quantized = insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model
     ops = Counter(optimized_ops(quantized, tmp_path))
     assert ops["QLinearConv"] == 3
     assert ops["QGemm"] == 1
@@ -54,9 +57,9 @@ def test_every_weighted_layer_runs_in_an_integer_kernel(residual_model: onnx.Mod
 
 
 def test_clamps_after_integer_operators_are_done_by_the_quantizer(residual_model: onnx.ModelProto) -> None:
-    quantized = insert_qdq(residual_model, ranges_of(residual_model, images()), EXACT)
+    quantized = insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT)
     assert not {"Relu", "Clip"} & {node.op_type for node in quantized.model.graph.node}
-    assert constants(quantized.model)["a2_zero_point"] == 0
+    assert constants_of(quantized.model)["a2_zero_point"] == 0
     assert quantized.float_ops == {}
 
 
@@ -70,12 +73,12 @@ def test_a_single_convolution_equals_the_integer_arithmetic_of_the_paper() -> No
         {"w": weight, "b": bias}, side=1,
     )  # fmt: skip
     given_images = images(64, side=1)
-    ranges = ranges_of(model, given_images)
+    ranges = ranges_of(model, given_images, EXACT)
     quantized = insert_qdq(model, ranges, EXACT).model
-    stored = constants(quantized)
+    stored = constants_of(quantized)
 
-    x_scale, x_zero = _activation_parameters(*ranges["x"])
-    y_scale, _ = _activation_parameters(*ranges["r"])
+    x_scale, x_zero = activation_scale(*ranges["x"], False)
+    y_scale, _ = activation_scale(*ranges["r"], False)
     w_scale = np.abs(weight.reshape(3, 4).astype(np.float64)).max(1) / 127
     x_int = np.clip(np.rint(given_images[..., 0, 0] / np.float32(x_scale)) + x_zero, 0, 255).astype(np.int64)
     w_int = np.rint(weight.reshape(3, 4) / w_scale[:, None]).astype(np.int64)
@@ -90,27 +93,10 @@ def test_a_single_convolution_equals_the_integer_arithmetic_of_the_paper() -> No
     assert np.mean(difference < 1e-5) > 0.98
 
 
-@given(
-    arrays(np.float64, (3, 2, 2), elements=st.floats(-1e3, 1e3, width=32)),
-    arrays(np.float64, 3, elements=st.floats(-1e6, 1e6, width=32)),
-    st.floats(1e-6, 10),
-    st.sampled_from([64, 127]),
-)
-def test_weights_keep_within_half_a_step_and_biases_fit_int32(
-    weight: np.ndarray, bias: np.ndarray, input_scale: float, largest: int
-) -> None:
-    scale = weight_scales(weight, 0, largest, bias, input_scale)
-    integers = np.rint(weight / scale[:, None, None])
-    assert (scale > 0).all()
-    assert np.abs(integers).max() <= largest
-    assert (np.abs(integers * scale[:, None, None] - weight) <= 0.5001 * scale[:, None, None]).all()
-    assert (np.abs(np.rint(bias / (scale * input_scale))) <= 2.0**31 - 1).all()
-
-
 @given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
 def test_activation_parameters_hold_zero_exactly_and_both_ends_within_a_step(low: float, width: float) -> None:
     high = low + width
-    scale, zero_point = _activation_parameters(low, high)
+    scale, zero_point = activation_scale(low, high, False)
     assert scale > 0
     assert 0 <= zero_point <= 255
     assert (0 - zero_point) * scale <= min(low, 0) + scale
@@ -118,7 +104,7 @@ def test_activation_parameters_hold_zero_exactly_and_both_ends_within_a_step(low
 
 
 def test_pixels_between_minus_one_and_one_are_no_rounding_ties() -> None:
-    scale, zero_point = _activation_parameters(-1.0, 1.0)
+    scale, zero_point = activation_scale(-1.0, 1.0, False)
     pixels = (np.arange(256) / 127.5 - 1).astype(np.float32)
     position = pixels / np.float32(scale) + zero_point
     assert (zero_point, round(2 / scale)) == (127, 254)
@@ -132,29 +118,170 @@ def saturating_kernel(activations: np.ndarray, weights: np.ndarray) -> np.ndarra
     return pairs.clip(-32768, 32767).sum(-1)
 
 
-@pytest.mark.parametrize(("scheme", "exact"), [(SEVEN_BITS, True), (EXACT, False)])
-def test_seven_bit_weights_can_not_saturate_and_eight_bit_weights_do(scheme: Scheme, exact: bool) -> None:
+@pytest.mark.parametrize(("scheme", "overflows"), [(UNKNOWN, False), (NEIGHBOURS, False), (EXACT, True)])
+def test_only_the_scheme_for_exact_sums_has_weights_that_saturating_kernels_overflow(
+    scheme: Scheme, overflows: bool
+) -> None:
     weight = np.ones((2, 4, 1, 1), np.float32)
     model = make_model(
         [helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
          helper.make_node("GlobalAveragePool", ["c"], ["y"], name="pool")], {"w": weight},
     )  # fmt: skip
     quantized = insert_qdq(model, {"x": (0, 1), "c": (0, 4), "y": (0, 4)}, scheme)
-    integers = constants(quantized.model)["conv_weight_quantized"].reshape(2, 4)
+    integers = constants_of(quantized.model)["conv_weight_quantized"].reshape(2, 4)
     worst = np.full(4, 255, np.uint8)
     true_sum = (worst.astype(np.int64) * integers).sum(-1)
-    assert np.array_equal(saturating_kernel(worst, integers), true_sum) is exact
-    assert quantized.weight_bits == {"conv": 7 if exact else 8}
+    assert np.array_equal(saturating_kernel(worst, integers), true_sum) is not overflows
 
 
-def test_depthwise_layers_keep_eight_bits_in_the_saturating_scheme(residual_model: onnx.ModelProto) -> None:
-    quantized = insert_qdq(residual_model, ranges_of(residual_model, images()), SEVEN_BITS)
-    assert quantized.weight_bits == {"first": 7, "depthwise": 8, "pointwise": 7, "gemm": 7}
-    assert np.abs(constants(quantized.model)["pointwise_weight_quantized"].astype(int)).max() == 64
+def test_depthwise_layers_keep_eight_bits_where_neighbours_are_summed(residual_model: onnx.ModelProto) -> None:
+    largest = {
+        scheme.name: {name: int(np.abs(weights.integers.astype(int)).max())
+                      for name, weights in insert_qdq(residual_model, ranges, scheme).weights.items()}
+        for scheme in (EXACT, UNKNOWN, NEIGHBOURS) for ranges in [ranges_of(residual_model, images(), scheme)]
+    }  # fmt: skip
+    names = ["first", "depthwise", "pointwise", "gemm"]
+    assert largest["exact"] == dict.fromkeys(names, 127)
+    assert largest["unknown"] == dict.fromkeys(names, 64)
+    assert largest["neighbours"]["depthwise"] == 127
+    assert all(largest["neighbours"][name] > 64 for name in names)  # a large weight beside a small one keeps its bits
+
+
+def test_a_signed_scheme_has_zero_points_of_zero_and_float_biases(residual_model: onnx.ModelProto) -> None:
+    quantized = insert_qdq(residual_model, ranges_of(residual_model, images(), SIGNED), SIGNED)
+    stored = constants_of(quantized.model)
+    zero_points = {name: value for name, value in stored.items() if name.endswith("zero_point")}
+    assert zero_points
+    assert all(value.dtype == np.int8 and not value.any() for value in zero_points.values())
+    assert {node.input[2] for node in quantized.model.graph.node if node.op_type in ("Conv", "Gemm")} <= set(stored)
+    biases = [stored[node.input[2]] for node in quantized.model.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert {bias.dtype for bias in biases} == {np.dtype(np.float32)}
+    assert {"Relu", "Clip"} <= {node.op_type for node in quantized.model.graph.node}
+    assert quantized.float_ops == {"Relu": 1, "Clip": 1, "Add": 1, "GlobalAveragePool": 1}
+
+
+def test_constants_named_like_ours_do_not_become_ours() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(0, 1, (4, 4, 1, 1)).astype(np.float32) for _ in range(2))
+    bias = rng.normal(0, 1, 4).astype(np.float32)
+    model = make_model(
+        [helper.make_node("Conv", ["x", "conv_weight", "conv_bias"], ["c"], name="conv"),
+         helper.make_node("Conv", ["c", "other", "conv_bias"], ["y"], name="other")],
+        {"conv_weight": first, "conv_bias": bias, "other": second},
+    )  # fmt: skip
+    for scheme in (EXACT, SIGNED):
+        quantized = insert_qdq(model, ranges_of(model, images(), scheme), scheme).model
+        names = [tensor.name for tensor in quantized.graph.initializer]
+        assert len(names) == len(set(names))
+        assert sqnr_db(run_model(model, images()), run_model(quantized, images())) > 30
+
+
+def test_a_name_that_is_taken_is_an_error_that_names_it(residual_model: onnx.ModelProto) -> None:
+    residual_model.graph.initializer.append(numpy_helper.from_array(np.zeros(5, np.float32), "a1_scale"))
+    residual_model.graph.node[-1].input[2] = "a1_scale"
+    with pytest.raises(InputError, match="a1_scale"):
+        insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT, float_nodes=frozenset({"gemm"}))
+
+
+@ALL_SCHEMES
+def test_weights_that_were_rounded_already_are_written_as_they_are(
+    residual_model: onnx.ModelProto, scheme: Scheme
+) -> None:
+    layer, ranges = layers_of(residual_model)["pointwise"], ranges_of(residual_model, images(), scheme)
+    given_weights = IntegerWeights(np.full((8, 8, 1, 1), 3, np.int8), np.full(8, 0.5), np.arange(8.0))
+    quantized = insert_qdq(residual_model, ranges, scheme, {"pointwise": given_weights})
+    stored, nearest_ones = constants_of(quantized.model), insert_qdq(residual_model, ranges, scheme).weights
+    np.testing.assert_array_equal(stored["pointwise_weight_quantized"], given_weights.integers)
+    np.testing.assert_array_equal(stored["pointwise_weight_scale"], given_weights.scale)
+    assert quantized.weights["pointwise"] is given_weights
+    np.testing.assert_array_equal(quantized.weights["gemm"].integers, nearest_ones["gemm"].integers)
+    if scheme.int32_bias:
+        bias_scale = 0.5 * quantized.scales[layer.input][0]
+        np.testing.assert_array_equal(stored["pointwise_bias_quantized"], np.rint(np.arange(8) / bias_scale))
+    else:
+        np.testing.assert_array_equal(stored["pointwise_bias_float"], np.arange(8))
+
+
+def test_a_bias_that_rounding_adds_to_a_layer_without_one_is_written() -> None:
+    model = make_model([helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],
+                       {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)})  # fmt: skip
+    layer = layers_of(model)["conv"]
+    for scheme in (EXACT, SIGNED):
+        ranges = ranges_of(model, images(), scheme)
+        scale = insert_qdq(model, ranges, scheme).scales["x"][0]
+        plain = nearest(layer, scheme.sums, scale)
+        moved = IntegerWeights(plain.integers, plain.scale, np.asarray([0.0, 1.0, 2.0, 3.0]))
+        made = insert_qdq(model, ranges, scheme, {"conv": moved}).model
+        shift = run_model(made, images()) - run_model(insert_qdq(model, ranges, scheme).model, images())
+        np.testing.assert_allclose(shift.mean((0, 2, 3)), [0, 1, 2, 3], atol=1e-4)
+
+
+@ALL_SCHEMES
+@pytest.mark.parametrize("name", ["first", "depthwise", "pointwise", "gemm"])
+def test_replaced_weights_are_those_that_would_have_been_inserted(
+    residual_model: onnx.ModelProto, scheme: Scheme, name: str
+) -> None:
+    layer, ranges = layers_of(residual_model)[name], ranges_of(residual_model, images(), scheme)
+    plain = insert_qdq(residual_model, ranges, scheme)
+    halved = plain.weights[name].integers // 2
+    other = IntegerWeights(halved.astype(np.int8), plain.weights[name].scale * 2, plain.weights[name].bias + 0.25)
+    expected = insert_qdq(residual_model, ranges, scheme, {name: other})
+    replace_weights(plain, layer, other, scheme.int32_bias)
+    assert plain.model.SerializeToString() == expected.model.SerializeToString()
+    assert plain.weights[name] is other
+
+
+def test_operators_that_shall_stay_float_stay_float(residual_model: onnx.ModelProto) -> None:
+    for scheme in (EXACT, SIGNED):
+        ranges = ranges_of(residual_model, images(), scheme)
+        quantized = insert_qdq(residual_model, ranges, scheme, float_nodes=frozenset({"pointwise", "gemm"}))
+        assert set(quantized.weights) == {"first", "depthwise"}
+        assert (quantized.float_ops["Conv"], quantized.float_ops["Gemm"]) == (1, 1)
+        kept = {node.name: list(node.input) for node in quantized.model.graph.node}
+        assert kept["pointwise"][1:] == ["w3", "b3"]
+        answered = run_model(quantized.model, images(), exact=True)
+        assert sqnr_db(run_model(residual_model, images()), answered) > 30
+
+
+def test_a_graph_whose_pairs_are_not_the_planned_ones_is_never_given_out(
+    residual_model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges = ranges_of(residual_model, images(), EXACT)
+    right = make_plan(residual_model, EXACT)
+    wrong = replace(right, range_of={**right.range_of, "ghost": "x"})
+    monkeypatch.setattr("export.quantize.make_plan", lambda *_: wrong)
+    with pytest.raises(CompressError, match="planned 8 pairs of Q and DQ, the graph has 7 and 7"):
+        insert_qdq(residual_model, ranges, EXACT)
+
+
+@given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
+def test_a_signed_scale_holds_both_ends_within_half_a_step(low: float, width: float) -> None:
+    scale, zero_point = activation_scale(low, low + width, True)
+    assert (scale > 0, zero_point) == (True, 0)
+    if scale != 1.0:
+        assert max(-low, low + width) / scale <= 127.5
+
+
+def test_multiplied_numbers_are_another_scale_for_the_same_integers() -> None:
+    node = helper.make_node
+    model = make_model(
+        [node("Conv", ["x", "w"], ["c"], name="c1"), node("Mul", ["c", "sixth"], ["m"], name="mul"),
+         node("Add", ["m", "half"], ["a"], name="add"), node("Clip", ["a", "zero", "one"], ["g"], name="clip"),
+         node("Mul", ["c", "g"], ["h"], name="swish"), node("Conv", ["h", "w"], ["y"], name="c2")],
+        {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1), "sixth": np.asarray(1 / 6, np.float32),
+         "half": np.asarray(0.5, np.float32), "zero": np.asarray(0, np.float32), "one": np.asarray(1, np.float32)},
+    )  # fmt: skip
+    given_images = images() * 3
+    quantized = insert_qdq(model, ranges_of(model, given_images, EXACT), EXACT)
+    stored = constants_of(quantized.model)
+    assert quantized.plan.rescaled == {"m": ("c", pytest.approx(1 / 6))}
+    assert stored["m_scale"] == pytest.approx(stored["c_scale"] / 6)
+    assert quantized.float_ops == {}
+    assert sqnr_db(run_model(model, given_images), run_model(quantized.model, given_images)) > 30
 
 
 def test_activation_scales_are_scalars_and_weights_have_one_scale_per_output(residual_model: onnx.ModelProto) -> None:
-    stored = constants(insert_qdq(residual_model, ranges_of(residual_model, images()), EXACT).model)
+    stored = constants_of(insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model)
     assert stored["x_scale"].shape == ()
     assert stored["a1_zero_point"].dtype == np.uint8
     assert stored["first_weight_scale"].shape == (8,)
@@ -170,14 +297,14 @@ def test_a_gemm_without_transposed_weight_is_quantized_along_its_outputs() -> No
          helper.make_node("Gemm", ["f", "w"], ["y"], name="gemm")], {"w": weight}, output_rank=2,
     )  # fmt: skip
     given_images = images()
-    quantized = insert_qdq(model, ranges_of(model, given_images), EXACT).model
-    assert constants(quantized)["gemm_weight_scale"].shape == (3,)
+    quantized = insert_qdq(model, ranges_of(model, given_images, EXACT), EXACT).model
+    assert constants_of(quantized)["gemm_weight_scale"].shape == (3,)
     np.testing.assert_allclose(run_model(quantized, given_images), run_model(model, given_images), atol=0.15)
 
 
 def test_value_moving_operators_share_the_range_of_their_input(residual_model: onnx.ModelProto) -> None:
-    assert "f" not in tensors_to_calibrate(residual_model)
-    stored = constants(insert_qdq(residual_model, ranges_of(residual_model, images()), EXACT).model)
+    assert "f" not in tensors_to_calibrate(residual_model, EXACT)
+    stored = constants_of(insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model)
     assert stored["f_scale"] == stored["p_scale"]
 
 
@@ -191,7 +318,7 @@ def test_a_clip_that_does_not_begin_at_zero_stays(lower: float) -> None:
         {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1), **bounds},
     )  # fmt: skip
     given_images = images()
-    quantized = insert_qdq(model, ranges_of(model, given_images), EXACT)
+    quantized = insert_qdq(model, ranges_of(model, given_images, EXACT), EXACT)
     assert quantized.float_ops == {"Clip": 1}
     np.testing.assert_allclose(run_model(quantized.model, given_images), run_model(model, given_images), atol=0.06)
 
@@ -204,7 +331,7 @@ def test_a_relu_whose_input_is_read_elsewhere_stays() -> None:
         {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)},
     )  # fmt: skip
     given_images = images()
-    quantized = insert_qdq(model, ranges_of(model, given_images), EXACT)
+    quantized = insert_qdq(model, ranges_of(model, given_images, EXACT), EXACT)
     assert quantized.float_ops == {"Relu": 1}
     np.testing.assert_allclose(run_model(quantized.model, given_images), run_model(model, given_images), atol=0.1)
 
@@ -218,20 +345,20 @@ def test_a_dead_channel_with_a_bias_gives_its_bias() -> None:
          helper.make_node("GlobalAveragePool", ["c"], ["y"], name="p")], {"w": weight, "b": bias},
     )  # fmt: skip
     given_images = images()
-    answered = run_model(insert_qdq(model, ranges_of(model, given_images), EXACT).model, given_images)
+    answered = run_model(insert_qdq(model, ranges_of(model, given_images, EXACT), EXACT).model, given_images)
     np.testing.assert_allclose(answered[:, :, 0, 0], np.tile(bias, (16, 1)), atol=0.02)
 
 
 def test_a_quantized_model_is_refused(residual_model: onnx.ModelProto) -> None:
-    quantized = insert_qdq(residual_model, ranges_of(residual_model, images()), EXACT).model
+    quantized = insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model
     with pytest.raises(InputError, match="quantized already; give the float32 model"):
-        tensors_to_calibrate(quantized)
+        tensors_to_calibrate(quantized, EXACT)
 
 
 def test_a_model_without_weights_is_refused() -> None:
     model = make_model([helper.make_node("Relu", ["x"], ["y"], name="r")], {})
     with pytest.raises(InputError, match="nothing to quantize"):
-        tensors_to_calibrate(model)
+        tensors_to_calibrate(model, EXACT)
 
 
 def test_a_scaled_gemm_is_refused_by_name() -> None:

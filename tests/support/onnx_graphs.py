@@ -9,7 +9,22 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from export.quantize import tensors_to_calibrate
+from export.scheme import Placement, Scheme, Sums
+from export.subgraph import with_outputs
+
 Array = np.ndarray
+OPERATORS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat"})
+
+
+def unsigned_scheme(sums: Sums = "exact", operators: frozenset[str] = OPERATORS) -> Scheme:
+    """Return what ONNX Runtime wants on a CPU: uint8 around every operator, int32 biases."""
+    return Scheme(sums, False, "every-operator", True, sums, operators)
+
+
+def signed_scheme(placement: Placement = "layer-inputs") -> Scheme:
+    """Return what TensorRT wants: int8 with zero points 0 in front of layers, float biases."""
+    return Scheme("signed", True, placement, False, "exact")
 
 
 def make_model(
@@ -82,3 +97,28 @@ def tensor_values(model: onnx.ModelProto, name: str, images: Array) -> Array:
     del probe.graph.output[:]
     probe.graph.output.append(onnx.ValueInfoProto(name=name))
     return run_model(probe, images)
+
+
+def all_values(model: onnx.ModelProto, images: Array) -> dict[str, Array]:
+    """Return what every float tensor inside the graph holds for the images, and the images."""
+    probe = with_outputs(model, [name for node in model.graph.node for name in node.output if name])
+    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    names, given = [value.name for value in session.get_outputs()], session.get_inputs()[0].name
+    return {given: images, **dict(zip(names, session.run(names, {given: images}), strict=True))}
+
+
+def ranges_of(model: onnx.ModelProto, images: Array, scheme: Scheme) -> dict[str, tuple[float, float]]:
+    """Return the least and greatest value of each tensor whose range the scheme needs."""
+    values = all_values(model, images)
+    return {name: (float(values[name].min()), float(values[name].max()))
+            for name in tensors_to_calibrate(model, scheme)}  # fmt: skip
+
+
+def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
+    """Return the model's constants by name."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def sqnr_db(expected: Array, answered: Array) -> float:
+    """Return how loud the expected answer is over the difference, in dB."""
+    return float(10 * np.log10(np.sum(expected**2) / np.sum((expected - answered) ** 2)))

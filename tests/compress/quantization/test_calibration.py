@@ -1,29 +1,48 @@
-"""Calibration: the true ranges, whatever the batches, and a name for what is not finite."""
+"""Calibration: each method's ranges, whatever the batches, in flat memory, and a name for what is not finite."""
 
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+from onnx import helper
+from pydantic import TypeAdapter, ValidationError
 
-from compress.quantization.calibration import min_max_ranges
-from export.quantize import tensors_to_calibrate
+from compress.quantization import calibration
+from compress.quantization.calibration import Calibration, Method, calibrate
+from compress.quantization.histograms import Histogram, entropy_threshold
 from runtimes import evalset
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
-PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+METHODS = get_args(Method)
+TENSORS = ["x", "a1", "a2", "c3", "s", "f"]
+Array = np.ndarray
+
+
+def preprocessing_of(side: int) -> Preprocessing:
+    return Preprocessing(side, side, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def set_of(pixels: Array) -> evalset.EvalSet:
+    names = tuple(f"{index}.png" for index in range(len(pixels)))
+    return evalset.EvalSet(pixels, None, names, ("a", "b"), preprocessing_of(pixels.shape[1]), "digest of the pixels")
+
+
+def noise(count: int, side: int = 8) -> Array:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> evalset.EvalSet:
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 3), np.uint8)
-    names = tuple(f"{index}.png" for index in range(37))
-    return evalset.write(tmp_path / "images", pixels, None, names, ("a", "b"), PREPROCESSING)
+def images() -> evalset.EvalSet:
+    return set_of(noise(37))
 
 
 @pytest.fixture
@@ -35,41 +54,273 @@ def silent(what: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
-def test_ranges_are_those_of_all_images_at_once(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
-    names = tensors_to_calibrate(model)
-    everything = PREPROCESSING.normalize(images.images)
-    ranges = min_max_ranges(model, names, images, silent)
-    assert set(ranges) == set(names)
+def ranges_of(
+    model: onnx.ModelProto, images: evalset.EvalSet, method: Method, tensors: list[str] | None = None, **settings: float
+) -> dict[str, tuple[float, float]]:
+    return calibrate(model, TENSORS if tensors is None else tensors, images, Calibration(method, **settings), silent)
+
+
+def pixelwise(kind: str) -> onnx.ModelProto:
+    """A network whose tensor `t` is, for each pixel's x: spike: x, and 10 for 255; scaled by 0; constant 5."""
+    node = helper.make_node
+    nodes = {
+        "spike": [node("Sub", ["x", "edge"], ["d"]), node("Relu", ["d"], ["r"]), node("Mul", ["r", "steep"], ["m"]),
+                  node("Add", ["x", "m"], ["t"])],
+        "zero": [node("Mul", ["x", "nothing"], ["t"])],
+        "constant": [node("Mul", ["x", "nothing"], ["m"]), node("Add", ["m", "five"], ["t"])],
+    }[kind]  # fmt: skip
+    values = {"edge": 1.98, "steep": 400.0, "nothing": 0.0, "five": 5.0}
+    used = {name for each in nodes for name in each.input}
+    constants = {name: np.asarray(value, np.float32) for name, value in values.items() if name in used}
+    last = node("GlobalAveragePool", ["t"], ["y"])
+    return onnx_graphs.make_model([*nodes, last], constants, channels=3, side=64)
+
+
+def test_min_max_is_that_of_all_images_at_once(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+    everything = images.preprocessing.normalize(images.images)
+    ranges = ranges_of(model, images, "min-max")
+    assert list(ranges) == TENSORS
     assert ranges["x"] == (float(everything.min()), float(everything.max()))
-    for name in ("a1", "a2", "s"):
+    for name in TENSORS[1:]:
         values = onnx_graphs.tensor_values(model, name, everything)
         assert ranges[name] == pytest.approx((float(values.min()), float(values.max())), rel=1e-6)
 
 
-def test_a_fixed_batch_sees_every_image_too(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
-    names = tensors_to_calibrate(model)
-    expected = min_max_ranges(model, names, images, silent)
+def test_moving_average_is_that_of_single_images_in_order(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+    ranges = ranges_of(model, images, "moving-average")
+    for name in TENSORS[1:]:
+        values = onnx_graphs.tensor_values(model, name, images.preprocessing.normalize(images.images)).reshape(37, -1)
+        weights = 0.01 * 0.99 ** np.arange(36, -1, -1)
+        weights[0] = 0.99**36  # the first image starts the average
+        expected = (weights @ values.min(axis=1), weights @ values.max(axis=1))
+        assert ranges[name] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_percentile_is_numpys_on_the_values_to_within_a_bin(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+    ranges = ranges_of(model, images, "percentile", percentile=98)
+    everything = images.preprocessing.normalize(images.images)
+    for name, cut in (("a1", (0, 98)), ("c3", (1, 99))):
+        values = onnx_graphs.tensor_values(model, name, everything)
+        width = np.ptp(values) / 2048
+        lower, higher = (np.percentile(values, cut, method=method) for method in ("lower", "higher"))
+        assert np.all(np.array(ranges[name]) >= lower - width * 1.001)
+        assert np.all(np.array(ranges[name]) <= higher + width * 1.001)
+
+
+def test_entropy_gives_256_levels_to_one_sign_and_128_to_each_of_two(
+    model: onnx.ModelProto, images: evalset.EvalSet
+) -> None:
+    ranges = ranges_of(model, images, "entropy")
+    for name, levels in (("a1", 256), ("c3", 128)):
+        values = onnx_graphs.tensor_values(model, name, images.preprocessing.normalize(images.images))
+        histogram = Histogram(0.0, float(np.abs(values).max()), magnitudes=True)
+        histogram.add(values)
+        threshold = entropy_threshold(histogram, levels)
+        expected = max(float(values.min()), -threshold), min(float(values.max()), threshold)
+        assert ranges[name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_do_not_matter(
+    method: Method, model: onnx.ModelProto, images: evalset.EvalSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ranges_of(model, images, method)
+    for size in (1, 3, 37):
+        monkeypatch.setattr(calibration, "BATCH", size)
+        assert ranges_of(model, images, method) == {name: pytest.approx(ends, rel=1e-5)
+                                                    for name, ends in expected.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", [10, 50])
+def test_a_fixed_batch_sees_every_image_once(
+    method: Method, batch: int, model: onnx.ModelProto, images: evalset.EvalSet
+) -> None:
+    expected = ranges_of(model, images, method)
     for shape in (model.graph.input[0], model.graph.output[0]):
-        shape.type.tensor_type.shape.dim[0].dim_value = 10
-    for name, found in min_max_ranges(model, names, images, silent).items():
-        assert found == pytest.approx(expected[name], rel=1e-6)
+        shape.type.tensor_type.shape.dim[0].dim_value = batch
+    for name, found in ranges_of(model, images, method).items():
+        assert found == pytest.approx(expected[name], rel=1e-5)
 
 
-def test_a_value_that_is_not_finite_names_tensor_and_image(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+def sqnr_db(values: Array, low: float, high: float) -> float:
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255
+    zero_point = np.rint(-low / scale)
+    restored = (np.clip(np.rint(values / scale) + zero_point, 0, 255) - zero_point) * scale
+    return float(10 * np.log10(np.sum(values**2) / np.sum((values - restored) ** 2)))
+
+
+def test_every_other_method_beats_min_max_where_one_image_of_32_has_a_pixel_that_is_far_out() -> None:
+    """By at least 2 dB on the 31 ordinary images, whose values have a deviation of 0.3 while the odd pixel's is 10."""
+    pixels = np.random.default_rng(0).normal(127.5, 20, (32, 64, 64, 3)).clip(20, 235).astype(np.uint8)
+    pixels[11, 30, 30, 1] = 255
+    model = pixelwise("spike")
+    ordinary = preprocessing_of(64).normalize(np.delete(pixels, 11, axis=0)).astype(np.float64)
+    reached = {}
+    for method in METHODS:
+        low, high = ranges_of(model, set_of(pixels), method, ["t"])["t"]
+        reached[method] = sqnr_db(ordinary, low, high)
+    worst = reached.pop("min-max")
+    assert {method: sqnr - worst for method, sqnr in reached.items() if sqnr < worst + 2} == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_degenerate_tensors_have_the_ranges_that_they_take(method: Method) -> None:
+    images = set_of(noise(3, 64))
+    assert ranges_of(pixelwise("zero"), images, method, ["t"])["t"] == (0, 0)
+    assert ranges_of(pixelwise("constant"), images, method, ["t"])["t"] == ((0, 5) if method == "mse" else (5, 5))
+    lone, most = np.full((3, 64, 64, 3), 128, np.uint8), (128 / 255 - 0.5) / 0.25
+    lone[1, 5, 5, 0] = 255
+    low, high = ranges_of(pixelwise("spike"), set_of(lone), method, ["t"])["t"]
+    assert most < high <= 10.1
+    assert low == pytest.approx(0 if method == "mse" else most, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_does_not_grow_with_the_images(method: Method, model: onnx.ModelProto) -> None:
+    few, many = set_of(noise(8, 32)), set_of(noise(64, 32))
+    for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.dim_value = 32
+    peaks = []
+    for images in (few, few, many):  # the first run pays for what is kept for good
+        tracemalloc.start()
+        ranges_of(model, images, method)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1] + 50_000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_value_that_is_not_finite_names_tensor_and_image(
+    method: Method, model: onnx.ModelProto, images: evalset.EvalSet
+) -> None:
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
-    values = onnx.numpy_helper.to_array(weight).copy()
-    values[:] = 3e38
-    weight.CopyFrom(onnx.numpy_helper.from_array(values, "w1"))
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(weight.dims, 3e38, np.float32), "w1"))
     with pytest.raises(InputError, match=r"tensor a1 is NaN or infinite for the image \d+\.png"):
-        min_max_ranges(model, tensors_to_calibrate(model), images, silent)
+        ranges_of(model, images, method)
 
 
-def test_one_bad_image_among_good_ones_is_the_one_named(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
-    pixels = np.full_like(images.images, 127)
+@pytest.mark.parametrize("batch", [None, 10])
+def test_one_bad_image_among_good_ones_is_the_one_named(batch: int | None, model: onnx.ModelProto) -> None:
+    pixels = np.full((37, 8, 8, 3), 127, np.uint8)
     pixels[19] = 255
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
-    values = np.full(weight.dims, 2e37, np.float32)
-    weight.CopyFrom(onnx.numpy_helper.from_array(values, "w1"))
-    bright = dataclasses.replace(images, images=pixels)
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(weight.dims, 2e37, np.float32), "w1"))
+    if batch:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
     with pytest.raises(InputError, match=r"for the image 19\.png"):
-        min_max_ranges(model, ["a1"], bright, silent)
+        ranges_of(model, set_of(pixels), "min-max", ["a1"])
+
+
+def test_no_images_and_a_tensor_without_a_batch_are_named(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+    with pytest.raises(InputError, match="there are no images"):
+        ranges_of(model, images.head(0), "min-max")
+    with pytest.raises(InputError, match=r"first axis of tensor w4 \(5, 8\) is not the batch"):
+        ranges_of(model, images, "min-max", ["w4"])
+
+
+class CountedPixels:
+    """Pixels that count how many images were taken from them."""
+
+    def __init__(self, pixels: Array) -> None:
+        self.pixels, self.taken = pixels, 0
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, indices: Array) -> Array:
+        self.taken += len(indices)
+        return self.pixels[indices]
+
+
+@pytest.fixture
+def cached(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> Callable[..., int]:
+    """Calibrate with a cache and return how many images were read; anything may be changed by its name."""
+
+    def read(
+        method: Method = "mse", percentile: float = 99.99, graph: onnx.ModelProto = model, tensors: list[str] = TENSORS,
+        **changes: object,
+    ) -> int:  # fmt: skip
+        pixels = CountedPixels(images.images)
+        given = dataclasses.replace(images, images=pixels, **changes)
+        settings = Calibration(method, percentile)
+        ranges = calibrate(graph, tensors, given, settings, silent, tmp_path / "cache")
+        assert ranges == calibrate(graph, tensors, images, settings, silent)
+        assert list(ranges) == tensors
+        return pixels.taken
+
+    return read
+
+
+def test_a_second_calibration_reads_no_image(cached: Callable[..., int], tmp_path: Path) -> None:
+    assert [cached(), cached()] == [2 * 37, 0]
+    assert [cached("min-max"), cached("min-max")] == [37, 0]
+    assert cached(tensors=TENSORS[::-1]) == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_whatever_decides_the_ranges_is_in_the_key(
+    cached: Callable[..., int], model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached("min-max")
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    changed.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(model.graph.initializer[0]), "w1")
+    )
+    assert cached("min-max", graph=changed)
+    assert cached("min-max", tensors=TENSORS[1:])
+    assert cached("entropy")
+    assert cached("min-max", percentile=99.0)
+    assert cached("min-max", sha256="another")
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "code_digest", lambda: "another")
+        assert cached("min-max")
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "package_versions", lambda names: {"onnxruntime": "another"})
+        assert cached("min-max")
+    assert not cached("min-max")
+
+
+def test_preprocessing_is_in_the_key(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> None:
+    other = dataclasses.replace(images, preprocessing=dataclasses.replace(images.preprocessing, std=(0.5, 0.5, 0.5)))
+    found = [calibrate(model, ["x"], each, Calibration(), silent, tmp_path)["x"] for each in (images, other)]
+    assert found == [(-2, 2), (-1, 1)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"7", b'{"ranges": {}}', b'{"ranges": {"x": [1], "a1": [0, 1]}}',
+     b'{"ranges": {"x": ["?", 1], "a1": [0, 1]}}', b'{"ranges": {"x": [NaN, 1], "a1": [0, 1]}}',
+     b'{"ranges": {"x": [2, 1], "a1": [0, 1]}}', b'{"ranges": {"x": 5, "a1": [0, 1]}}'],
+)  # fmt: skip
+def test_a_damaged_file_is_made_again(content: bytes, cached: Callable[..., int], tmp_path: Path) -> None:
+    assert cached("min-max", tensors=["x", "a1"]) == 37
+    (path,) = (tmp_path / "cache").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    assert cached("min-max", tensors=["x", "a1"]) == 37
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[: len(whole) // 2])
+    assert cached("min-max", tensors=["x", "a1"]) == 37
+
+
+def test_progress_goes_over_both_readings(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+    for method, total in (("min-max", 37), ("entropy", 74)):
+        said: list[tuple[str, int, int]] = []
+        calibrate(model, ["a1"], images, Calibration(method), lambda *what, said=said: said.append(what))
+        assert said[-1] == ("calibrate", total, total)
+        assert [done for _, done, _ in said] == sorted({done for _, done, _ in said})
+
+
+def test_settings_refuse_what_makes_no_sense() -> None:
+    for fields in ({"method": "kl"}, {"percentile": 50}, {"percentile": 100.1}, {"percentile": float("nan")}):
+        with pytest.raises(ValueError, match="must have a"):
+            Calibration(**fields)
+    assert Calibration() == Calibration("min-max", 99.99)
+    recipes = TypeAdapter(Calibration)
+    assert recipes.validate_python({"method": "mse"}) == Calibration("mse")
+    for fields in ({"metod": "mse"}, {"method": "kl"}, {"percentile": 20}):
+        with pytest.raises(ValidationError):
+            recipes.validate_python(fields)

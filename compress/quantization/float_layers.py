@@ -1,0 +1,98 @@
+"""Layers that are better left in float: where INT8 costs accuracy and buys no time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from compress.quantization.session import Network
+from compress.statistics import Estimate, speedup
+from export.layers import layers_of
+from export.quantize import Quantized
+from export.scheme import Scheme
+from export.subgraph import with_outputs
+from runtimes import environment
+from runtimes.artifact import Artifact
+from runtimes.files import sha256_file, write_bytes
+from runtimes.measure import Timing, measure
+from runtimes.target import Target
+
+MOST_AT_ENTRANCE = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
+SLOWER = 0.99  # a ratio of latencies below this is no noise
+MOST_MULTIPLICATIONS = 0.05  # where latency can't be measured: share of all that may stay float
+FIRST_LOOK = Timing(warmup=5, blocks=4, runs_per_block=5)
+RUNS_PER_BLOCK, LEAST_BLOCKS, MOST_BLOCKS = 5, 16, 200
+BUDGET_MS = 1000.0  # of a comparison: many runs where one is short
+
+IsAsFast = Callable[[Quantized, Quantized], bool]  # whether the second is no slower than the first
+
+
+def entrances(model: onnx.ModelProto) -> list[frozenset[str]]:
+    """Return the first layer, the first two, and so on: candidates for float."""
+    names = list(layers_of(model))
+    return [frozenset(names[:count]) for count in range(1, min(MOST_AT_ENTRANCE, len(names) - 1) + 1)]
+
+
+def runs_here(scheme: Scheme) -> bool:
+    """Tell whether this machine's latency says something about files of a scheme."""
+    return scheme.name == environment.detect_instruction_set()
+
+
+def by_latency(float32: Artifact, target: Target) -> IsAsFast:
+    """Return a judge that measures both files on this machine, interleaved."""
+
+    def is_as_fast(current: Quantized, candidate: Quantized) -> bool:
+        return latency_ratio(float32, target, current.model, candidate.model).value >= SLOWER
+
+    return is_as_fast
+
+
+def by_multiplications(model: onnx.ModelProto) -> IsAsFast:
+    """Return a judge for targets that are not at hand: few multiplications may stay float."""
+    counts = multiplications(model)
+
+    def is_as_fast(current: Quantized, candidate: Quantized) -> bool:
+        kept = sum(count for name, count in counts.items() if name not in candidate.weights)
+        return kept <= MOST_MULTIPLICATIONS * sum(counts.values())
+
+    return is_as_fast
+
+
+def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast: onnx.ModelProto) -> Estimate:
+    """Return p50 of the first over p50 of the second; inputs, outputs and batch are float32's."""
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = [
+            _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((slow, fast))
+        ]
+        look, _ = measure(artifacts, target, None, FIRST_LOOK, _quiet)
+        blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * look.latency_ms_p50), LEAST_BLOCKS, MOST_BLOCKS))
+        first, second = measure(artifacts, target, None, Timing(5, blocks, RUNS_PER_BLOCK), _quiet)
+    return speedup(first.latency_ms, second.latency_ms, 0.95)
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Show nothing: it takes a second."""
+
+
+def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:
+    write_bytes(path, model.SerializeToString())
+    manifest = replace(float32.manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size)
+    return Artifact(path, manifest)
+
+
+def multiplications(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how often each layer multiplies for one image."""
+    layers = layers_of(model)
+    network = Network(with_outputs(model, [layer.output for layer in layers.values()]))
+    shape = [size or 1 for size in _input_shape(model)]
+    values = network.run({network.inputs[0]: np.zeros(shape, np.float32)})
+    return {name: layer.weight.size * int(np.prod(values[layer.output].shape[2:])) for name, layer in layers.items()}
+
+
+def _input_shape(model: onnx.ModelProto) -> list[int]:
+    return [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]

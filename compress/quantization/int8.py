@@ -1,0 +1,124 @@
+"""From a float32 artifact to an INT8 artifact, with all that was done in its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compress.quantization import nncf_engine, post_training
+from compress.quantization.config import Quantize
+from compress.quantization.float_layers import by_latency, by_multiplications, latency_ratio, runs_here
+from compress.quantization.inspection import what_runs
+from compress.quantization.layer_report import describe_layers
+from compress.quantization.probe import Probe, probe
+from export.hard_activations import rewrite_hard_activations
+from export.parity import compare
+from export.scheme import Scheme
+from runtimes import environment
+from runtimes.artifact import Artifact
+from runtimes.errors import CompressError
+from runtimes.evalset import EvalSet
+from runtimes.files import sha256_file, write_bytes
+from runtimes.measure import Progress, evaluate
+from runtimes.target import Target
+
+# ONNX Runtime's switch to kernels that don't saturate on x86 without VNNI; with VNNI it would only make them slow.
+EXACT_KERNELS = {"session.x64quantprecision": "1"}
+PARITY_IMAGES = 64
+
+
+def make_int8(
+    float32: Artifact,
+    images: EvalSet,
+    scheme: Scheme,
+    settings: Quantize,
+    target: Target,
+    path: Path,
+    progress: Progress,
+    say: Callable[[str], None],
+    cache: Path | None = None,
+) -> Artifact:
+    """Quantize a float32 artifact in standard form for a scheme and write it, with its manifest, to `path`.
+
+    target: where latency is measured, if the scheme is this machine's. cache: folder for calibration's ranges.
+    Nothing saturates in silence: our files hold no weights that could, and NNCF's, which do, carry the session option
+    that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
+    """
+    model = onnx.load(float32.path)
+    facts: dict[str, Any] = {
+        "engine": settings.engine, "calibration_images": len(images), "calibration_sha256": images.sha256
+    }  # fmt: skip
+    options: dict[str, str] = {}
+    if settings.engine == "nncf":
+        quantized = nncf_engine.quantize(model, images)
+        options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
+    else:
+        quantized, found = _ours(float32, model, images, scheme, settings, target, progress, say, cache)
+        facts |= found
+    write_bytes(path, quantized.SerializeToString())
+    artifact = Artifact(path, replace(
+        float32.manifest,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        precision="int8",
+        scheme="nncf" if settings.engine == "nncf" else scheme.name,
+        session_options=options,
+        versions=environment.package_versions(),
+        lineage=(*float32.manifest.lineage, {"step": "quantize", "from": float32.manifest.sha256, **facts}),
+    ))  # fmt: skip
+    verified = _verify(float32, artifact, images.head(PARITY_IMAGES))
+    if runs_here(scheme):
+        verified["runs"] = {
+            one.manifest.precision: [asdict(node) for node in what_runs(one, target)] for one in (float32, artifact)
+        }
+    artifact = replace(artifact, manifest=replace(artifact.manifest, lineage=(*artifact.manifest.lineage, verified)))
+    artifact.save_manifest()
+    return artifact
+
+
+def _ours(
+    float32: Artifact,
+    model: onnx.ModelProto,
+    images: EvalSet,
+    scheme: Scheme,
+    settings: Quantize,
+    target: Target,
+    progress: Progress,
+    say: Callable[[str], None],
+    cache: Path | None,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
+    is_as_fast = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given)
+    best, search = post_training.quantize(given, images, scheme, settings, is_as_fast, progress, say, cache)
+    facts = {**post_training.facts(search), "float_ops": best.quantized.float_ops,
+             "layers": describe_layers(best, search)}  # fmt: skip
+    if runs_here(scheme):
+        facts["probe"] = asdict(_probed(scheme))
+        ratio = latency_ratio(float32, target, model, best.quantized.model)
+        facts["speedup_p50"] = asdict(ratio)
+        if ratio.high < 1:
+            say(f"INT8 is not worth it here: {ratio.value:.2f}x float32 ({ratio.low:.2f} to {ratio.high:.2f}); "
+                "the float32 file is the better one")  # fmt: skip
+    return best.quantized.model, facts
+
+
+def _probed(scheme: Scheme) -> Probe:
+    """Run this machine's kernels; raises CompressError where they don't sum as the scheme says."""
+    found = probe()
+    exact = found.limited_is_exact and not found.depthwise_saturates
+    if scheme.sums == "exact":
+        exact = exact and not (found.dense_saturates or found.gemm_saturates)
+    if not exact:
+        raise CompressError(f"the kernels of this machine saturate with the scheme {scheme.name}; use target: generic")
+    return found
+
+
+def _verify(float32: Artifact, int8: Artifact, images: EvalSet) -> dict[str, Any]:
+    """Compare both files in the runtime that ships, as a step of the lineage."""
+    target = Target("parity", threads=2, batch=float32.manifest.input_shape[0] or 1)
+    parity = compare(evaluate(float32, target, images), evaluate(int8, target, images))
+    return {"step": "verify", "parity_with_float32": asdict(parity)}

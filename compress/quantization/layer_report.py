@@ -1,0 +1,63 @@
+"""The result of a quantization, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from compress.quantization.post_training import Candidate, Search
+from compress.quantization.session import Network, batches
+from export.layers import layers_of, limits_neighbours, row_scales, to_rows
+from export.quantize import DEQUANTIZED
+from export.subgraph import with_outputs
+
+IMAGES = 16
+
+
+def describe_layers(best: Candidate, search: Search) -> list[dict[str, Any]]:
+    """Return for each layer its name, operator, precision, what its weights gave up, and the SQNR of its output in dB.
+
+    sqnr_db: of the tensor that the layer writes (behind Relu or Clip), with the errors of all layers before it.
+    limited_channels: output channels whose scale was widened so that no two products can overflow 16 bits.
+    """
+    layers = layers_of(best.model)
+    written = {name: _written(best, layer.output) for name, layer in layers.items()}
+    noise = _sqnr_db(best, search, sorted({tensor for tensor in written.values() if tensor}))
+    lines = []
+    for name, layer in layers.items():
+        line: dict[str, Any] = {"name": name, "op": "depthwise Conv" if layer.depthwise else layer.op,
+                                "outputs": len(layer.bias), "sqnr_db": noise.get(written[name] or "")}  # fmt: skip
+        if name in best.quantized.weights:
+            input_scale = best.quantized.scales[layer.input][0]
+            free, used = row_scales(layer, "exact", input_scale), row_scales(layer, search.scheme.sums, input_scale)
+            largest = np.abs(to_rows(best.quantized.weights[name].integers.astype(np.int32), layer.axis)).max()
+            line |= {"precision": "int8", "weight_bits": 8 if largest > 64 else 7,
+                     "limited_channels": int((used > free * 1.0001).sum()),
+                     "neighbours_limited": limits_neighbours(layer, search.scheme.sums)}  # fmt: skip
+        else:
+            line |= {"precision": "float32"}
+        lines.append(line)
+    return lines
+
+
+def _written(best: Candidate, output: str) -> str | None:
+    """Return the quantized tensor that a layer's output becomes, or None where it stays float."""
+    behind = {source: name for name, source in best.quantized.plan.clamps.items()}
+    name = behind.get(output, output)
+    return name if name in best.quantized.plan.range_of else None
+
+
+def _sqnr_db(best: Candidate, search: Search, tensors: list[str]) -> dict[str, float]:
+    """Return 10 log10(signal / noise) of each quantized tensor over a few held-out images."""
+    images = search.held_out.head(IMAGES)
+    exact = Network(with_outputs(best.model, tensors))
+    quantized = Network(with_outputs(best.quantized.model, [f"{name}{DEQUANTIZED}" for name in tensors]))
+    signal, noise = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 1e-30)
+    for batch in batches(images, exact.fixed_batch):
+        expected, found = exact.run({exact.inputs[0]: batch}), quantized.run({quantized.inputs[0]: batch})
+        for name in tensors:
+            signal[name] += float(np.square(expected[name], dtype=np.float32).sum(dtype=np.float64))
+            error = expected[name] - found[f"{name}{DEQUANTIZED}"]
+            noise[name] += float(np.square(error).sum(dtype=np.float64))
+    return {name: round(10 * float(np.log10(max(signal[name], 1e-30) / noise[name])), 2) for name in tensors}

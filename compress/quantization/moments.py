@@ -1,0 +1,58 @@
+"""Second moments of what a layer reads, by which its rounding is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.layers import Layer
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+
+# Positions that are sampled of each batch: 32 batches of 4 images then give 8,192, and 16 for each weight of a row.
+POSITIONS_PER_BATCH = 256
+POSITIONS_PER_INPUT = 0.5
+
+
+def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_point: int) -> tuple[Float64, int]:
+    """Return (groups, K, K), the mean of x xT over positions drawn from a layer's quantized inputs, and their number.
+
+    batches: (N, C, H, W) integers for Conv, (N, K) for Gemm.
+    """
+    rng = np.random.default_rng(0)
+    inputs = layer.rows().shape[1]
+    wanted = max(POSITIONS_PER_BATCH, int(POSITIONS_PER_INPUT * inputs))
+    moments = np.zeros((layer.groups, inputs, inputs))
+    count, samples = 0, 0
+    for batch in batches:
+        sample = (_sample(layer, batch, zero_point, wanted, rng).astype(np.float32) - zero_point) * np.float32(scale)
+        moments += np.matmul(sample.transpose(0, 2, 1), sample) * (len(batch) / sample.shape[1])
+        count += len(batch)
+        samples += sample.shape[1]
+    return moments / count, samples
+
+
+def _sample(layer: Layer, batch: Array, zero_point: int, count: int, rng: np.random.Generator) -> Array:
+    """Return (groups, P, K): what the weights multiply at P positions drawn with replacement, or at all if few."""
+    if batch.ndim == 2:
+        return batch[None]
+    padded = batch
+    if any(layer.pads):
+        padded = np.pad(batch, ((0, 0), (0, 0), layer.pads[::2], layer.pads[1::2]), constant_values=zero_point)
+    reach = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(layer.kernel, layer.dilations, strict=True)]
+    height = (padded.shape[2] - reach[0]) // layer.strides[0] + 1
+    width = (padded.shape[3] - reach[1]) // layer.strides[1] + 1
+    total = len(padded) * height * width
+    positions = rng.integers(0, total, count) if count < total else np.arange(total)
+    image, y, x = np.unravel_index(positions, (len(padded), height, width))
+    taps = np.stack([
+        padded[image, :, y * layer.strides[0] + ky * layer.dilations[0], x * layer.strides[1] + kx * layer.dilations[1]]
+        for ky in range(layer.kernel[0])
+        for kx in range(layer.kernel[1])
+    ], axis=1)  # fmt: skip
+    grouped = taps.reshape(*taps.shape[:2], layer.groups, -1)  # (P, tap, group, channel of the group)
+    return np.ascontiguousarray(grouped.transpose(2, 0, 1, 3)).reshape(layer.groups, len(taps), -1)

@@ -1,0 +1,128 @@
+"""A float32 ONNX file that somebody else exported becomes an INT8 artifact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from export.standard_form import standard_form
+from google.protobuf.message import DecodeError
+
+from compress import dataset
+from compress.dataset import Sample
+from compress.images import EXTENSIONS, UnreadableImageError, decode
+from compress.quantization.config import Quantize
+from compress.quantization.int8 import make_int8
+from compress.quantization.schemes import scheme_named
+from compress.quantization.session import Network
+from runtimes import environment
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import InputError
+from runtimes.files import sha256_file, write_bytes
+from runtimes.measure import Progress
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+SMALLEST_SHARE_READABLE = 0.99
+
+
+def quantize_file(
+    model_path: Path,
+    calibration: Path,
+    target: str,
+    preprocessing: Preprocessing,
+    settings: Quantize,
+    out: Path,
+    progress: Progress,
+    say: Callable[[str], None],
+    cache: Path | None,
+) -> Artifact:
+    """Quantize an ONNX classifier with images from a folder and write it, with its manifest, to `out`.
+
+    target: name of a scheme, or auto for this machine's. Raises InputError for a file or folder that can't be used.
+    """
+    scheme = scheme_named(target)
+    if out.resolve() == model_path.resolve():
+        raise InputError(f"{out}: is the model itself; choose another file with -o")
+    samples = _samples(calibration, settings.calibration_images)
+    model = standard_form(_read(model_path))
+    _require_side(model, preprocessing.crop, model_path)
+    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
+        readable = _readable(samples, say)
+        images = dataset.write_evalset(
+            Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
+            lambda done, total: progress("prepare images", done, total),
+        )  # fmt: skip
+        here = Target("local", batch=float32.manifest.input_shape[0] or 1)
+        return make_int8(float32, images, scheme, settings, here, out, progress, say, cache)
+
+
+def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
+    """Return images of the folder and the folders in it: at most `count`, spread evenly over their names."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --calibration wants a folder of images")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise InputError(f"{folder}: has no images ({', '.join(sorted(EXTENSIONS))})")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
+    return tuple(Sample(str(paths[index].relative_to(folder)), paths[index], None) for index in chosen)
+
+
+def _readable(samples: tuple[Sample, ...], say: Callable[[str], None]) -> tuple[Sample, ...]:
+    kept = []
+    for sample in samples:
+        try:
+            decode(sample.source)
+            kept.append(sample)
+        except UnreadableImageError as error:
+            say(f"set aside: {error}")
+    if len(kept) < SMALLEST_SHARE_READABLE * len(samples) - 1:
+        raise InputError(f"{len(samples) - len(kept)} of {len(samples)} calibration images can't be read")
+    return tuple(kept)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; give an ONNX file") from error
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise InputError(f"{path}: not an ONNX file ({str(error).splitlines()[0]})") from error
+    return model
+
+
+def _require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
+    sides = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]]
+    if any(side not in (0, crop) for side in sides):
+        raise InputError(f"{path}: takes {sides[0]} x {sides[1]} pixels; give --crop {sides[0]}")
+
+
+def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, source: Path) -> Artifact:
+    write_bytes(path, model.SerializeToString())
+    given = model.graph.input[0]
+    batch = given.type.tensor_type.shape.dim[0].dim_value or None
+    side = preprocessing.crop
+    network = Network(model)
+    noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
+    classes = network.run({given.name: noise})[network.outputs[0]].shape[-1]
+    return Artifact(path, Manifest(
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        format="onnx",
+        precision="float32",
+        input_name=given.name,
+        input_shape=(batch, 3, side, side),
+        output_name=model.graph.output[0].name,
+        preprocessing=preprocessing,
+        labels=tuple(str(index) for index in range(classes)),
+        opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        lineage=({"step": "given", "file": source.name, "sha256": sha256_file(source)},),
+        versions=environment.package_versions(),
+    ))  # fmt: skip

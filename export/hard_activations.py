@@ -1,0 +1,95 @@
+"""HardSwish and HardSigmoid written with operators that have integer kernels; the answers stay the same.
+
+    HardSigmoid(x) = Clip(alpha x + beta, 0, 1)          alpha and beta go into the layer that x comes from
+    HardSwish(x) = x Clip(x / 6 + 1 / 2, 0, 1)           (Howard et al., MobileNetV3, ICCV 2019, section 5.2)
+
+Relu and Clip cost nothing in INT8: the quantizer behind them clips. A product with a number costs nothing either: it is
+another scale for the same integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from export.layers import WEIGHTED_OPS, is_layer
+
+
+def rewrite_hard_activations(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a float32 graph without HardSwish and HardSigmoid."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in result.graph.initializer}
+    producer = {name: node for node in result.graph.node for name in node.output}
+    reads = [name for node in result.graph.node for name in node.input]
+    nodes: list[NodeProto] = []
+    for node in result.graph.node:
+        if node.op_type == "HardSwish":
+            nodes += _gated(result, node, node.input[0])
+        elif node.op_type == "HardSigmoid":
+            attributes = {attribute.name: attribute.f for attribute in node.attribute}
+            alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+            layer = producer.get(node.input[0])
+            if layer is not None and is_layer(layer, constants) and reads.count(node.input[0]) == 1:
+                _scale_layer(result, layer, alpha, beta)
+                nodes.append(_clip(result, node.input[0], node.output[0], node.name))
+            else:
+                nodes += _gate(result, node.input[0], node.output[0], node.name, alpha, beta)
+        else:
+            nodes.append(node)
+    kept = [_copy(node) for node in nodes]
+    del result.graph.node[:], result.graph.value_info[:]
+    result.graph.node.extend(kept)
+    return result
+
+
+def _gated(model: onnx.ModelProto, node: NodeProto, given: str) -> list[NodeProto]:
+    gate = f"{node.output[0]}_gate"
+    product = helper.make_node("Mul", [given, gate], [node.output[0]], name=node.name)
+    return [*_gate(model, given, gate, f"{node.name}_gate", 1 / 6, 0.5), product]
+
+
+def _gate(model: onnx.ModelProto, given: str, output: str, name: str, alpha: float, beta: float) -> list[NodeProto]:
+    scaled, shifted = f"{output}_scaled", f"{output}_shifted"
+    factor, offset = _scalar(model, alpha), _scalar(model, beta)
+    return [
+        helper.make_node("Mul", [given, factor], [scaled], name=f"{name}_scale"),
+        helper.make_node("Add", [scaled, offset], [shifted], name=f"{name}_shift"),
+        _clip(model, shifted, output, name),
+    ]
+
+
+def _clip(model: onnx.ModelProto, given: str, output: str, name: str) -> NodeProto:
+    return helper.make_node("Clip", [given, _scalar(model, 0.0), _scalar(model, 1.0)], [output], name=f"{name}_clip")
+
+
+def _scalar(model: onnx.ModelProto, value: float) -> str:
+    """Return the name of a constant with that value."""
+    name = f"constant_{value:.9g}"
+    if name not in {tensor.name for tensor in model.graph.initializer}:
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    return name
+
+
+def _scale_layer(model: onnx.ModelProto, node: NodeProto, alpha: float, beta: float) -> None:
+    """Let a layer give alpha y + beta instead of y."""
+    assert node.op_type in WEIGHTED_OPS
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weight = constants[node.input[1]] * np.float32(alpha)
+    outputs = weight.shape[0] if node.op_type == "Conv" else 1
+    bias = constants[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(outputs, np.float32)
+    bias = bias * np.float32(alpha) + np.float32(beta)
+    names = [f"{node.name}_weight_hard", f"{node.name}_bias_hard"]  # constants may be shared with other nodes
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for value, name in zip((weight, bias), names, strict=True)
+    )
+    given = node.input[0]
+    del node.input[:]
+    node.input.extend([given, *names])
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy

@@ -1,0 +1,183 @@
+"""Which operators of a graph become integer, which tensors are quantized, and who reads them so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from export.layers import is_layer
+from export.scheme import Scheme
+from runtimes.errors import InputError
+
+SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")  # values just move
+CLAMPING_OPS = ("Relu", "Clip")  # from below at 0: QuantizeLinear with zero point 0 does the same
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is quantized.
+
+    integer_nodes: names of the operators that stand between Q/DQ.
+    range_of: quantized tensor to the tensor whose range it takes, in the graph's order.
+    clamps: output of each Relu or Clip that goes, to the tensor that is quantized in its place.
+    raw_reads: (node, input's index) of those that read a quantized tensor's float values instead.
+    rescaled: output of each product with a number that goes, to (quantized tensor, number): it is read with that scale.
+    """
+
+    integer_nodes: frozenset[str]
+    range_of: dict[str, str]
+    clamps: dict[str, str]
+    raw_reads: frozenset[tuple[str, int]] = frozenset()
+    rescaled: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def ranged(self) -> list[str]:
+        """Return the tensors whose ranges have to be known, in the graph's order."""
+        return list(dict.fromkeys(self.range_of.values()))
+
+
+def make_plan(model: onnx.ModelProto, scheme: Scheme, float_nodes: frozenset[str] = frozenset()) -> Plan:
+    """Plan the quantization of a float32 graph; operators in `float_nodes` stay float.
+
+    The ranges that are needed when layers stay float are among those that are needed when none does.
+    Raises InputError for a graph that is quantized already or has no layer to quantize.
+    """
+    _require_float(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    if not any(is_layer(node, constants) for node in model.graph.node):
+        raise InputError("the model has no Conv or Gemm with constant weights, so there is nothing to quantize")
+    if scheme.placement == "layer-inputs":
+        return _at_layer_inputs(model, constants, float_nodes)
+    return _around_operators(model, constants, scheme.operators, float_nodes)
+
+
+def _require_float(model: onnx.ModelProto) -> None:
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in model.graph.node):
+        raise InputError("the model is quantized already; give the float32 model")
+
+
+def _around_operators(
+    model: onnx.ModelProto, constants: dict[str, TensorProto], operators: frozenset[str], float_nodes: frozenset[str]
+) -> Plan:
+    nodes = model.graph.node
+    integer = [
+        node for node in nodes
+        if node.name not in float_nodes
+        and (is_layer(node, constants) or (node.op_type in operators and _takes_integers(node, constants)))
+    ]  # fmt: skip
+    chosen = {name for node in integer for name in (*_activations(node, constants), *node.output)}
+    read = {name for node in integer for name in node.input}
+    rescaled = _rescaled(model, chosen, read, constants)
+    chosen = (chosen - set(rescaled)) | {source for source, _ in rescaled.values()}
+    clamps = _clamps(model, {name for node in integer for name in node.output}, constants)
+    chosen |= set(clamps)
+    for node in nodes:
+        if node.op_type in SAME_RANGE_OPS and node.input[0] in chosen:
+            chosen.add(node.output[0])
+    chosen -= {output.name for output in model.graph.output} - read
+    return Plan(
+        integer_nodes=frozenset(node.name for node in integer),
+        range_of=_ranges(model, chosen - set(clamps.values())),
+        clamps=clamps,
+        rescaled=rescaled,
+    )
+
+
+def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Tell whether all inputs can be integers: tensors, or for Add one number."""
+    fixed = [name for name in node.input if name in constants]
+    return not fixed or (node.op_type == "Add" and len(fixed) == 1 and is_number(constants[fixed[0]]))
+
+
+def is_number(constant: TensorProto) -> bool:
+    """Tell whether a constant is a single float32 number other than 0."""
+    return constant.data_type == TensorProto.FLOAT and not list(constant.dims) \
+        and float(numpy_helper.to_array(constant)) != 0  # fmt: skip
+
+
+def _rescaled(
+    model: onnx.ModelProto, chosen: set[str], read: set[str], constants: Mapping[str, TensorProto]
+) -> dict[str, tuple[str, float]]:
+    """Find each product of a tensor and a positive number that integer operators alone read."""
+    found: dict[str, tuple[str, float]] = {}
+    outputs = {output.name for output in model.graph.output}
+    wanted = chosen & read - outputs
+    for node in model.graph.node:
+        numbers = [name for name in node.input if name in constants and is_number(constants[name])]
+        if node.op_type != "Mul" or len(numbers) != 1 or node.output[0] not in wanted:
+            continue
+        source = next(name for name in node.input if name != numbers[0])
+        factor = float(numpy_helper.to_array(constants[numbers[0]]))
+        if source not in outputs and factor > 0:
+            origin, so_far = found.get(source, (source, 1.0))
+            found[node.output[0]] = (origin, so_far * factor)
+    return found
+
+
+def _at_layer_inputs(model: onnx.ModelProto, constants: dict[str, TensorProto], float_nodes: frozenset[str]) -> Plan:
+    """Quantize what layers read, and of each Add the inputs that no layer's kernel can add as its epilogue."""
+    nodes = model.graph.node
+    all_layers = [node for node in nodes if is_layer(node, constants)]
+    layers = [node for node in all_layers if node.name not in float_nodes]
+    of_layers, of_integers = ({node.output[0] for node in some} for some in (all_layers, layers))
+    read = {(node.name, 0) for node in layers}
+    shortcuts = {(add.name, index) for add in nodes if add.op_type == "Add" and set(add.input) & of_integers
+                 for index in _shortcuts(add, of_layers, model, constants)}  # fmt: skip
+    input_of = {(node.name, index): name for node in nodes for index, name in enumerate(node.input)}
+    chosen = {input_of[key] for key in read | shortcuts}
+    raw = {key for key, name in input_of.items() if name in chosen} - read - shortcuts
+    return Plan(frozenset(node.name for node in layers), _ranges(model, chosen), {}, frozenset(raw))
+
+
+def _shortcuts(
+    add: NodeProto, layer_outputs: set[str], model: onnx.ModelProto, constants: Mapping[str, TensorProto]
+) -> list[int]:
+    """Return the inputs of an Add but for the layer's output that comes last, which the layer's kernel adds to.
+
+    An Add of a constant has none: it is no epilogue. Layers that stay float count too, so that they change no range.
+    """
+    if set(add.input) & set(constants):
+        return []
+    order = {name: position for position, node in enumerate(model.graph.node) for name in node.output}
+    fused = max((index for index, name in enumerate(add.input) if name in layer_outputs),
+                key=lambda index: order[add.input[index]])  # fmt: skip
+    return [index for index in range(len(add.input)) if index != fused]
+
+
+def _activations(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[str]:
+    return [name for name in node.input if name and name not in constants]
+
+
+def _clamps(model: onnx.ModelProto, integer_outputs: set[str], constants: Mapping[str, TensorProto]) -> dict[str, str]:
+    """Find each Relu or Clip from 0 whose input comes from an integer operator and goes nowhere else."""
+    uses = Counter([name for node in model.graph.node for name in node.input])
+    outputs = {output.name for output in model.graph.output}
+    uses.update(outputs)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in CLAMPING_OPS or node.output[0] in outputs:
+            continue
+        lower = 0.0
+        if node.op_type == "Clip":
+            bound = constants.get(node.input[1]) if len(node.input) > 1 else None
+            lower = float("nan") if bound is None else float(numpy_helper.to_array(bound))
+        if lower == 0 and node.input[0] in integer_outputs and uses[node.input[0]] == 1:
+            found[node.output[0]] = node.input[0]
+    return found
+
+
+def _ranges(model: onnx.ModelProto, chosen: set[str]) -> dict[str, str]:
+    """Return the quantized tensors in the graph's order, each with the tensor where its values arise."""
+    producer = {name: node for node in model.graph.node for name in node.output}
+    in_order = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
+    return {name: _origin(name, producer) for name in in_order if name in chosen}
+
+
+def _origin(name: str, producer: Mapping[str, NodeProto]) -> str:
+    while name in producer and producer[name].op_type in SAME_RANGE_OPS:
+        name = producer[name].input[0]
+    return name

@@ -1,0 +1,310 @@
+"""Float32 graphs of other exporters, written as the rest of this package expects them; the answers stay the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import NodeProto, TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from runtimes.errors import InputError
+
+REFUSALS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+            state.NoModel, state.RuntimeException)  # fmt: skip
+LEAST_OPSET = 13  # the first whose Q/DQ have a scale per channel
+MOST_PASSES = 5  # of folding; two or three are enough for all exporters that were tried
+LEAST_IR = 4  # the first whose constants need not be inputs
+STANDARD = ("", "ai.onnx")
+QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+NARROW_OR_WIDE = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+PADDED_OPS = ("Conv", "MaxPool", "AveragePool")
+
+
+def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an image classifier with constants as initializers, BatchNorm folded, and a name for every node.
+
+    What can be folded is folded by ONNX Runtime's own basic optimizations, which leave standard operators only. Raises
+    InputError for what is not a float32 classifier of (N, 3, H, W) images, with the cure.
+    """
+    result = inliner.inline_local_functions(model)
+    _keep_constants_out_of_inputs(result)
+    _name_nodes(result)  # ONNX Runtime refuses names that come twice
+    _require_float32_classifier(result)
+    _require_plain_inference(result)
+    result = _with_least_opset(_folded(result))
+    _write_plain_gemms(result)
+    use_global_average_pool(result)
+    _write_explicit_pads(result)
+    strip(result)
+    _name_nodes(result)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
+    """Constants that are inputs too might be given at run time, so nothing would be folded into them."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, LEAST_IR)
+
+
+def _require_float32_classifier(model: onnx.ModelProto) -> None:
+    inputs, outputs = model.graph.input, model.graph.output
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(f"the model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each; "
+                         "export the classifier alone, from images to logits")  # fmt: skip
+    for value in (*inputs, *outputs):
+        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
+            kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            raise InputError(f"the model's '{value.name}' is {kind}, not float; export it in float32")
+    sides = _shape(inputs[0])
+    if len(sides) != 4 or sides[1] not in (3, None):
+        cure = "with channels first" if len(sides) == 4 else "with a batch of RGB images"
+        raise InputError(f"the model's input '{inputs[0].name}' is {_said(sides)}, not (N, 3, H, W); export it {cure}")
+    classes = _shape(outputs[0])
+    if outputs[0].type.tensor_type.HasField("shape") and len(classes) != 2:
+        raise InputError(f"the model's output '{outputs[0].name}' is {_said(classes)}, not (N, classes); "
+                         "export a classifier, with its head")  # fmt: skip
+
+
+def _require_plain_inference(model: onnx.ModelProto) -> None:
+    nodes = model.graph.node
+    if any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in nodes):
+        raise InputError("the model is quantized already; give the float32 model")
+    domains = {node.domain for node in nodes} - set(STANDARD)
+    if domains:
+        raise InputError(f"the model has operators of {', '.join(sorted(domains))}; export it without runtime-specific "
+                         "optimizations, with operators of ai.onnx only")  # fmt: skip
+    narrow = [tensor for tensor in _constants(model) if tensor.data_type in NARROW_OR_WIDE and np.prod(tensor.dims) > 1]
+    if narrow:
+        kind = TensorProto.DataType.Name(narrow[0].data_type).lower()
+        raise InputError(f"the model's weights are {kind} (in '{narrow[0].name}'); export it in float32")
+    for node in nodes:
+        trains = helper.get_node_attr_value(node, "training_mode") if _has(node, "training_mode") else 0
+        if node.op_type == "BatchNormalization" and (trains or any(node.output[1:])):
+            raise InputError(f"the model was exported in training mode ('{node.name}' takes its statistics from the "
+                             "batch); export it in evaluation mode, in torch after model.eval()")  # fmt: skip
+
+
+def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold until nothing goes any more: operators that are functions are written out after a pass, for the next one."""
+    for _ in range(MOST_PASSES):
+        before = len(model.graph.node)
+        model = _fold_once(model)
+        if len(model.graph.node) == before:
+            break
+    controlled = sorted({node.op_type for node in model.graph.node
+                         if any(attribute.HasField("g") for attribute in node.attribute)})  # fmt: skip
+    if controlled:
+        raise InputError(f"the model has control flow ({', '.join(controlled)}); export it with a fixed input size")
+    return model
+
+
+def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return what ONNX Runtime's basic optimizations make of a graph."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except REFUSALS as error:
+            raise InputError(f"ONNX Runtime {ort.__version__} refuses the model: {_one_line(error)}") from error
+        folded = onnx.load(options.optimized_model_filepath)
+    kept = [entry for entry in folded.opset_import if entry.domain in STANDARD]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    return folded
+
+
+def _with_least_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    version = next(entry.version for entry in model.opset_import)
+    if version >= LEAST_OPSET:
+        return model
+    try:
+        return _folded(version_converter.convert_version(model, LEAST_OPSET))  # the converter adds constants as nodes
+    except (version_converter.ConvertError, RuntimeError) as error:
+        raise InputError(f"the model's opset {version} can't be raised to {LEAST_OPSET} ({_one_line(error)}); "
+                         f"export it with opset {LEAST_OPSET} or newer") from error  # fmt: skip
+
+
+def _write_plain_gemms(model: onnx.ModelProto) -> None:
+    """Write products of a matrix with constant weights as Gemm with alpha and beta 1."""
+    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    for node in model.graph.node:
+        weight = constants.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or len(weight.dims) != 2 or weight.data_type != TensorProto.FLOAT:
+            continue
+        if node.op_type == "MatMul" and len(shapes.get(node.input[0], ())) == 2:
+            node.op_type = "Gemm"
+        elif node.op_type == "Gemm":
+            for index, name in ((1, "alpha"), (2, "beta")):
+                _fold_factor(model, constants, node, index, name)
+
+
+def _fold_factor(
+    model: onnx.ModelProto, constants: dict[str, TensorProto], node: NodeProto, index: int, name: str
+) -> None:
+    """Multiply a constant of a Gemm by the factor in an attribute, which goes; constants may be shared."""
+    factor = helper.get_node_attr_value(node, name) if _has(node, name) else 1.0
+    if factor != 1 and len(node.input) > index and node.input[index]:
+        if node.input[index] not in constants:
+            return
+        product = numpy_helper.to_array(constants[node.input[index]]) * np.float32(factor)
+        node.input[index] = f"{node.output[0]}_{name}_{node.input[index]}"
+        model.graph.initializer.append(numpy_helper.from_array(product, node.input[index]))
+    _drop_attributes(node, name)
+
+
+def use_global_average_pool(model: onnx.ModelProto) -> None:
+    """Write ReduceMean over height and width as GlobalAveragePool, for which runtimes have integer kernels."""
+    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if (
+            node.op_type != "ReduceMean"
+            or _reduced(node, constants) != [2, 3]
+            or len(shapes.get(node.input[0], ())) != 4
+        ):
+            nodes.append(node)
+            continue
+        keep = not _has(node, "keepdims") or helper.get_node_attr_value(node, "keepdims")
+        pooled = node.output[0] if keep else f"{node.output[0]}_pooled"
+        nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name))
+        if not keep:
+            name = f"{node.name}_flatten" if node.name else ""
+            nodes.append(helper.make_node("Flatten", [pooled], [node.output[0]], name=name))
+    copies = [_copy(node) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    _drop_unused_constants(model)
+
+
+def _reduced(node: NodeProto, constants: dict[str, TensorProto]) -> list[int]:
+    """Return the axes of a ReduceMean of four dimensions, sorted; empty where they are computed or all."""
+    axes: list[int] = []
+    if _has(node, "axes"):
+        axes = list(helper.get_node_attr_value(node, "axes"))
+    elif len(node.input) > 1 and node.input[1] in constants:
+        axes = [int(axis) for axis in numpy_helper.to_array(constants[node.input[1]]).ravel()]
+    return sorted(axis % 4 for axis in axes)
+
+
+def _write_explicit_pads(model: onnx.ModelProto) -> None:
+    """Write auto_pad of convolutions and pools as pads."""
+    weights, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    for node in model.graph.node:
+        if node.op_type not in PADDED_OPS or not _has(node, "auto_pad"):
+            continue
+        kind = helper.get_node_attr_value(node, "auto_pad").decode()
+        if kind.startswith("SAME"):
+            kernel = _sizes(node, "kernel_shape") or list(weights[node.input[1]].dims[2:])
+            sides = list(shapes.get(node.input[0], ()))[2:] or [None] * len(kernel)
+            pads = _same_pads(node, kernel, sides, kind == "SAME_UPPER")
+            _drop_attributes(node, "pads", "ceil_mode")
+            node.attribute.append(helper.make_attribute("pads", pads))
+        _drop_attributes(node, "auto_pad")
+
+
+def _same_pads(node: NodeProto, kernel: list[int], sides: list[int | None], more_at_end: bool) -> list[int]:
+    strides = _sizes(node, "strides") or [1] * len(kernel)
+    dilations = _sizes(node, "dilations") or [1] * len(kernel)
+    begins, ends = [], []
+    for size, side, stride, dilation in zip(kernel, sides, strides, dilations, strict=True):
+        reach = (size - 1) * dilation + 1
+        if stride == 1:
+            total = reach - 1
+        elif side is None:
+            raise InputError(f"'{node.name or node.output[0]}' pads by the size of its input, which is not known; "
+                             "export the model with a fixed height and width")  # fmt: skip
+        else:
+            total = max((-(-side // stride) - 1) * stride + reach - side, 0)
+        begins.append(total // 2 if more_at_end else total - total // 2)
+        ends.append(total - begins[-1])
+    return begins + ends
+
+
+def _sizes(node: NodeProto, name: str) -> list[int]:
+    return [int(size) for size in helper.get_node_attr_value(node, name)] if _has(node, name) else []
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove what identifies the machine that exported: every node carries stack traces with absolute paths."""
+    del model.metadata_props[:]
+    del model.functions[:]
+    graph = model.graph
+    del graph.metadata_props[:], graph.value_info[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    graph.doc_string = ""
+    model.producer_name, model.producer_version, model.doc_string = "compress", "", ""
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own."""
+    taken = {node.name for node in model.graph.node}
+    seen = {""}
+    for index, node in enumerate(model.graph.node):
+        name = node.name
+        while name in seen or (name != node.name and name in taken):
+            name = f"{name or node.op_type}_{index}"
+        node.name = name
+        seen.add(name)
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
+    """Return the shapes that can be inferred; None for sizes that are not fixed."""
+    graph = shape_inference.infer_shapes(model).graph
+    return {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)
+            if value.type.tensor_type.HasField("shape")}  # fmt: skip
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
+    return [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+
+
+def _said(sides: list[int | None]) -> str:
+    return "(" + ", ".join("?" if side is None else str(side) for side in sides) + ")"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _has(node: NodeProto, name: str) -> bool:
+    return any(attribute.name == name for attribute in node.attribute)
+
+
+def _drop_attributes(node: NodeProto, *names: str) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _drop_unused_constants(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

@@ -1,0 +1,46 @@
+"""A part of a graph as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+from onnx import NodeProto, ValueInfoProto, helper
+
+
+def between(model: onnx.ModelProto, cuts: Mapping[str, int], outputs: Iterable[str]) -> onnx.ModelProto:
+    """Return the model that computes `outputs` from the tensors in `cuts`, as far as it needs them.
+
+    cuts: names of tensors and their element type (`TensorProto.UINT8`, …). What lies above a cut is left out.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inside: dict[int, NodeProto] = {}
+    reads: set[str] = set()
+    pending = [name for name in outputs if name in producer]
+    while pending:
+        node = producer[pending.pop()]
+        if id(node) in inside:
+            continue
+        inside[id(node)] = node
+        reads.update(name for name in node.input if name)
+        pending += [name for name in node.input if name in producer and name not in cuts]
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    part.graph.name = "part"
+    part.graph.node.extend(node for node in model.graph.node if id(node) in inside)
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in reads)
+    own = {value.name: value for value in model.graph.input if value.name not in constants}
+    made = {name for node in part.graph.node for name in node.output}
+    for name in sorted(reads - constants - made):
+        part.graph.input.append(own.get(name) or helper.make_tensor_value_info(name, cuts[name], None))
+    part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    return part
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of the model that also gives out the tensors of those names, in their order."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    present = {value.name for value in (*copy.graph.output, *copy.graph.input)}
+    copy.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in present)
+    return copy

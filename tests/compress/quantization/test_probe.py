@@ -1,0 +1,45 @@
+"""The probe: what this machine's kernels do, and the proof that our weights never overflow them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.quantization import probe
+from export.layers import LARGEST_NEIGHBOUR_SUM, neighbour_sums, to_rows
+from runtimes import environment
+
+
+def test_limited_weights_are_exact_in_every_kernel_of_this_machine() -> None:
+    assert probe.probe().limited_is_exact
+
+
+def test_what_saturates_is_what_the_instruction_set_says() -> None:
+    found = probe.probe()
+    saturating = environment.detect_instruction_set() == "x86-avx2"
+    assert (found.dense_saturates, found.gemm_saturates) == (saturating, saturating)
+    assert not found.depthwise_saturates
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (4, 5, 1, 1), (8, 19)])
+def test_the_limited_weights_go_to_the_limit(shape: tuple[int, ...]) -> None:
+    rows = to_rows(probe._limited(shape).astype(np.float64), 0)
+    pairs = neighbour_sums(rows)
+    assert pairs.max() == LARGEST_NEIGHBOUR_SUM
+    assert (pairs[:, : rows.shape[1] // 2] == LARGEST_NEIGHBOUR_SUM).all()
+    assert 255 * pairs.max() <= 32767 < 255 * (LARGEST_NEIGHBOUR_SUM + 1)
+
+
+def test_a_wrong_sum_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saturated sums are smaller; so is what a kernel gives whose inputs are."""
+
+    class Saturating(probe.Network):
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return super().run({name: np.minimum(value, 128) for name, value in inputs.items()})
+
+    monkeypatch.setattr(probe, "Network", Saturating)
+    found = probe.probe()
+    assert found.dense_saturates
+    assert found.depthwise_saturates
+    assert found.gemm_saturates
+    assert not found.limited_is_exact

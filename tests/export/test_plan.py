@@ -1,0 +1,271 @@
+"""Where Q/DQ pairs stand, in both placements, for the shapes of networks that there are."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, helper, numpy_helper
+from onnx_graphs import make_model, ranges_of, run_model, signed_scheme, sqnr_db, unsigned_scheme
+
+from export.layers import layers_of
+from export.plan import make_plan
+from export.quantize import Quantized, insert_qdq
+from export.scheme import Scheme
+from runtimes.errors import InputError
+
+AROUND, AT_INPUTS = unsigned_scheme(), signed_scheme()
+IMAGES = np.random.default_rng(1).normal(0, 1, (8, 4, 8, 8)).astype(np.float32)
+NUMBERS = {"zero": 0.0, "six": 6.0, "half": 0.5, "sixth": 1 / 6, "minus": -0.5, "one": 1.0}
+
+
+def conv(name: str, given: str, output: str, **attributes: int) -> NodeProto:
+    return helper.make_node("Conv", [given, f"w_{name}"], [output], name=name, **attributes)
+
+
+def op(kind: str, given: list[str], output: str, **attributes: int | list[int]) -> NodeProto:
+    return helper.make_node(kind, given, [output], name=output, **attributes)
+
+
+def graph(*nodes: NodeProto, **shapes: tuple[int, ...]) -> onnx.ModelProto:
+    """Return a graph of 1x1 convolutions from 4 to 4 channels, or of the shapes that are given, by the nodes' names."""
+    rng = np.random.default_rng(0)
+    used = {name for node in nodes for name in node.input}
+    constants = {f"w_{node.name}": rng.normal(0, 0.7, shapes.get(node.name, (4, 4, 1, 1))).astype(np.float32)
+                 for node in nodes if node.op_type == "Conv"}  # fmt: skip
+    constants |= {name: np.asarray(value, np.float32) for name, value in NUMBERS.items() if name in used}
+    return make_model(list(nodes), constants)
+
+
+def read_as(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Return what each operator reads, but for constants and Q/DQ."""
+    return {
+        node.name: [name for name in node.input if not name.endswith("weight_dequantized")]
+        for node in model.graph.node
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+    }
+
+
+def quantized(model: onnx.ModelProto, scheme: Scheme = AROUND, float_nodes: frozenset[str] = frozenset()) -> Quantized:
+    made = insert_qdq(model, ranges_of(model, IMAGES, scheme), scheme, float_nodes=float_nodes)
+    assert sqnr_db(run_model(model, IMAGES), run_model(made.model, IMAGES, exact=True)) > 25
+    return made
+
+
+def around_every_operator(model: onnx.ModelProto, float_nodes: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return what the plan for ONNX Runtime quantizes, after checking that the file answers like float32."""
+    quantized(model, AROUND, float_nodes)
+    return make_plan(model, AROUND, float_nodes).range_of
+
+
+def test_a_residual_add_is_integer_with_all_that_it_reads() -> None:
+    model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb"),
+                  op("Add", ["cb", "ra"], "s"), op("Relu", ["s"], "rs"), conv("c", "rs", "y"))  # fmt: skip
+    assert around_every_operator(model) == {name: name for name in ("x", "ra", "cb", "rs")}
+    plan = make_plan(model, AROUND)
+    assert plan.clamps == {"ra": "ca", "rs": "s"}
+    assert plan.integer_nodes == {"a", "b", "c", "s"}
+    assert plan.ranged == ["x", "ra", "cb", "rs"]
+    assert plan.raw_reads == frozenset()
+
+
+def test_the_parts_of_a_concat_have_ranges_of_their_own() -> None:
+    model = graph(conv("a", "x", "ca"), conv("b", "x", "cb"), op("Concat", ["ca", "cb"], "k", axis=1),
+                  conv("c", "k", "y"), c=(4, 8, 1, 1))  # fmt: skip
+    assert around_every_operator(model) == {name: name for name in ("x", "ca", "cb", "k")}
+    assert "k" in make_plan(model, AROUND).integer_nodes
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+def test_pools_move_values_or_are_integer_operators(kind: str) -> None:
+    model = graph(conv("a", "x", "ca"), op(kind, ["ca"], "p", kernel_shape=[2, 2], strides=[2, 2]), conv("b", "p", "y"))
+    moves = kind == "MaxPool"
+    assert around_every_operator(model) == {"x": "x", "ca": "ca", "p": "ca" if moves else "p"}
+    assert make_plan(model, AROUND).integer_nodes == ({"a", "b"} if moves else {"a", "b", "p"})
+    assert quantized(model).float_ops == {}
+
+
+def test_ranges_go_through_chains_of_operators_that_move_values() -> None:
+    model = graph(conv("a", "x", "ca"), op("MaxPool", ["ca"], "m", kernel_shape=[2, 2]), op("Identity", ["m"], "i"),
+                  op("Transpose", ["i"], "t", perm=[0, 1, 3, 2]), conv("b", "t", "y"))  # fmt: skip
+    assert around_every_operator(model) == {"x": "x", "ca": "ca", "m": "ca", "i": "ca", "t": "ca"}
+
+
+def test_operators_without_an_integer_kernel_read_and_write_floats() -> None:
+    model = graph(conv("a", "x", "ca"), op("Sigmoid", ["ca"], "g"), conv("b", "g", "y"))
+    assert around_every_operator(model) == {"x": "x", "ca": "ca", "g": "g"}
+    assert quantized(model).float_ops == {"Sigmoid": 1}
+
+
+def test_a_squeeze_excite_product_of_two_tensors_is_integer() -> None:
+    model = graph(conv("a", "x", "ca"), op("GlobalAveragePool", ["ca"], "p"), conv("s", "p", "cs"),
+                  op("Clip", ["cs", "zero", "six"], "g"), op("Mul", ["ca", "g"], "m"), conv("b", "m", "y"))  # fmt: skip
+    assert list(around_every_operator(model)) == ["x", "ca", "p", "g", "m"]
+    plan = make_plan(model, AROUND)
+    assert {"p", "m"} <= plan.integer_nodes
+    assert plan.rescaled == {}
+
+
+def test_products_with_constants_stay_float_unless_they_are_one_positive_number() -> None:
+    for factor, goes in (("sixth", True), ("minus", False)):
+        model = graph(conv("a", "x", "ca"), op("Mul", ["ca", factor], "m"), conv("b", "m", "y"))
+        plan = make_plan(model, AROUND)
+        assert (plan.rescaled == {"m": ("ca", pytest.approx(1 / 6))}) is goes
+        assert ("m" in plan.range_of) is not goes
+        around_every_operator(model)
+
+
+def test_a_product_of_a_product_is_read_from_the_same_integers() -> None:
+    model = graph(conv("a", "x", "ca"), op("Mul", ["ca", "sixth"], "m"), conv("b", "m", "cb"),
+                  op("Mul", ["m", "half"], "n"), conv("c", "n", "cc"), op("Add", ["cb", "cc"], "y"))  # fmt: skip
+    assert make_plan(model, AROUND).rescaled == {"m": ("ca", pytest.approx(1 / 6)), "n": ("ca", pytest.approx(1 / 12))}
+    assert list(around_every_operator(model)) == ["x", "ca", "cb", "cc"]
+
+
+def test_an_add_of_one_number_is_integer_and_of_a_vector_is_not() -> None:
+    model = graph(conv("a", "x", "ca"), op("Add", ["ca", "half"], "s"), conv("b", "s", "y"))
+    assert make_plan(model, AROUND).integer_nodes == {"a", "b", "s"}
+    around_every_operator(model)
+    vector = numpy_helper.from_array(np.ones((1, 4, 1, 1), np.float32), "half")
+    model.graph.initializer[-1].CopyFrom(vector)
+    assert make_plan(model, AROUND).integer_nodes == {"a", "b"}
+    around_every_operator(model)
+
+
+def test_a_tensor_that_two_layers_read_has_one_pair() -> None:
+    model = graph(conv("a", "x", "ca"), conv("b", "ca", "cb"), conv("c", "ca", "cc"), op("Add", ["cb", "cc"], "y"))
+    assert around_every_operator(model) == {name: name for name in ("x", "ca", "cb", "cc")}
+    made = quantized(model).model
+    assert sum(node.op_type == "QuantizeLinear" and node.input[0] == "ca" for node in made.graph.node) == 1
+    assert read_as(made)["b"] == read_as(made)["c"] == ["ca_dequantized"]
+
+
+@pytest.mark.parametrize("scheme", [AROUND, AT_INPUTS], ids=["around", "inputs"])
+def test_the_graphs_outputs_are_float(scheme: Scheme, residual_model: onnx.ModelProto) -> None:
+    chain = graph(conv("a", "x", "y"))
+    for model in (chain, residual_model):
+        made = quantized(model, scheme)
+        assert "y" not in made.plan.range_of
+        assert made.model.graph.output == model.graph.output
+        writer = next(node for node in made.model.graph.node if "y" in node.output)
+        assert writer.op_type in ("Conv", "Gemm")
+
+
+@pytest.mark.parametrize("scheme", [AROUND, AT_INPUTS], ids=["around", "inputs"])
+def test_an_output_that_a_layer_reads_too_is_given_out_as_a_float(scheme: Scheme) -> None:
+    model = graph(conv("a", "x", "ca"), conv("b", "ca", "y"))
+    model.graph.output.append(helper.make_tensor_value_info("ca", 1, ["batch", 4, 8, 8]))
+    made = insert_qdq(model, dict.fromkeys(make_plan(model, scheme).ranged, (-6.0, 6.0)), scheme)
+    onnx.checker.check_model(made.model, full_check=True)
+    assert [value.name for value in made.model.graph.output] == ["y", "ca"]
+
+
+def test_operators_that_shall_stay_float_leave_their_neighbours_integer() -> None:
+    model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb"), op("Add", ["cb", "ra"], "s"),
+                  conv("c", "s", "y"))  # fmt: skip
+    plan = make_plan(model, AROUND, frozenset({"b"}))
+    assert plan.integer_nodes == {"a", "s", "c"}
+    assert list(plan.range_of) == ["x", "ra", "cb", "s"]  # the Add still reads integers
+    around_every_operator(model, frozenset({"b"}))
+    assert make_plan(model, AROUND, frozenset({"a", "s"})).clamps == {}  # a Relu behind a float layer clamps itself
+    around_every_operator(model, frozenset({"a", "s"}))
+    at_inputs = make_plan(model, AT_INPUTS, frozenset({"b"}))
+    assert (at_inputs.integer_nodes, list(at_inputs.range_of)) == ({"a", "c"}, ["x", "s"])
+    quantized(model, AT_INPUTS, frozenset({"b"}))
+
+
+SHAPES_OF_GRAPHS = {
+    "downsample": [conv("down", "x", "cd"), conv("a", "x", "ca"), op("Add", ["cd", "ca"], "s"), conv("b", "s", "y")],
+    "scaled": [conv("a", "x", "ca"), op("Mul", ["ca", "sixth"], "m"), conv("b", "m", "y")],
+    "hard-swish": [conv("a", "x", "ca"), op("Mul", ["ca", "sixth"], "m"), op("Add", ["m", "half"], "n"),
+                   op("Clip", ["n", "zero", "one"], "g"), op("Mul", ["ca", "g"], "h"), conv("b", "h", "y")],
+    "squeeze-excite": [conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), op("GlobalAveragePool", ["ra"], "p"),
+                       conv("b", "p", "cb"), op("Clip", ["cb", "zero", "one"], "g"), op("Mul", ["ra", "g"], "m"),
+                       conv("c", "m", "y")],
+    "concat": [conv("a", "x", "ca"), op("MaxPool", ["ca"], "p", kernel_shape=[1, 1]), conv("b", "p", "cb"),
+               op("Concat", ["cb", "p"], "k", axis=2), conv("c", "k", "y")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", [AROUND, AT_INPUTS], ids=["around", "inputs"])
+@pytest.mark.parametrize("shape", SHAPES_OF_GRAPHS)
+def test_whichever_layers_stay_float_no_other_range_is_needed(shape: str, scheme: Scheme) -> None:
+    model = graph(*SHAPES_OF_GRAPHS[shape])
+    layers, ranges = list(layers_of(model)), ranges_of(model, IMAGES, scheme)
+    expected = run_model(model, IMAGES)
+    for count in range(len(layers)):
+        for kept in map(frozenset, itertools.combinations(layers, count)):
+            made = insert_qdq(model, ranges, scheme, float_nodes=kept)
+            assert set(made.weights) == set(layers) - kept
+            assert sqnr_db(expected, run_model(made.model, IMAGES, exact=True)) > 20, kept
+
+
+def test_pairs_at_layer_inputs_stand_before_each_layer_and_on_the_shortcut() -> None:
+    model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb"), op("Add", ["cb", "ra"], "s"),
+                  op("Relu", ["s"], "rs"), conv("c", "rs", "cc"), op("Clip", ["cc", "zero", "six"], "k"),
+                  conv("d", "k", "y"))  # fmt: skip
+    made = quantized(model, AT_INPUTS)
+    assert made.plan.range_of == {name: name for name in ("x", "ra", "rs", "k")}
+    assert made.plan.clamps == {}
+    assert made.plan.raw_reads == frozenset()
+    reads = read_as(made.model)
+    assert reads["s"] == ["cb", "ra_dequantized"]  # nothing between a layer and what its kernel does behind it
+    assert (reads["ra"], reads["rs"], reads["k"][0]) == (["ca"], ["s"], "cc")
+    assert (reads["a"], reads["b"], reads["c"], reads["d"]) == \
+        (["x_dequantized"], ["ra_dequantized"], ["rs_dequantized"], ["k_dequantized"])  # fmt: skip
+
+
+def test_of_a_downsampling_block_the_later_branch_stays_raw() -> None:
+    main = [conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb")]
+    for nodes, add, raw, paired in (
+        ([*main, conv("down", "x", "cd")], ["cb", "cd"], "cd", "cb"),
+        ([conv("down", "x", "cd"), *main], ["cb", "cd"], "cb", "cd"),
+        ([conv("down", "x", "cd"), *main], ["cd", "cb"], "cb", "cd"),
+    ):
+        made = quantized(graph(*nodes, op("Add", add, "s"), op("Relu", ["s"], "y")), AT_INPUTS)
+        assert set(made.plan.range_of) == {"x", "ra", paired}
+        assert set(read_as(made.model)["s"]) == {raw, f"{paired}_dequantized"}
+        assert read_as(made.model)["y"] == ["s"]
+
+
+def test_linear_bottlenecks_add_to_the_float_sum_of_the_block_before() -> None:
+    """MobileNetV2: s1 is the shortcut of the next block, whose own convolution is added raw."""
+    model = graph(conv("a", "x", "ca"), conv("b", "ca", "cb"), op("Add", ["ca", "cb"], "s1"), conv("c", "s1", "cc"),
+                  op("Add", ["s1", "cc"], "s2"), conv("d", "s2", "y"))  # fmt: skip
+    made = quantized(model, AT_INPUTS)
+    assert list(made.plan.range_of) == ["x", "ca", "s1", "s2"]
+    assert read_as(made.model)["s1"] == ["ca_dequantized", "cb"]
+    assert read_as(made.model)["s2"] == ["s1_dequantized", "cc"]
+
+
+def test_what_is_neither_layer_nor_shortcut_reads_the_raw_values() -> None:
+    model = graph(conv("a", "x", "ca"), conv("b", "ca", "cb"), op("Sigmoid", ["ca"], "g"), op("Mul", ["cb", "g"], "y"))
+    made = quantized(model, AT_INPUTS)
+    assert made.plan.raw_reads == {("g", 0)}
+    assert read_as(made.model)["g"] == ["ca"]
+    assert read_as(made.model)["y"] == ["cb", "g"]
+    assert made.float_ops == {"Sigmoid": 1, "Mul": 1}
+
+
+def test_adds_of_no_layer_and_of_constants_are_no_epilogue() -> None:
+    model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), op("Sigmoid", ["ca"], "g"),
+                  op("Add", ["ra", "g"], "s"), op("Add", ["s", "half"], "t"), conv("b", "t", "y"))  # fmt: skip
+    made = quantized(model, AT_INPUTS)
+    assert list(made.plan.range_of) == ["x", "t"]
+    assert read_as(made.model)["s"] == ["ra", "g"]
+
+
+def test_a_layer_added_to_itself_keeps_one_side_raw() -> None:
+    model = graph(conv("a", "x", "ca"), op("Add", ["ca", "ca"], "y"))
+    assert sorted(read_as(quantized(model, AT_INPUTS).model)["y"]) == ["ca", "ca_dequantized"]
+
+
+def test_quantized_and_weightless_models_are_refused() -> None:
+    model = graph(conv("a", "x", "y"))
+    for scheme in (AROUND, AT_INPUTS):
+        with pytest.raises(InputError, match="quantized already; give the float32 model"):
+            make_plan(quantized(model, scheme).model, scheme)
+        with pytest.raises(InputError, match="nothing to quantize"):
+            make_plan(make_model([op("Relu", ["x"], "y")], {}), scheme)
