@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from compress import dataset, plugins, report
 from compress.context import Context
 from compress.dataset import Data, Rejected, Sample
+from compress.quantization.config import LEARNED
 from compress.quantization.schemes import SCHEMES
 from compress.recipe import Recipe
 from compress.run_folder import RunFolder
@@ -54,7 +55,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     measurements: list[Measurement] = []
     artifacts = [float32]
     for target in recipe.targets:
-        int8 = [_int8(work, float32, target)] if recipe.quantize else []
+        int8 = [_int8(work, float32, target, checkpoint)] if recipe.quantize else []
         measurements += _measure(work, [float32, *int8], target)
         artifacts += [artifact for artifact in int8 if artifact not in artifacts]
     return report.publish(
@@ -206,21 +207,21 @@ def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
     _with_step(artifact, {"step": "export", "parity_with_torch": asdict(parity)}).save_manifest()
 
 
-def _int8(work: _Work, float32: Artifact, target: Target) -> Artifact:
+def _int8(work: _Work, float32: Artifact, target: Target, checkpoint: Path) -> Artifact:
     """Return the INT8 artifact for the target's instruction set; targets of one set share it.
 
-    Where latency decides, it is that of the first of them.
+    Where latency decides, it is that of the first of them. checkpoint: the last stage's, which may hold learned ranges.
     """
     assert work.recipe.quantize is not None
     scheme = SCHEMES[environment.instruction_set_of(target)]
     first = next(one for one in work.recipe.targets if environment.instruction_set_of(one) == scheme.name)
     inputs = [_origin(float32), work.recipe.quantize, scheme.name, first, environment.describe().for_runtimes()]
-    make = partial(_quantize, float32=float32, scheme=scheme, target=first)
+    make = partial(_quantize, float32=float32, scheme=scheme, target=first, learned=checkpoint / LEARNED)
     return Artifact.load(work.step(f"int8-{scheme.name}", inputs, QUANTIZATION_PACKAGES, make)
                          / f"model-int8-{scheme.name}.onnx")  # fmt: skip
 
 
-def _quantize(work: _Work, folder: Path, float32: Artifact, scheme: Scheme, target: Target) -> None:
+def _quantize(work: _Work, folder: Path, float32: Artifact, scheme: Scheme, target: Target, learned: Path) -> None:
     from compress.quantization.int8 import make_int8
 
     assert work.recipe.quantize is not None
@@ -228,8 +229,18 @@ def _quantize(work: _Work, folder: Path, float32: Artifact, scheme: Scheme, targ
     make_int8(
         float32, work.prepared("calibration"), scheme, work.recipe.quantize, target,
         folder / f"model-int8-{scheme.name}.onnx", work.terminal.progress, work.terminal.say,
-        work.folder.path / "calibration",
+        work.folder.path / "calibration", _learned_ranges(learned, scheme),
     )  # fmt: skip
+
+
+def _learned_ranges(path: Path, scheme: Scheme) -> dict[str, tuple[float, float]] | None:
+    """Return the ranges that a stage left beside its weights, if it did; they fit schemes of one signedness."""
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    if SCHEMES[content["scheme"]].signed != scheme.signed:
+        raise InputError(f"stages: qat trained for {content['scheme']}, a target wants {scheme.name}; set its scheme")
+    return {name: (low, high) for name, (low, high) in content["ranges"].items()}
 
 
 def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Measurement]:

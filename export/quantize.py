@@ -63,14 +63,16 @@ def insert_qdq(
     scales = {name: activation_scale(*ranges[owner], scheme.signed) for name, owner in plan.range_of.items()}
     for name, (source, factor) in plan.rescaled.items():
         scales[name] = float(np.float32(scales[source][0] * factor)), scales[source][1]
-    layers = {name: layer for name, layer in layers_of(model).items() if name in plan.integer_nodes}
+    all_layers = layers_of(model)
+    layers = {name: layer for name, layer in all_layers.items() if name in plan.integer_nodes}
     rounded = {
         name: (weights or {}).get(name) or nearest(layer, scheme.sums, scales[layer.input][0])
         for name, layer in layers.items()
     }
     numbers = {tensor.name: float(numpy_helper.to_array(tensor))
                for tensor in model.graph.initializer if is_number(tensor)}  # fmt: skip
-    graph = _Graph(scheme, scales, layers, rounded, numbers)
+    floats = {name: layer for name, layer in all_layers.items() if name not in layers}
+    graph = _Graph(scheme, scales, layers, rounded, numbers, floats)
     for value in model.graph.input:
         if value.name in plan.range_of:
             graph.quantize(value.name, value.name)
@@ -117,6 +119,7 @@ class _Graph:
     layers: dict[str, Layer]
     weights: dict[str, IntegerWeights]
     numbers: dict[str, float]
+    float_layers: dict[str, Layer]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
     dequantized: dict[str, str] = field(default_factory=dict)
@@ -184,6 +187,8 @@ def _write_node(graph: _Graph, node: NodeProto, plan: Plan) -> None:
             copy.input[index] = graph.dequantized[name]
     if node.name in graph.layers:
         _use_integers(graph, copy)
+    elif node.name in graph.float_layers and copy.input[0] != node.input[0]:
+        _keep_float(graph, copy)
     elif node.name in plan.integer_nodes:
         for index, name in enumerate(node.input):
             if name in graph.numbers:
@@ -204,6 +209,21 @@ def _use_integers(graph: _Graph, node: NodeProto) -> None:
         del node.input[2:]
         name = f"{layer.name}_bias"
         node.input.append(graph.dequantize_constant(name, 0) if graph.scheme.int32_bias else f"{name}_float")
+
+
+def _keep_float(graph: _Graph, node: NodeProto) -> None:
+    """Give a float layer between Q/DQ a bias that is no plain constant; else ONNX Runtime quantizes its weights too.
+
+    Its `WeightBiasQuantization` does so, per tensor and without a word, wherever weight and bias are float constants.
+    24 bits with a scale for each number lose nothing.
+    """
+    layer = graph.float_layers[node.name]
+    scale = np.where(np.abs(layer.bias) < SMALLEST_RANGE, 1.0, np.abs(layer.bias) / 2.0**24).astype(np.float32)
+    graph.constant(f"{layer.name}_bias{QUANTIZED}", np.rint(layer.bias / scale).astype(np.int32))
+    graph.constant(f"{layer.name}_bias_scale", scale)
+    graph.constant(f"{layer.name}_bias_zero_point", np.zeros(len(scale), np.int32))
+    del node.input[2:]
+    node.input.append(graph.dequantize_constant(f"{layer.name}_bias", 0))
 
 
 def _weight_constants(layer: Layer, weights: IntegerWeights, input_scale: float, int32_bias: bool) -> list[TensorProto]:

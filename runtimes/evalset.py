@@ -51,6 +51,10 @@ class EvalSet:
         sha256 = f"{self.sha256}, {indices.tolist()}"
         return replace(self, images=self.images[indices], labels=labels, names=names, sha256=sha256)
 
+    def spread(self, count: int) -> EvalSet:
+        """Return at most `count` images, spread over all, as a set of their own, in memory."""
+        return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
+
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
         for start in range(0, len(self), size):

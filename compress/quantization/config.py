@@ -9,6 +9,8 @@ from pydantic import Field
 
 from compress.config import Config
 
+LEARNED = "quantization.json"  # what the stage qat leaves beside its weights
+
 Method = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,12 @@ def make_int8(
     progress: Progress,
     say: Callable[[str], None],
     cache: Path | None = None,
+    learned: Mapping[str, tuple[float, float]] | None = None,
 ) -> Artifact:
     """Quantize a float32 artifact in standard form for a scheme and write it, with its manifest, to `path`.
 
-    target: where latency is measured, if the scheme is this machine's. cache: folder for calibration's ranges.
+    target: where latency is measured, if the scheme is this machine's. cache: folder for calibration's ranges. learned:
+    the ranges that the stage `qat` left, in place of calibration.
     Nothing saturates in silence: our files hold no weights that could, and NNCF's, which do, carry the session option
     that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
     """
@@ -57,7 +59,7 @@ def make_int8(
         quantized = nncf_engine.quantize(model, images)
         options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
     else:
-        quantized, found = _ours(float32, model, images, scheme, settings, target, progress, say, cache)
+        quantized, found = _ours(float32, model, images, scheme, settings, target, progress, say, cache, learned)
         facts |= found
     write_bytes(path, quantized.SerializeToString())
     artifact = Artifact(path, replace(
@@ -90,12 +92,14 @@ def _ours(
     progress: Progress,
     say: Callable[[str], None],
     cache: Path | None,
+    learned: Mapping[str, tuple[float, float]] | None,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
     is_as_fast = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given)
-    best, search = post_training.quantize(given, images, scheme, settings, is_as_fast, progress, say, cache)
+    best, search = post_training.quantize(given, images, scheme, settings, is_as_fast, progress, say, cache, learned)
     facts = {**post_training.facts(search), "float_ops": best.quantized.float_ops,
-             "layers": describe_layers(best, search)}  # fmt: skip
+             "layers": describe_layers(best, search),
+             "ranges": "calibrated" if learned is None else "learned"}  # fmt: skip
     if runs_here(scheme):
         facts["probe"] = asdict(_probed(scheme))
         ratio = latency_ratio(float32, target, model, best.quantized.model)

@@ -114,27 +114,35 @@ def quantize(
     progress: Progress,
     say: Callable[[str], None],
     cache: Path | None = None,
+    learned: Mapping[str, Range] | None = None,
 ) -> tuple[Candidate, Search]:
     """Quantize a float32 graph in standard form; returns the best candidate and how it was found.
 
-    is_as_fast: tells whether a layer may stay float, by latency. say: is told of each attempt.
+    is_as_fast: tells whether a layer may stay float, by latency. say: is told of each attempt. learned: ranges of a
+    network that was trained with them and with nearest rounding; then only layers that stay float are looked for.
     Raises InputError as `make_plan` and `calibrate` do.
     """
     fit, held_out = split(images)
     search = Search(scheme, settings, images, fit, held_out, logits(model, held_out), progress, say, cache)
     # Ranges are of all images, as no image may be clipped that could be seen; what is chosen is judged on the held-out.
-    ranges = calibrate(model, make_plan(model, scheme).ranged, images, settings.calibration, progress, cache)
+    if learned is None:
+        ranges = calibrate(model, make_plan(model, scheme).ranged, images, settings.calibration, progress, cache)
+    else:
+        ranges = dict(learned)
     statistics = channel_statistics(model, _watched(model, scheme), images, progress)
     means = channel_statistics(model, list(statistics), search.fit, progress)
     statistics = {name: replace(known, mean=means[name].mean) for name, known in statistics.items()}
 
     best = _attempt(search, model, statistics, ranges, correct=False)
-    search.better(best, "nearest rounding", best)
-    best = search.better(best, "analytic bias correction", _attempt(search, model, statistics, ranges))
+    search.better(best, "nearest rounding" if learned is None else "as trained", best)
+    if learned is None:
+        best = search.better(best, "analytic bias correction", _attempt(search, model, statistics, ranges))
     for float_nodes in entrances(model):
-        candidate = _attempt(search, model, statistics, ranges, float_nodes)
+        candidate = _attempt(search, model, statistics, ranges, float_nodes, correct=learned is None)
         if is_as_fast(best.quantized, candidate.quantized):
             best = search.better(best, f"first {len(float_nodes)} layers float", candidate)
+    if learned is not None:
+        return _within_budget(search, best), search
     float_nodes = best.float_nodes
     best = search.better(best, "error feedback, bias correction in order", _recovered(search, best))
     equalized = equalize(model, statistics, best.quantized.plan.ranged)

@@ -238,9 +238,26 @@ def test_operators_that_shall_stay_float_stay_float(residual_model: onnx.ModelPr
         assert set(quantized.weights) == {"first", "depthwise"}
         assert (quantized.float_ops["Conv"], quantized.float_ops["Gemm"]) == (1, 1)
         kept = {node.name: list(node.input) for node in quantized.model.graph.node}
-        assert kept["pointwise"][1:] == ["w3", "b3"]
+        assert kept["pointwise"][1] == "w3"
         answered = run_model(quantized.model, images(), exact=True)
         assert sqnr_db(run_model(residual_model, images()), answered) > 30
+
+
+@pytest.mark.parametrize("name", ["first", "depthwise", "pointwise", "gemm"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_onnx_runtime_does_not_quantize_what_shall_stay_float(
+    residual_model: onnx.ModelProto, name: str, bias: bool, tmp_path: Path
+) -> None:
+    """It gives float layers between Q/DQ int8 weights of its own, with one scale for all channels."""
+    node = next(node for node in residual_model.graph.node if node.name == name)
+    if not bias:
+        del node.input[2:]
+    ranges, given_images = ranges_of(residual_model, images(), EXACT), images()
+    quantized = insert_qdq(residual_model, ranges, EXACT, float_nodes=frozenset({name})).model
+    ops = Counter(optimized_ops(quantized, tmp_path))
+    assert (ops["QLinearConv"], ops["QGemm"]) == ((3, 0) if name == "gemm" else (2, 1))
+    answered, exact = run_model(quantized, given_images), run_model(quantized, given_images, exact=True)
+    assert sqnr_db(exact, answered) > 40
 
 
 def test_a_graph_whose_pairs_are_not_the_planned_ones_is_never_given_out(

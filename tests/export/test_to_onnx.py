@@ -92,10 +92,10 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path
 
 
 ARCHITECTURES = [  # the exporter needs 5 to 20 s for each
-    pytest.param({"arch": "mobilenet_v3", "size": "small"}, id="mobilenet_v3-small"),
+    pytest.param({"arch": "mobilenet_v3", "size": "small"}, id="mobilenet_v3-small", marks=pytest.mark.slow),
     pytest.param({"arch": "mobilenet_v3", "size": "large"}, id="mobilenet_v3-large", marks=pytest.mark.slow),
     pytest.param({"arch": "mobilenet_v2"}, id="mobilenet_v2", marks=pytest.mark.slow),
-    pytest.param({"arch": "resnet", "depth": 18}, id="resnet-18", marks=pytest.mark.slow),
+    pytest.param({"arch": "resnet", "depth": 18}, id="resnet-18"),
     pytest.param({"arch": "resnet", "depth": 50}, id="resnet-50", marks=pytest.mark.slow),
     pytest.param({"arch": "efficientnet_lite", "size": 0}, id="efficientnet_lite-0", marks=pytest.mark.slow),
 ]

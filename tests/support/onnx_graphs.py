@@ -120,5 +120,6 @@ def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
 
 
 def sqnr_db(expected: Array, answered: Array) -> float:
-    """Return how loud the expected answer is over the difference, in dB."""
-    return float(10 * np.log10(np.sum(expected**2) / np.sum((expected - answered) ** 2)))
+    """Return how loud the expected answer is over the difference, in dB; infinity where there is none."""
+    noise = float(np.sum((expected - answered) ** 2))
+    return float(10 * np.log10(np.sum(expected**2) / noise)) if noise else float("inf")

@@ -1,0 +1,72 @@
+"""Quantization-aware training: fine-tune with the rounding of INT8 where the exported file has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.context import Context
+
+CALIBRATION_IMAGES = 256
+
+
+class Config(FitConfig):
+    """Cross-entropy on the train split with rounded weights and activations; see `FitConfig` for the rest.
+
+    scheme: what to train for; auto is this machine's. distill: share of the loss that is the distance to the answers of
+    the network before the stage (Hinton et al., 2015), at `temperature`.
+    """
+
+    stage: Literal["qat"] = "qat"
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 4
+    lr: Annotated[float, Field(gt=0, le=100)] = 2e-4
+    schedule: Literal["cosine", "onecycle"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    scheme: Literal["auto", "x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"] = "auto"
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+
+
+def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
+    """Return the network with trained weights; leaves the learned ranges in `quantization.json` for the export."""
+    import copy
+
+    import onnx
+    import torch
+
+    from compress.losses import cross_entropy, distillation
+    from compress.quantization.calibration import calibrate
+    from compress.quantization.config import LEARNED, Calibration
+    from compress.quantization.fake_quant import FakeQuantNetwork
+    from compress.quantization.fold import write_back
+    from compress.quantization.schemes import scheme_named
+    from compress.training.loop import fit
+    from export.hard_activations import rewrite_hard_activations
+    from export.plan import make_plan
+    from export.to_onnx import to_onnx
+    from runtimes.files import write_json
+
+    scheme, side = scheme_named(config.scheme), context.preprocessing.crop
+    model = model.eval().cpu()
+    file = to_onnx(model, context.folder / "before.onnx", side, opset=18, batch=None)
+    graph = onnx.load(file.path)
+    if scheme.placement == "every-operator":
+        graph = rewrite_hard_activations(graph)
+    images = context.prepared("train").spread(CALIBRATION_IMAGES)
+    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.progress)
+    loss = cross_entropy(config.label_smoothing)
+    if config.distill:
+        teacher = copy.deepcopy(model).to(context.device)
+        loss = distillation(loss, teacher, config.distill, config.temperature)
+    network = fit(FakeQuantNetwork(graph, scheme, ranges), context, config, loss)
+    assert isinstance(network, FakeQuantNetwork)
+    write_back(network.cpu().trained(), graph, model, torch.zeros(1, 3, side, side))
+    write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
+    return model
