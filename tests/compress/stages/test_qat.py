@@ -1,0 +1,93 @@
+"""The stage qat: what it returns exports to the graph that was trained, and a network that needs it gets better."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compress.context import Context
+from compress.quantization.calibration import calibrate
+from compress.quantization.config import LEARNED, Calibration
+from compress.quantization.schemes import SCHEMES
+from compress.quantization.session import logits
+from compress.stages.qat import Config, run
+from compress.stages.train import Config as TrainConfig
+from compress.stages.train import run as train
+from export.plan import make_plan
+from export.quantize import insert_qdq
+from export.to_onnx import to_onnx
+
+MakeContext = Callable[..., Context]
+SCHEME = SCHEMES["x86-vnni"]
+
+
+class Small(nn.Module):
+    """Two convolutions; the second reads a tensor whose first channel is far larger than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 16, 5, stride=2, bias=False), nn.BatchNorm2d(16)
+        self.second, self.head = nn.Conv2d(16, 16, 3, stride=2), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.head(self.second(self.norm(self.first(images)).relu()).relu().mean((2, 3)))
+
+
+@torch.no_grad()
+def spoil(network: Small) -> None:
+    """Let one channel fill the range of its tensor and all others a thousandth of it; float answers stay."""
+    network.norm.weight[0] *= 1000
+    network.norm.bias[0] *= 1000
+    network.second.weight[:, 0] /= 1000
+
+
+def accuracy(model: onnx.ModelProto, context: Context) -> float:
+    images = context.prepared("val")
+    assert images.labels is not None
+    return float(np.mean(logits(model, images).argmax(1) == images.labels))
+
+
+def export(network: nn.Module, path: Path) -> onnx.ModelProto:
+    return onnx.load(to_onnx(network, path, 32, 18, None).path)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_trained(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    context = make_context("1-qat")
+    torch.manual_seed(0)
+    network = Small()
+    train(network, make_context(), TrainConfig(epochs=12, batch_size=8, lr=0.01, warmup_epochs=1))
+    spoil(network)
+    before = export(network.eval(), tmp_path / "float.onnx")
+    names = make_plan(before, SCHEME).ranged
+    ranges = calibrate(before, names, context.prepared("train"), Calibration(), context.progress)
+    float32, ruined = accuracy(before, context), accuracy(insert_qdq(before, ranges, SCHEME).model, context)
+    assert float32 > ruined + 0.2
+
+    config = Config(epochs=8, batch_size=8, lr=0.005, scheme="x86-vnni")
+    trained = run(network, context, config)
+    learned = json.loads((context.folder / LEARNED).read_text())
+    after = export(trained, tmp_path / "after.onnx")
+    assert learned["scheme"] == "x86-vnni"
+    assert set(learned["ranges"]) == set(make_plan(after, SCHEME).ranged)  # a second export gives the same names
+    shipped = insert_qdq(after, learned["ranges"], SCHEME).model
+    history = json.loads((context.folder / "history.json").read_text())
+    assert accuracy(shipped, context) == pytest.approx(history[-1]["val"]["top1"], abs=0.05)
+    assert accuracy(shipped, context) > ruined + 0.15
+
+
+def test_bad_settings_are_refused() -> None:
+    for wrong in ({"scheme": "vnni"}, {"distill": 2}, {"temperature": 0}, {"bits": 4}):
+        with pytest.raises(ValidationError):
+            Config(**wrong)  # type: ignore[arg-type]
