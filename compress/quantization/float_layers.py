@@ -52,8 +52,10 @@ def by_latency(float32: Artifact, target: Target) -> IsAsFast:
     return is_as_fast
 
 
-def by_multiplications(model: onnx.ModelProto) -> IsAsFast:
-    """Return a judge for targets that are not at hand: few multiplications may stay float."""
+def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> IsAsFast:
+    """Return a judge for targets that are not at hand: on a CPU few multiplications may stay float, on a GPU none."""
+    if scheme.signed:
+        return lambda current, candidate: False
     counts = multiplications(model)
 
     def is_as_fast(current: Quantized, candidate: Quantized) -> bool:

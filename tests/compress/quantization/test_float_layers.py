@@ -1,0 +1,70 @@
+"""Which layers may stay float: by latency where it can be measured, else by multiplications."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_graphs
+import pytest
+
+from compress.quantization import float_layers
+from compress.quantization.float_layers import by_latency, by_multiplications, entrances, multiplications
+from compress.quantization.schemes import SCHEMES
+from compress.statistics import Estimate
+from export.plan import make_plan
+from export.quantize import Quantized, insert_qdq
+
+
+def quantized(float_nodes: frozenset[str]) -> Quantized:
+    model, scheme = onnx_graphs.residual_model(channels=3), SCHEMES["generic"]
+    ranges = dict.fromkeys(make_plan(model, scheme).ranged, (-1.0, 1.0))
+    return insert_qdq(model, ranges, scheme, float_nodes=float_nodes)
+
+
+def test_candidates_are_the_first_layers() -> None:
+    first, second, third = entrances(onnx_graphs.residual_model(channels=3))
+    assert (first, second, third) == ({"first"}, {"first", "depthwise"}, {"first", "depthwise", "pointwise"})
+
+
+def test_multiplications_of_one_image() -> None:
+    pixels = 8 * 8
+    expected = {"first": 8 * 3 * 9 * pixels, "depthwise": 8 * 9 * pixels, "pointwise": 8 * 8 * pixels, "gemm": 5 * 8}
+    assert multiplications(onnx_graphs.residual_model(channels=3)) == expected
+
+
+@pytest.mark.parametrize(("share", "allowed"), [(0.9, True), (0.1, False)])
+def test_few_multiplications_may_stay_float(share: float, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float_layers, "MOST_MULTIPLICATIONS", share)
+    judge = by_multiplications(onnx_graphs.residual_model(channels=3), SCHEMES["generic"])
+    assert judge(quantized(frozenset()), quantized(frozenset({"first"}))) == allowed  # 64 % of them
+
+
+def test_on_a_gpu_nothing_stays_float_unmeasured() -> None:
+    judge = by_multiplications(onnx_graphs.residual_model(channels=3), SCHEMES["tensorrt"])
+    assert not judge(quantized(frozenset()), quantized(frozenset({"first"})))
+
+
+@pytest.mark.parametrize(("ratio", "allowed"), [(1.2, True), (0.995, True), (0.95, False)])
+def test_latency_decides_where_it_can_be_measured(ratio: float, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float_layers, "latency_ratio", lambda *_: Estimate(ratio, ratio, ratio))
+    artifact: Any = SimpleNamespace()
+    assert by_latency(artifact, artifact)(quantized(frozenset()), quantized(frozenset({"first"}))) == allowed
+
+
+def test_short_networks_are_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measure(artifacts: list[Any], target: Any, images: None, timing: Any, progress: Any) -> list[Any]:
+        asked.append(timing.blocks)
+        runs = np.full((timing.blocks, timing.runs_per_block), speed["ms"])
+        return [SimpleNamespace(latency_ms=runs, latency_ms_p50=speed["ms"])] * 2
+
+    monkeypatch.setattr(float_layers, "measure", measure)
+    monkeypatch.setattr(float_layers, "_artifact", lambda *_: None)
+    model = onnx_graphs.residual_model(channels=3)
+    for milliseconds in (0.1, 100.0):
+        speed = {"ms": milliseconds}
+        assert float_layers.latency_ratio(None, None, model, model).value == 1  # type: ignore[arg-type]
+    assert asked == [4, 200, 4, 16]
