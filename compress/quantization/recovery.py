@@ -121,7 +121,10 @@ def _round_layer(
     layer: Layer, quantized: Quantized, scheme: Scheme, stored: Activations, statistics: Mapping[str, Channels]
 ) -> None:
     scale, zero_point = quantized.scales[layer.input]
-    moments, samples = second_moments(layer, stored.batches(layer.input + QUANTIZED), scale, zero_point)
+    source = layer.input
+    while source in quantized.plan.rescaled:  # the same integers with another scale
+        source, _ = quantized.plan.rescaled[source]
+    moments, samples = second_moments(layer, stored.batches(source + QUANTIZED), scale, zero_point)
     row_scale = row_scales(layer, scheme.sums, scale)
     rows = _feed_back(layer, row_scale, moments, samples, scheme)
     weights = IntegerWeights(np.asarray(from_rows(rows, layer.weight.shape, layer.axis)), row_scale, layer.bias)

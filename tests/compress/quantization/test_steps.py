@@ -296,3 +296,21 @@ def test_the_budget_gives_layers_back_to_float(tmp_path: Path) -> None:
 def test_a_drop_in_top1_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no labels; give min_agreement"):
         search(tmp_path, Quantize(max_top1_drop_pp=0.5))
+
+
+def test_a_layer_that_reads_a_product_with_a_number_is_rounded_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["h"], name="half"),
+        helper.make_node("Conv", ["h", "w", "b"], ["c"], name="conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
+    ]
+    constants = {"half": np.asarray(0.5, np.float32), "w": rng.normal(0, 1, (5, 3, 3, 3)).astype(np.float32),
+                 "b": rng.normal(0, 1, 5).astype(np.float32)}  # fmt: skip
+    model = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
+    images = make_images(tmp_path, 16)
+    statistics = watched(model, images, "x86-vnni")
+    after = quantized(model, statistics, "x86-vnni")
+    recover(model, after, SCHEMES["x86-vnni"], images, statistics, silent)
+    assert sqnr_db(logits(model, images), logits(after.model, images)) > 30
