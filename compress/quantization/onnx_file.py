@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from export.standard_form import standard_form
 from google.protobuf.message import DecodeError
 
 from compress import dataset
@@ -18,6 +17,7 @@ from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.schemes import scheme_named
 from compress.quantization.session import Network
+from export.standard_form import standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError

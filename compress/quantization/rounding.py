@@ -31,7 +31,7 @@ def error_feedback(
     """
     outputs, inputs = rows.shape
     factor = _inverse_factor(moments, _damping(inputs, samples))
-    rest = np.ascontiguousarray(rows.T)
+    rest = rows.T.copy()  # of one row, a transpose is no copy
     integers = np.empty((inputs, outputs))
     inverse_scale = 1 / scale
     for start in range(0, inputs, BLOCK):

@@ -110,16 +110,35 @@ def test_neighbours_never_overflow_whatever_the_weights(inputs: int, seed: int, 
     assert np.abs(found).max() <= 127
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_what_the_limit_cuts_off_is_fed_back(seed: int) -> None:
-    """Where all weights of a row are alike in sign and large, clipping costs much; what follows makes half good."""
+def fitting_scale(rows: Array) -> Array:
+    """Return the scale that `row_scales` gives where neighbours are limited; an even number of inputs."""
+    return np.maximum(np.abs(rows).max(1) / 127, np.abs(rows[:, ::2] + rows[:, 1::2]).max(1) / 127.5)
+
+
+@pytest.mark.parametrize("lean", [0, 1])
+@pytest.mark.parametrize("seed", range(6))
+def test_with_limited_neighbours_it_leaves_a_third_of_the_error_of_nearest(seed: int, lean: int) -> None:
     rows, _, moments, x = problem(64, 8, seed)
-    rows = np.abs(rows)
-    scale = rows.max(1) / 127
-    clipped = within_limit(rows, scale)
-    assert (clipped != np.rint(rows / scale[:, None])).sum() > 10
+    rows = np.abs(rows) + 1 if lean else rows
+    scale = fitting_scale(rows)
     fed = error_feedback(rows, scale, moments, MANY, 127, True)
-    assert loss(x, rows, fed, scale) < loss(x, rows, clipped, scale) / 2
+    assert loss(x, rows, fed, scale) < loss(x, rows, within_limit(rows, scale), scale) / 3
+
+
+def test_what_the_limit_cuts_off_is_fed_back() -> None:
+    """With scales that don't fit, much is cut off; clipping after error feedback is twice as bad in the median.
+
+    Not in each case: the choice is greedy, and what the last neighbours lose nothing makes good.
+    """
+    ratios = []
+    for seed in range(15):
+        rows, scale, moments, x = problem(64, 8, seed, steps=127)
+        free = error_feedback(rows, scale, moments, MANY, 127, False).astype(np.float64)
+        clipped = within_limit(free, np.ones(len(free)))
+        assert (clipped != free).any()
+        fed = error_feedback(rows, scale, moments, MANY, 127, True)
+        ratios.append(loss(x, rows, clipped, scale) / loss(x, rows, fed, scale))
+    assert np.median(ratios) > 2
 
 
 def test_dead_inputs_are_rounded_to_nearest_and_do_not_disturb_the_others() -> None:
@@ -158,10 +177,11 @@ def test_depthwise_rounding_is_that_of_each_channel_by_itself(taps: int, samples
         np.testing.assert_array_equal(found[channel], alone[0])
 
 
-def test_the_given_weights_are_not_changed() -> None:
-    rows, scale, moments, _ = problem(9, 3)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_given_weights_are_not_changed(outputs: int) -> None:
+    rows, scale, moments, _ = problem(9, outputs)
     before = rows.copy(), moments.copy()
     error_feedback(rows, scale, moments, MANY, 127, True)
-    error_feedback_depthwise(rows, scale, np.stack([moments] * 3), MANY, 127)
+    error_feedback_depthwise(rows, scale, np.stack([moments] * outputs), MANY, 127)
     np.testing.assert_array_equal(rows, before[0])
     np.testing.assert_array_equal(moments, before[1])
