@@ -1,4 +1,4 @@
-"""Rounding, bias correction, equalization and recovery against float64 references, and networks that need them."""
+"""The steps of a search and the search: against float64 references, and on networks that need them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from compress.quantization.channels import channel_statistics
 from compress.quantization.config import Quantize
 from compress.quantization.equalization import equalize
 from compress.quantization.recovery import analytic_bias, correct_biases, recover
-from compress.quantization.rounding import LEAST_DAMPING, error_feedback, error_feedback_depthwise
 from compress.quantization.schemes import SCHEMES
 from compress.quantization.session import logits
 from export.layers import layers_of, nearest, overflowing_neighbours
@@ -26,7 +25,6 @@ from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-MANY = 10**9  # samples: so that damping is the least
 
 
 def silent(*_: object) -> None:
@@ -40,84 +38,6 @@ def make_images(folder: Path, count: int, seed: int = 0, labels: bool = False) -
     given = rng.integers(0, 5, count) if labels else None
     names = tuple(f"{index}.png" for index in range(count))
     return evalset.write(folder, flat.clip(0, 255).astype(np.uint8), given, names, classes, PREPROCESSING)
-
-
-def reference_feedback(rows: np.ndarray, scale: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """Optimal brain surgeon, literally: round a weight, update the others, eliminate it from the inverse Hessian."""
-    inverse = np.linalg.inv(moments + np.eye(len(moments)) * LEAST_DAMPING * np.mean(np.diag(moments)))
-    rest, integers = rows.astype(np.float64).copy(), np.zeros(rows.shape)
-    for k in range(rows.shape[1]):
-        integers[:, k] = np.clip(np.rint(rest[:, k] / scale), -127, 127)
-        error = (rest[:, k] - integers[:, k] * scale) / inverse[k, k]
-        rest -= np.outer(error, inverse[k])
-        inverse = inverse - np.outer(inverse[:, k], inverse[k]) / inverse[k, k]
-    return integers
-
-
-def problem(inputs: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    samples = rng.normal(0, 1, (4000, max(2, inputs // 4))) @ rng.normal(0, 1, (max(2, inputs // 4), inputs))
-    samples += rng.normal(0, 0.1, samples.shape)
-    rows = rng.normal(0, 1, (outputs, inputs))
-    return rows, np.abs(rows).max(1) / 15, samples.T @ samples / len(samples), samples
-
-
-@pytest.mark.parametrize("inputs", [1, 9, 64, 65, 150])
-def test_error_feedback_is_the_optimal_brain_surgeon(inputs: int) -> None:
-    rows, scale, moments, _ = problem(inputs, 7)
-    found = error_feedback(rows, scale, moments, MANY, 127, limit_neighbours=False)
-    assert np.mean(found == reference_feedback(rows, scale, moments)) > 0.99  # ties in rounding apart
-
-
-def test_error_feedback_helps_where_inputs_are_correlated() -> None:
-    rows, scale, moments, samples = problem(64, 16)
-    plain = np.rint(rows / scale[:, None]) * scale[:, None]
-    fed = error_feedback(rows, scale, moments, MANY, 127, False) * scale[:, None]
-    loss = [np.square(samples @ (rows - rounded).T).sum() for rounded in (plain, fed)]
-    assert loss[1] < 0.3 * loss[0]
-
-
-def test_without_correlation_it_rounds_to_nearest() -> None:
-    rows, scale, *_ = problem(20, 4)
-    assert (error_feedback(rows, scale, np.eye(20), MANY, 127, False) == np.rint(rows / scale[:, None])).all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_neighbours_stay_within_the_limit_and_what_that_costs_is_fed_back(seed: int) -> None:
-    rows, _, moments, samples = problem(33, 8, seed)
-    scale = np.abs(rows).max(1) / 127
-    fed = error_feedback(rows, scale, moments, MANY, 127, limit_neighbours=True).astype(int)
-    assert np.abs(fed[:, 0:32:2] + fed[:, 1:32:2]).max() <= 128
-    clipped = np.rint(rows / scale[:, None]).astype(int)
-    clipped[:, 1::2] = np.clip(clipped[:, 1::2], -128 - clipped[:, 0:32:2], 128 - clipped[:, 0:32:2])
-    loss = [np.square(samples @ (rows - one * scale[:, None]).T).sum() for one in (clipped, fed)]
-    assert loss[1] < loss[0]
-
-
-def test_depthwise_rounding_is_that_of_each_channel() -> None:
-    problems = [problem(9, 1, seed) for seed in range(6)]
-    rows, scale = np.concatenate([one[0] for one in problems]), np.concatenate([one[1] for one in problems])
-    found = error_feedback_depthwise(rows, scale, np.stack([one[2] for one in problems]), MANY, 127)
-    for channel, (row, step, moments, _) in enumerate(problems):
-        assert (found[channel] == error_feedback(row, step, moments, MANY, 127, False)[0]).all()
-
-
-def test_inputs_that_are_always_zero_do_no_harm() -> None:
-    rows, scale, moments, _ = problem(16, 4)
-    moments[3], moments[:, 3] = 0, 0
-    assert np.isfinite(error_feedback(rows, scale, moments, MANY, 127, True)).all()
-    zero = error_feedback(rows, scale, np.zeros((16, 16)), MANY, 127, False)
-    assert (zero == np.rint(rows / scale[:, None])).all()
-
-
-def test_with_few_samples_it_follows_them_less() -> None:
-    rows, scale, _, _ = problem(64, 16)
-    rng = np.random.default_rng(1)
-    seen, unseen = rng.normal(0, 1, (16, 64)), rng.normal(0, 1, (4000, 64))
-    moments = seen.T @ seen / 16
-    rounded = [error_feedback(rows, scale, moments, samples, 127, False) * scale[:, None] for samples in (16, MANY)]
-    loss = [np.square(unseen @ (rows - one).T).sum() for one in rounded]
-    assert loss[0] < 0.5 * loss[1]
 
 
 def watched(model: onnx.ModelProto, images: evalset.EvalSet, scheme: str) -> dict:
