@@ -17,6 +17,7 @@ from compress.quantization.moments import second_moments
 from compress.quantization.rounding import error_feedback, error_feedback_depthwise
 from compress.quantization.session import Network, batches
 from export.layers import (
+    WEIGHTED_OPS,
     IntegerWeights,
     Layer,
     from_rows,
@@ -39,11 +40,16 @@ LEAST_ACTIVE = 0.25  # share of unclamped outputs below which a bias is moved as
 
 @dataclass(frozen=True)
 class _Step:
-    """One quantized tensor (or the logits) and what it is computed from: quantized tensors that come before it."""
+    """One quantized tensor (or the logits) and what it is computed from: quantized tensors that come before it.
+
+    layers: those to round here, each in the first step that runs it. alone: whether no other layer, float ones neither,
+    stands between the inputs and the output, so that what the output's mean lacks is what the layer's bias lacks.
+    """
 
     output: str
     inputs: tuple[str, ...]
     layers: tuple[str, ...]
+    alone: bool
 
 
 def analytic_bias(layer: Layer, weights: IntegerWeights, mean_input: Float64) -> Float64:
@@ -97,7 +103,7 @@ def recover(
                 _round_layer(layers[name], quantized, scheme, stored, statistics)
             mean, active = _run(step, quantized, kind, stored)
             tensor = step.output.removesuffix(QUANTIZED)
-            if len(step.layers) == 1 and tensor in statistics:
+            if step.layers and step.alone and tensor in statistics:
                 by = (statistics[tensor].mean - mean) / active
                 _move_bias(layers[step.layers[0]], quantized, scheme, by)
                 stored.drop(step.output)
@@ -111,10 +117,13 @@ def recover(
 def _steps(quantized: Quantized, kind: int) -> Iterator[_Step]:
     model = quantized.model
     cuts = {node.output[0]: kind for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    done: set[str] = set()
     for output in (*cuts, model.graph.output[0].name):
         part = between(model, {name: kind for name in cuts if name != output}, [output])
-        layers = tuple(node.name for node in part.graph.node if node.name in quantized.weights)
-        yield _Step(output, tuple(value.name for value in part.graph.input), layers)
+        weighted = [node.name for node in part.graph.node if node.op_type in (*WEIGHTED_OPS, "MatMul")]
+        layers = tuple(name for name in weighted if name in quantized.weights and name not in done)
+        done.update(layers)
+        yield _Step(output, tuple(value.name for value in part.graph.input), layers, len(weighted) == 1)
 
 
 def _round_layer(

@@ -16,7 +16,8 @@ from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
 from compress.quantization import calibration
-from compress.quantization.calibration import Calibration, Method, calibrate
+from compress.quantization.calibration import calibrate
+from compress.quantization.config import Calibration, Method
 from compress.quantization.histograms import Histogram, entropy_threshold
 from runtimes import evalset
 from runtimes.errors import InputError

@@ -65,14 +65,15 @@ def network(kind: str, seed: int = 0, spread: float = 100.0) -> onnx.ModelProto:
         middle = [node("Conv", ["r1", "wd"], "d", group=WIDTH, pads=[1] * 4), node("Relu", ["d"], "dr")]
         last = "dr"
     elif kind == "groups":
-        constants["w2"] = (weights(WIDTH, WIDTH // 2, 1, 1) / np.stack([size[:4]] * 4 + [size[4:]] * 4)[:, :, None, None]
-                           ).astype(np.float32)  # fmt: skip
+        read = np.stack([size[:4]] * 4 + [size[4:]] * 4)[:, :, None, None]
+        constants["w2"] = (weights(WIDTH, WIDTH // 2, 1, 1) / read).astype(np.float32)
     elif kind == "residual":
         constants["wr"] = (weights(WIDTH, WIDTH, 1, 1) / size[None, :, None, None] * size[along]).astype(np.float32)
         middle = [node("Conv", ["r1", "wr"], "res"), node("Add", ["r1", "res"], "sum")]
         last = "sum"
     elif kind == "pools":
-        middle = [node("MaxPool", ["r1"], "mp", kernel_shape=[2, 2]), node("AveragePool", ["mp"], "ap", kernel_shape=[2, 2])]
+        middle = [node("MaxPool", ["r1"], "mp", kernel_shape=[2, 2]),
+                  node("AveragePool", ["mp"], "ap", kernel_shape=[2, 2])]  # fmt: skip
         last = "ap"
     elif kind == "no bias":
         bias = []
