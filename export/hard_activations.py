@@ -23,6 +23,7 @@ def rewrite_hard_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = {tensor.name: tensor for tensor in result.graph.initializer}
     producer = {name: node for node in result.graph.node for name in node.output}
     reads = [name for node in result.graph.node for name in node.input]
+    reads += [output.name for output in result.graph.output]
     nodes: list[NodeProto] = []
     for node in result.graph.node:
         if node.op_type == "HardSwish":
@@ -65,11 +66,14 @@ def _clip(model: onnx.ModelProto, given: str, output: str, name: str) -> NodePro
 
 
 def _scalar(model: onnx.ModelProto, value: float) -> str:
-    """Return the name of a constant with that value."""
-    name = f"constant_{value:.9g}"
-    if name not in {tensor.name for tensor in model.graph.initializer}:
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-    return name
+    """Return the name of a constant with that value; the model may have others of the name that it would get."""
+    constant = numpy_helper.from_array(np.asarray(value, np.float32), f"constant_{value:.9g}")
+    present = {tensor.name: tensor for tensor in model.graph.initializer}
+    while constant.name in present and present[constant.name] != constant:
+        constant.name += "_"
+    if constant.name not in present:
+        model.graph.initializer.append(constant)
+    return str(constant.name)
 
 
 def _scale_layer(model: onnx.ModelProto, node: NodeProto, alpha: float, beta: float) -> None:

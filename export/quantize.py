@@ -205,10 +205,9 @@ def _use_integers(graph: _Graph, node: NodeProto) -> None:
     constants = _weight_constants(layer, weights, graph.scales[layer.input][0], graph.scheme.int32_bias)
     graph.constants += constants
     node.input[1] = graph.dequantize_constant(f"{layer.name}_weight", layer.axis)
-    if (len(node.input) > 2 and node.input[2]) or weights.bias.any():
-        del node.input[2:]
-        name = f"{layer.name}_bias"
-        node.input.append(graph.dequantize_constant(name, 0) if graph.scheme.int32_bias else f"{name}_float")
+    del node.input[2:]
+    name = f"{layer.name}_bias"  # of zeros where the node had none: correcting it costs nothing
+    node.input.append(graph.dequantize_constant(name, 0) if graph.scheme.int32_bias else f"{name}_float")
 
 
 def _keep_float(graph: _Graph, node: NodeProto) -> None:

@@ -16,7 +16,7 @@ from compress.quantization.channels import Channels, channel_statistics
 from compress.quantization.config import Quantize
 from compress.quantization.equalization import equalize
 from compress.quantization.float_layers import IsAsFast, entrances
-from compress.quantization.recovery import correct_biases, recover
+from compress.quantization.recovery import analytic_bias, correct_biases, recover
 from compress.quantization.session import logits
 from export.layers import layers_of
 from export.parity import Parity, compare
@@ -158,14 +158,21 @@ def _within_budget(search: Search, best: Candidate) -> Candidate:
     """Give the layers that cost most back to float, twice as many each time, until the accuracy budget holds."""
     if _holds(search, best):
         return best
-    order = sorted(sensitivities(search, best).items(), key=lambda pair: pair[1].sqnr_db or math.inf)
+    order = sorted(sensitivities(search, best).items(), key=lambda pair: _or_infinite(pair[1].sqnr_db))
     count = 1
     while not _holds(search, best) and count < len(order):
         worst = frozenset(name for name, _ in order[:count])
         attempt = _attempt(search, best.model, best.statistics, best.ranges, best.float_nodes | worst)
         best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt))
         count *= 2
+    if not _holds(search, best):
+        search.say(f"the accuracy budget does not hold: agreement {best.agreement:.3f}; give the recipe a looser one")
     return best
+
+
+def _or_infinite(sqnr_db: float | None) -> float:
+    """Return the ratio, infinite where answers are identical; 0 dB, a network that says nothing, is no such case."""
+    return math.inf if sqnr_db is None else sqnr_db
 
 
 def _holds(search: Search, best: Candidate) -> bool:
@@ -185,8 +192,12 @@ def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
     images = search.held_out.head(SENSITIVITY_IMAGES)
     operators = frozenset(node.name for node in best.model.graph.node)
     found = {}
-    for index, name in enumerate(best.quantized.weights):
-        alone = insert_qdq(best.model, best.ranges, search.scheme, best.quantized.weights, operators - {name})
+    layers = layers_of(best.model)
+    for index, (name, weights) in enumerate(best.quantized.weights.items()):
+        # Biases that make good what layers before have lost would blame this one for it.
+        bias = analytic_bias(layers[name], weights, best.statistics[layers[name].input].mean)
+        own = {name: replace(weights, bias=bias)}
+        alone = insert_qdq(best.model, best.ranges, search.scheme, own, operators - {name})
         found[name] = compare(search.reference[: len(images)], logits(alone.model, images))
         search.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
     return found

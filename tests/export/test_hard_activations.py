@@ -99,3 +99,54 @@ def test_a_network_without_hard_activations_is_the_same() -> None:
     assert [node.name for node in rewrite_hard_activations(model).graph.node] == [
         node.name for node in model.graph.node
     ]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_gemm_in_front_takes_alpha_and_beta(transposed: int, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1, (5, 4) if transposed else (4, 5)).astype(np.float32)
+    constants = {"w": weight} | ({"b": rng.normal(0, 1, 5).astype(np.float32)} if bias else {})
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", *constants], ["h"], name="gemm", transB=transposed),
+        helper.make_node("HardSigmoid", ["h"], ["y"], name="gate"),  # alpha 0.2, beta 0.5
+    ]
+    model = make_model(nodes, constants, output_rank=2)
+    rewritten = rewrite_hard_activations(model)
+    assert [node.op_type for node in rewritten.graph.node][-2:] == ["Gemm", "Clip"]
+    expected = run_model(model, IMAGES)
+    assert sqnr_db(expected, run_model(rewritten, IMAGES)) > 100
+    np.testing.assert_allclose(expected, np.clip(
+        0.2 * (IMAGES.mean((2, 3)) @ (weight.T if transposed else weight) + constants.get("b", 0)) + 0.5, 0, 1
+    ), atol=1e-5)  # fmt: skip
+
+
+def test_weights_that_two_layers_share_are_scaled_for_one() -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (4, 4, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="one"),
+        helper.make_node("HardSigmoid", ["c"], ["g"], name="g"),
+        helper.make_node("Conv", ["g", "w"], ["y"], name="two"),
+    ]  # fmt: skip
+    model = make_model(nodes, {"w": weight})
+    assert sqnr_db(run_model(model, IMAGES), run_model(rewrite_hard_activations(model), IMAGES)) > 100
+
+
+def test_a_layer_whose_output_the_graph_gives_out_keeps_it() -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (4, 4, 1, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv"),
+             helper.make_node("HardSigmoid", ["y"], ["g"], name="gate")]  # fmt: skip
+    model = make_model(nodes, {"w": weight})
+    np.testing.assert_array_equal(run_model(model, IMAGES), run_model(rewrite_hard_activations(model), IMAGES))
+
+
+@pytest.mark.parametrize("other", [np.full((), 7, np.float32), np.full((1, 4, 1, 1), 0.5, np.float32)])
+def test_a_constant_of_the_model_that_is_named_like_ours_is_not_taken_for_it(other: np.ndarray) -> None:
+    nodes = [helper.make_node("HardSwish", ["x"], ["s"], name="swish"),
+             helper.make_node("Add", ["s", "constant_0.5"], ["y"], name="add")]  # fmt: skip
+    model = make_model(nodes, {"constant_0.5": other})
+    rewritten = rewrite_hard_activations(model)
+    onnx.checker.check_model(rewritten, full_check=True)
+    assert sqnr_db(run_model(model, IMAGES), run_model(rewritten, IMAGES)) > 100

@@ -41,8 +41,9 @@ def graph(*nodes: NodeProto, **shapes: tuple[int, ...]) -> onnx.ModelProto:
 
 def read_as(model: onnx.ModelProto) -> dict[str, list[str]]:
     """Return what each operator reads, but for constants and Q/DQ."""
+    constants = ("weight_dequantized", "bias_dequantized", "bias_float")
     return {
-        node.name: [name for name in node.input if not name.endswith("weight_dequantized")]
+        node.name: [name for name in node.input if not name.endswith(constants)]
         for node in model.graph.node
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 import onnx_graphs
 import pytest
 
-from compress.quantization import int8
+from compress.quantization import float_layers, int8
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import EXACT_KERNELS, make_int8
 from compress.quantization.probe import Probe
@@ -21,6 +22,7 @@ from runtimes import environment, evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file
+from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -30,6 +32,14 @@ LABELS = ("a", "b", "c", "d", "e")
 
 def silent(*_: object) -> None:
     """Show nothing."""
+
+
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured here matters to no test; a fraction of the blocks is enough."""
+    monkeypatch.setattr(float_layers, "FIRST_LOOK", Timing(warmup=1, blocks=2, runs_per_block=1))
+    monkeypatch.setattr(float_layers, "LEAST_BLOCKS", 2)
+    monkeypatch.setattr(float_layers, "MOST_BLOCKS", 2)
 
 
 @pytest.fixture
@@ -159,3 +169,47 @@ def test_scheme_names() -> None:
     assert scheme_named("tensorrt").signed
     with pytest.raises(InputError, match="there is no quantization scheme 'vnni'; there are auto, x86-avx2"):
         scheme_named("vnni")
+
+
+@pytest.mark.parametrize("engine", ["compress", "nncf"])
+def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
+    engine: str, images: evalset.EvalSet, tmp_path: Path
+) -> None:
+    artifact = make(tmp_path, images, "arm64", engine=engine)
+    manifest, given = artifact.manifest, Artifact.load(tmp_path / "float32.onnx").manifest
+    assert (manifest.sha256, manifest.size_bytes) == (sha256_file(artifact.path), artifact.path.stat().st_size)
+    assert (manifest.input_shape, manifest.preprocessing, manifest.labels) == (
+        given.input_shape, given.preprocessing, given.labels
+    )  # fmt: skip
+    quantized, verified = manifest.lineage
+    assert (quantized["step"], quantized["from"], quantized["calibration_sha256"]) == (
+        "quantize", given.sha256, images.sha256
+    )  # fmt: skip
+    batch = PREPROCESSING.normalize(images.images)
+    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
+    exact = onnx_graphs.run_model(onnx.load(artifact.path), batch)
+    parity = verified["parity_with_float32"]
+    assert (verified["step"], parity["images"]) == ("verify", 24)
+    assert parity["agreement"] == np.mean(expected.argmax(1) == exact.argmax(1))
+    if engine == "compress":
+        assert [attempt["step"] for attempt in quantized["attempts"]][:2] == [
+            "nearest rounding", "analytic bias correction"
+        ]  # fmt: skip
+        assert parity["sqnr_db"] == pytest.approx(sqnr_db(expected, exact), abs=0.1)
+
+
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+def test_a_hard_swish_becomes_integer_but_for_tensorrt(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    relu = next(node for node in model.graph.node if node.name == "relu")
+    relu.op_type = "HardSwish"
+    onnx.save(model, tmp_path / "swish.onnx")
+    given = float32(tmp_path)
+    given = Artifact(tmp_path / "swish.onnx", replace(given.manifest, sha256=sha256_file(tmp_path / "swish.onnx")))
+    artifact = make_int8(
+        given, images, SCHEMES[scheme], Quantize(), Target("here"), tmp_path / "int8.onnx", silent, silent
+    )
+    kinds = {node.op_type for node in onnx.load(artifact.path).graph.node}
+    assert ("HardSwish" in kinds) == (scheme == "tensorrt")
+    assert artifact.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 25
+    assert ("HardSwish" in artifact.manifest.lineage[0]["float_ops"]) == (scheme == "tensorrt")

@@ -78,7 +78,8 @@ def test_the_analytic_bias_keeps_the_mean_of_any_1x1_convolution(shape: tuple[in
     expected = mean_output(one.weight, one.bias)
     moved = analytic_bias(one, weights, given.mean((0, 2, 3)).numpy())
     np.testing.assert_allclose(mean_output(dequantized(one, weights), moved), expected, rtol=1e-12, atol=1e-12)
-    assert np.abs(mean_output(dequantized(one, weights), one.bias) - expected).max() > 1e-4
+    if shape[1] > 1:  # a single weight is its own scale and loses nothing
+        assert np.abs(mean_output(dequantized(one, weights), one.bias) - expected).max() > 1e-4
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((6, 5, 3, 3), 1), ((6, 3, 3, 5), 2), ((6, 1, 3, 3), 6)])
@@ -154,8 +155,8 @@ def test_a_layer_without_a_bias_gets_one(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_recovery_wins_2_db_over_nearest_with_analytic_biases_on_other_images(scheme: str) -> None:
-    """16 output channels, weights of a few bits' worth, correlated inputs: rounding is what costs most."""
+def test_recovery_wins_8_db_over_nearest_with_analytic_biases_on_other_images(scheme: str) -> None:
+    """Weights of a few bits' worth and correlated inputs: rounding is what costs most."""
     model, given, others = coarse_model(), images(64), images(48, seed=1)
     statistics = watched(model, given, scheme)
     plain, recovered = (quantized(model, statistics, scheme) for _ in range(2))
@@ -163,7 +164,7 @@ def test_recovery_wins_2_db_over_nearest_with_analytic_biases_on_other_images(sc
     recover(model, recovered, SCHEMES[scheme], given, statistics, silent)
     expected = logits(model, others)
     before, after = (onnx_graphs.sqnr_db(expected, logits(one.model, others)) for one in (plain, recovered))
-    assert after > before + 2, (before, after)
+    assert after > before + 8, (before, after)
     layers = layers_of(model)
     limited = [name for name in recovered.weights if not layers[name].depthwise]
     if SCHEMES[scheme].sums == "neighbours":
@@ -173,12 +174,12 @@ def test_recovery_wins_2_db_over_nearest_with_analytic_biases_on_other_images(sc
 
 
 def coarse_model() -> onnx.ModelProto:
-    """A few weights of each row are 30 times the others, which are left few steps."""
+    """One weight of each row is 100 times the others, which are left few steps."""
     rng = np.random.default_rng(3)
 
     def weights(*shape: int) -> Array:
         array = rng.normal(0, 1, shape)
-        array.reshape(len(array), -1)[:, 0] = 30
+        array.reshape(len(array), -1)[:, 0] = 100
         return (array / np.sqrt(array[0].size)).astype(np.float32)
 
     constants = {"w1": weights(16, 3, 3, 3), "b1": rng.normal(0, 1, 16).astype(np.float32),
@@ -233,6 +234,30 @@ def test_layers_that_stay_float_keep_their_weights(scheme: str, float_nodes: set
         np.testing.assert_array_equal(stored[kept[name]], original[kept[name]])
     assert set(made.weights) == set(kept) - float_nodes
     assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 20
+
+
+@pytest.mark.parametrize("float_nodes", [set(), {"first"}, {"depthwise"}, {"pointwise"}, {"gemm"}])
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
+    scheme: str, float_nodes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may run a layer that an earlier one rounded, or a float layer behind the one that it rounds."""
+    rounded: list[str] = []
+    moved: list[str] = []
+    round_layer, move_bias = recovery._round_layer, recovery._move_bias
+    monkeypatch.setattr(
+        recovery, "_round_layer", lambda one, *more: (rounded.append(one.name), round_layer(one, *more))
+    )
+    monkeypatch.setattr(recovery, "_move_bias", lambda one, *more: (moved.append(one.name), move_bias(one, *more)))
+    model, given = onnx_graphs.residual_model(channels=3), images(12)
+    statistics = watched(model, given, scheme)
+    made = quantized(model, statistics, scheme, frozenset(float_nodes))
+    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    assert sorted(rounded) == sorted(set(made.weights))
+    assert len(set(moved)) == len(moved)
+    if scheme == "tensorrt":  # no pairs behind float layers: what lies before them is seen only through them
+        before = {"pointwise": "depthwise", "gemm": "pointwise"}
+        assert not {before[name] for name in float_nodes if name in before} & set(moved)
 
 
 @pytest.mark.parametrize("count", [12, 10])
@@ -296,3 +321,20 @@ def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
     moments = inputs.T @ inputs / 200
     recovery._feed_back(one, np.abs(one.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
     np.testing.assert_array_equal(one.weight, before)
+
+
+def test_a_layer_that_reads_a_product_with_a_number_is_rounded_too() -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["h"], name="half"),
+        helper.make_node("Conv", ["h", "w", "b"], ["c"], name="conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
+    ]
+    constants = {"half": np.asarray(0.5, np.float32), "w": rng.normal(0, 1, (5, 3, 3, 3)).astype(np.float32),
+                 "b": rng.normal(0, 1, 5).astype(np.float32)}  # fmt: skip
+    model, given = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2), images(16)
+    statistics = watched(model, given, "x86-vnni")
+    made = quantized(model, statistics, "x86-vnni")
+    recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent)
+    assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 30

@@ -1,0 +1,50 @@
+"""The recipe's section `quantize` refuses what makes no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from compress.quantization.config import Calibration, Quantize
+
+
+def test_the_defaults() -> None:
+    assert Quantize().model_dump() == {
+        "engine": "compress", "calibration_images": 256, "calibration": {"method": "min-max", "percentile": 99.99},
+        "max_top1_drop_pp": None, "min_agreement": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [
+    {"engine": "nncf"}, {"calibration_images": 1}, {"calibration_images": 100_000}, {"max_top1_drop_pp": 0},
+    {"max_top1_drop_pp": 100}, {"min_agreement": 0}, {"min_agreement": 1},
+    {"calibration": {"method": "percentile", "percentile": 99.9}}, {"calibration": {"method": "mse"}},
+])  # fmt: skip
+def test_what_is_allowed_is_kept_as_it_is(given: dict[str, Any]) -> None:
+    kept = Quantize.model_validate(given).model_dump(exclude_unset=True)
+    for name, value in given.items():
+        assert kept[name] == value or value.items() <= kept[name].items()
+
+
+@pytest.mark.parametrize(("given", "place"), [
+    ({"engine": "tflite"}, "engine"), ({"calibration_images": 0}, "calibration_images"),
+    ({"calibration_images": 100_001}, "calibration_images"), ({"calibration_images": 1.5}, "calibration_images"),
+    ({"max_top1_drop_pp": -0.1}, "max_top1_drop_pp"), ({"max_top1_drop_pp": 101}, "max_top1_drop_pp"),
+    ({"min_agreement": 1.1}, "min_agreement"), ({"min_agreement": -1}, "min_agreement"),
+    ({"min_agreement": float("nan")}, "min_agreement"), ({"bits": 4}, "bits"),
+    ({"calibration": {"method": "max"}}, "calibration"), ({"calibration": {"percentile": 50}}, "calibration"),
+    ({"calibration": {"percentile": 100.1}}, "calibration"), ({"calibration": {"bins": 3}}, "calibration"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused_where_it_stands(given: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Quantize.model_validate(given)
+    assert {error["loc"][0] for error in refused.value.errors()} == {place}
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Quantize().engine = "nncf"
+    with pytest.raises(AttributeError):
+        Calibration().method = "mse"  # type: ignore[misc]

@@ -1,0 +1,96 @@
+"""The report by layers against what the layers' tensors really hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphs
+import pytest
+from onnx import numpy_helper
+
+from compress.quantization import post_training
+from compress.quantization.config import Quantize
+from compress.quantization.layer_report import IMAGES, describe_layers
+from compress.quantization.post_training import Candidate, Search
+from compress.quantization.schemes import SCHEMES
+from export.layers import layers_of
+from runtimes.evalset import EvalSet
+from runtimes.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+NAMES = ["first", "depthwise", "pointwise", "gemm"]
+
+
+def images(count: int) -> EvalSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return EvalSet(pixels, None, tuple(map(str, range(count))), tuple("abcde"), PREPROCESSING, "digest")
+
+
+def search(scheme: str, model: onnx.ModelProto | None = None, entrance: int = 0) -> tuple[Candidate, Search]:
+    """Quantize with the first layers float, whatever that gains."""
+    model = model or onnx_graphs.residual_model(channels=3)
+    best, found = post_training.quantize(
+        model, images(120), SCHEMES[scheme], Quantize(), lambda *_: False, lambda *_: None, lambda *_: None
+    )
+    if entrance:
+        floats = frozenset(NAMES[:entrance])
+        best = post_training._attempt(found, best.model, best.statistics, best.ranges, floats)
+    return best, found
+
+
+@pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
+def test_the_ratio_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
+    best, found = search(scheme)
+    lines = {line["name"]: line for line in describe_layers(best, found)}
+    assert list(lines) == NAMES
+    batch = PREPROCESSING.normalize(found.held_out.images[:IMAGES])
+    assert len(found.held_out) > IMAGES  # so that a few are enough
+    written = {"first": "a1", "depthwise": "a2", "pointwise": "c3"} if scheme == "x86-avx2" else {}
+    for name, line in lines.items():
+        if name not in written:
+            assert line["sqnr_db"] is None  # nothing quantized stands right behind it
+            continue
+        expected = onnx_graphs.tensor_values(best.model, written[name], batch).astype(np.float64)
+        found_values = onnx_graphs.tensor_values(best.quantized.model, f"{written[name]}_dequantized", batch)
+        assert line["sqnr_db"] == pytest.approx(onnx_graphs.sqnr_db(expected, found_values), abs=0.2)
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_precision_bits_and_operators(scheme: str) -> None:
+    best, found = search(scheme, entrance=1)
+    lines = describe_layers(best, found)
+    assert [line["op"] for line in lines] == ["Conv", "depthwise Conv", "Conv", "Gemm"]
+    assert [line["outputs"] for line in lines] == [8, 8, 8, 5]
+    assert [line["precision"] for line in lines] == ["float32", "int8", "int8", "int8"]
+    assert "weight_bits" not in lines[0]
+    assert {line["weight_bits"] for line in lines[1:]} == {7 if scheme == "generic" else 8}
+    limited = [line["neighbours_limited"] for line in lines[1:]]
+    assert limited == ([False, True, True] if scheme == "x86-avx2" else [False] * 3)
+
+
+def test_the_limited_channels_are_those_whose_neighbours_do_not_fit_by_themselves() -> None:
+    """Half of the pointwise layer's rows hold two large neighbours; the other half two of opposite signs."""
+    model = onnx_graphs.residual_model(channels=3)
+    weight = np.zeros((8, 8, 1, 1), np.float32)
+    weight[:, 4], weight[:, 5] = 1.0, -0.9
+    weight[:3, 5] = 0.9  # 127 + 114 > 128
+    for tensor in model.graph.initializer:
+        if tensor.name == "w3":
+            tensor.CopyFrom(numpy_helper.from_array(weight, "w3"))
+    expected = {}
+    for name, layer in layers_of(model).items():
+        rows = layer.rows() / np.abs(layer.rows()).max(1)[:, None] * 127
+        even = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+        expected[name] = int((np.abs(even[:, ::2] + even[:, 1::2]).max(1) > 127.5 * 1.0001).sum())
+    assert expected["pointwise"] == 3
+    expected["depthwise"] = 0  # sums in 32 bits
+    for scheme in ("x86-avx2", "x86-vnni"):
+        best, found = search(scheme, model)
+        best = post_training._attempt(found, model, best.statistics, best.ranges)  # not the equalized one
+        counted = {line["name"]: line["limited_channels"] for line in describe_layers(best, found)}
+        assert counted == (expected if scheme == "x86-avx2" else dict.fromkeys(NAMES, 0))
+
+
+def test_with_7_bits_every_channel_is_limited() -> None:
+    best, found = search("generic")
+    assert [line["limited_channels"] for line in describe_layers(best, found)] == [8, 8, 8, 5]

@@ -1,0 +1,338 @@
+"""The search: what is tried, what is kept, which images judge, and how the budget gives layers back to float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_graphs
+import pytest
+from onnx import helper, numpy_helper
+
+from compress.quantization import post_training
+from compress.quantization.calibration import calibrate
+from compress.quantization.config import Quantize
+from compress.quantization.equalization import Equalized
+from compress.quantization.float_layers import IsAsFast
+from compress.quantization.post_training import Candidate, Search, facts, sensitivities, split
+from compress.quantization.recovery import recover
+from compress.quantization.schemes import SCHEMES
+from compress.quantization.session import logits
+from export.parity import Parity
+from export.quantize import Quantized
+from runtimes.errors import InputError
+from runtimes.evalset import EvalSet
+from runtimes.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+NEAREST, ANALYTIC = "nearest rounding", "analytic bias correction"
+FED_BACK, EQUALIZED = "error feedback, bias correction in order", "the same after equalization"
+Array = np.ndarray
+
+
+def silent(*_: object) -> None:
+    """Show nothing."""
+
+
+def never(*_: object) -> bool:
+    """Say that float layers are slower."""
+    return False
+
+
+def always(*_: object) -> bool:
+    """Say that float layers are as fast."""
+    return True
+
+
+def images(count: int, labels: bool = False) -> EvalSet:
+    rng = np.random.default_rng(0)
+    pixels = (rng.integers(0, 256, (count, 1, 1, 3)) + rng.normal(0, 30, (count, 8, 8, 3))).clip(0, 255)
+    given = rng.integers(0, 5, count) if labels else None
+    names = tuple(map(str, range(count)))
+    return EvalSet(pixels.astype(np.uint8), given, names, tuple("abcde"), PREPROCESSING, "digest")
+
+
+def wide_model(spread: float = 100.0) -> onnx.ModelProto:
+    """Return a network whose channels behind the first layer differ by the factor `spread`; nothing else is hard."""
+    rng = np.random.default_rng(0)
+    size = np.geomspace(1, 1 / spread, 8).astype(np.float32)
+    constants = {
+        "w1": rng.normal(0, 1, (8, 3, 3, 3)).astype(np.float32) * size[:, None, None, None], "b1": size,
+        "w2": rng.normal(0, 1, (8, 8, 1, 1)).astype(np.float32) / size[:, None, None], "b2": np.ones(8, np.float32),
+        "w3": rng.normal(0, 1, (5, 8)).astype(np.float32), "b3": np.zeros(5, np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="first", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="second"),
+        helper.make_node("Relu", ["c2"], ["r2"], name="relu2"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], name="gemm", transB=1),
+    ]
+    return onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
+
+
+def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelProto:
+    """Return a chain of 1x1 layers.
+
+    A crippled one has a weight of a million on an input that is always 0, which leaves the others of its row no step,
+    not even when equalization makes it 32 times smaller.
+    """
+    rng = np.random.default_rng(0)
+    constants, nodes, given = {}, [], "x"
+    for index in range(blocks):
+        channels = 3 if index == 0 else 8
+        constants[f"w{index}"] = (rng.normal(0, 1, (8, channels, 1, 1)) / np.sqrt(channels)).astype(np.float32)
+        constants[f"b{index}"] = rng.normal(0.5, 0.5, 8).astype(np.float32)
+        if index in crippled:
+            constants[f"b{index - 1}"][0] = -1000
+            constants[f"w{index}"][:, 0] = 1e6
+        nodes += [
+            helper.make_node("Conv", [given, f"w{index}", f"b{index}"], [f"c{index}"], name=f"conv{index}"),
+            helper.make_node("Relu", [f"c{index}"], [f"r{index}"], name=f"relu{index}"),
+        ]
+        given = f"r{index}"
+    constants |= {"w": rng.normal(0, 1, (5, 8)).astype(np.float32), "b": np.zeros(5, np.float32)}
+    nodes += [
+        helper.make_node("GlobalAveragePool", [given], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w", "b"], ["y"], name="gemm", transB=1),
+    ]
+    model = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
+    return _centred(model)
+
+
+def _centred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the last layer the biases with which its mean logits are 0, so that images have different answers."""
+    mean = logits(model, images(40)).mean(0)
+    for tensor in model.graph.initializer:
+        if tensor.name == "b":
+            tensor.CopyFrom(numpy_helper.from_array(-mean, "b"))
+    return model
+
+
+def search(
+    model: onnx.ModelProto | None = None, settings: Quantize | None = None, is_as_fast: IsAsFast = never,
+    given: EvalSet | None = None, scheme: str = "x86-vnni", say: Callable[[str], None] = silent,
+) -> tuple[Candidate, Search]:  # fmt: skip
+    return post_training.quantize(
+        model or onnx_graphs.residual_model(channels=3), given or images(40), SCHEMES[scheme], settings or Quantize(),
+        is_as_fast, silent, say,
+    )  # fmt: skip
+
+
+def test_everything_is_tried_in_order_told_and_written_down() -> None:
+    said: list[str] = []
+    best, found = search(wide_model(), is_as_fast=always, say=said.append)
+    steps = [attempt.step for attempt in found.attempts]
+    assert steps == [NEAREST, ANALYTIC, "first 1 layers float", "first 2 layers float", FED_BACK, EQUALIZED]
+    assert [line.split(":")[0] for line in said] == steps
+    assert [line.endswith(", kept") for line in said] == [attempt.kept for attempt in found.attempts]
+    highest = -np.inf
+    for attempt in found.attempts:
+        assert attempt.kept == (attempt.sqnr_db > highest)
+        highest = max(highest, attempt.sqnr_db)
+    assert best.sqnr_db == highest
+    written = facts(found)
+    assert written["held_out_images"] == 8
+    assert [step["step"] for step in written["attempts"]] == steps  # type: ignore[attr-defined]
+
+
+def test_the_best_candidate_is_the_model_that_was_judged() -> None:
+    best, found = search(wide_model())
+    expected = logits(wide_model(), found.held_out)
+    np.testing.assert_array_equal(best.reference, expected)
+    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, found.held_out))
+    ratios = np.sum(expected.astype(np.float64) ** 2, 1) / np.sum((expected.astype(np.float64) - best.answers) ** 2, 1)
+    assert best.sqnr_db == pytest.approx(np.mean(10 * np.log10(ratios)))
+    assert best.agreement == np.mean(expected.argmax(1) == best.answers.argmax(1))
+
+
+def test_identical_answers_are_120_db_and_the_drop_is_in_points() -> None:
+    best, _ = search()
+    same = replace(best, answers=best.reference)
+    assert same.sqnr_db == pytest.approx(120)
+    assert same.agreement == 1
+    reference, answers = np.eye(5, dtype=np.float32)[[0, 1, 2, 3]], np.eye(5, dtype=np.float32)[[0, 1, 0, 0]]
+    one = replace(best, reference=reference, answers=answers)
+    assert one.agreement == 0.5
+    assert one.drop_pp(np.asarray([0, 1, 2, 4])) == 25
+    assert one.drop_pp(np.asarray([0, 0, 0, 0])) == -50
+
+
+def test_equalization_is_kept_where_channels_differ() -> None:
+    _, found = search(wide_model())
+    by_step = {attempt.step: attempt for attempt in found.attempts}
+    assert by_step[EQUALIZED].kept
+    assert by_step[EQUALIZED].sqnr_db > by_step[FED_BACK].sqnr_db + 5
+
+
+def spoil(quantized: Quantized) -> None:
+    for tensor in quantized.model.graph.initializer:
+        if tensor.name.endswith("_weight_quantized"):
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
+
+
+def test_error_feedback_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_training, "recover", lambda model, quantized, *_: spoil(quantized))
+    best, found = search()
+    kept = {attempt.step: attempt.kept for attempt in found.attempts}
+    assert not kept[FED_BACK]
+    assert best.sqnr_db == max(attempt.sqnr_db for attempt in found.attempts if attempt.step in (NEAREST, ANALYTIC))
+    stored = onnx_graphs.constants_of(best.quantized.model)
+    assert any(stored[name].any() for name in stored if name.endswith("_weight_quantized"))  # not spoilt with it
+
+
+def test_equalization_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def harm(model: onnx.ModelProto, statistics: dict, quantized: object) -> Equalized:
+        other = wide_model()
+        for tensor in other.graph.initializer:
+            if tensor.name == "w3":
+                tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), "w3"))
+        return Equalized(other, {"r1": np.ones(8)})
+
+    monkeypatch.setattr(post_training, "equalize", harm)
+    best, found = search(wide_model())
+    harmed = found.attempts[-1]
+    assert (harmed.step, harmed.kept) == (EQUALIZED, False)
+    assert best.sqnr_db == max(attempt.sqnr_db for attempt in found.attempts) > harmed.sqnr_db + 10
+    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, found.held_out))
+
+
+@pytest.mark.parametrize("is_as_fast", [never, always])
+def test_the_entrance_stays_float_only_if_that_is_no_slower(is_as_fast: IsAsFast) -> None:
+    best, found = search(wide_model(1e4), is_as_fast=is_as_fast)
+    tried = [attempt for attempt in found.attempts if "layers float" in attempt.step]
+    assert bool(tried) == (is_as_fast is always)
+    assert ("first" in best.float_nodes) == (is_as_fast is always)
+    assert ("first" not in best.quantized.weights) == (is_as_fast is always)
+
+
+@pytest.mark.parametrize(("count", "fit", "held_out"), [
+    (1, 1, 1), (9, 9, 9), (10, 8, 2), (40, 32, 8), (256, 128, 51), (400, 128, 64)
+])  # fmt: skip
+def test_the_images_to_judge_on_are_never_those_to_round_by(count: int, fit: int, held_out: int) -> None:
+    parts = split(images(count))
+    assert [len(part) for part in parts] == [fit, held_out]
+    for part in parts:
+        assert len(set(part.names)) == len(part)
+        positions = [int(name) for name in part.names]
+        assert positions == sorted(positions)
+        assert max(positions) - min(positions) >= 0.7 * (count - 1)  # spread over all
+    if count >= 10:
+        assert not set(parts[0].names) & set(parts[1].names)
+
+
+def test_rounding_never_sees_an_image_that_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+
+    def watch(model: onnx.ModelProto, quantized: Quantized, scheme: object, given: EvalSet, *more: object) -> None:
+        seen.update(given.names)
+        recover(model, quantized, scheme, given, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(post_training, "recover", watch)
+    _, found = search(deep_model(), Quantize(min_agreement=1.0))
+    assert len(seen) == 32
+    assert not seen & set(found.held_out.names)
+
+
+@pytest.mark.parametrize(("crippled", "steps"), [((), 0), ((1,), 1), ((1, 4), 2)])
+def test_the_crippled_layers_become_float_and_no_more(crippled: tuple[int, ...], steps: int) -> None:
+    model = deep_model(crippled=crippled)
+    free, _ = search(model)
+    assert (free.agreement < 0.8) == bool(crippled)
+    best, found = search(model, Quantize(min_agreement=1.0))
+    tried = [attempt.step for attempt in found.attempts if "most sensitive" in attempt.step]
+    assert tried == [f"{2**index} most sensitive layers float" for index in range(steps)]
+    assert set(free.quantized.weights) - set(best.quantized.weights) == {f"conv{index}" for index in crippled}
+    assert best.agreement == 1
+
+
+def test_a_budget_on_top1_gives_layers_back_too() -> None:
+    model, given = deep_model(crippled=(1,)), images(40, labels=True)
+    free, found = search(model, given=given)
+    positions = [int(name) for name in found.held_out.names]
+    labels = np.zeros(40, np.int64)
+    labels[positions] = free.reference.argmax(1)  # float32 is always right, so the drop is what disagrees
+    labelled = replace(given, labels=labels)
+    dropped = 100 * (1 - free.agreement)
+    assert dropped > 20
+    loose, loosely = search(model, Quantize(max_top1_drop_pp=dropped + 0.1), given=labelled)
+    assert not any("most sensitive" in attempt.step for attempt in loosely.attempts)
+    assert "conv1" in loose.quantized.weights
+    strict, _ = search(model, Quantize(max_top1_drop_pp=20.0), given=labelled)
+    assert strict.drop_pp(labels[positions]) <= 20
+    assert set(loose.quantized.weights) - set(strict.quantized.weights) == {"conv1"}
+
+
+def test_a_budget_that_can_not_be_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_training, "_holds", lambda search, best: False)
+    said: list[str] = []
+    best, found = search(deep_model(2), Quantize(min_agreement=1.0), say=said.append)
+    assert found.attempts[-1].step == "2 most sensitive layers float"
+    assert "does not hold" in said[-1]
+    assert f"{best.agreement:.3f}" in said[-1]
+
+
+def test_a_drop_in_top1_needs_labels() -> None:
+    with pytest.raises(InputError, match="the calibration images have no labels; give min_agreement"):
+        search(settings=Quantize(max_top1_drop_pp=0.5))
+
+
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+@pytest.mark.parametrize("crippled", [1, 4])
+def test_the_layer_that_was_made_sensitive_ranks_first(crippled: int, scheme: str) -> None:
+    model = deep_model(crippled=(crippled,))
+    best, found = search(model, scheme=scheme)
+    ranked = sensitivities(found, best)
+    assert set(ranked) == set(best.quantized.weights)
+    order = sorted(ranked, key=lambda name: ranked[name].sqnr_db or np.inf)
+    assert order[0] == f"conv{crippled}"
+    assert ranked[order[0]].sqnr_db < ranked[order[1]].sqnr_db - 10
+
+
+def test_a_layer_that_leaves_no_signal_at_all_is_the_most_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of 0 are noise as loud as the signal: exactly 0 dB, which is not the `None` of identical answers."""
+
+    def ranked(found: Search, best: Candidate) -> dict[str, Parity]:
+        loud = {"conv0": 12.0, "conv1": None, "conv2": 0.0, "gemm": 3.0}
+        return {name: Parity(1, 1.0, 0.0, value) for name, value in loud.items()}
+
+    monkeypatch.setattr(post_training, "sensitivities", ranked)
+    monkeypatch.setattr(post_training, "_holds", lambda found, best: False)
+    floated: list[set[str]] = []
+    attempt = post_training._attempt
+
+    def watch(found: Search, model: onnx.ModelProto, statistics: dict, ranges: dict,
+              float_nodes: frozenset[str] = frozenset(), correct: bool = True) -> Candidate:  # fmt: skip
+        floated.append(set(float_nodes))
+        return attempt(found, model, statistics, ranges, float_nodes, correct)
+
+    monkeypatch.setattr(post_training, "_attempt", watch)
+    search(deep_model(3), Quantize(min_agreement=1.0))
+    assert floated[-2:] in ([{"conv2"}, {"conv2", "gemm"}],)
+
+
+@pytest.mark.parametrize("method", ["min-max", "percentile"])
+def test_ranges_of_an_equalized_model_are_those_that_calibration_would_measure(method: str) -> None:
+    settings = Quantize(calibration={"method": method})
+    best, found = search(wide_model(), settings)
+    assert found.attempts[-1].kept  # the equalized one
+    measured = calibrate(best.model, list(best.ranges), found.images, settings.calibration, silent)
+    for name, known in best.ranges.items():
+        assert known == pytest.approx(measured[name], rel=1e-3, abs=1e-5)
+
+
+def test_learned_ranges_are_used_as_they_are_and_nothing_is_rounded_again() -> None:
+    model = wide_model()
+    plain, _ = search(model)
+    learned = {name: (low / 2, high / 2) for name, (low, high) in plain.ranges.items()}
+    given = images(40)
+    best, found = post_training.quantize(
+        model, given, SCHEMES["x86-vnni"], Quantize(), never, silent, silent, learned=learned
+    )
+    assert [attempt.step for attempt in found.attempts] == ["as trained"]
+    assert best.ranges == learned
