@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
 from compress.quantization.config import Calibration
 from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
+from compress.quantization.session import visit_tensors
 from compress.run_folder import code_digest
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
@@ -27,7 +26,6 @@ from runtimes.measure import Progress
 Range = tuple[float, float]
 Values = npt.NDArray[np.float32]
 
-BATCH = 4  # every tensor of a batch is held at once: 54 MB an image for EfficientNet-Lite0 at 224 pixels
 AVERAGING = 0.01  # the newest image's share of a moving average
 METHODS_OF_HISTOGRAMS = ("percentile", "entropy", "mse")
 
@@ -84,7 +82,7 @@ def _measured(
 ) -> dict[str, Range]:
     if not len(images):
         raise InputError("calibration: there are no images")
-    probe = _Probe(model, tensors)
+    wanted = list(dict.fromkeys(tensors))
     reads = 2 if settings.method in METHODS_OF_HISTOGRAMS else 1
     merge = _moved if settings.method == "moving-average" else _widened
     ranges: dict[str, Range] = {}
@@ -92,7 +90,7 @@ def _measured(
     def widen(name: str, values: Values, first: int) -> None:
         ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
 
-    probe.run(images, widen, lambda done: progress("calibrate", done, reads * len(images)))
+    visit_tensors(model, wanted, images, widen, lambda done: progress("calibrate", done, reads * len(images)))
     if reads == 2:
         histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
 
@@ -100,7 +98,9 @@ def _measured(
             if name in histograms:
                 histograms[name].add(values)
 
-        probe.run(images, count, lambda done: progress("calibrate", len(images) + done, reads * len(images)))
+        visit_tensors(
+            model, wanted, images, count, lambda done: progress("calibrate", len(images) + done, reads * len(images))
+        )
         for name, histogram in histograms.items():
             ranges[name] = _chosen(histogram, ranges[name], settings)
     if settings.method == "mse":
@@ -108,47 +108,10 @@ def _measured(
     return {name: ranges[name] for name in tensors}
 
 
-class _Probe:
-    """The float32 graph with the tensors to calibrate as further outputs, open in ONNX Runtime."""
-
-    def __init__(self, model: onnx.ModelProto, tensors: list[str]) -> None:
-        probe = onnx.ModelProto()
-        probe.CopyFrom(model)
-        present = {output.name for output in probe.graph.output} | {value.name for value in probe.graph.input}
-        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self.input, *_ = self.session.get_inputs()
-        self.reads_input = self.input.name in tensors
-        self.inner = [name for name in dict.fromkeys(tensors) if name != self.input.name]
-
-    def run(self, images: EvalSet, visit: Callable[[str, Values, int], None], done: Callable[[int], None]) -> None:
-        """Call `visit(tensor, (images, values) of a batch, index of its first image)`, every image once, in order."""
-        fixed = self.input.shape[0]
-        size = fixed if isinstance(fixed, int) else BATCH
-        for start in range(0, len(images), size):
-            count = min(size, len(images) - start)
-            indices = np.arange(start, start + (size if size == fixed else count)) % len(images)
-            batch = images.preprocessing.normalize(images.images[indices])
-            for name, values in self._tensors(batch):
-                if values.shape[:1] != batch.shape[:1]:
-                    raise InputError(f"calibration: the first axis of tensor {name} {values.shape} is not the batch")
-                # A fixed batch has to be full and begins the images again; only new ones are shown.
-                visit(name, values[:count].reshape(count, -1), start)
-            done(start + count)
-
-    def _tensors(self, batch: Values) -> Iterator[tuple[str, Values]]:
-        """Yield what each tensor holds; nothing refers to the arrays any more when the next batch is run."""
-        if self.reads_input:
-            yield self.input.name, batch
-        if self.inner:
-            yield from zip(self.inner, self.session.run(self.inner, {self.input.name: batch}), strict=True)
-
-
 def _extremes(name: str, values: Values, images: tuple[str, ...]) -> list[Range]:
     """Return each image's least and greatest value; raises InputError where one is not finite."""
-    lows, highs = values.min(axis=1), values.max(axis=1)
+    flat = values.reshape(len(values), -1)
+    lows, highs = flat.min(axis=1), flat.max(axis=1)
     finite = np.isfinite(lows) & np.isfinite(highs)
     if not finite.all():
         raise InputError(f"calibration: tensor {name} is NaN or infinite for the image {images[int(finite.argmin())]}")

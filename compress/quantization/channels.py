@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress.quantization.session import Network, batches
-from export.subgraph import with_outputs
+from compress.quantization.session import visit_tensors
 from runtimes.evalset import EvalSet
 from runtimes.measure import Progress
 
@@ -34,19 +33,16 @@ def channel_statistics(
     model: onnx.ModelProto, tensors: list[str], images: EvalSet, progress: Progress
 ) -> dict[str, Channels]:
     """Return the statistics of float tensors (N, C, …) over all images, in memory that does not grow with them."""
-    network = Network(with_outputs(model, tensors))
     totals: dict[str, list[Float64]] = {}
-    count = 0
-    for batch in batches(images, network.fixed_batch):
-        values = {network.inputs[0]: batch, **network.run({network.inputs[0]: batch})}
-        for name in tensors:
-            low, high, mean = _reduce(values[name])
-            known = totals.setdefault(name, [low, high, np.zeros_like(mean)])
-            known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
-            known[2] = known[2] + mean * len(batch)
-        count += len(batch)
-        progress("channel statistics", min(count, len(images)), len(images))
-    return {name: Channels(low, high, total / count) for name, (low, high, total) in totals.items()}
+
+    def add(name: str, values: npt.NDArray[np.float32], first: int) -> None:
+        low, high, mean = _reduce(values)
+        known = totals.setdefault(name, [low, high, np.zeros_like(mean)])
+        known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
+        known[2] = known[2] + mean * len(values)
+
+    visit_tensors(model, tensors, images, add, lambda done: progress("channel statistics", done, len(images)))
+    return {name: Channels(low, high, total / len(images)) for name, (low, high, total) in totals.items()}
 
 
 def _reduce(values: npt.NDArray[np.float32]) -> tuple[Float64, Float64, Float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from export.subgraph import with_outputs
 from runtimes import environment
+from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 
 BATCH = 4  # EfficientNet-Lite0 at 224 px has 13 million activations an image: 200 MB
@@ -52,3 +54,40 @@ def logits(model: onnx.ModelProto, images: EvalSet, exact: bool = True) -> npt.N
     parts = [network.run({network.inputs[0]: batch})[network.outputs[0]]
              for batch in batches(images, network.fixed_batch)]  # fmt: skip
     return np.concatenate(parts)[: len(images)]
+
+
+def visit_tensors(
+    model: onnx.ModelProto,
+    tensors: list[str],
+    images: EvalSet,
+    visit: Callable[[str, npt.NDArray[np.float32], int], None],
+    done: Callable[[int], None],
+) -> None:
+    """Call `visit(tensor, values (n, …), index of the first image)` for each tensor and batch, every image once.
+
+    done: is told after each batch how many images have been run. One batch is in memory at a time. Raises InputError
+    where a tensor's first axis is not the batch.
+    """
+    network = Network(with_outputs(model, tensors))
+    start = 0
+    for batch in batches(images, network.fixed_batch):
+        count = min(len(batch), len(images) - start)  # a fixed batch begins the images again; only new ones are shown
+        _visit_batch(network, tensors, batch, count, start, visit)
+        start += count
+        done(start)
+
+
+def _visit_batch(
+    network: Network,
+    tensors: list[str],
+    batch: npt.NDArray[np.float32],
+    count: int,
+    start: int,
+    visit: Callable[[str, npt.NDArray[np.float32], int], None],
+) -> None:
+    """Run a batch; what its tensors held is free again on return."""
+    values = {network.inputs[0]: batch, **network.run({network.inputs[0]: batch})}
+    for name in tensors:
+        if values[name].shape[:1] != batch.shape[:1]:
+            raise InputError(f"calibration: the first axis of tensor {name} {values[name].shape} is not the batch")
+        visit(name, values[name][:count], start)
