@@ -6,6 +6,8 @@ share of images with float32's answer; dB: signal-to-noise ratio of the logits, 
 on. top-1 in % and drop in percentage points, on those whose class is known: 20 for efficientnet_lite0, 654 for the
 others. `quantize_networks` says what the networks and images are, `quantize_peers` what is compared.
 
+"ours, after qat" went on training with rounded weights for 4 epochs; the others are compared with "ours" alone.
+
 The last line is JSON, for programs. The networks are trained once, which takes some 20 minutes on two cores (ResNet-18
 for 8 epochs only), and are kept in runs/bench_quantize. After that a run takes some 12 minutes.
 
@@ -27,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from quantize_networks import FOLDER, PHOTOS, UNKNOWN, Subject, names, prepare
-from quantize_peers import OPENVINO, OURS, has_openvino, make_all, openvino
+from quantize_peers import OPENVINO, OURS, OURS_QAT, has_openvino, make_all, openvino
 
 from compress.terminal import Terminal
 from export.parity import compare
@@ -169,7 +171,7 @@ def _shown(value: float | None, digits: int) -> str:
 def _comparison(rows: list[Row]) -> str:
     """Return ours against the best peer of each column, and the peers that are as good or better in all columns."""
     ours = next(row for row in rows if row.who == OURS)
-    peers = [row for row in rows if row.who not in (OURS, FLOAT32)]
+    peers = [row for row in rows if row.who not in (OURS, OURS_QAT, FLOAT32)]
     cells = []
     for (_, value, digits), width in zip(COLUMNS, (11, 13, 11, 13), strict=True):
         best = max(_rounded(value(peer), digits) for peer in peers)

@@ -5,7 +5,7 @@ of a folder, drawn by a fixed seed, and judged on the folder's others, those of 
 of ImageNet, the only ones whose class is known. The other networks are trained on ELPV at 96 px, as in
 recipes/mobilenet_int8.yaml; calibrated on 256 images of its train split, judged on all 654 of its test split. What is
 trained or exported stays in runs/bench_quantize/NETWORK and is used again until that folder is removed, whatever has
-changed in the toolkit since: the benchmark is of what comes after.
+changed in the toolkit since: the benchmark is of what comes after. So does the stage qat's file, in NETWORK-qat.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compress import dataset, pipeline, plugins, recipe, weights
+from compress.checkpoint import WEIGHTS_FILE
 from compress.dataset import Sample
 from compress.images import EXTENSIONS
 from compress.models import efficientnet_lite
+from compress.quantization.schemes import scheme_named
 from compress.run_folder import RunFolder
 from compress.terminal import Terminal
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
@@ -46,15 +48,23 @@ ELPV = {  # what differs from recipes/mobilenet_int8.yaml
 }
 
 
+QAT = ["name=bench_quantize_qat", "gate=null",
+       "stages=[{stage: qat, batch_size: 32, augment: {hflip: true, vflip: true, transpose: true}}]"]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A float32 network in standard form with its images. labels: (N,) of the judged images, or UNKNOWN."""
+    """A float32 network in standard form with its images.
+
+    labels: (N,) of the judged images, or UNKNOWN. trained: INT8 after the stage qat, for networks with training images.
+    """
 
     name: str
     float32: Artifact
     calibration: EvalSet
     judged: EvalSet
     labels: npt.NDArray[np.int64]
+    trained: Artifact | None = None
 
 
 def names() -> list[str]:
@@ -127,11 +137,7 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     folder = FOLDER / name
     overrides = [f"name=bench_quantize_{name}", "quantize=null", "gate=null", *ELPV[name]]
     given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
-    trained, wanted = folder / "trained.yaml", given.to_yaml()
-    if not trained.exists() or trained.read_text() != wanted:
-        terminal.say(f"train {name} on ELPV, once")
-        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal)
-        write_text(trained, wanted)
+    artifacts = _run_once(given, folder, terminal)
     data: dataset.Data = plugins.load("data", given.data.name).load(given.data)
     progress = _progress(terminal, name)
     calibration, judged = (
@@ -142,8 +148,28 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
         )
     )
     assert judged.labels is not None
-    float32 = Artifact.load(folder / "artifacts/model-float32.onnx")
-    return Subject(name, float32, calibration, judged, np.asarray(judged.labels))
+    float32 = Artifact.load(artifacts / "model-float32.onnx")
+    trained = _trained_for_int8(name, folder, terminal)
+    return Subject(name, float32, calibration, judged, np.asarray(judged.labels), trained)
+
+
+def _trained_for_int8(name: str, folder: Path, terminal: Terminal) -> Artifact:
+    """Return the INT8 file of the recipe that goes on from the trained network with the stage qat."""
+    network = max(folder.glob(f"steps/*/{WEIGHTS_FILE}"), key=lambda path: path.stat().st_mtime)
+    overrides = [*QAT, *(one for one in ELPV[name] if one.startswith("model=")), f"model.weights={network}"]
+    given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    artifacts = _run_once(given, folder.with_name(f"{name}-qat"), terminal)
+    return Artifact.load(artifacts / f"model-int8-{scheme_named('auto').name}.onnx")
+
+
+def _run_once(given: recipe.Recipe, folder: Path, terminal: Terminal) -> Path:
+    """Run a recipe unless its results are there; return the folder of its artifacts."""
+    done, wanted = folder / "trained.yaml", given.to_yaml()
+    if not done.exists() or done.read_text() != wanted:
+        terminal.say(f"train {folder.name} on ELPV, once")
+        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal)
+        write_text(done, wanted)
+    return folder / "artifacts"
 
 
 def _progress(terminal: Terminal, name: str) -> Callable[[int, int], None]:

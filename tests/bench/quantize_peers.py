@@ -38,7 +38,7 @@ from runtimes.measure import Timing
 from runtimes.session import Session, load
 from runtimes.target import Target
 
-OURS, OPENVINO = "ours", "nncf openvino"
+OURS, OURS_QAT, OPENVINO = "ours", "ours, after qat", "nncf openvino"
 CALIBRATION_BATCH = 8
 U8S8: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
 U8U8: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QUInt8}
@@ -47,11 +47,14 @@ S8S8: dict[str, Any] = {"activation_type": QuantType.QInt8, "weight_type": Quant
 
 @dataclass(frozen=True)
 class Made:
-    """A quantized file and how long its making took. The session key's row shares the file and seconds of the first."""
+    """A quantized file and how long its making took, None for training.
+
+    The session key's row shares the file and seconds of the first.
+    """
 
     who: str
     artifact: Artifact
-    duration_s: float
+    duration_s: float | None
 
 
 def make_all(subject: Subject, target: Target, terminal: Terminal) -> list[Made]:
@@ -78,6 +81,8 @@ def make_all(subject: Subject, target: Target, terminal: Terminal) -> list[Made]
         made.append(Made(who, artifact, time.monotonic() - start))
     exact = replace(made[0].artifact, manifest=replace(made[0].artifact.manifest, session_options=EXACT_KERNELS))
     made.insert(3, replace(made[0], who="ort u8s8 + x64quantprecision", artifact=exact))
+    if subject.trained is not None:
+        made.append(Made(OURS_QAT, subject.trained, None))
     return made
 
 
