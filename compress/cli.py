@@ -184,7 +184,7 @@ def measure(
 @commands.command()
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
-              help="Images to calibrate on, without labels; a fifth is held out to judge on.")  # fmt: skip
+              help="Images to calibrate on, without labels; some are held out to judge on.")  # fmt: skip
 @click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path))
 @click.option("--target", default="auto", show_default=True,
               help="auto (this machine), x86-avx2, x86-vnni, arm64, tensorrt or generic.")  # fmt: skip

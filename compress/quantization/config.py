@@ -39,7 +39,7 @@ class Calibration:
 class Quantize(Config):
     """How float32 becomes INT8.
 
-    calibration_images: at most this many, drawn from the training split by the seed; a fifth is held out to judge on.
+    calibration_images: at most this many, drawn from the training split by the seed; a fifth, or all beyond 128, judge.
     max_top1_drop_pp, min_agreement: what INT8 may lose on the held-out images, in percentage points or as a share of
     images with float32's answer (for images without labels); layers go back to float until that holds.
     """

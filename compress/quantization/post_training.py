@@ -27,10 +27,10 @@ from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.measure import Progress
 
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 64
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 256
 RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel
 SENSITIVITY_IMAGES = 16
-IDENTICAL = 1e-12  # share of the signal below which noise is that of float32 itself
+IDENTICAL = 1e-6  # share of the signal below which noise is that of float32 itself
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,19 @@ class Candidate:
     answers: npt.NDArray[np.float32]
 
     @property
-    def sqnr_db(self) -> float:
-        """Return the mean over images of each one's signal-to-noise ratio, in dB.
+    def noise(self) -> npt.NDArray[np.float64]:
+        """Return each image's distance (N,) from float32's logits."""
+        distances: npt.NDArray[np.float64] = np.linalg.norm(self.reference.astype(np.float64) - self.answers, axis=1)
+        return distances
 
-        The ratio of the sums is that of the few images with the largest logits, which no rounding could flip.
+    @property
+    def sqnr_db(self) -> float:
+        """Return the ratio of the logits' mean length to their mean distance from float32's, in dB.
+
+        With squares the few loudest images would decide, with a mean of decibels the few that are hit by chance.
         """
-        reference = self.reference.astype(np.float64)
-        noise = np.sum((reference - self.answers) ** 2, axis=1)
-        signal = np.maximum(np.sum(reference**2, axis=1), 1e-30)
-        return float(np.mean(10 * np.log10(signal / np.maximum(noise, signal * IDENTICAL))))
+        signal = max(float(np.linalg.norm(self.reference.astype(np.float64), axis=1).mean()), 1e-30)
+        return 20 * math.log10(signal / max(float(self.noise.mean()), signal * IDENTICAL))
 
     @property
     def agreement(self) -> float:
@@ -96,9 +100,15 @@ class Search:
     cache: Path | None
     attempts: list[Attempt] = field(default_factory=list)
 
-    def better(self, best: Candidate, step: str, candidate: Candidate) -> Candidate:
-        """Record an attempt and return the better of the two."""
-        kept = candidate is best or candidate.sqnr_db > best.sqnr_db
+    def better(self, best: Candidate, step: str, candidate: Candidate, free: bool = False) -> Candidate:
+        """Record an attempt and return the better of the two.
+
+        More than the standard error of what it wins decides (as in Breiman et al., CART, 1984, section 3.4.3): an
+        attempt is kept where it is better by more than that, one that is free unless it is worse by more than that.
+        """
+        won = best.noise - candidate.noise
+        mean, error = float(won.mean()), float(won.std(ddof=1)) / math.sqrt(len(won)) if len(won) > 1 else 0.0
+        kept = candidate is best or (mean >= -error if free else mean > error)
         self.attempts.append(Attempt(step, candidate.sqnr_db, candidate.agreement, kept))
         self.say(f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
                  f"{'kept' if kept else 'not kept'}")  # fmt: skip
@@ -140,7 +150,7 @@ def quantize(
     for float_nodes in entrances(model):
         candidate = _attempt(search, model, statistics, ranges, float_nodes, correct=learned is None)
         if is_as_fast(best.quantized, candidate.quantized):
-            best = search.better(best, f"first {len(float_nodes)} layers float", candidate)
+            best = search.better(best, f"first {len(float_nodes)} layers float", candidate, free=True)
     if learned is not None:
         return _within_budget(search, best), search
     float_nodes = best.float_nodes
@@ -163,7 +173,7 @@ def _within_budget(search: Search, best: Candidate) -> Candidate:
     while not _holds(search, best) and count < len(order):
         worst = frozenset(name for name, _ in order[:count])
         attempt = _attempt(search, best.model, best.statistics, best.ranges, best.float_nodes | worst)
-        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt))
+        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), free=True)
         count *= 2
     if not _holds(search, best):
         search.say(f"the accuracy budget does not hold: agreement {best.agreement:.3f}; give the recipe a looser one")
@@ -204,13 +214,14 @@ def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
 
 
 def split(images: EvalSet) -> tuple[EvalSet, EvalSet]:
-    """Return the images to round by, at most 128, and those to judge on, a fifth or at most 64, both spread over all.
+    """Return the images to round by, at most 128, and those to judge on: a fifth or the rest, at most 256.
 
-    With fewer than 10 images, all are used for both.
+    Both are spread over all. With fewer than 10 images, all are used for both.
     """
     if len(images) < 10:
         return images, images
-    held_out = _spread(len(images), min(MOST_HELD_OUT, int(len(images) * HELD_OUT_SHARE)))
+    count = max(int(len(images) * HELD_OUT_SHARE), len(images) - RECOVERY_IMAGES)
+    held_out = _spread(len(images), min(MOST_HELD_OUT, count))
     rest = np.setdiff1d(np.arange(len(images)), held_out)
     return images.take(rest[_spread(len(rest), min(RECOVERY_IMAGES, len(rest)))]), images.take(held_out)
 
