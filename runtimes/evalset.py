@@ -8,6 +8,7 @@ evalset.json  class names, preprocessing, names of the images, sha256 of both ar
 from __future__ import annotations
 
 import json
+import mmap
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -49,16 +50,26 @@ class EvalSet:
         labels = None if self.labels is None else self.labels[indices]
         names = tuple(self.names[index] for index in indices)
         sha256 = f"{self.sha256}, {indices.tolist()}"
-        return replace(self, images=self.images[indices], labels=labels, names=names, sha256=sha256)
+        return replace(self, images=self.pixels(indices), labels=labels, names=names, sha256=sha256)
 
     def spread(self, count: int) -> EvalSet:
         """Return at most `count` images, spread over all, as a set of their own, in memory."""
         return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
 
+    def pixels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return the uint8 (n, H, W, 3) images at those indices, in memory; what was read of the file is let go."""
+        taken = np.array(self.images[indices])
+        mapped = getattr(self.images, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(
+                mmap.MADV_DONTNEED
+            )  # else the whole file would count as this process's memory, after a while
+        return taken
+
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
         for start in range(0, len(self), size):
-            yield self.preprocessing.normalize(self.images[start : start + size])
+            yield self.preprocessing.normalize(self.pixels(np.arange(start, min(start + size, len(self)))))
 
 
 def write(

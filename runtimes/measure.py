@@ -187,7 +187,7 @@ def _inputs(preprocessing: Preprocessing, batch: int, evalset: EvalSet | None) -
     if evalset is None:
         pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, side, side, 3), np.uint8)
     else:
-        pixels = evalset.images[np.arange(batch * INPUTS) % len(evalset)]
+        pixels = evalset.pixels(np.arange(batch * INPUTS) % len(evalset))
     return [preprocessing.normalize(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
 
 

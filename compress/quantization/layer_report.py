@@ -54,7 +54,7 @@ def _sqnr_db(best: Candidate, search: Search, tensors: list[str]) -> dict[str, f
     exact = Network(with_outputs(best.model, tensors))
     quantized = Network(with_outputs(best.quantized.model, [f"{name}{DEQUANTIZED}" for name in tensors]))
     signal, noise = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 1e-30)
-    for batch in batches(images, exact.fixed_batch):
+    for batch in batches(images, exact.fixed_batch or 1):  # one image: all tensors of both networks are there at once
         expected, found = exact.run({exact.inputs[0]: batch}), quantized.run({quantized.inputs[0]: batch})
         for name in tensors:
             signal[name] += float(np.square(expected[name], dtype=np.float32).sum(dtype=np.float64))

@@ -33,7 +33,7 @@ def quantize(model: onnx.ModelProto, images: EvalSet) -> onnx.ModelProto:
 
     def batch(start: int) -> dict[str, npt.NDArray[np.float32]]:
         indices = np.arange(start, start + size) % len(images)  # a fixed batch has to be full: begin again
-        return {given.name: images.preprocessing.normalize(images.images[indices])}
+        return {given.name: images.preprocessing.normalize(images.pixels(indices))}
 
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars there
         quantized: onnx.ModelProto = nncf.quantize(model, nncf.Dataset(starts, batch), subset_size=len(starts))

@@ -45,7 +45,7 @@ def batches(images: EvalSet, fixed: int | None) -> Iterator[npt.NDArray[np.float
     size = fixed or BATCH
     for start in range(0, len(images), size):
         indices = np.arange(start, start + size if fixed else min(start + size, len(images)))
-        yield images.preprocessing.normalize(images.images[indices % len(images)])
+        yield images.preprocessing.normalize(images.pixels(indices % len(images)))
 
 
 def logits(model: onnx.ModelProto, images: EvalSet, exact: bool = True) -> npt.NDArray[np.float32]:

@@ -197,3 +197,21 @@ def test_a_set_can_be_changed_without_touching_the_first(make_evalset: Callable[
     made = make_evalset()
     assert replace(made, labels=None).labels is None
     assert made.labels is not None
+
+
+def test_what_was_read_of_the_file_does_not_stay_in_memory(tmp_path: Path) -> None:
+    side, count = 64, 2000
+    rng = np.random.default_rng(0)
+    opened = evalset.write(
+        tmp_path, (rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(count)), None,
+        tuple(map(str, range(count))), ("a",), Preprocessing(side, side),
+    )  # fmt: skip
+
+    def resident_bytes() -> int:
+        mapping = Path("/proc/self/smaps").read_text().partition("images.npy")[2]
+        return 1024 * int(mapping.partition("Rss:")[2].split()[0])
+
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("this system does not say how much of a file is in memory")
+    assert sum(len(batch) for batch in opened.batches(16)) == count
+    assert resident_bytes() < 0.05 * opened.images.nbytes
