@@ -96,18 +96,20 @@ def recover(
     last_use = {name: index for index, step in enumerate(steps) for name in step.inputs}
     with Activations(parent) as stored:
         given = model.graph.input[0]
+        sizes: list[int] = []  # without the images that fill up the last of a fixed batch
         for batch in batches(images, given.type.tensor_type.shape.dim[0].dim_value or None):
             stored.append(given.name, batch)
+            sizes.append(min(len(batch), len(images) - sum(sizes)))
         for index, step in enumerate(steps):
             for name in step.layers:
-                _round_layer(layers[name], quantized, scheme, stored, statistics)
-            mean, active = _run(step, quantized, kind, stored)
+                _round_layer(layers[name], quantized, scheme, stored, sizes, statistics)
+            mean, active = _run(step, quantized, kind, stored, sizes)
             tensor = step.output.removesuffix(QUANTIZED)
             if step.layers and step.alone and tensor in statistics:
                 by = (statistics[tensor].mean - mean) / active
                 _move_bias(layers[step.layers[0]], quantized, scheme, by)
                 stored.drop(step.output)
-                _run(step, quantized, kind, stored)
+                _run(step, quantized, kind, stored, sizes)
             for name in step.inputs:
                 if last_use[name] == index:
                     stored.drop(name)
@@ -127,13 +129,19 @@ def _steps(quantized: Quantized, kind: int) -> Iterator[_Step]:
 
 
 def _round_layer(
-    layer: Layer, quantized: Quantized, scheme: Scheme, stored: Activations, statistics: Mapping[str, Channels]
+    layer: Layer,
+    quantized: Quantized,
+    scheme: Scheme,
+    stored: Activations,
+    sizes: list[int],
+    statistics: Mapping[str, Channels],
 ) -> None:
     scale, zero_point = quantized.scales[layer.input]
     source = layer.input
     while source in quantized.plan.rescaled:  # the same integers with another scale
         source, _ = quantized.plan.rescaled[source]
-    moments, samples = second_moments(layer, stored.batches(source + QUANTIZED), scale, zero_point)
+    inputs = (batch[:size] for batch, size in zip(stored.batches(source + QUANTIZED), sizes, strict=True))
+    moments, samples = second_moments(layer, inputs, scale, zero_point)
     row_scale = row_scales(layer, scheme.sums, scale)
     rows = _feed_back(layer, row_scale, moments, samples, scheme)
     weights = IntegerWeights(np.asarray(from_rows(rows, layer.weight.shape, layer.axis)), row_scale, layer.bias)
@@ -157,15 +165,17 @@ def _move_bias(layer: Layer, quantized: Quantized, scheme: Scheme, by: Float64) 
     replace_weights(quantized, layer, replace(weights, bias=weights.bias + by), scheme.int32_bias)
 
 
-def _run(step: _Step, quantized: Quantized, kind: int, stored: Activations) -> tuple[Float64, Float64]:
+def _run(
+    step: _Step, quantized: Quantized, kind: int, stored: Activations, sizes: list[int]
+) -> tuple[Float64, Float64]:
     """Compute a step's tensor for all images; return per channel its mean and the share of it that is not clamped."""
     network = Network(between(quantized.model, dict.fromkeys(step.inputs, kind), [step.output]))
     scale, zero_point = quantized.scales.get(step.output.removesuffix(QUANTIZED), (1.0, 0))
     total, clamped, count, seen = 0.0, 0.0, 0, 0
-    for values in zip(*(stored.batches(name) for name in step.inputs), strict=True):
+    for size, *values in zip(sizes, *(stored.batches(name) for name in step.inputs), strict=True):
         output = network.run(dict(zip(step.inputs, values, strict=True)))[step.output]
         stored.append(step.output, output)
-        flat = output.reshape(*output.shape[:2], -1)
+        flat = output[:size].reshape(size, output.shape[1], -1)
         total += flat.sum(axis=2, dtype=np.float32 if flat.dtype == np.float32 else np.int32).sum(0, dtype=np.float64)
         count += flat.shape[0] * flat.shape[2]
         if flat.dtype != np.float32:

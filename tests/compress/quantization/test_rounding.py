@@ -71,7 +71,9 @@ def test_it_is_the_optimal_brain_surgeon_whatever_the_blocks(inputs: int, limite
 def test_it_is_the_optimal_brain_surgeon_on_any_small_problem(
     inputs: int, outputs: int, seed: int, samples: int, steps: float, largest: int, limited: bool
 ) -> None:
-    rows, scale, moments, _ = problem(inputs, outputs, seed, steps)
+    rows, scale, moments, _ = problem(
+        inputs, outputs, seed, steps * 1.00012345
+    )  # off the halves, which round either way
     found = error_feedback(rows, scale, moments, samples, largest, limited)
     np.testing.assert_array_equal(found, surgeon(rows, scale, moments, samples, largest, limited))
 
