@@ -11,6 +11,7 @@ from safetensors.torch import save as serialized
 from torch import nn
 
 from compress import plugins
+from compress.pruning.surgery import take_shape
 from runtimes.errors import InputError
 from runtimes.files import write_bytes
 
@@ -23,11 +24,10 @@ def save(folder: Path, network: nn.Module) -> None:
 
 
 def load(folder: Path, model: Any, num_classes: int) -> nn.Module:
-    """Rebuild the network of the recipe's section `model` with the folder's weights, in eval mode."""
+    """Rebuild the network of the recipe's section `model` with the folder's weights, pruned or not, in eval mode."""
     network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
-    network.load_state_dict(tensors)
-    return network.eval()
+    return take_shape(network, tensors).eval()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compress.dataset import Sample
 from runtimes.evalset import EvalSet
 from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class Context:
 
     name: of the stage with its index.
     folder: kept between runs of the same stage with the same inputs; a stage may leave there what it resumes from.
+    targets: of the recipe, in its order.
+    teacher: a network to learn from: the recipe's own before it was pruned ("baseline"), or that of a `model` section.
     prepared: the images of train or val, resized and cropped; made once per run folder.
     progress: (what, done, total); say: one line for the terminal and the log.
     """
@@ -29,6 +36,8 @@ class Context:
     seed: int
     device: str
     folder: Path
+    targets: tuple[Target, ...]
+    teacher: Callable[[Any], nn.Module]
     prepared: Callable[[str], EvalSet]
     progress: Progress
     say: Callable[[str], None]

@@ -43,20 +43,25 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     write_json(folder.path / "splits.json", work.data.splits_json())
 
     checkpoint = work.step("network", [recipe.model, _weights_identity(recipe)], TRAINING_PACKAGES, _create_network)
+    baseline: Path | None = None  # the network before it was first cut
     for index, stage in enumerate(recipe.stages):
+        plugin = plugins.load("stages", stage.stage)
         inputs = [checkpoint.name, stage, recipe.preprocessing, recipe.device]
-        make = partial(_run_stage, stage=stage, previous=checkpoint)
+        if getattr(plugin, "CUTS", False):
+            baseline = baseline or checkpoint
+            inputs += [recipe.targets, environment.describe().for_runtimes()]
+        inputs += [baseline.name] if baseline else []
+        make = partial(_run_stage, stage=stage, previous=checkpoint, baseline=baseline or checkpoint)
         checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make)
 
-    inputs = [checkpoint.name, recipe.export, recipe.preprocessing, recipe.name]
-    exported = work.step("float32", inputs, EXPORT_PACKAGES, partial(_export_float32, checkpoint=checkpoint))
-    float32 = Artifact.load(exported / "model-float32.onnx")
+    float32 = _float32(work, checkpoint, "model-float32.onnx")
+    before = [_float32(work, baseline, report.BASELINE_FILE)] if baseline else []
 
     measurements: list[Measurement] = []
-    artifacts = [float32]
+    artifacts = [*before, float32]
     for target in recipe.targets:
         int8 = [_int8(work, float32, target, checkpoint)] if recipe.quantize else []
-        measurements += _measure(work, [float32, *int8], target)
+        measurements += _measure(work, [*before, float32, *int8], target)
         artifacts += [artifact for artifact in int8 if artifact not in artifacts]
     return report.publish(
         recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder)
@@ -138,8 +143,13 @@ def _create_network(work: _Work, folder: Path) -> None:
     checkpoint.save(folder, network)
 
 
-def _run_stage(work: _Work, folder: Path, stage: Any, previous: Path) -> None:
-    from compress import checkpoint
+def _run_stage(work: _Work, folder: Path, stage: Any, previous: Path, baseline: Path) -> None:
+    from compress import checkpoint, weights
+
+    def teacher(network: Any) -> Any:
+        if network == "baseline":
+            return checkpoint.load(baseline, work.recipe.model, len(work.data.classes))
+        return weights.create(network, len(work.data.classes), work.recipe.seed)
 
     context = Context(
         name=folder.name.rpartition("-")[0],
@@ -149,6 +159,8 @@ def _run_stage(work: _Work, folder: Path, stage: Any, previous: Path) -> None:
         seed=work.recipe.seed,
         device=_device(work.recipe.device),
         folder=folder,
+        targets=work.recipe.targets,
+        teacher=teacher,
         prepared=work.training_images,
         progress=work.terminal.progress,
         say=work.terminal.say,
@@ -171,14 +183,22 @@ def _weights_identity(recipe: Recipe) -> Any:
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
 
 
-def _export_float32(work: _Work, folder: Path, checkpoint: Path) -> None:
+def _float32(work: _Work, checkpoint: Path, file_name: str) -> Artifact:
+    """Return a checkpoint's network as a float32 artifact."""
+    recipe = work.recipe
+    inputs = [checkpoint.name, recipe.export, recipe.preprocessing, recipe.name, file_name]
+    make = partial(_export_float32, checkpoint=checkpoint, file_name=file_name)
+    return Artifact.load(work.step("float32", inputs, EXPORT_PACKAGES, make) / file_name)
+
+
+def _export_float32(work: _Work, folder: Path, checkpoint: Path, file_name: str) -> None:
     from compress.checkpoint import load
     from compress.training.loop import predict
     from export.parity import require_same
     from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 
     work.terminal.say("export to ONNX, some 15 seconds")
-    recipe, path = work.recipe, folder / "model-float32.onnx"
+    recipe, path = work.recipe, folder / file_name
     network = load(checkpoint, recipe.model, len(work.data.classes))
     batch = None if recipe.export.batch == "dynamic" else recipe.export.batch
     exported = to_onnx(network, path, recipe.preprocessing.crop, recipe.export.opset, batch)

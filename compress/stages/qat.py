@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.training.config import FitConfig
+from compress.training.config import FitConfig, Teacher
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,8 +19,7 @@ CALIBRATION_IMAGES = 256
 class Config(FitConfig):
     """Cross-entropy on the train split with rounded weights and activations; see `FitConfig` for the rest.
 
-    scheme: what to train for; auto is this machine's. distill: share of the loss that is the distance to the answers of
-    the network before the stage (Hinton et al., 2015), at `temperature`.
+    scheme: what to train for; auto is this machine's. teacher: the network before the stage, unless another is named.
     """
 
     stage: Literal["qat"] = "qat"
@@ -30,24 +29,20 @@ class Config(FitConfig):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     scheme: Literal["auto", "x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"] = "auto"
-    distill: Annotated[float, Field(ge=0, le=1)] = 0.5
-    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    teacher: Teacher | None = Teacher(network="before")
 
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the network with trained weights; leaves the learned ranges in `quantization.json` for the export."""
-    import copy
-
     import onnx
     import torch
 
-    from compress.losses import cross_entropy, distillation
     from compress.quantization.calibration import calibrate
     from compress.quantization.config import LEARNED, Calibration
     from compress.quantization.fake_quant import FakeQuantNetwork
     from compress.quantization.fold import write_back
     from compress.quantization.schemes import scheme_named
-    from compress.training.loop import fit
+    from compress.training.teaching import train
     from export.hard_activations import rewrite_hard_activations
     from export.plan import make_plan
     from export.to_onnx import to_onnx
@@ -61,12 +56,8 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
         graph = rewrite_hard_activations(graph)
     images = context.prepared("train").spread(CALIBRATION_IMAGES)
     ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.progress)
-    loss = cross_entropy(config.label_smoothing)
-    if config.distill:
-        teacher = copy.deepcopy(model).to(context.device)
-        loss = distillation(loss, teacher, config.distill, config.temperature)
-    network = fit(FakeQuantNetwork(graph, scheme, ranges), context, config, loss)
+    network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
     assert isinstance(network, FakeQuantNetwork)
-    write_back(network.cpu().trained(), graph, model, torch.zeros(1, 3, side, side))
+    write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))
     write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
     return model

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 
 class Config(FitConfig):
-    """Cross-entropy on the train split; see `compress.training.config.FitConfig`."""
+    """Cross-entropy on the train split, with a teacher if one is named; see `compress.training.config.FitConfig`."""
 
     stage: Literal["train"] = "train"
 
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the trained network."""
-    from compress.losses import cross_entropy
-    from compress.training.loop import fit
+    from compress.training import teaching
 
-    return fit(model, context, config, cross_entropy(config.label_smoothing))
+    return teaching.train(model, context, config)

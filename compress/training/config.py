@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from compress import plugins
 from compress.config import Config
+
+if TYPE_CHECKING:
+    ModelConfig: TypeAlias = Any
+else:
+    ModelConfig = plugins.config_union("models")
 
 
 class Augment(Config):
@@ -27,6 +33,32 @@ class Augment(Config):
         return self
 
 
+class Teacher(Config):
+    """A network whose answers are learned beside the labels, and how.
+
+    network: `baseline`, the recipe's own before its first stage `prune`; `before`, as it was before this stage; or a
+    section like `model`, with weights. loss: `logits`,
+    `decoupled` (in which the classes that are not the label's weigh `beta` by themselves) or `features` (the logits,
+    and outputs of modules). share: of the loss. layers: for `features`: modules of the student by name, each with the
+    teacher's that it should be like; a learned 1x1 convolution is between them.
+    """
+
+    network: Literal["baseline", "before"] | ModelConfig = "baseline"
+    loss: Literal["logits", "decoupled", "features"] = "logits"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    beta: Annotated[float, Field(ge=0, le=100)] = 2.0
+    layers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Teacher:
+        if (self.loss == "features") != bool(self.layers):
+            raise ValueError("layers: are for loss: features, which needs at least one")
+        if not isinstance(self.network, str) and self.network.weights is None:
+            raise ValueError("network: a teacher needs weights")
+        return self
+
+
 class FitConfig(Config):
     """One training run.
 
@@ -34,6 +66,7 @@ class FitConfig(Config):
     warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; else the result is
     the averaged network. precision: auto is bfloat16 where the device multiplies it fast (CUDA), else float32.
     workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
+    teacher: a network to learn from; null for labels alone.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
@@ -48,6 +81,7 @@ class FitConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     precision: Literal["auto", "float32"] = "auto"
     augment: Augment = Augment()
+    teacher: Teacher | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2
 
     @model_validator(mode="after")

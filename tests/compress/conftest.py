@@ -13,6 +13,7 @@ from compress.context import Context
 from compress.data import synthetic
 from compress.dataset import Data
 from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
 
 MakeContext = Callable[..., Context]
 
@@ -76,6 +77,8 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "seed": 0,
             "device": "cpu",
             "folder": folder,
+            "targets": (Target("here"),),
+            "teacher": lambda network: None,
             "prepared": prepared.__getitem__,
             "progress": lambda what, done, total: None,
             "say": lambda line: None,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from compress.losses import cross_entropy
+from compress.losses import cross_entropy, decoupled_distillation, distillation
 
 
 def reference(logits: npt.NDArray[Any], labels: npt.NDArray[Any], smoothing: float) -> float:
@@ -53,3 +53,63 @@ def test_the_gradient_is_share_minus_target() -> None:
     target = torch.full((5, 4), 0.05)
     target[torch.arange(5), labels] += 0.8
     torch.testing.assert_close(logits.grad, (logits.detach().softmax(1) - target) / 5)
+
+
+def shares(logits: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float64]:
+    values = np.exp((logits.astype(np.float64) - logits.max(1, keepdims=True)) / temperature)
+    return np.asarray(values / values.sum(1, keepdims=True))
+
+
+def divergence(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
+    return float((wanted * np.log(wanted / given)).sum(1).mean())
+
+
+def problem(classes: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(classes)
+    student, teacher = (2 * rng.normal(size=(16, classes)).astype(np.float32) for _ in range(2))
+    return student, teacher, rng.integers(0, classes, 16)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_distillation_is_hintons_formula(classes: int, share: float, temperature: float) -> None:
+    student, teacher, labels = problem(classes)
+    loss = distillation(cross_entropy(0.1), lambda images: torch.from_numpy(teacher), share, temperature)
+    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    distance = temperature**2 * divergence(shares(teacher, temperature), shares(student, temperature))
+    assert float(found) == pytest.approx((1 - share) * reference(student, labels, 0.1) + share * distance, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_decoupled_distillation_is_zhaos_formula(classes: int, beta: float, temperature: float) -> None:
+    student, teacher, labels = problem(classes)
+    loss = decoupled_distillation(cross_entropy(0.0), lambda images: torch.from_numpy(teacher), 0.6, temperature, beta)
+    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    rows, other = np.arange(16), np.ones((16, classes), bool)
+    other[rows, labels] = False
+    target, rest = [], []
+    for logits in (teacher, student):
+        probability = shares(logits, temperature)
+        label = probability[rows, labels]
+        target.append(np.stack([label, 1 - label], 1))
+        rest.append(probability[other].reshape(16, -1) / (1 - label)[:, None])
+    distance = temperature**2 * (divergence(*target) + beta * divergence(*rest))
+    assert float(found) == pytest.approx(0.4 * reference(student, labels, 0.0) + 0.6 * distance, rel=1e-4)
+
+
+def test_decoupled_with_the_weight_of_hinton_is_hinton() -> None:
+    """Zhao et al., equation 6: KD = TCKD + (1 - p) NCKD; with one image that weight is a number."""
+    student, teacher, labels = (one[:1] for one in problem(10))
+    answers = lambda images: torch.from_numpy(teacher)  # noqa: E731
+    weight = 1 - float(shares(teacher, 2.0)[0, labels[0]])
+    found = [
+        float(loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels)))
+        for loss in (
+            distillation(cross_entropy(0.0), answers, 1.0, 2.0),
+            decoupled_distillation(cross_entropy(0.0), answers, 1.0, 2.0, weight),
+        )
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

@@ -88,6 +88,6 @@ def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_traine
 
 
 def test_bad_settings_are_refused() -> None:
-    for wrong in ({"scheme": "vnni"}, {"distill": 2}, {"temperature": 0}, {"bits": 4}):
+    for wrong in ({"scheme": "vnni"}, {"teacher": {"share": 2}}, {"teacher": {"temperature": 0}}, {"bits": 4}):
         with pytest.raises(ValidationError):
             Config(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,224 @@
+"""A plan: what each group keeps, why, and what that saves; made first, shown, stored, and cut then."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from compress.context import Context
+from compress.losses import cross_entropy
+from compress.pruning.groups import Group, find_groups
+from compress.pruning.importance import Scores, scores
+from compress.pruning.latency import Bench, LatencyTable, measured_table
+from compress.pruning.search import Costs, choose_widths
+from compress.pruning.shapes import Shapes, Width, layer_names, macs
+from compress.pruning.surgery import checked_cut
+from compress.quantization.schemes import SCHEMES
+from compress.training.batches import normalize
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from runtimes import environment
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import InputError
+from runtimes.files import sha256_file, write_json
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    from compress.stages.prune import Config
+
+IMAGES, BATCH = 512, 32  # that importance is taken on
+MOST_CORRECTIONS = 5  # of the budget, by what the pruned network takes when it is measured
+TOLERANCE = 0.02  # of the share asked for
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a group keeps. kept: the units that stay, ascending; lost: share of the group's importance that goes."""
+
+    group: str
+    layers: tuple[str, ...]
+    before: int
+    kept: tuple[int, ...]
+    lost: float
+    saved: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cuts. unit: of costs, ms or MACs. predicted, measured: share of the whole network's cost, None unmeasured."""
+
+    cuts: tuple[Cut, ...]
+    unit: str
+    cost_before: float
+    asked: float
+    predicted: float
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class Price:
+    """How costs are told. whole: of the network before the first cut; bench: None where nothing is measured."""
+
+    costs: Costs
+    unit: str
+    whole: float
+    bench: Bench | None
+    table: LatencyTable | None
+    full: Mapping[str, Width]
+
+
+def pricing(model: nn.Module, context: Context, config: Config) -> Price:
+    """Measure what widths cost on the target, or count multiplications."""
+    example = _example(context)
+    shapes = Shapes(model, find_groups(model, example))
+    if config.latency is None:
+        positions = macs(model, example)
+        costs = Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
+        return Price(costs, "MACs", costs.total(shapes, {}), None, None, shapes.all({}))
+    target = _target(context, config.target)
+    scheme = SCHEMES[environment.instruction_set_of(target)] if config.precision == "int8" else None
+    artifact = _exported(model, context)
+    bench = Bench(artifact, layer_names(model, example, onnx.load(artifact.path)), target, scheme)
+    cache = context.folder.parent.parent / "widths"
+    table = measured_table(bench, shapes, _choices(shapes, config), context.seed, context.progress, cache)
+    costs = Costs(table.layer_ms, table.rest_ms)
+    return Price(costs, "ms", costs.total(shapes, {}), bench, table, shapes.all({}))
+
+
+def make_plan(model: nn.Module, context: Context, config: Config, price: Price, asked: float) -> Plan:
+    """Return the plan that brings a network to a share of the whole network's cost, measured where that is possible.
+
+    Raises InputError with the least share that can be reached where it can't.
+    """
+    groups = find_groups(model, _example(context))
+    shapes = Shapes(model, groups)
+    worth = scores(config.importance, model, groups, _batches(context), cross_entropy(0.0), context.seed)
+    choices = _choices(shapes, config)
+    budget, costs, measured = asked * price.whole, price.costs, None
+    for correction in range(MOST_CORRECTIONS):
+        widths = choose_widths(shapes, worth, choices, costs, budget)
+        if price.bench is None:
+            break
+        sample, _ = price.bench.sample(price.full, shapes.all(widths))
+        measured = sample.ratio
+        context.progress("measure the pruned network", correction + 1, MOST_CORRECTIONS)
+        if abs(measured / asked - 1) <= TOLERANCE:
+            break
+        budget *= asked / measured
+    return _plan(shapes, worth, widths, price, asked, measured)
+
+
+def apply(model: nn.Module, context: Context, plan: Plan) -> nn.Module:
+    """Cut a network as planned, in place, and return it; raises CompressError where its groups were traced wrongly."""
+    groups = find_groups(model, _example(context))
+    units = {group.name: group.units for group in groups}
+    removed = {one.group: np.setdiff1d(np.arange(units[one.group]), one.kept) for one in plan.cuts}
+    seeded = torch.Generator().manual_seed(context.seed)
+    return checked_cut(model, groups, removed, torch.randn(2, *_example(context).shape[1:], generator=seeded))
+
+
+def save(path: Path, plan: Plan) -> None:
+    """Write a plan as JSON."""
+    write_json(path, asdict(plan))
+
+
+def load(path: Path) -> Plan:
+    """Read a plan that `save` wrote."""
+    content = json.loads(path.read_text())
+    cuts = tuple(Cut(**{**one, "layers": tuple(one["layers"]), "kept": tuple(one["kept"])}) for one in content["cuts"])
+    return Plan(**{**content, "cuts": cuts})
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """Yield the plan as text of at most 80 columns."""
+    yield f"{'cut':<36}{'channels':>14}{'importance':>12}{'saved':>14}"
+    for one in plan.cuts:
+        if len(one.kept) < one.before:
+            saved = f"{one.saved:.3f} ms" if plan.unit == "ms" else f"{one.saved / 1e6:.2f} MMACs"
+            name = one.group if len(one.group) <= 35 else f"…{one.group[-34:]}"
+            yield f"{name:<36}{f'{one.before} -> {len(one.kept)}':>14}{f'-{100 * one.lost:.1f} %':>12}{saved:>14}"
+    measured = "" if plan.measured is None else f", measured {plan.measured:.3f}"
+    yield f"{plan.unit}: {plan.asked:.3f} asked, {plan.predicted:.3f} predicted{measured} of the network before"
+
+
+def _plan(
+    shapes: Shapes, worth: Scores, widths: Mapping[str, int], price: Price, asked: float, measured: float | None
+) -> Plan:
+    cost = price.costs.total(shapes, widths)
+    cuts = []
+    for name, group in shapes.groups.items():
+        order = np.argsort(-worth[name], kind="stable")
+        kept = np.sort(order[: widths[name]])
+        back = {**widths, name: group.units}
+        cuts.append(Cut(
+            group=name,
+            layers=tuple(shapes.readers[name]),
+            before=group.units,
+            kept=tuple(int(unit) for unit in kept),
+            lost=1 - float(worth[name][kept].sum() / max(worth[name].sum(), 1e-30)),
+            saved=price.costs.total(shapes, back) - cost,
+        ))  # fmt: skip
+    return Plan(tuple(cuts), price.unit, price.whole, asked, cost / price.whole, measured)
+
+
+def _choices(shapes: Shapes, config: Config) -> dict[str, list[int]]:
+    """Return how many units each group may keep: multiples of the step, down to its limit, and all."""
+    for pattern in config.keep:
+        if not any(_matches(pattern, layer) for layer in shapes.full):
+            raise InputError(f"prune: keep: no layer is called {pattern}; there are {', '.join([*shapes.full][:5])}, …")
+    return {name: _group_choices(group, shapes.readers[name], config) for name, group in shapes.groups.items()}
+
+
+def _group_choices(group: Group, layers: list[str], config: Config) -> list[int]:
+    if any(_matches(pattern, layer) for pattern in config.keep for layer in layers):
+        return [group.units]
+    least = max(1, round(group.units * (1 - config.most_pruned)))
+    first = -(-least // config.step) * config.step
+    return [*range(first, group.units, config.step), group.units]
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    return fnmatch.fnmatchcase(layer, pattern)
+
+
+def _target(context: Context, name: str | None) -> Target:
+    found = [target for target in context.targets if name in (None, target.name)]
+    if not found:
+        raise InputError(f"prune: there is no target '{name}'; there are {', '.join(t.name for t in context.targets)}")
+    return found[0]
+
+
+def _exported(model: nn.Module, context: Context) -> Artifact:
+    path = context.folder / "before.onnx"
+    file = to_onnx(model, path, context.preprocessing.crop, opset=18, batch=None)
+    manifest = Manifest(
+        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, file.input_shape, OUTPUT_NAME,
+        context.preprocessing, context.classes, file.opset, versions=environment.package_versions(),
+    )  # fmt: skip
+    return Artifact(path, manifest)
+
+
+def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+    images = context.prepared("train").spread(IMAGES)
+    assert images.labels is not None
+    for start in range(0, len(images), BATCH):
+        pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)
+        yield normalize(pixels, context.preprocessing, "cpu"), torch.from_numpy(images.labels[start : start + BATCH])
+
+
+def _example(context: Context) -> Tensor:
+    side = context.preprocessing.crop
+    return torch.zeros(1, 3, side, side)
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Return the plan without its units, for the lineage."""
+    return {"unit": plan.unit, "asked": plan.asked, "predicted": plan.predicted, "measured": plan.measured}

@@ -1,0 +1,119 @@
+"""The search: it keeps the budget, and is near the best of all choices."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from compress.pruning.groups import find_groups
+from compress.pruning.search import Costs, choose_widths
+from compress.pruning.shapes import Shapes, Width, macs, resized
+from compress.quantization.session import Network
+from export.to_onnx import to_onnx
+from runtimes.errors import InputError
+
+
+class Chain(nn.Module):
+    """Four layers, of which each reads the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
+        self.c, self.d = nn.Conv2d(24, 32, 3, padding=1, groups=8), nn.Conv2d(32, 24, 1)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        x = self.b(self.a(images).relu()).relu()
+        return self.head(self.d(self.c(x).relu()).relu().mean((2, 3)))
+
+
+EXAMPLE = torch.zeros(1, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Shapes:
+    network = Chain().eval()
+    return Shapes(network, find_groups(network, EXAMPLE))
+
+
+def by_macs(shapes: Shapes) -> Costs:
+    positions = macs(Chain().eval(), EXAMPLE)
+    return Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
+
+
+def choices(shapes: Shapes, step: int) -> dict[str, list[int]]:
+    return {name: [*range(step, one.units, step), one.units] for name, one in shapes.groups.items()}
+
+
+def lost(worth: dict[str, np.ndarray], widths: dict[str, int]) -> float:
+    shares = [np.sort(worth[name])[::-1][:count].sum() / worth[name].sum() for name, count in widths.items()]
+    return -sum(math.log(share) for share in shares)
+
+
+@given(seed=st.integers(0, 1000), share=st.floats(0.1, 0.95))
+@settings(max_examples=40, deadline=None)
+def test_the_budget_holds_and_little_is_lost_beyond_the_best_choice(shapes: Shapes, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    worth = {name: rng.gamma(0.5, size=one.units) + 1e-3 for name, one in shapes.groups.items()}
+    costs, counts = by_macs(shapes), choices(shapes, 4)
+    budget = share * costs.total(shapes, {})
+    every = (dict(zip(counts, one, strict=True)) for one in itertools.product(*counts.values()))
+    best = min((lost(worth, one) for one in every if costs.total(shapes, one) <= budget), default=None)
+    if best is None:
+        with pytest.raises(InputError, match="the least that the limits allow is 0"):
+            choose_widths(shapes, worth, counts, costs, budget)
+        return
+    found = choose_widths(shapes, worth, counts, costs, budget)
+    assert costs.total(shapes, found) <= budget * (1 + 1e-9)
+    assert all(found[name] in counts[name] for name in counts)
+    assert lost(worth, found) <= best + 0.35  # of nats, where halving one group alone costs 0.7
+    assert found == choose_widths(shapes, worth, counts, costs, budget)
+
+
+def test_what_is_worth_nothing_goes_first(shapes: Shapes) -> None:
+    worth = {name: np.ones(one.units) for name, one in shapes.groups.items()}
+    worth["b"][8:] = 1e-9
+    costs = by_macs(shapes)
+    found = choose_widths(shapes, worth, choices(shapes, 1), costs, 0.8 * costs.total(shapes, {}))
+    full = {name: one.units for name, one in shapes.groups.items()}
+    assert found["b"] < full["b"]
+    assert {name: count for name, count in found.items() if name != "b"} == {
+        name: count for name, count in full.items() if name != "b"
+    }
+
+
+def test_macs_are_those_of_the_formula() -> None:
+    found, full = macs(Chain().eval(), EXAMPLE), Shapes(Chain(), ()).full
+    assert {name: found[name] * full[name].weights for name in full} == {
+        "a": 256 * 9 * 3 * 16, "b": 256 * 9 * 16 * 24, "c": 256 * 9 * 24 // 8 * 32, "d": 256 * 32 * 24, "head": 24 * 5
+    }  # fmt: skip
+
+
+def test_the_widths_of_layers_follow_from_their_groups(shapes: Shapes) -> None:
+    assert shapes.groups["b"].units == 3  # 8 groups of 3 channels
+    widths = shapes.all({"a": 10, "b": 2, "c": 3, "d": 5})
+    assert widths == {
+        "a": Width(10, 3, 1), "b": Width(16, 10, 1), "c": Width(24, 16, 8), "d": Width(5, 24, 1), "head": Width(5, 5, 1)
+    }  # fmt: skip
+
+
+def test_the_resized_graph_has_the_widths_and_runs(shapes: Shapes, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import onnx
+
+    graph = onnx.load(to_onnx(Chain(), tmp_path / "chain.onnx", 16, 18, None).path)
+    wanted = shapes.all({"a": 10, "b": 2, "c": 3, "d": 5})
+    nodes = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm")]
+    copy = resized(graph, dict(zip(nodes, wanted.values(), strict=True)))
+    stored = {tensor.name: tuple(tensor.dims) for tensor in copy.graph.initializer}
+    found = [stored[node.input[1]] for node in copy.graph.node if node.name in nodes]
+    assert found == [(10, 3, 3, 3), (16, 10, 3, 3), (24, 2, 3, 3), (5, 24, 1, 1), (5, 5)]
+    network = Network(copy)
+    assert network.run({network.inputs[0]: np.zeros((2, 3, 16, 16), np.float32)})[network.outputs[0]].shape == (2, 5)

@@ -1,0 +1,145 @@
+"""Teachers: which network teaches, what is learned from it, and that it helps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from compress.context import Context
+from compress.models import mobilenet_v2
+from compress.stages import distill
+from compress.training import teaching
+from compress.training.config import FitConfig, Teacher
+from compress.training.loop import predict
+from runtimes.errors import InputError
+
+MakeContext = Callable[..., Context]
+FEW = {
+    "epochs": 3,
+    "batch_size": 8,
+    "lr": 0.01,
+    "warmup_epochs": 1,
+    "augment": {"hflip": False},
+    "label_smoothing": 0.0,
+}
+
+
+class Small(nn.Module):
+    """Two convolutions and a classifier."""
+
+    def __init__(self, channels: int, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Conv2d(3, channels, 5, stride=2), nn.Conv2d(channels, channels, 3, stride=2)
+        self.head = nn.Linear(channels, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        logits: Tensor = self.head(self.second(self.first(images).relu()).relu().mean((2, 3)))
+        return logits
+
+
+def distance(network: nn.Module, teacher: nn.Module, context: Context) -> float:
+    images = context.prepared("val")
+    shares = [torch.from_numpy(predict(one, images, "cpu")).softmax(1) for one in (network, teacher)]
+    return float((shares[0] - shares[1]).abs().mean())
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("settings", [
+    {"loss": "logits", "share": 1.0}, {"loss": "decoupled", "share": 1.0},
+    {"loss": "features", "share": 1.0, "layers": {"second": "second"}},
+])  # fmt: skip
+def test_the_student_comes_nearer_to_its_teacher_than_labels_bring_it(
+    make_context: MakeContext, settings: dict[str, object]
+) -> None:
+    """The teacher gives its classes other names, so that labels teach something else."""
+    teacher = teaching.train(Small(24, seed=1), make_context("teacher"), FitConfig(**FEW))
+    teacher.head.weight.data, teacher.head.bias.data = (one.data.roll(1, 0) for one in teacher.head.parameters())  # type: ignore[union-attr]
+    asked: list[object] = []
+
+    def give(network: object) -> nn.Module:
+        asked.append(network)
+        return copy.deepcopy(teacher)
+
+    taught, alone = (make_context(name, teacher=give) for name in ("taught", "alone"))
+    longer = {**FEW, "epochs": 12}
+    pupil = teaching.train(Small(8, seed=2), taught, FitConfig(**longer, teacher=Teacher(**settings)))
+    other = teaching.train(Small(8, seed=2), alone, FitConfig(**longer))
+    assert asked == ["baseline"]
+    assert isinstance(pupil, Small)
+    assert not pupil.training
+    assert distance(pupil, teacher, taught) < 0.5 * distance(other, teacher, taught)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_before_is_the_network_as_it_was(make_context: MakeContext) -> None:
+    network = Small(8, seed=1)
+    before = copy.deepcopy(network)
+    settings = FitConfig(**FEW, teacher=Teacher(network="before", share=1.0))
+    context = make_context()
+    trained = teaching.train(network, context, settings)
+    assert distance(trained, before, context) < 0.02
+
+
+def test_features_name_modules(make_context: MakeContext) -> None:
+    context = make_context(teacher=lambda network: Small(8, 0))
+    settings = FitConfig(**FEW, teacher=Teacher(loss="features", layers={"third": "second"}))
+    with pytest.raises(InputError, match="there is no module 'third'; there are first, second, head"):
+        teaching.train(Small(8, 0), context, settings)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_stage_with_features_resumes_bit_for_bit(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = FitConfig(**FEW, teacher=Teacher(loss="features", layers={"second": "second"}), ema_decay=0.9)
+
+    def train(context: Context) -> dict[str, Tensor]:
+        return teaching.train(Small(8, 2), context, settings).state_dict()
+
+    whole = train(make_context("whole", teacher=lambda network: Small(16, 1).eval()))
+    stopped = make_context("stopped", teacher=lambda network: Small(16, 1).eval())
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 2"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(replace(stopped, say=stop))
+    resumed = train(stopped)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"loss": "features"}, "needs at least one"),
+    ({"layers": {"a": "b"}}, "are for loss: features"),
+    ({"network": {"arch": "mobilenet_v2"}}, "a teacher needs weights"),
+    ({"share": 0}, "greater than 0"),
+    ({"network": "other"}, "baseline"),
+    ({"temperature": 0}, "greater than 0"),
+])  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Teacher(**wrong)
+
+
+def test_a_teacher_may_be_any_network_with_weights() -> None:
+    teacher = Teacher(network={"arch": "mobilenet_v2", "width": 0.5, "weights": "some.safetensors"})
+    assert isinstance(teacher.network, mobilenet_v2.Config)
+
+
+def test_distill_has_a_teacher_by_default() -> None:
+    assert distill.Config().teacher == Teacher(network="baseline")
+    with pytest.raises(ValidationError):
+        distill.Config(teacher=None)
+    assert np.isclose(distill.Config(teacher={"share": 0.9}).teacher.share, 0.9)

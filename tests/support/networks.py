@@ -1,0 +1,48 @@
+"""Small torch networks with every way in which channels hang together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Tangle(nn.Module):
+    """A residual addition, a depthwise and a grouped convolution, squeeze-excite, a concat, a flatten; for 8 px."""
+
+    def __init__(self, classes: int = 5) -> None:
+        """Make it random."""
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.depthwise, self.depthwise_norm = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.pointwise, self.pointwise_norm = nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16)
+        self.squeeze, self.excite = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+        self.grouped, self.grouped_norm = nn.Conv2d(16, 24, 3, padding=1, groups=4, bias=False), nn.BatchNorm2d(24)
+        self.left, self.right = nn.Conv2d(24, 8, 1), nn.Conv2d(24, 12, 1)
+        self.last = nn.Conv2d(20, 12, 1)
+        self.hidden, self.head = nn.Linear(12 * 16, 32), nn.Linear(32, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.stem_norm(self.stem(images)).relu()
+        y = self.depthwise_norm(self.depthwise(x)).relu()
+        y = self.pointwise_norm(self.pointwise(y))
+        y = y * self.excite(self.squeeze(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        x = (x + y).relu()
+        x = nn.functional.max_pool2d(self.grouped_norm(self.grouped(x)).relu(), 2)
+        x = torch.cat([self.left(x).relu(), self.right(x).relu()], dim=1)
+        x = self.last(x).relu()
+        logits: Tensor = self.head(self.hidden(x.flatten(1)).relu())
+        return logits
+
+
+def make_lively(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Give norms random statistics and factors, in eval mode, so that no channel is like another."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.num_features
+            module.weight.data = 0.5 + torch.rand(size, generator=generator)
+            module.bias.data = 0.2 * torch.randn(size, generator=generator)
+            module.running_mean = 0.1 * torch.randn(size, generator=generator)
+            module.running_var = 0.5 + torch.rand(size, generator=generator)
+    return network.eval()
