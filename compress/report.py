@@ -138,7 +138,7 @@ def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
         threads = f"{target['threads']} thread{'s' if target['threads'] > 1 else ''}"
         title = f"{target['name']}: {target['runtime']} on {target['provider']}, {threads}, batch {target['batch']}"
         found.setdefault(title, [header]).append([
-            "uncut float32" if row["artifact"] == BASELINE_FILE else row["precision"],
+            "uncut" if row["artifact"] == BASELINE_FILE else row["precision"],
             f"{100 * row['top1']:.2f}",
             f"{drop['value'] + 0.0:+.2f}" if drop else "",
             f"{row['size_bytes'] / 1e6:.2f}",

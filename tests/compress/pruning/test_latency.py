@@ -49,7 +49,8 @@ def test_a_staircase_is_found_again_whatever_the_profiler_adds(noise: float, all
     assert table.rest_ms(100) == pytest.approx(0.06, rel=allowed)
     shapes = {"one": Width(40, 3, 1), "two": Width(64, 40, 1)}
     expected = sum(staircase_ms(width) for width in shapes.values()) + 0.05 + 1e-4 * 104
-    assert table.total_ms(shapes) == pytest.approx(expected, rel=allowed)
+    total = sum(table.layer_ms(name, width) for name, width in shapes.items()) + table.rest_ms(104)
+    assert total == pytest.approx(expected, rel=allowed)
 
 
 def test_no_layer_gets_faster_when_it_gets_wider() -> None:
@@ -89,7 +90,9 @@ def test_a_table_is_measured_once_and_kept(bench: tuple[Bench, Shapes], tmp_path
         one, shapes, choices, 0, lambda what, done, total: told.append((done, total)), tmp_path / "t"
     )
     assert not told
-    assert again.total_ms(shapes.all({})) == first.total_ms(shapes.all({}))
+    assert again.samples == first.samples
+    for layer, width in shapes.all({}).items():
+        assert again.layer_ms(layer, width) == first.layer_ms(layer, width)
     (kept,) = (tmp_path / "t").iterdir()
     assert json.loads(kept.read_text())["full_ms"] == first.full_ms
     measured_table(one, shapes, choices, 1, lambda what, done, total: told.append((done, total)), tmp_path / "t")
