@@ -35,6 +35,23 @@ class Tangle(nn.Module):
         return logits
 
 
+class Chain(nn.Module):
+    """Four convolutions, one with groups, of which each reads the one before; 16, 24, 32 and 24 channels by default."""
+
+    def __init__(self, width: int = 8, classes: int = 5) -> None:
+        """Make it random."""
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 2 * width, 3, padding=1), nn.Conv2d(2 * width, 3 * width, 3, padding=1)
+        self.c, self.d = nn.Conv2d(3 * width, 4 * width, 3, padding=1, groups=8), nn.Conv2d(4 * width, 3 * width, 1)
+        self.head = nn.Linear(3 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.b(self.a(images).relu()).relu()
+        logits: Tensor = self.head(self.d(self.c(x).relu()).relu().mean((2, 3)))
+        return logits
+
+
 def make_lively(network: nn.Module, seed: int = 0) -> nn.Module:
     """Give norms random statistics and factors, in eval mode, so that no channel is like another."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import Chain
 
-from compress.models import mobilenet_v2
 from compress.pruning import latency
 from compress.pruning.groups import find_groups
 from compress.pruning.latency import REST, Bench, LatencyTable, Sample, measured_table
@@ -63,7 +63,7 @@ def test_no_layer_gets_faster_when_it_gets_wider() -> None:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Shapes]:
     monkeypatch.setattr(latency, "SAMPLES", 4)
     monkeypatch.setattr(latency, "TIMING", Timing(warmup=1, blocks=4, runs_per_block=2))
-    network, example = mobilenet_v2.build(mobilenet_v2.Config(width=0.25), 5).eval(), torch.zeros(1, 3, 32, 32)
+    network, example = Chain(16).eval(), torch.zeros(1, 3, 32, 32)
     path = to_onnx(network, tmp_path / "whole.onnx", 32, 18, None).path
     manifest = Manifest(
         sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, 32, 32), OUTPUT_NAME,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from networks import Chain
 
 from compress.pruning.groups import find_groups
 from compress.pruning.search import Costs, choose_widths
@@ -18,22 +18,6 @@ from compress.pruning.shapes import Shapes, Width, macs, resized
 from compress.quantization.session import Network
 from export.to_onnx import to_onnx
 from runtimes.errors import InputError
-
-
-class Chain(nn.Module):
-    """Four layers, of which each reads the one before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
-        self.c, self.d = nn.Conv2d(24, 32, 3, padding=1, groups=8), nn.Conv2d(32, 24, 1)
-        self.head = nn.Linear(24, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
-        x = self.b(self.a(images).relu()).relu()
-        return self.head(self.d(self.c(x).relu()).relu().mean((2, 3)))
-
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 
