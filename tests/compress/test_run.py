@@ -254,6 +254,7 @@ def test_a_folder_of_photographs_runs_and_what_can_not_be_read_is_set_aside_and_
     assert report["artifacts"][1]["scheme"] == "nncf"
 
 
+@pytest.mark.slow
 def test_another_preprocessing_is_in_every_manifest_though_the_weights_are_the_same(tmp_path: Path) -> None:
     recipe = {
         "data": {"name": "synthetic", "images_per_class": 8, "size": 16},
