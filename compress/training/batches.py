@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -79,13 +80,30 @@ def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -
 def flip(pixels: npt.NDArray[np.uint8], augment: Augment, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Mirror and transpose an (H, W, 3) image, each with probability 1/2 if asked for."""
     hflip, vflip, transpose = rng.random(3) < 0.5
-    if augment.hflip and hflip:
+    return _turned(pixels, augment.hflip and hflip, augment.vflip and vflip, augment.transpose and transpose)
+
+
+def variants(pixels: npt.NDArray[np.uint8], augment: Augment) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield everything that `flip` may make of an (H, W, 3) image."""
+    for turns in product(*([False, True] if asked else [False] for asked in _asked(augment))):
+        yield _turned(pixels, *turns)
+
+
+def variants_per_image(augment: Augment) -> int:
+    """Return how many `variants` there are."""
+    return int(2 ** sum(_asked(augment)))
+
+
+def _asked(augment: Augment) -> tuple[bool, bool, bool]:
+    return augment.hflip, augment.vflip, augment.transpose
+
+
+def _turned(pixels: npt.NDArray[np.uint8], hflip: bool, vflip: bool, transpose: bool) -> npt.NDArray[np.uint8]:
+    if hflip:
         pixels = pixels[:, ::-1]
-    if augment.vflip and vflip:
+    if vflip:
         pixels = pixels[::-1]
-    if augment.transpose and transpose:
-        pixels = pixels.transpose(1, 0, 2)
-    return pixels
+    return pixels.transpose(1, 0, 2) if transpose else pixels
 
 
 def random_resized_crop(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.context import Context
 from compress.losses import Loss, cross_entropy, decoupled_distillation, distillation
+from compress.training.batches import normalize, variants, variants_per_image
 from compress.training.config import FitConfig, Teacher
 from compress.training.loop import fit
 from runtimes.errors import InputError
+
+KEY_BYTES = 300  # of a hash, a tensor and their places in a table
+MOST_REMEMBERED_BYTES = 2**30
 
 
 def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Module | None = None) -> nn.Module:
@@ -26,20 +32,47 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
         teacher = context.teacher(config.teacher.network)
     teacher = teacher.to(context.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     if config.teacher.loss != "features":
-        return fit(network, context, config, _taught(loss, config.teacher, _answers(teacher))).cpu()
+        return fit(network, context, config, _taught(loss, config.teacher, _answers(teacher, context, config))).cpu()
     pair = Projected(network, teacher, config.teacher.layers, context)
     trained = fit(pair, context, config, pair.loss(_taught(loss, config.teacher, pair.answers)))
     assert isinstance(trained, Projected)
     return trained.student.cpu()
 
 
-def _answers(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
+def _answers(teacher: nn.Module, context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
     def answers(images: Tensor) -> Tensor:
         logits: Tensor = teacher(images).float()
         return logits
 
-    return answers
+    count = variants_per_image(config.augment)
+    size = len(context.train) * count * (len(context.classes) * 4 + KEY_BYTES)
+    if config.augment.crop_scale or count > config.epochs or size > MOST_REMEMBERED_BYTES:
+        return answers
+    return _remembered(answers, context, config)
+
+
+def _remembered(answers: Callable[[Tensor], Tensor], context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:
+    """Return the same answers, all given beforehand, for images that augmentation shows in few variants.
+
+    Beforehand, because a network's last bits depend on who else is in the batch, and a run that is resumed has to end
+    with the same weights.
+    """
+    prepared = context.prepared("train")
+    table: dict[bytes, Tensor] = {}
+    for start in range(0, len(prepared), config.batch_size):
+        some = prepared.pixels(np.arange(start, min(start + config.batch_size, len(prepared))))
+        for turned in zip(*(variants(one, config.augment) for one in some), strict=True):
+            pixels = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
+            images = normalize(pixels, context.preprocessing, context.device)
+            table.update(zip(_keys(images), answers(images), strict=True))
+        context.progress("ask the teacher", start + len(some), len(prepared))
+    return lambda images: torch.stack([table[key] for key in _keys(images)])
+
+
+def _keys(images: Tensor) -> Iterator[bytes]:
+    for one in images.permute(0, 2, 3, 1).contiguous().cpu().numpy():
+        yield hashlib.sha256(one).digest()
 
 
 def _taught(loss: Loss, config: Teacher, answers: Callable[[Tensor], Tensor]) -> Loss:

@@ -16,6 +16,7 @@ from compress.context import Context
 from compress.models import mobilenet_v2
 from compress.stages import distill
 from compress.training import teaching
+from compress.training.batches import normalize, train_batches
 from compress.training.config import FitConfig, Teacher
 from compress.training.loop import predict
 from runtimes.errors import InputError
@@ -143,3 +144,48 @@ def test_distill_has_a_teacher_by_default() -> None:
     with pytest.raises(ValidationError):
         distill.Config(teacher=None)
     assert np.isclose(distill.Config(teacher={"share": 0.9}).teacher.share, 0.9)
+
+
+class Counted(nn.Module):
+    """Counts the images that it answers for, batch by batch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.asked = network, []  # type: ignore[var-annotated]
+
+    def __deepcopy__(self, memo: object) -> Counted:
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's logits."""
+        self.asked.append(len(images))
+        logits: Tensor = self.network(images)
+        return logits
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("augment", "epochs", "times"), [
+    ({"hflip": True, "vflip": True, "transpose": True}, 9, 8), ({"hflip": True}, 2, 2), ({"hflip": False}, 3, 1),
+    ({"hflip": True, "vflip": True}, 3, 3), ({"hflip": False, "crop_scale": [0.5, 1.0]}, 2, 2),
+])  # fmt: skip
+def test_a_teacher_answers_once_for_each_variant_of_an_image(
+    make_context: MakeContext, augment: dict[str, object], epochs: int, times: int
+) -> None:
+    """Where it would be asked for more variants than there are epochs, it is asked in every epoch."""
+    teacher = Counted(Small(8, seed=1))
+    context = make_context("taught", teacher=lambda network: teacher)
+    settings = {**FEW, "augment": augment, "epochs": epochs, "workers": 0}
+    teaching.train(Small(4, seed=2), context, FitConfig(**settings, teacher=Teacher()))
+    whole = len(context.train) // 8 * 8
+    assert sum(teacher.asked) in (times * len(context.train), times * whole)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_remembered_answers_are_those_of_the_teacher(make_context: MakeContext) -> None:
+    context, teacher = make_context("taught"), Small(8, seed=1).eval()
+    config = FitConfig(**{**FEW, "augment": {"vflip": True, "transpose": True}, "epochs": 8, "batch_size": 7})
+    answers = teaching._answers(teacher, context, config)
+    for pixels, _ in train_batches(context, config, epoch=3):
+        images = normalize(pixels, context.preprocessing, "cpu")
+        with torch.no_grad():
+            torch.testing.assert_close(answers(images), teacher(images))
