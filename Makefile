@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow bench-quantize lint clean
+.PHONY: run test test-slow bench-quantize bench-prune lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -16,6 +16,9 @@ test-slow: $(INSTALLED)
 
 bench-quantize: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_quantize.py
+
+bench-prune: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_prune.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -100,7 +100,7 @@ def make_plan(model: nn.Module, context: Context, config: Config, price: Price, 
     """
     groups = find_groups(model, _example(context))
     shapes = Shapes(model, groups)
-    worth = scores(config.importance, model, groups, _batches(context), cross_entropy(0.0), context.seed)
+    worth = scores(config.importance, model, groups, batches(context), cross_entropy(0.0), context.seed)
     choices = _choices(shapes, config)
     budget = asked * price.whole
     if price.bench is None:
@@ -147,6 +147,15 @@ def lines(plan: Plan) -> Iterator[str]:
             yield f"{name:<36}{f'{one.before} -> {len(one.kept)}':>14}{f'-{100 * one.lost:.1f} %':>12}{saved:>14}"
     measured = "" if plan.measured is None else f", measured {plan.measured:.3f}"
     yield f"{plan.unit}: {plan.asked:.3f} asked, {plan.predicted:.3f} predicted{measured} of the network before"
+
+
+def batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the normalised images and labels that importance is taken on, spread over the train split."""
+    images = context.prepared("train").spread(IMAGES)
+    assert images.labels is not None
+    for start in range(0, len(images), BATCH):
+        pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)
+        yield normalize(pixels, context.preprocessing, "cpu"), torch.from_numpy(images.labels[start : start + BATCH])
 
 
 def _plan(
@@ -204,14 +213,6 @@ def _exported(model: nn.Module, context: Context) -> Artifact:
         context.preprocessing, context.classes, file.opset, versions=environment.package_versions(),
     )  # fmt: skip
     return Artifact(path, manifest)
-
-
-def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    images = context.prepared("train").spread(IMAGES)
-    assert images.labels is not None
-    for start in range(0, len(images), BATCH):
-        pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)
-        yield normalize(pixels, context.preprocessing, "cpu"), torch.from_numpy(images.labels[start : start + BATCH])
 
 
 def _example(context: Context) -> Tensor:

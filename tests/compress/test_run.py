@@ -276,18 +276,18 @@ def test_another_preprocessing_is_in_every_manifest_though_the_weights_are_the_s
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_main_recipe_keeps_its_promises(tmp_path: Path) -> None:
-    """The bars of the README's first command; half of its ten minutes is training."""
+    """The bars of the README's first command; three quarters of its time is training."""
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "compress", "run", "recipes/mobilenet_int8.yaml", "--out", str(tmp_path / "run")],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - start < 600
-    float32, int8 = json.loads((tmp_path / "run" / "report.json").read_text())["rows"]
-    assert float32["top1"] >= 0.8
+    assert time.monotonic() - start < 900
+    uncut, _, int8 = json.loads((tmp_path / "run" / "report.json").read_text())["rows"]
+    assert uncut["top1"] >= 0.8
     assert int8["top1_drop_pp"]["value"] <= 1.0
-    assert int8["speedup_p50"]["value"] >= 1.3
+    assert int8["speedup_p50"]["value"] >= 4.0
 
 
 @pytest.mark.slow
