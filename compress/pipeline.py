@@ -64,7 +64,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
         measurements += _measure(work, [*before, float32, *int8], target)
         artifacts += [artifact for artifact in int8 if artifact not in artifacts]
     return report.publish(
-        recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder)
+        recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder), _plans(folder)
     )
 
 
@@ -295,3 +295,9 @@ def _training_history(folder: RunFolder) -> dict[str, Any]:
     """Return the history of every stage that trained, by its step's name."""
     files = {name: step / "history.json" for name, step in folder.steps.items()}
     return {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+
+
+def _plans(folder: RunFolder) -> dict[str, Any]:
+    """Return the plans of every stage that cut, by its step's name, in the order of its rounds."""
+    files = {name: sorted(step.glob("plan-*.json")) for name, step in folder.steps.items()}
+    return {name: [json.loads(path.read_text()) for path in paths] for name, paths in files.items() if paths}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import __version__, quantization_tables
+from compress import __version__, pruning_tables, quantization_tables
 from compress.dataset import Data
 from compress.gate import Check, Gate, Verdict, judge, overall
 from compress.run_folder import RunFolder
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What report.json holds. verdict: None without a gate."""
+    """What report.json holds. verdict: None without a gate. training, pruning: by step, its history, its plans."""
 
     recipe: str
     verdict: Verdict | None
@@ -54,6 +54,7 @@ class Report:
     rows: tuple[Row, ...]
     data: dict[str, Any]
     training: dict[str, Any]
+    pruning: dict[str, Any]
     artifacts: tuple[dict[str, Any], ...]
     measurements: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
@@ -70,6 +71,7 @@ def publish(
     artifacts: list[Artifact],
     measurements: list[Measurement],
     training: dict[str, Any],
+    pruning: dict[str, Any],
 ) -> Report:
     """Build the report of the recipe of that name, write it and the picture, and copy the artifacts to artifacts/."""
     confidence = gate.confidence if gate else DEFAULT_CONFIDENCE
@@ -82,6 +84,7 @@ def publish(
         rows=rows,
         data=_describe(data),
         training=training,
+        pruning=pruning,
         artifacts=tuple({"file": artifact.path.name, **asdict(artifact.manifest)} for artifact in artifacts),
         measurements=tuple(measurement.to_json() for measurement in measurements),
         environment=asdict(environment.describe()),
@@ -123,7 +126,9 @@ def write_documents(folder: Path) -> None:
     template = templates.get_template("report.md.j2")
     write_text(
         folder / "report.md",
-        template.render(report=report, tables=tables(report), quantization=quantization_tables.of_lineage),
+        template.render(
+            report=report, tables=tables(report), quantization=quantization_tables.of_lineage, pruning=pruning_tables
+        ),
     )
     with replacing(folder / figures.FILE_NAME) as temporary:
         figures.accuracy_latency(report, temporary)

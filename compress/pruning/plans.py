@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from compress import pruning_tables
 from compress.context import Context
 from compress.losses import cross_entropy
 from compress.pruning.groups import Group, find_groups
@@ -139,14 +140,10 @@ def load(path: Path) -> Plan:
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yield the plan as text of at most 80 columns."""
-    yield f"{'cut':<36}{'channels':>14}{'importance':>12}{'saved':>14}"
-    for one in plan.cuts:
-        if len(one.kept) < one.before:
-            saved = f"{one.saved:.3f} ms" if plan.unit == "ms" else f"{one.saved / 1e6:.2f} MMACs"
-            name = one.group if len(one.group) <= 35 else f"…{one.group[-34:]}"
-            yield f"{name:<36}{f'{one.before} -> {len(one.kept)}':>14}{f'-{100 * one.lost:.1f} %':>12}{saved:>14}"
-    measured = "" if plan.measured is None else f", measured {plan.measured:.3f}"
-    yield f"{plan.unit}: {plan.asked:.3f} asked, {plan.predicted:.3f} predicted{measured} of the network before"
+    content = asdict(plan)
+    for name, *rest in pruning_tables.of_plan(content):
+        yield f"{name:<36}" + "".join(f"{cell:>14}" for cell in rest)
+    yield pruning_tables.outcome(content)
 
 
 def batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import figures, report
+from compress import figures, pruning_tables, report
 from compress.dataset import Data, Rejected, Sample
 from compress.gate import Gate
 from compress.run_folder import RunFolder
@@ -67,9 +67,17 @@ def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> rep
     baseline = measurement("float32", 40, 2.0, 8_000_000)
     run_folder = RunFolder(folder / "run", "test", fresh=False)
     judged_by = None if gate is None else Gate(**gate)
-    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8], {})
+    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8], {}, {"1-prune": [PLAN]})
 
 
+PLAN = {
+    "cuts": [
+        {"group": "features.1", "layers": ["features.1"], "before": 32, "kept": list(range(24)), "lost": 0.125,
+         "saved": 0.0625},
+        {"group": "features.2", "layers": ["features.2"], "before": 8, "kept": list(range(8)), "lost": 0, "saved": 0},
+    ],
+    "unit": "ms", "cost_before": 1.0, "asked": 0.6, "predicted": 0.58, "measured": 0.61,
+}  # fmt: skip
 GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
 
 
@@ -154,3 +162,15 @@ def test_a_report_that_can_not_be_read_is_one_line(tmp_path: Path, content: str 
 def test_a_gate_without_a_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one of"):
         Gate()
+
+
+def test_the_report_tells_what_was_cut_and_what_the_clock_said(tmp_path: Path) -> None:
+    publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), None)
+    text = (tmp_path / "run/report.md").read_text()
+    assert "ms: 0.600 asked, 0.580 predicted, 0.610 measured, of the network before." in text
+    assert "| features.1 | 32 -> 24 | -12.5 % | 0.062 ms |" in text
+    assert "features.2" not in text
+
+
+def test_a_plan_without_a_clock_says_so() -> None:
+    assert pruning_tables.outcome({**PLAN, "measured": None}).endswith("no milliseconds were measured")
