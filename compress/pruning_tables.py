@@ -29,5 +29,5 @@ def outcome(plan: dict[str, Any]) -> str:
     """Return in one line what was asked for, what the table of costs predicts, and what the clock says."""
     shares = f"{plan['asked']:.3f} asked, {plan['predicted']:.3f} predicted"
     if plan["measured"] is None:
-        return f"MACs: {shares} of the network before; counted, no milliseconds were measured"
+        return f"MACs: {shares} of the network before; not measured"
     return f"ms: {shares}, {plan['measured']:.3f} measured, of the network before"

@@ -177,16 +177,17 @@ def _plan(
 
 def _choices(shapes: Shapes, config: Config) -> dict[str, list[int]]:
     """Return how many units each group may keep: multiples of the step, down to its limit, and all."""
-    for pattern in config.keep:
+    for pattern in (*config.keep, *config.limits):
         if not any(_matches(pattern, layer) for layer in shapes.full):
-            raise InputError(f"prune: keep: no layer is called {pattern}; there are {', '.join([*shapes.full][:5])}, …")
+            raise InputError(f"prune: no layer is called {pattern}; there are {', '.join([*shapes.full][:5])}, …")
     return {name: _group_choices(group, shapes.readers[name], config) for name, group in shapes.groups.items()}
 
 
 def _group_choices(group: Group, layers: list[str], config: Config) -> list[int]:
     if any(_matches(pattern, layer) for pattern in config.keep for layer in layers):
         return [group.units]
-    least = max(1, round(group.units * (1 - config.most_pruned)))
+    limits = [most for pattern, most in config.limits.items() if any(_matches(pattern, layer) for layer in layers)]
+    least = max(1, round(group.units * (1 - min(limits, default=config.most_pruned))))
     first = -(-least // config.step) * config.step
     return [*range(first, group.units, config.step), group.units]
 

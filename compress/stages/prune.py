@@ -24,8 +24,8 @@ class Config(Section):
     latency: share of the milliseconds on the target, measured on the artifact that ships there. macs: share of the
     multiplications, for targets that are not at hand. target: its name in the recipe, the first by default. precision:
     of what ships. importance: what a channel is worth, see `compress.pruning.importance`. step: widths are multiples of
-    it. most_pruned: share of a group that may go. keep: names or patterns of layers that stay as they are. rounds: how
-    often to cut, with `fine_tune` behind each round.
+    it. most_pruned: share of a group that may go. limits: another share for layers, by name or pattern. keep: names or
+    patterns of layers that stay as they are. rounds: how often to cut, with `fine_tune` behind each round.
     """
 
     stage: Literal["prune"] = "prune"
@@ -36,6 +36,7 @@ class Config(Section):
     importance: Literal["taylor", "l2", "l1", "bn_scale", "random"] = "taylor"
     step: Annotated[int, Field(ge=1, le=1024)] = 8
     most_pruned: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    limits: dict[str, Share] = Field(default_factory=dict)
     keep: tuple[str, ...] = ()
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     fine_tune: FitConfig | None = None

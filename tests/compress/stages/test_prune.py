@@ -80,8 +80,19 @@ def test_layers_to_keep_stay_and_no_group_is_cut_below_its_limit(make_context: M
     found = widths(model)
     assert all(count == full[name] for name, count in found.items() if name.startswith("features.12"))
     assert all(count >= 0.5 * full[name] - 1 for name, count in found.items())
-    with pytest.raises(InputError, match="keep: no layer is called nothing"):
+    with pytest.raises(InputError, match="no layer is called nothing"):
         run(network(), make_context("2-prune"), Config(macs=0.6, keep=("nothing",)))
+
+
+def test_a_layer_may_have_a_limit_of_its_own(make_context: MakeContext) -> None:
+    full = widths(network())
+    config = Config(macs=0.4, limits={"features.1[0-9].conv.0.0": 0.25}, most_pruned=0.9)
+    found = widths(run(network(), make_context("1-prune"), config))
+    shares = {name: found[name] / full[name] for name in full}
+    assert all(shares[f"features.{block}.conv.0.0"] >= 0.75 for block in range(10, 18))
+    assert min(shares.values()) < 0.5
+    with pytest.raises(InputError, match="no layer is called nothing"):
+        run(network(), make_context("2-prune"), Config(macs=0.6, limits={"nothing": 0.5}))
 
 
 def test_a_budget_that_can_not_be_met_is_told_with_the_least_that_can(make_context: MakeContext) -> None:
