@@ -58,11 +58,12 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     before = [_float32(work, baseline, report.BASELINE_FILE)] if baseline else []
 
     measurements: list[Measurement] = []
-    artifacts = [*before, float32]
+    artifacts: list[Artifact] = []
     for target in recipe.targets:
         int8 = [_int8(work, float32, target, checkpoint)] if recipe.quantize else []
-        measurements += _measure(work, [*before, float32, *int8], target)
-        artifacts += [artifact for artifact in int8 if artifact not in artifacts]
+        shipped = [_self_contained(work, artifact) for artifact in (*before, float32, *int8)]
+        measurements += _measure(work, shipped, target)
+        artifacts += [artifact for artifact in shipped if artifact not in artifacts]
     return report.publish(
         recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder), _plans(folder)
     )
@@ -261,6 +262,26 @@ def _learned_ranges(path: Path, scheme: Scheme) -> dict[str, tuple[float, float]
     if SCHEMES[content["scheme"]].signed != scheme.signed:
         raise InputError(f"stages: qat trained for {content['scheme']}, a target wants {scheme.name}; set its scheme")
     return {name: (low, high) for name, (low, high) in content["ranges"].items()}
+
+
+def _self_contained(work: _Work, artifact: Artifact) -> Artifact:
+    """Return the artifact as it ships: with normalisation and softmax inside where the recipe asks for that."""
+    export = work.recipe.export
+    if (export.input, export.output) == ("float32", "logits"):
+        return artifact
+    inputs = [_origin(artifact), export, artifact.manifest.preprocessing]
+    make = partial(_make_self_contained, artifact=artifact)
+    return Artifact.load(work.step("self-contained", inputs, EXPORT_PACKAGES, make) / artifact.path.name)
+
+
+def _make_self_contained(work: _Work, folder: Path, artifact: Artifact) -> None:
+    from export.self_contained import self_contained
+
+    export, images = work.recipe.export, work.prepared("calibration").head(PARITY_IMAGES)
+    made, parity = self_contained(
+        artifact, folder / artifact.path.name, export.input, export.output, images, _parity_target(artifact)
+    )
+    _with_step(made, {"step": "self-contained", "parity_with_plain": asdict(parity)}).save_manifest()
 
 
 def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Measurement]:

@@ -14,6 +14,7 @@ from compress import plugins, recipe_errors, strict_yaml
 from compress.config import Config
 from compress.gate import Gate
 from compress.quantization.config import Quantize
+from runtimes.artifact import InputDtype, Output
 from runtimes.errors import InputError
 from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
@@ -30,10 +31,16 @@ else:
 
 
 class Export(Config):
-    """How the network becomes ONNX. batch: a fixed number of images, or "dynamic"."""
+    """How the network becomes ONNX. batch: a fixed number of images, or "dynamic".
+
+    input: `uint8` puts the normalisation into the file, which then takes pixels, (N, H, W, 3). output: `probabilities`
+    puts the softmax into it.
+    """
 
     opset: Annotated[int, Field(ge=18, le=24)] = 18
     batch: Annotated[int, Field(ge=1, le=4096)] | Literal["dynamic"] = "dynamic"
+    input: InputDtype = "float32"
+    output: Output = "logits"
 
 
 class Recipe(Config):

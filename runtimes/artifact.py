@@ -8,20 +8,28 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from runtimes.errors import ArtifactError
 from runtimes.files import sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
+SMALLEST_PROBABILITY = np.float32(1e-30)
 Format = Literal["onnx", "fake"]
 Precision = Literal["float32", "int8"]
+InputLayout = Literal["NCHW", "NHWC"]
+InputDtype = Literal["float32", "uint8"]
+Output = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Everything that a board must know of a model file, and everything that identifies how it was made.
 
-    input_shape: (N, 3, H, W), N is None where the batch is dynamic. The input is RGB, NCHW, float32.
+    input_shape: (N, 3, H, W), N is None where the batch is dynamic. The input is RGB: normalised float32 NCHW, or uint8
+    NHWC where the normalisation is in the file. output: what the file gives, (N, classes) float32.
     session_options: keys and values that the runtime's session needs so that the answers are right.
     scheme: name of the quantization scheme, None for float32.
     lineage: the steps that made the file, oldest first, each a JSON object with `step`.
@@ -42,14 +50,23 @@ class Manifest:
     recipe: str | None = None
     lineage: tuple[dict[str, Any], ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
-    input_layout: Literal["NCHW"] = "NCHW"
-    input_dtype: Literal["float32"] = "float32"
+    input_layout: InputLayout = "NCHW"
+    input_dtype: InputDtype = "float32"
+    output: Output = "logits"
     schema_version: int = SCHEMA_VERSION
 
     @property
     def dynamic_batch(self) -> bool:
         """Whether any batch size is accepted."""
         return self.input_shape[0] is None
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Turn uint8 (N, H, W, 3) RGB of the right size into what the file takes."""
+        return pixels if self.input_dtype == "uint8" else self.preprocessing.normalize(pixels)
+
+    def logits(self, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Turn what the file gives into logits; of probabilities these are the logarithms."""
+        return answers if self.output == "logits" else np.log(np.maximum(answers, SMALLEST_PROBABILITY))
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Manifest:
@@ -119,12 +136,16 @@ def _check_fields(fields: dict[str, Any]) -> None:
     choices = {
         "format": Format,
         "precision": Precision,
-        "input_layout": Literal["NCHW"],
-        "input_dtype": Literal["float32"],
+        "input_layout": InputLayout,
+        "input_dtype": InputDtype,
     }
     for name, known in choices.items():
         if fields[name] not in get_args(known):
             raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
+    if fields.get("output", "logits") not in get_args(Output):  # manifests of older versions don't have it
+        raise ValueError(f"output is {fields['output']!r}, not one of {', '.join(get_args(Output))}")
+    if (fields["input_layout"], fields["input_dtype"]) not in (("NCHW", "float32"), ("NHWC", "uint8")):
+        raise ValueError(f"input is {fields['input_dtype']} {fields['input_layout']}, not float32 NCHW or uint8 NHWC")
     if not re.fullmatch("[0-9a-f]{64}", fields["sha256"]):
         raise ValueError("sha256 is not 64 hexadecimal digits")
     batch, *rest = fields["input_shape"]

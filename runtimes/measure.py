@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes import environment
-from runtimes.artifact import Artifact
+from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
-from runtimes.preprocessing import Preprocessing
-from runtimes.session import Session, load
+from runtimes.session import Images, Session, load
 from runtimes.target import Target
 
 SCHEMA_VERSION = 1
@@ -115,7 +114,7 @@ def measure(
             resident.append(max(0, environment.resident_bytes() - before))
         logits = [_evaluate(session, artifact, target, evalset, progress)
                   for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
-        inputs = [_inputs(artifact.manifest.preprocessing, target.batch, evalset) for artifact in artifacts]
+        inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
         latencies_ms = _interleave(sessions, inputs, timing, progress)
     machine = environment.describe().for_runtimes()
     return [
@@ -158,41 +157,43 @@ def _all_logits(
     session: Session, artifact: Artifact, target: Target, evalset: EvalSet, progress: Progress
 ) -> npt.NDArray[np.float32]:
     parts, done = [], 0
-    for part in _logits(session, artifact, target, evalset):
+    for part in _answers(session, artifact, target, evalset):
         if part.ndim != 2 or part.shape[1] != len(artifact.manifest.labels):
             classes = len(artifact.manifest.labels)
             raise ArtifactError(f"{artifact.path.name} answers {part.shape}, not a logit for each of {classes} classes")
         if not np.isfinite(part).all():
             raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
-        parts.append(part)
+        parts.append(artifact.manifest.logits(part))
         done += len(part)
         progress(f"evaluate {artifact.path.stem}", done, len(evalset))
     return np.concatenate(parts)
 
 
-def _logits(
+def _answers(
     session: Session, artifact: Artifact, target: Target, evalset: EvalSet
 ) -> Iterator[npt.NDArray[np.float32]]:
-    if artifact.manifest.dynamic_batch:
-        yield from map(session.run, evalset.batches(EVALUATION_BATCH))
-        return
-    for images in evalset.batches(target.batch):
-        full = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
-        full[: len(images)] = images
-        yield session.run(full)[: len(images)]
+    size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
+    for start in range(0, len(evalset), size):
+        images = artifact.manifest.prepare(evalset.pixels(np.arange(start, min(start + size, len(evalset)))))
+        if artifact.manifest.dynamic_batch:
+            yield session.run(images)
+        else:
+            full = np.zeros_like(images, shape=(size, *images.shape[1:]))  # the last batch may be smaller
+            full[: len(images)] = images
+            yield session.run(full)[: len(images)]
 
 
-def _inputs(preprocessing: Preprocessing, batch: int, evalset: EvalSet | None) -> list[npt.NDArray[np.float32]]:
-    side = preprocessing.crop
+def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Images]:
+    side = manifest.preprocessing.crop
     if evalset is None:
         pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, side, side, 3), np.uint8)
     else:
         pixels = evalset.pixels(np.arange(batch * INPUTS) % len(evalset))
-    return [preprocessing.normalize(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    return [manifest.prepare(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
 
 
 def _interleave(
-    sessions: list[Session], inputs: list[list[npt.NDArray[np.float32]]], timing: Timing, progress: Progress
+    sessions: list[Session], inputs: list[list[Images]], timing: Timing, progress: Progress
 ) -> list[npt.NDArray[np.float64]]:
     """Return milliseconds per run, (blocks, runs_per_block) for each session; who goes first changes every block."""
     for session, images in zip(sessions, inputs, strict=True):

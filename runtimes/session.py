@@ -12,12 +12,17 @@ from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 from runtimes.target import Target, runtime_names
 
+Images = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+
 
 class Session(Protocol):
     """An artifact that a runtime has loaded."""
 
-    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Turn C-contiguous `(N, 3, H, W)` float32 in host memory into `(N, classes)` float32 logits in host memory.
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
+        """Turn C-contiguous images, both in host memory, into `(N, classes)` float32 answers.
+
+        What images are the manifest says: float32 `(N, 3, H, W)`, or uint8 `(N, H, W, 3)`; answers are logits or
+        probabilities.
 
         Returns only when the logits are there, so that a clock around the call means the same on every runtime.
         """

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError
-from runtimes.session import Session
+from runtimes.session import Images, Session
 from runtimes.target import Target
 
 PACKAGE = None
@@ -28,7 +28,7 @@ class FakeSession:
         self._latency_s = latency_ms / 1000
         self._next = 0
 
-    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
         """See `runtimes.session.Session.run`."""
         time.sleep(self._latency_s)
         rows = (self._next + np.arange(len(images))) % len(self._logits)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, UnavailableError
-from runtimes.session import Session
+from runtimes.session import Images, Session
 from runtimes.target import Target
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OrtSession:
         self._input_name = artifact.manifest.input_name
         self._output_names = [artifact.manifest.output_name]
 
-    def run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
         """See `runtimes.session.Session.run`."""
         assert self._session is not None, "the session was closed"
         logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
@@ -92,5 +92,7 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
             f"{manifest.input_name!r} and {manifest.output_name!r}"
         )
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
-    if shape != list(manifest.input_shape):
-        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.input_shape)}")
+    batch, channels, *size = manifest.input_shape
+    expected = [batch, channels, *size] if manifest.input_layout == "NCHW" else [batch, *size, channels]
+    if shape != expected:
+        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {expected}")

@@ -1,0 +1,125 @@
+"""Put the normalisation and the softmax into a graph, so that a board hands over pixels and gets probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.parity import Parity, compare, require_same
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME
+from runtimes.artifact import Artifact, InputDtype, Output
+from runtimes.evalset import EvalSet
+from runtimes.files import sha256_file, write_bytes
+from runtimes.measure import evaluate
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+PIXELS_NAME, PROBABILITIES_NAME = "pixels", "probabilities"
+Float32 = npt.NDArray[np.float32]
+
+
+def self_contained(
+    artifact: Artifact, path: Path, takes: InputDtype, gives: Output, images: EvalSet, target: Target
+) -> tuple[Artifact, Parity]:
+    """Write an ONNX artifact with normalisation (`takes` uint8) and softmax (`gives` probabilities) inside to `path`.
+
+    Returns it, without a manifest on disk, and how far its answers on images are from the given one's. Raises
+    CompressError where those of a float32 file are not the same.
+    """
+    model, manifest = onnx.load(artifact.path), artifact.manifest
+    if takes == "uint8":
+        model = take_pixels(model, manifest.preprocessing)
+        manifest = replace(manifest, input_name=PIXELS_NAME, input_dtype="uint8", input_layout="NHWC")
+    if gives == "probabilities":
+        model = give_probabilities(model)
+        manifest = replace(manifest, output_name=PROBABILITIES_NAME, output="probabilities")
+    write_bytes(path, model.SerializeToString())
+    made = Artifact(path, replace(manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size))
+    before, after = (_log_softmax(evaluate(one, target, images)) for one in (artifact, made))
+    same = require_same(before, after, path.name) if manifest.precision == "float32" else compare(before, after)
+    return made, same
+
+
+def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """Return a copy that takes uint8 (N, H, W, 3) RGB in place of normalised float32 (N, 3, H, W).
+
+    The mean is subtracted before anything is padded with zeros; the division is folded into the weights of the first
+    convolution or, where its input is quantized with one std for all channels, into that scale.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    scale, _ = preprocessing.scale_and_offset
+    mean = (255 * np.asarray(preprocessing.mean, np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
+    graph.initializer.append(numpy_helper.from_array(mean, "pixel_mean"))
+    folded = _fold(graph, scale)
+    centred = INPUT_NAME if folded else "centred"
+    nodes = [
+        helper.make_node("Cast", [PIXELS_NAME], ["pixels_float"], "cast_pixels", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels_float"], ["pixels_nchw"], "transpose_pixels", perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["pixels_nchw", "pixel_mean"], [centred], "subtract_mean"),
+    ]
+    if not folded:
+        graph.initializer.append(numpy_helper.from_array(scale.reshape(1, 3, 1, 1), "pixel_scale"))
+        nodes.append(helper.make_node("Mul", [centred, "pixel_scale"], [INPUT_NAME], "divide_by_std"))
+    _prepend(graph, nodes)
+    (given,) = graph.input
+    batch, _, height, width = [size.dim_param or size.dim_value for size in given.type.tensor_type.shape.dim]
+    given.CopyFrom(helper.make_tensor_value_info(PIXELS_NAME, TensorProto.UINT8, [batch, height, width, 3]))
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def give_probabilities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose output is the softmax of the logits, float32 (N, classes)."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.node.append(helper.make_node("Softmax", [OUTPUT_NAME], [PROBABILITIES_NAME], "softmax", axis=1))
+    copy.graph.output[0].name = PROBABILITIES_NAME
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def _log_softmax(logits: Float32) -> Float32:
+    """Return logits whose constant, which a softmax forgets, is set."""
+    shifted = logits - logits.max(1, keepdims=True)
+    normed: Float32 = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return normed
+
+
+def _fold(graph: onnx.GraphProto, scale: Float32) -> bool:
+    """Multiply what comes first by the scale of each channel; return whether there is something that could take it."""
+    readers = [node for node in graph.node if INPUT_NAME in node.input]
+    if len(readers) != 1:
+        return False
+    (first,) = readers
+    if first.op_type == "Conv" and not any(one.name == "group" and one.i > 1 for one in first.attribute):
+        return _multiply(graph, first, 1, scale.reshape(1, 3, 1, 1))
+    if first.op_type == "QuantizeLinear" and len(set(scale.tolist())) == 1:
+        pixels_per_unit = (1 / scale[:1].astype(np.float64)).astype(np.float32).reshape(())
+        return _multiply(graph, first, 1, pixels_per_unit)  # what is dequantized behind it keeps its scale
+    return False
+
+
+def _multiply(graph: onnx.GraphProto, node: onnx.NodeProto, position: int, factor: Float32) -> bool:
+    """Replace a node's constant by its product with a factor, under another name, as others may read the constant."""
+    found = next((tensor for tensor in graph.initializer if tensor.name == node.input[position]), None)
+    if found is None:
+        return False
+    product = (numpy_helper.to_array(found).astype(np.float64) * factor).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(product, f"{found.name}_of_pixels"))
+    node.input[position] = f"{found.name}_of_pixels"
+    if not any(found.name in other.input for other in graph.node):
+        graph.initializer.remove(found)
+    return True
+
+
+def _prepend(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
