@@ -262,6 +262,27 @@ def _print_quantization(artifact: Any) -> None:
     click.echo(f"wrote {artifact.path} ({artifact.manifest.size_bytes / 1e6:.2f} MB) and {artifact.path.name}.json")
 
 
+@commands.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--target", help="A target of the recipe; the first unless given.")
+@click.option("-o", "--out", metavar="OUT.tar", required=True, type=click.Path(path_type=Path))
+def bundle(run_folder: Path, target: str | None, out: Path) -> None:
+    """Pack what ships to a target, with a program that checks, measures and runs it there, into one tar.
+
+    The board needs Python 3.10 or later, numpy and the runtime: tar xf OUT.tar; python3 run.pyz verify
+
+    Example: compress bundle runs/mobilenet_int8 -o solar.tar
+    """
+    from compress import report
+    from export.bundle import write_bundle
+    from runtimes import evalset
+
+    artifact, chosen = report.shipped(run_folder, target)
+    folder = run_folder / report.SAMPLE
+    write_bundle(artifact, chosen, folder, evalset.load(folder), out)
+    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {artifact.path.name} for target '{chosen.name}'")
+
+
 @commands.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report_(run_folder: Path) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress import images
-from runtimes import evalset
+from runtimes import evalset, images
 from runtimes.errors import InputError
 from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing

@@ -28,6 +28,7 @@ from runtimes.measure import Measurement, evaluate, measure
 from runtimes.target import Target
 
 PARITY_IMAGES = 64
+SAMPLE_IMAGES = 64  # of the test split, that go into bundles
 PARITY_TARGET = Target("parity", threads=2)
 TRAINING_PACKAGES = ("torch", "torchvision", "timm")
 EXPORT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -64,6 +65,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
         shipped = [_self_contained(work, artifact) for artifact in (*before, float32, *int8)]
         measurements += _measure(work, shipped, target)
         artifacts += [artifact for artifact in shipped if artifact not in artifacts]
+    _write_sample(work)
     return report.publish(
         recipe.name, recipe.gate, folder, work.data, artifacts, measurements, _training_history(folder), _plans(folder)
     )
@@ -297,6 +299,15 @@ def _measure(work: _Work, artifacts: list[Artifact], target: Target) -> list[Mea
 
     folder = work.step(f"measure-{target.name}", inputs, (), make)
     return [Measurement.from_json(fields) for fields in json.loads((folder / "measurements.json").read_text())]
+
+
+def _write_sample(work: _Work) -> None:
+    """Leave some test images for bundles."""
+    chosen = work.prepared("test").spread(SAMPLE_IMAGES)
+    evalset.write(
+        work.folder.path / report.SAMPLE, chosen.images, chosen.labels, chosen.names, chosen.classes,
+        chosen.preprocessing,
+    )  # fmt: skip
 
 
 def _origin(artifact: Artifact) -> list[str]:

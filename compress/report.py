@@ -19,9 +19,11 @@ from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
 from runtimes.files import replacing, write_json, write_text
 from runtimes.measure import Measurement
+from runtimes.target import Target
 
 SCHEMA_VERSION = 1
 BASELINE_FILE = "model-baseline.onnx"  # the network before its first stage `prune`
+ARTIFACTS, SAMPLE = "artifacts", "sample"  # folders of a run: what ships, and some test images for bundles
 DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
 
 
@@ -91,7 +93,7 @@ def publish(
         durations_s=folder.durations_s(),
     )
     for artifact in artifacts:
-        _copy(artifact, folder.path / "artifacts")
+        _copy(artifact, folder.path / ARTIFACTS)
     write_json(folder.path / "report.json", asdict(report))
     write_documents(folder.path)
     return report
@@ -110,6 +112,17 @@ def read(folder: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; run the recipe again")
     return report
+
+
+def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:
+    """Return what a finished run ships to a target, the first unless named: the last file that was measured there."""
+    measured = [one["target"] | {"artifact": one["artifact"]} for one in read(folder)["measurements"]]
+    names = list(dict.fromkeys(one["name"] for one in measured))
+    if target not in (None, *names):
+        raise InputError(f"{folder}: has no target '{target}'; it has {', '.join(names)}")
+    last = [one for one in measured if one["name"] == (target or names[0])][-1]
+    artifact = Artifact.load(folder / ARTIFACTS / last.pop("artifact"))
+    return artifact, Target(**last)
 
 
 def write_documents(folder: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, get_args
+
+from runtimes import backends
 
 # What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
@@ -47,4 +49,4 @@ class Target:
 
 def runtime_names() -> list[str]:
     """Return the names of the runtimes that there are: the files in runtimes/backends."""
-    return sorted(path.stem for path in (Path(__file__).parent / "backends").glob("[a-z]*.py"))
+    return sorted(found.name for found in pkgutil.iter_modules(backends.__path__))  # in a zipapp, too

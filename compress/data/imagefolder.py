@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from compress.config import Config as Section
 from compress.dataset import Data, Sample, stratified_split
-from compress.images import EXTENSIONS
 from runtimes.errors import InputError, UnavailableError
+from runtimes.images import EXTENSIONS
 
 
 class Config(Section):

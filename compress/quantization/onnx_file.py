@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError
 
 from compress import dataset
 from compress.dataset import Sample
-from compress.images import EXTENSIONS, UnreadableImageError, decode
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.schemes import scheme_named
@@ -22,6 +21,7 @@ from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
+from runtimes.images import EXTENSIONS, UnreadableImageError, decode
 from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target

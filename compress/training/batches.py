@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from compress import images
 from compress.context import Context
 from compress.dataset import Sample
 from compress.training.config import Augment, FitConfig
+from runtimes import images
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
@@ -122,5 +122,5 @@ def random_resized_crop(
         if 0 < width <= image.width and 0 < height <= image.height:
             left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
             box = (int(left), int(top), int(left) + width, int(top) + height)
-            return np.asarray(image.resize(side, images.RESAMPLING[preprocessing.interpolation], box=box))
+            return np.asarray(image.resize(side, images.resampling(preprocessing), box=box))
     return images.resize_and_crop(image, preprocessing)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from compress import dataset, pipeline, plugins, recipe, weights
 from compress.checkpoint import WEIGHTS_FILE
 from compress.dataset import Sample
-from compress.images import EXTENSIONS
 from compress.models import efficientnet_lite
 from compress.quantization.schemes import scheme_named
 from compress.run_folder import RunFolder
@@ -32,6 +31,7 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import UnavailableError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file, write_text
+from runtimes.images import EXTENSIONS
 from runtimes.preprocessing import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]

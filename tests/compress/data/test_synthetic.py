@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compress import images
 from compress.data import synthetic
 from compress.dataset import Data
+from runtimes import images
 
 CONFIG = synthetic.Config(classes=4, images_per_class=20, size=16)
 

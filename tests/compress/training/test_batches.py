@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from compress import images
 from compress.context import Context
 from compress.training.batches import batches_per_epoch, flip, normalize, random_resized_crop, train_batches
 from compress.training.config import Augment, FitConfig
+from runtimes import images
 from runtimes.preprocessing import Preprocessing
 
 MakeContext = Callable[..., Context]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress import images
+from runtimes import images
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 

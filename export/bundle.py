@@ -1,0 +1,89 @@
+"""Pack an artifact with all that a board needs into one tar; the same content gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import runtimes
+from runtimes import bundle
+from runtimes.artifact import Artifact, manifest_path
+from runtimes.evalset import EvalSet
+from runtimes.files import replacing, sha256_file
+from runtimes.measure import evaluate
+from runtimes.target import Target
+
+PACKAGE = Path(runtimes.__file__).parent
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold
+MAIN = "from runtimes.__main__ import main\n\nmain()\n"
+
+
+def write_bundle(artifact: Artifact, target: Target, sample_folder: Path, sample: EvalSet, path: Path) -> None:
+    """Write the bundle of an artifact for a target to `path`; raises as `runtimes.measure.evaluate` does.
+
+    sample: some test images, in `sample_folder`; what the artifact answers to them here is packed with them.
+    """
+    golden = evaluate(artifact, target, sample)
+    files: dict[str, bytes | Path] = {
+        bundle.PROGRAM: program(),
+        artifact.path.name: artifact.path,
+        manifest_path(artifact.path).name: manifest_path(artifact.path),
+        bundle.GOLDEN: _npy(golden),
+        **{f"{bundle.SAMPLE}/{one.name}": one for one in sorted(sample_folder.iterdir()) if one.is_file()},
+    }
+    description = {
+        "schema_version": bundle.SCHEMA_VERSION,
+        "artifact": artifact.path.name,
+        "recipe": artifact.manifest.recipe,
+        "target": asdict(target),
+        "files": {name: _sha256(content) for name, content in sorted(files.items())},
+    }
+    files[bundle.DESCRIPTION] = (json.dumps(description, indent=1) + "\n").encode()
+    with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in sorted(files.items()):
+            _add(archive, name, content)
+
+
+def program() -> bytes:
+    """Return `run.pyz`, a zipapp of the package `runtimes`."""
+    packed = io.BytesIO()
+    packed.write(b"#!/usr/bin/env python3\n")
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        files = {"__main__.py": MAIN.encode()}
+        files |= {f"runtimes/{one.relative_to(PACKAGE).as_posix()}": one.read_bytes() for one in PACKAGE.rglob("*.py")}
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, LONG_AGO)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
+    """Add a file without owner and time, so that equal content is an equal tar."""
+    member = tarfile.TarInfo(name)
+    member.mode = 0o755 if name == bundle.PROGRAM else 0o644
+    if isinstance(content, bytes):
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+        return
+    member.size = content.stat().st_size
+    with content.open("rb") as stream:
+        archive.addfile(member, stream)
+
+
+def _npy(array: npt.NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _sha256(content: bytes | Path) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_file(content)

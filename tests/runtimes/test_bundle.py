@@ -1,0 +1,218 @@
+"""Bundles: packed the same every time, run without the package installed, and refused where a byte has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.bundle import write_bundle
+from runtimes import bundle, environment, evalset
+from runtimes.artifact import Artifact
+from runtimes.errors import InputError, UnavailableError
+from runtimes.evalset import EvalSet
+from runtimes.files import sha256_file
+from runtimes.target import Target
+
+TARGET = Target("board", runtime="fake")
+LOGITS = [[3, 1, 0], [0, 2, 1], [1, 0, 4], [0.0, 0.1, 0]]
+
+
+@pytest.fixture
+def packed(
+    fake_artifact: Callable[..., Artifact], make_evalset: Callable[..., EvalSet], tmp_path: Path
+) -> Callable[..., Path]:
+    """Return a maker of bundles; keywords are fields of the manifest."""
+
+    def make(name: str = "out.tar", **fields: object) -> Path:
+        sample = make_evalset(count=4)
+        artifact = fake_artifact(logits=LOGITS, **fields)
+        write_bundle(artifact, TARGET, tmp_path / "evalset", sample, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def rewritten(tar: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
+    """Return the tar with one member's content changed."""
+    other = tar.with_name("changed.tar")
+    with tarfile.open(tar) as source, tarfile.open(other, "w") as out:
+        for member in source.getmembers():
+            stream = source.extractfile(member)
+            assert stream is not None
+            content = change(stream.read()) if member.name == name else stream.read()
+            member.size = len(content)
+            out.addfile(member, io.BytesIO(content))
+    return other
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+def test_the_same_content_is_the_same_tar(packed: Callable[..., Path]) -> None:
+    first, second = packed("a.tar"), packed("b.tar")
+    assert first.read_bytes() == second.read_bytes()
+    with tarfile.open(first) as archive:
+        assert {(one.mtime, one.uid, one.uname) for one in archive.getmembers()} == {(0, 0, "")}
+
+
+def test_a_bundle_opens_and_verifies(packed: Callable[..., Path], tmp_path: Path) -> None:
+    opened = bundle.unpack(packed(), tmp_path / "board")
+    np.testing.assert_allclose(opened.golden, np.asarray(LOGITS, np.float32))
+    found = bundle.verify(opened)
+    assert found.passed
+    assert (found.images, found.agreement, found.max_logit_difference) == (4, 1.0, 0.0)
+    bundle.require_passed(found)
+
+
+@pytest.mark.parametrize(("precision", "noise", "passed", "changed"), [
+    ("float32", 0.002, True, 0), ("float32", 0.02, False, 0), ("int8", 0.2, True, 1), ("int8", 2.5, False, 2),
+])  # fmt: skip
+def test_answers_may_differ_by_the_order_of_sums_and_no_more(
+    packed: Callable[..., Path], tmp_path: Path, precision: str, noise: float, passed: bool, changed: int
+) -> None:
+    """The last image's two best classes are 0.1 apart: too near to call for INT8."""
+    opened = bundle.unpack(packed(precision=precision), tmp_path / "board")
+    moved = opened.golden + noise * np.asarray([[0, 1, 0], [0, 0, 0], [0, 1, 0], [1, 0, 0]], np.float32)
+    found = bundle.verify(dataclasses.replace(opened, golden=moved.astype(np.float32)))
+    assert found.passed == passed
+    assert found.changed == changed
+
+
+@pytest.mark.parametrize("name", ["run.pyz", "golden.npy", "a.fake", "a.fake.json", "sample/images.npy"])
+def test_a_changed_byte_is_refused(packed: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is not the file that was bundled"):
+        bundle.unpack(rewritten(packed(), name, flipped), tmp_path / "board")
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content[:40], lambda content: b"[]",
+    lambda content: content.replace(b'"schema_version": 1', b'"schema_version": 9'),
+    lambda content: content.replace(b'"golden.npy"', b'"../golden.npy"'),
+    lambda content: content.replace(b'"artifact": "a.fake"', b'"artifact": "b.fake"'),
+    lambda content: content.replace(b'"runtime": "fake"', b'"runtime": "magic"'),
+    lambda content: content.replace(b'"golden.npy"', b'"none.npy"'),
+])  # fmt: skip
+def test_a_damaged_description_is_one_line(
+    packed: Callable[..., Path], tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        bundle.unpack(rewritten(packed(), "bundle.json", change), tmp_path / "board")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("../escaped", tarfile.REGTYPE), ("/tmp/escaped", tarfile.REGTYPE), ("sample/../../escaped", tarfile.REGTYPE),
+    ("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE), ("pipe", tarfile.FIFOTYPE),
+])  # fmt: skip
+def test_a_member_that_leaves_the_folder_is_refused_and_nothing_is_written(
+    packed: Callable[..., Path], tmp_path: Path, name: str, kind: bytes
+) -> None:
+    tar = packed()
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    with tarfile.open(tar, "a") as archive:
+        archive.addfile(member)
+    with pytest.raises(InputError, match="not made by compress bundle"):
+        bundle.unpack(tar, tmp_path / "board")
+    assert not (tmp_path / "board").exists()
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_what_is_no_tar_or_too_large_is_refused(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.tar").write_text("hello")
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    for name, message in (("text.tar", "not a tar"), ("empty.tar", "holds no bundle.json"), ("no.tar", "no such file")):
+        with pytest.raises(InputError, match=message):
+            bundle.unpack(tmp_path / name, tmp_path / "board")
+    monkeypatch.setattr(bundle, "MOST_UNPACKED_BYTES", 100)
+    with pytest.raises(InputError, match="would unpack to more"):
+        bundle.unpack(packed(), tmp_path / "board")
+
+
+def test_a_file_for_vnni_does_not_run_where_its_sums_saturate(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = bundle.unpack(packed(scheme="x86-vnni", precision="int8"), tmp_path / "board")
+    monkeypatch.setattr(environment, "detect_instruction_set", lambda: "x86-avx2")
+    with pytest.raises(UnavailableError, match="saturate in silence"):
+        bundle.verify(opened)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program of an unpacked bundle from another folder, without this package on the path."""
+    command = [sys.executable, "-P", str(folder / "run.pyz"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+
+
+def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    side = bundle.unpack(packed(), folder).artifact.manifest.preprocessing.crop
+    assert "commands" in run(folder).stdout
+    doctor = run(folder, "doctor")
+    assert doctor.returncode == 0, doctor.stderr
+    assert "runtime ort" in doctor.stdout
+    verified = run(folder, "verify", "--json", str(tmp_path / "verify.json"))
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.splitlines()[-1] == "verified"
+    assert json.loads((tmp_path / "verify.json").read_text())["agreement"] == 1.0
+    measured = run(folder, "bench", "--json", str(tmp_path / "bench.json"))
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads((tmp_path / "bench.json").read_text())["accuracy"]["images"] == 4
+    np.save(tmp_path / "image.npy", np.zeros((side, side, 3), np.uint8))
+    predicted = run(folder, "predict", str(tmp_path / "image.npy"))
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == f"{tmp_path / 'image.npy'}: cat 84.4 %, dog 11.4 %, owl 4.2 %\n"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [
+    (("verify", "--bundle", "/nowhere"), 2), (("bench", "--threads", "-1"), 2), (("predict", "/no/such.png"), 2),
+    (("predict",), 2), (("fly",), 2),
+])  # fmt: skip
+def test_the_program_tells_what_is_wrong(
+    packed: Callable[..., Path], tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    bundle.unpack(packed(), tmp_path / "board")
+    done = run(tmp_path / "board", *arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "run.pyz" in done.stderr
+
+
+def test_answers_that_are_not_the_bundles_end_with_1(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    opened = bundle.unpack(packed(), folder)
+    np.save(folder / "golden.npy", opened.golden[::-1].copy())
+    description = json.loads((folder / "bundle.json").read_text())
+    description["files"]["golden.npy"] = sha256_file(folder / "golden.npy")
+    (folder / "bundle.json").write_text(json.dumps(description))
+    done = run(folder, "verify")
+    assert done.returncode == 1
+    assert "images have another top-1" in done.stderr
+
+
+def test_an_evaluation_set_of_another_size_does_not_fit(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    opened = bundle.unpack(packed(), folder)
+    description = json.loads((folder / "bundle.json").read_text())
+    shutil.rmtree(folder / "sample")
+    evalset.write(folder / "sample", opened.sample.images[:2], None, ("a", "b"), opened.sample.classes,
+                  opened.sample.preprocessing)  # fmt: skip
+    description["files"] = {
+        name: sha256_file(folder / name) for name in description["files"] if (folder / name).exists()
+    }
+    (folder / "bundle.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="not a logit per image and class"):
+        bundle.load(folder)
