@@ -17,8 +17,8 @@ from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 SMALLEST_PROBABILITY = np.float32(1e-30)
-Format = Literal["onnx", "fake"]
-Precision = Literal["float32", "int8"]
+Format = Literal["onnx", "trt", "fake"]
+Precision = Literal["float32", "float16", "int8"]
 InputLayout = Literal["NCHW", "NHWC"]
 InputDtype = Literal["float32", "uint8"]
 Output = Literal["logits", "probabilities"]

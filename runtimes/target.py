@@ -11,7 +11,7 @@ from runtimes import backends
 
 # What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
-Provider = Literal["cpu"]
+Provider = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Target:
     """A runtime with its provider, threads and batch, and the instruction set that INT8 is made for.
 
     runtime: the name of a file in runtimes/backends. threads: inside one operator. batch: images per timed call.
-    instruction_set: "auto" means that of the machine at hand.
+    instruction_set: of the CPU; compute_capability: of the GPU, as in "8.6"; "auto" means the machine at hand.
+    cuda_graph: replay a batch's launches as one. dla: core of a Jetson's deep learning accelerator, null for the GPU.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets
@@ -30,6 +31,9 @@ class Target:
     threads: int = 1
     batch: int = 1
     instruction_set: InstructionSet | Literal["auto"] = "auto"
+    compute_capability: str = "auto"
+    cuda_graph: bool = False
+    dla: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name):
@@ -41,6 +45,12 @@ class Target:
         if self.instruction_set not in ("auto", *get_args(InstructionSet)):
             known = ", ".join(("auto", *get_args(InstructionSet)))
             raise ValueError(f"must have an instruction_set of {known}, not {self.instruction_set!r}")
+        if not re.fullmatch(r"auto|[1-9]\d?\.\d", self.compute_capability):
+            raise ValueError(f"must have a compute_capability of auto or as in 8.6, not {self.compute_capability!r}")
+        if self.dla is not None and not (type(self.dla) is int and 0 <= self.dla < 8):
+            raise ValueError(f"must have a dla of null or the number of a core, not {self.dla!r}")
+        if (self.runtime == "trt") != (self.provider == "cuda") and self.runtime != "ort":
+            raise ValueError(f"must not have the provider {self.provider} with the runtime {self.runtime}")
         if type(self.threads) is not int or type(self.batch) is not int:
             raise ValueError("must have whole numbers for threads and batch")
         if not (1 <= self.threads <= 1024 and 1 <= self.batch <= 4096):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx_graphs import ranges_of, run_model, unsigned_scheme
+from onnx import TensorProto
+from onnx_graphs import classifier, ranges_of, run_model, unsigned_scheme
 
 from export.plan import make_plan
 from export.quantize import insert_qdq
@@ -28,34 +28,6 @@ UNEQUAL = Preprocessing(8, 8, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.2
 CLASSES = ("cat", "dog", "owl")
 QUICK = Timing(warmup=1, blocks=2, runs_per_block=2)
 SCHEME = unsigned_scheme("exact")
-
-
-def classifier(readers: int = 1) -> onnx.ModelProto:
-    """Return a padded convolution, a pool and a classifier; with two readers another pool reads the images, too."""
-    rng = np.random.default_rng(0)
-    nodes = [
-        helper.make_node("Conv", [INPUT_NAME, "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("Relu", ["c"], ["r"], "relu"),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
-        helper.make_node("Flatten", ["p"], ["f"], "flatten", axis=1),
-        helper.make_node("Gemm", ["f", "v"], ["g" if readers == 2 else OUTPUT_NAME], "gemm", transB=1),
-    ]
-    if readers == 2:
-        nodes += [
-            helper.make_node("GlobalAveragePool", [INPUT_NAME], ["q"], "other_pool"),
-            helper.make_node("Flatten", ["q"], ["h"], "other_flatten", axis=1),
-            helper.make_node("Add", ["g", "h"], [OUTPUT_NAME], "add"),
-        ]
-    constants = {"w": rng.normal(0, 1, (6, 3, 3, 3)), "b": rng.normal(0, 1, 6), "v": rng.normal(0, 1, (3, 6))}
-    graph = helper.make_graph(
-        nodes, "classifier",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 def pixels(count: int = 16) -> np.ndarray:

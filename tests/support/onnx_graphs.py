@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.quantize import tensors_to_calibrate
 from export.scheme import Placement, Scheme, Sums
 from export.subgraph import with_outputs
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME
 
 Array = np.ndarray
 OPERATORS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat"})
@@ -61,6 +62,34 @@ def optimized_ops(model: onnx.ModelProto, folder: Path) -> list[str]:
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
+def classifier(readers: int = 1) -> onnx.ModelProto:
+    """Return a padded convolution, a pool and a classifier of 8 px; with two readers another pool reads the images."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", [INPUT_NAME, "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten", axis=1),
+        helper.make_node("Gemm", ["f", "v"], ["g" if readers == 2 else OUTPUT_NAME], "gemm", transB=1),
+    ]
+    if readers == 2:
+        nodes += [
+            helper.make_node("GlobalAveragePool", [INPUT_NAME], ["q"], "other_pool"),
+            helper.make_node("Flatten", ["q"], ["h"], "other_flatten", axis=1),
+            helper.make_node("Add", ["g", "h"], [OUTPUT_NAME], "add"),
+        ]
+    constants = {"w": rng.normal(0, 1, (6, 3, 3, 3)), "b": rng.normal(0, 1, 6), "v": rng.normal(0, 1, (3, 6))}
+    graph = helper.make_graph(
+        nodes, "classifier",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def residual_model(channels: int = 4) -> onnx.ModelProto:

@@ -1,0 +1,187 @@
+"""TensorRT and TensorRT-RTX."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactError, CompressError, UnavailableError
+from runtimes.session import Images, Session
+from runtimes.target import Target
+
+PACKAGE = "tensorrt"
+RTX = "tensorrt_rtx"
+CUDA = "cuda.bindings.runtime"
+WARM_UP_RUNS = 2  # before a CUDA graph is captured
+
+
+def package(cross: bool) -> ModuleType:
+    """Return tensorrt or, without it, tensorrt_rtx; `cross`: to build for a GPU that isn't here, which only RTX can.
+
+    Raises UnavailableError where it is not installed.
+    """
+    for name in (RTX,) if cross else (PACKAGE, RTX):
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+    needed = "tensorrt_rtx (pip install -e '.[rtx]')" if cross else "tensorrt or tensorrt_rtx (JetPack brings its own)"
+    raise UnavailableError(f"runtime 'trt' needs the package {needed}")
+
+
+def compute_capability() -> str | None:
+    """Return the first GPU's compute capability, as in "8.7"; None without a GPU, its driver or cuda-bindings."""
+    cuda = _cuda()
+    if cuda is None:
+        return None
+    error, count = cuda.cudaGetDeviceCount()
+    if error != cuda.cudaError_t.cudaSuccess or not count:
+        return None
+    attributes = cuda.cudaDeviceAttr
+    major, minor = (
+        _done(cuda, cuda.cudaDeviceGetAttribute(attribute, 0))
+        for attribute in (attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor)
+    )
+    return f"{major}.{minor}"
+
+
+class TrtSession:
+    """One engine with one input and one output, pinned host memory and a stream of its own."""
+
+    def __init__(self, trt: ModuleType, cuda: Any, engine: Any, artifact: Artifact, target: Target) -> None:
+        """Allocate for the largest batch that the engine takes."""
+        self._cuda, self._manifest, self._target = cuda, artifact.manifest, target
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise CompressError(f"{artifact.path}: there is not enough GPU memory to run it")
+        self._stream = _done(cuda, cuda.cudaStreamCreate())
+        self._graphs: dict[int, Any] = {}
+        most = _largest_batch(engine, artifact)
+        side = self._manifest.preprocessing.crop
+        item = np.dtype(self._manifest.input_dtype).itemsize
+        self._given = _Buffer(cuda, most * 3 * side * side * item)
+        self._answers = _Buffer(cuda, most * len(self._manifest.labels) * 4)
+        self._context.set_tensor_address(self._manifest.input_name, self._given.device)
+        self._context.set_tensor_address(self._manifest.output_name, self._answers.device)
+
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
+        """See `runtimes.session.Session.run`."""
+        count = len(images)
+        given = self._given.host[: images.nbytes]
+        given[:] = np.ascontiguousarray(images).view(np.uint8).ravel()
+        if self._target.cuda_graph:
+            self._launch(count, images)
+        else:
+            self._enqueue(count, images)
+        _done(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
+        classes = len(self._manifest.labels)
+        return self._answers.host[: count * classes * 4].view(np.float32).reshape(count, classes).copy()
+
+    def close(self) -> None:
+        """See `runtimes.session.Session.close`."""
+        for graph in self._graphs.values():
+            _done(self._cuda, self._cuda.cudaGraphExecDestroy(graph))
+        self._graphs.clear()
+        self._context = None
+        for buffer in (self._given, self._answers):
+            buffer.free(self._cuda)
+        _done(self._cuda, self._cuda.cudaStreamDestroy(self._stream))
+
+    def _enqueue(self, count: int, images: Images) -> None:
+        """Queue the copies and the engine on the stream."""
+        cuda, kind = self._cuda, self._cuda.cudaMemcpyKind
+        self._context.set_input_shape(self._manifest.input_name, tuple(images.shape))
+        size = count * len(self._manifest.labels) * 4
+        _done(cuda, cuda.cudaMemcpyAsync(self._given.device, self._given.host.ctypes.data, images.nbytes,
+                                         kind.cudaMemcpyHostToDevice, self._stream))  # fmt: skip
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise CompressError(f"target '{self._target.name}': TensorRT could not run a batch of {count}")
+        _done(cuda, cuda.cudaMemcpyAsync(self._answers.host.ctypes.data, self._answers.device, size,
+                                         kind.cudaMemcpyDeviceToHost, self._stream))  # fmt: skip
+
+    def _launch(self, count: int, images: Images) -> None:
+        """Replay what was captured for this batch; capture it first, behind runs that let TensorRT settle."""
+        cuda = self._cuda
+        if count not in self._graphs:
+            for _ in range(WARM_UP_RUNS):
+                self._enqueue(count, images)
+            _done(cuda, cuda.cudaStreamSynchronize(self._stream))
+            mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeGlobal
+            _done(cuda, cuda.cudaStreamBeginCapture(self._stream, mode))
+            self._enqueue(count, images)
+            graph = _done(cuda, cuda.cudaStreamEndCapture(self._stream))
+            self._graphs[count] = _done(cuda, cuda.cudaGraphInstantiate(graph, 0))
+            _done(cuda, cuda.cudaGraphDestroy(graph))
+        _done(cuda, cuda.cudaGraphLaunch(self._graphs[count], self._stream))
+
+
+class _Buffer:
+    """As many bytes of pinned host memory as of device memory."""
+
+    def __init__(self, cuda: Any, size: int) -> None:
+        import ctypes
+
+        self.device = _done(cuda, cuda.cudaMalloc(size))
+        self._pinned = _done(cuda, cuda.cudaMallocHost(size))
+        self.host = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(self._pinned)))
+
+    def free(self, cuda: Any) -> None:
+        """Give the memory back."""
+        _done(cuda, cuda.cudaFree(self.device))
+        _done(cuda, cuda.cudaFreeHost(self._pinned))
+
+
+def load(artifact: Artifact, target: Target) -> Session:
+    """Load an engine that was built for this GPU with this TensorRT.
+
+    Raises UnavailableError without the package, driver or GPU, ArtifactError for an engine that does not fit.
+    """
+    if artifact.manifest.format != "trt":
+        raise ArtifactError(f"{artifact.path}: runtime 'trt' runs engines, this is {artifact.manifest.format}")
+    step = next((one for one in artifact.manifest.lineage if one["step"] == "build"), None)
+    if step is None:
+        raise ArtifactError(f"{artifact.path}: its manifest does not say how it was built; build it again")
+    here = compute_capability()
+    if here is None:
+        raise UnavailableError(
+            f"target '{target.name}': no NVIDIA GPU can be used here; it takes the driver and cuda-bindings"
+        )
+    trt = package(cross=False)
+    for name, found, built in (
+        ("the package", trt.__name__, step["package"]),
+        (trt.__name__, trt.__version__, step["version"]),
+        ("compute capability", here, step["compute_capability"]),
+    ):
+        if found != built:
+            raise ArtifactError(f"{artifact.path}: was built for {name} {built}, this is {found}; build it here")
+    logger = trt.Logger(trt.Logger.ERROR)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(artifact.path.read_bytes())
+    if engine is None:
+        raise ArtifactError(f"{artifact.path}: {trt.__name__} {trt.__version__} refuses it; build it again")
+    return TrtSession(trt, _cuda(), engine, artifact, target)
+
+
+def _largest_batch(engine: Any, artifact: Artifact) -> int:
+    if artifact.manifest.input_shape[0] is not None:
+        return artifact.manifest.input_shape[0]
+    return int(engine.get_tensor_profile_shape(artifact.manifest.input_name, 0)[2][0])
+
+
+def _cuda() -> Any:
+    """Return NVIDIA's bindings of the CUDA runtime, None without them."""
+    try:
+        return importlib.import_module(CUDA)
+    except ImportError:
+        return None
+
+
+def _done(cuda: Any, answer: tuple[Any, ...]) -> Any:
+    """Return what a CUDA call gave; raises CompressError for its error."""
+    error, *values = answer
+    if error != cuda.cudaError_t.cudaSuccess:
+        raise CompressError(f"CUDA says {error.name}")
+    return values[0] if values else None
