@@ -85,7 +85,7 @@ class Measurement:
         return cls(
             **{
                 **fields,
-                "target": Target(**fields["target"]),
+                "target": Target.from_json(fields["target"]),
                 "timing": Timing(**fields["timing"]),
                 "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
                 "predicted": tuple(fields["predicted"]),

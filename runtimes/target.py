@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
+
+from runtimes.datasheet import DataSheet
 
 # What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
-Provider = Literal["cpu"]
+Provider = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,9 @@ class Target:
     """A runtime with its provider, threads and batch, and the instruction set that INT8 is made for.
 
     runtime: the name of a file in runtimes/backends. threads: inside one operator. batch: images per timed call.
-    instruction_set: "auto" means that of the machine at hand.
+    instruction_set: "auto" means that of the machine at hand. compute_capability: of the GPU, such as "8.6", or "auto".
+    cuda_graph: start all kernels at once. dla: number of the deep learning accelerator to use, None for the GPU.
+    datasheet: what the device's maker says of it, for estimates where it is not at hand.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets
@@ -28,6 +32,10 @@ class Target:
     threads: int = 1
     batch: int = 1
     instruction_set: InstructionSet | Literal["auto"] = "auto"
+    compute_capability: str = "auto"
+    cuda_graph: bool = False
+    dla: int | None = None
+    datasheet: DataSheet | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name):
@@ -43,6 +51,16 @@ class Target:
             raise ValueError("must have whole numbers for threads and batch")
         if not (1 <= self.threads <= 1024 and 1 <= self.batch <= 4096):
             raise ValueError("must have 1 to 1024 threads and a batch of 1 to 4096")
+        if not re.fullmatch(r"auto|[0-9]{1,2}\.[0-9]", self.compute_capability):
+            raise ValueError(f"must have a compute_capability such as 8.6 in quotes, not {self.compute_capability!r}")
+        if self.dla is not None and self.dla not in (0, 1):
+            raise ValueError(f"must have a dla of 0 or 1, not {self.dla}")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Target:
+        """Rebuild from JSON; raises TypeError or ValueError for fields that don't fit."""
+        sheet = fields.get("datasheet")
+        return cls(**{**fields, "datasheet": None if sheet is None else DataSheet(**sheet)})
 
 
 def runtime_names() -> list[str]:
