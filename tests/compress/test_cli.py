@@ -185,7 +185,7 @@ def test_a_target_of_another_architecture_is_refused_before_any_work(recipe: Pat
 # Commands that answer
 
 
-@pytest.mark.parametrize("kind", ["models", "data", "stages", "runtimes", "recipes"])
+@pytest.mark.parametrize("kind", ["models", "data", "stages", "runtimes", "recipes", "targets"])
 def test_list_names_everything_with_a_line_about_it(kind: str) -> None:
     result = call("list", kind)
     assert result.exit_code == 0

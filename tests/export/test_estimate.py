@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+import yaml
 from onnx import helper
 
 from export.estimate import ERROR_BOUND, LABEL, estimate, estimate_layers
@@ -25,8 +26,8 @@ from runtimes.target import Target
 
 # 1 GFLOP/s, 2 and 4 of them in float16 and INT8; 1 MB/s; nothing is lost, and a launch takes 1 ms.
 SLOW = DataSheet("slow", 1e-3, 1e-3, 1000, 2e-3, 4e-3, arithmetic_efficiency=1, bandwidth_efficiency=1)
-# The figures of recipes/targets/jetson-orin-nano.yaml.
-ORIN_NANO = DataSheet("Jetson Orin Nano 8GB, Super mode", 2.09, 102, 7, 16.7, 33.4)
+TARGETS = Path(__file__).parents[2] / "recipes" / "targets"
+ORIN_NANO = DataSheet(**yaml.safe_load((TARGETS / "jetson-orin-nano.yaml").read_text())["datasheet"])
 # Milliseconds on it with JetPack 6 and TensorRT 10.3, batch 1, 224 px.
 PUBLISHED_MS = {
     "mobilenet_v2": {"float16": 0.850, "int8": 0.781},
