@@ -124,7 +124,7 @@ def schema() -> None:
 
 
 @commands.command("list")
-@click.argument("kind", type=click.Choice(["models", "data", "stages", "runtimes", "recipes"]))
+@click.argument("kind", type=click.Choice(["models", "data", "stages", "runtimes", "recipes", "targets"]))
 def list_(kind: str) -> None:
     """List what a recipe can name, with one line about each.
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import runtimes
-from compress import plugins
+from compress import plugins, target_files
 from compress.recipe import shipped_recipes
 from runtimes import environment
 from runtimes.target import runtime_names
@@ -32,9 +32,11 @@ WHY_INSTRUCTION_SET = {
 
 
 def listing(kind: str) -> list[tuple[str, str]]:
-    """Return (name, first line of its documentation) of all models, data, stages, runtimes or recipes."""
+    """Return (name, first line of its documentation) of all models, data, stages, runtimes, recipes or targets."""
     if kind == "recipes":
         return [(str(path), _first_comment(path)) for path in shipped_recipes()]
+    if kind == "targets":
+        return [(path.stem, _first_comment(path)) for path in target_files.shipped()]
     if kind == "runtimes":
         folder = Path(runtimes.__file__).parent / "backends"
         return [(name, _first_line(folder / f"{name}.py")) for name in runtime_names()]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from compress import plugins, recipe_errors, strict_yaml
+from compress import plugins, recipe_errors, strict_yaml, target_files
 from compress.config import Config
 from compress.gate import Gate
 from compress.quantization.config import Quantize
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     DataConfig: TypeAlias = Any
     ModelConfig: TypeAlias = Any
     StageConfig: TypeAlias = Any
+    TargetOrName: TypeAlias = Target
 else:
     DataConfig = plugins.config_union("data")
     ModelConfig = plugins.config_union("models")
     StageConfig = plugins.config_union("stages")
+    TargetOrName = Annotated[Target, BeforeValidator(target_files.from_recipe, json_schema_input_type=Target | str)]
 
 
 class Export(Config):
@@ -56,7 +58,7 @@ class Recipe(Config):
     stages: tuple[StageConfig, ...] = ()
     export: Export = Export()
     quantize: Quantize | None = None
-    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = (Target("local"),)
+    targets: Annotated[tuple[TargetOrName, ...], Field(min_length=1)] = (Target("local"),)
     timing: Timing = Timing()
     gate: Gate | None = None
 
@@ -104,5 +106,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def shipped_recipes() -> list[Path]:
-    """Return the recipes in the folder `recipes` of the working folder."""
-    return sorted(Path("recipes").rglob("*.yaml"))
+    """Return the recipes in the folder `recipes` of the working folder, without the targets that they name."""
+    return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name != "targets")

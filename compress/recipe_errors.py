@@ -17,7 +17,7 @@ from compress.plugins import TAG
 Location = tuple[int | str, ...]
 
 
-def lines(error: ValidationError, root: type[BaseModel], content: Any) -> list[str]:
+def lines(error: ValidationError, root: type, content: Any) -> list[str]:
     """Return one line per problem that validating `content` as a `root` found."""
     found = error.errors(include_url=False)
     broken_inside = {details["loc"][:depth] for details in found for depth in range(1, len(details["loc"]))}
@@ -51,17 +51,17 @@ IN_WORDS_OF_YAML = {
 }
 
 
-def _message(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
+def _message(details: ErrorDetails, root: type, content: Any) -> str:
     """Return `path NUL what is wrong`."""
     kind, context, location = details["type"], details.get("ctx", {}), details["loc"]
     path, keys = _follow(location, root)
     where, tag = ".".join(path), context.get("discriminator", "").strip("'")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         key = str(location[-1])
-        return f"{'.'.join([*path, key])}\0unknown key{_near(key, keys)}"
+        return f"{'.'.join([*path, key])}\0unknown key{near(key, keys)}"
     if kind == "union_tag_invalid":
         choices = re.findall(r"'([^']*)'", context["expected_tags"])
-        return f"{where}.{tag}\0there is no '{context['tag']}'{_near(context['tag'], choices)}"
+        return f"{where}.{tag}\0there is no '{context['tag']}'{near(context['tag'], choices)}"
     if kind == "union_tag_not_found":
         return f"{where}\0must name its {tag}"
     if kind in ("missing", "missing_argument"):
@@ -76,7 +76,7 @@ def _message(details: ErrorDetails, root: type[BaseModel], content: Any) -> str:
     return f"{where}\0{message}"
 
 
-def _follow(location: Location, root: type[BaseModel]) -> tuple[list[str], list[str]]:
+def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
     """Return the path as it stands in the file, without the tags of unions, and the keys of the section at its end."""
     path: list[str] = []
     candidates: list[type] = [root]
@@ -124,6 +124,7 @@ def _value(content: Any, path: list[str]) -> Any:
     return content
 
 
-def _near(wrong: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, choices, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
+def near(wrong: str, choices: list[str]) -> str:
+    """Return the end of a message about an unknown name: the one that was meant, or all that there are."""
+    close = difflib.get_close_matches(wrong, choices, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(choices)}"

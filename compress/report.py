@@ -122,7 +122,7 @@ def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:
         raise InputError(f"{folder}: has no target '{target}'; it has {', '.join(names)}")
     last = [one for one in measured if one["name"] == (target or names[0])][-1]
     artifact = Artifact.load(folder / ARTIFACTS / last.pop("artifact"))
-    return artifact, Target(**last)
+    return artifact, Target.from_json(last)
 
 
 def write_documents(folder: Path) -> None:

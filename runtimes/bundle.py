@@ -76,7 +76,7 @@ def load(folder: Path) -> Bundle:
         if sha256_file(path) != digest:
             raise InputError(f"{path}: is not the file that was bundled; unpack the bundle again")
     try:
-        target = Target(**description["target"])
+        target = Target.from_json(description["target"])
         golden = np.load(folder / GOLDEN, allow_pickle=False)
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise InputError(f"{folder}: not a bundle ({error}); make it again") from error

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from runtimes import environment
+from runtimes import environment, telemetry
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
@@ -51,6 +51,7 @@ class Measurement:
     latency_ms_p90 and _p99 are None where too few runs lie beyond them. throughput_images_per_s is batch / p50.
     resident_bytes: growth of the process while the artifact was loaded.
     predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
+    telemetry: the machine's state `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
     """
 
     artifact: str
@@ -70,6 +71,7 @@ class Measurement:
     predicted: tuple[int, ...]
     environment: dict[str, Any]
     session_options: dict[str, str] = field(default_factory=dict)
+    telemetry: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Measurement:
         return cls(
             **{
                 **fields,
-                "target": Target(**fields["target"]),
+                "target": Target.from_json(fields["target"]),
                 "timing": Timing(**fields["timing"]),
                 "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
                 "predicted": tuple(fields["predicted"]),
@@ -115,10 +117,12 @@ def measure(
         logits = [_evaluate(session, artifact, target, evalset, progress)
                   for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
         inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
+        state = {"before": telemetry.read().to_json()}
         latencies_ms = _interleave(sessions, inputs, timing, progress)
+        state["after"] = telemetry.read().to_json()
     machine = environment.describe().for_runtimes()
     return [
-        _measurement(artifact, target, evalset, timing, machine, grown, answers, milliseconds)
+        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, milliseconds)
         for artifact, grown, answers, milliseconds in zip(artifacts, resident, logits, latencies_ms, strict=True)
     ]
 
@@ -227,6 +231,7 @@ def _measurement(
     evalset: EvalSet | None,
     timing: Timing,
     machine: dict[str, Any],
+    state: dict[str, Any],
     resident: int,
     logits: npt.NDArray[np.float32] | None,
     latencies_ms: npt.NDArray[np.float64],
@@ -256,4 +261,5 @@ def _measurement(
         predicted=() if logits is None else tuple(logits.argmax(1).tolist()),
         environment=machine,
         session_options=artifact.manifest.session_options,
+        telemetry=state,
     )

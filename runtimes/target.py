@@ -5,9 +5,10 @@ from __future__ import annotations
 import pkgutil
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from runtimes import backends
+from runtimes.datasheet import DataSheet
 
 # What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
@@ -21,6 +22,7 @@ class Target:
     runtime: the name of a file in runtimes/backends. threads: inside one operator. batch: images per timed call.
     instruction_set: of the CPU; compute_capability: of the GPU, as in "8.6"; "auto" means the machine at hand.
     cuda_graph: replay a batch's launches as one. dla: core of a Jetson's deep learning accelerator, null for the GPU.
+    datasheet: what the device's maker says of it, for estimates where it is not at hand.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets
@@ -34,6 +36,7 @@ class Target:
     compute_capability: str = "auto"
     cuda_graph: bool = False
     dla: int | None = None
+    datasheet: DataSheet | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name):
@@ -45,16 +48,22 @@ class Target:
         if self.instruction_set not in ("auto", *get_args(InstructionSet)):
             known = ", ".join(("auto", *get_args(InstructionSet)))
             raise ValueError(f"must have an instruction_set of {known}, not {self.instruction_set!r}")
-        if not re.fullmatch(r"auto|[1-9]\d?\.\d", self.compute_capability):
-            raise ValueError(f"must have a compute_capability of auto or as in 8.6, not {self.compute_capability!r}")
-        if self.dla is not None and not (type(self.dla) is int and 0 <= self.dla < 8):
-            raise ValueError(f"must have a dla of null or the number of a core, not {self.dla!r}")
         if (self.runtime == "trt") != (self.provider == "cuda") and self.runtime != "ort":
             raise ValueError(f"must not have the provider {self.provider} with the runtime {self.runtime}")
         if type(self.threads) is not int or type(self.batch) is not int:
             raise ValueError("must have whole numbers for threads and batch")
         if not (1 <= self.threads <= 1024 and 1 <= self.batch <= 4096):
             raise ValueError("must have 1 to 1024 threads and a batch of 1 to 4096")
+        if not re.fullmatch(r"auto|[0-9]{1,2}\.[0-9]", self.compute_capability):
+            raise ValueError(f"must have a compute_capability such as 8.6 in quotes, not {self.compute_capability!r}")
+        if self.dla is not None and self.dla not in (0, 1):
+            raise ValueError(f"must have a dla of 0 or 1, not {self.dla}")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Target:
+        """Rebuild from JSON; raises TypeError or ValueError for fields that don't fit."""
+        sheet = fields.get("datasheet")
+        return cls(**{**fields, "datasheet": None if sheet is None else DataSheet(**sheet)})
 
 
 def runtime_names() -> list[str]:

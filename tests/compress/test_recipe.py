@@ -10,14 +10,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from compress import plugins, recipe
+from compress import plugins, recipe, target_files
 from compress.data import synthetic
 from compress.models import mobilenet_v2
 from compress.recipe import Recipe
+from runtimes.datasheet import DataSheet
 from runtimes.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+SHEET = {"device": "mine", "float32_tflops": 1, "bandwidth_gb_per_s": 9.5, "launch_overhead_us": 2}
 LEAST: dict[str, Any] = {"data": {"name": "synthetic"}, "model": {"arch": "mobilenet_v2"}}
 
 
@@ -309,6 +311,33 @@ def test_a_resolved_recipe_names_every_default(tmp_path: Path) -> None:
     assert set(written["stages"][0]) == set(type(loaded.stages[0]).model_fields)
     assert written["data"]["classes"] == "imagenet"
     assert recipe.load(write(tmp_path, loaded.to_yaml())) == loaded
+
+
+def test_targets_may_be_named(tmp_path: Path) -> None:
+    own = write(tmp_path, {"threads": 3, "datasheet": SHEET}, "my-board")
+    loaded = recipe.load(write(tmp_path, {**LEAST, "targets": ["desktop-cpu", str(own), {"name": "here"}]}))
+    assert [(target.name, target.threads) for target in loaded.targets] == [
+        ("desktop-cpu", 1),
+        ("my-board", 3),
+        ("here", 1),
+    ]
+    assert loaded.targets[1].datasheet == DataSheet(**SHEET)
+    assert recipe.load(write(tmp_path, loaded.to_yaml())) == loaded
+
+
+def test_problems_of_named_targets_are_told_with_all_others(tmp_path: Path) -> None:
+    own = write(tmp_path, {"thread": 3, "datasheet": {**SHEET, "cores": 0}}, "my-board")
+    content = {**LEAST, "seed": -1, "targets": ["desktop-gpu", "vax", "none.yaml", str(own), {"name": "a", "batch": 0}]}
+    names = ", ".join(path.stem for path in target_files.shipped())
+    assert problems(tmp_path, content) == [
+        "seed: must be greater than or equal to 0, not -1",
+        "targets.0: there is no target 'desktop-gpu', nor is it the path of a YAML file; did you mean 'desktop-cpu'?",
+        f"targets.1: there is no target 'vax', nor is it the path of a YAML file; there are {names}",
+        "targets.2: there is no file 'none.yaml'",
+        f"targets.3: {own}: datasheet: must have a number above 0, of efficiencies at most 1, for cores; "
+        f"{own}: thread: unknown key; did you mean 'threads'?",
+        "targets.4: must have 1 to 1024 threads and a batch of 1 to 4096",
+    ]
 
 
 def references(node: Any) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes import environment, measure, metrics
+from runtimes import environment, measure, metrics, telemetry
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
@@ -402,6 +402,25 @@ def test_a_measurement_names_its_artifact_and_circumstances(fake_artifact: FakeM
     assert found.environment == environment.describe().for_runtimes()
 
 
+def test_the_state_of_the_machine_before_and_after_goes_with_it(
+    fake_artifact: FakeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter([SimpleNamespace(to_json=lambda: {"gpu_mhz": 1020.0}),
+                     SimpleNamespace(to_json=lambda: {"gpu_mhz": 612.0})])  # fmt: skip
+    monkeypatch.setattr(telemetry, "read", readings.__next__)
+    for found in measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet):
+        assert found.telemetry == {"before": {"gpu_mhz": 1020.0}, "after": {"gpu_mhz": 612.0}}
+
+
+def test_a_measurement_from_before_there_was_telemetry_is_read(fake_artifact: FakeMaker) -> None:
+    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    older = found.to_json()
+    del older["telemetry"]
+    for name in ("compute_capability", "cuda_graph", "dla", "datasheet"):
+        del older["target"][name]
+    assert Measurement.from_json(older) == replace(found, telemetry={})
+
+
 @pytest.mark.parametrize("labelled", [True, False, None])
 @pytest.mark.parametrize("blocks", [2, 20])
 def test_a_measurement_comes_back_from_json_the_same(
@@ -416,7 +435,7 @@ def test_a_measurement_comes_back_from_json_the_same(
     ("change", "error"),
     [
         ({"colour": 1}, TypeError),
-        ({"target": {"name": "a", "runtime": "litert"}}, ValueError),
+        ({"target": {"name": "a", "runtime": "npu"}}, ValueError),
         ({"target": {"name": "a", "colour": 1}}, TypeError),
         ({"timing": {"blocks": 1}}, ValueError),
         ({"accuracy": {}}, KeyError),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import runtimes
+from runtimes.datasheet import DataSheet
 from runtimes.target import Target, runtime_names
 
 
@@ -33,6 +36,10 @@ def test_names_that_could_be_a_path_or_an_option_are_refused(name: str) -> None:
         ({"threads": 1025}, "1 to 1024 threads"),
         ({"batch": 0}, "batch of 1 to 4096"),
         ({"batch": 4097}, "batch of 1 to 4096"),
+        ({"provider": "npu"}, "provider of cpu, cuda, not 'npu'"),
+        ({"compute_capability": "sm86"}, "compute_capability such as 8.6 in quotes, not 'sm86'"),
+        ({"compute_capability": "8.6\n"}, "compute_capability such as 8.6"),
+        ({"dla": 2}, "dla of 0 or 1, not 2"),
     ],
 )
 def test_fields_out_of_bounds_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -44,6 +51,12 @@ def test_fields_out_of_bounds_are_refused(fields: dict[str, Any], message: str) 
 def test_numbers_on_the_bounds_are_taken(threads: int, batch: int) -> None:
     target = Target("a", threads=threads, batch=batch)
     assert (target.threads, target.batch) == (threads, batch)
+
+
+def test_a_target_survives_json() -> None:
+    sheet = DataSheet("board", 2, 100, 5, cores=4)
+    for target in (Target("a"), Target("b", threads=2, compute_capability="8.7", dla=1, datasheet=sheet)):
+        assert Target.from_json(json.loads(json.dumps(asdict(target)))) == target
 
 
 def test_runtime_names_are_the_files_in_backends() -> None:

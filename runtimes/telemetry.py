@@ -1,0 +1,322 @@
+"""The state of the machine around a measurement: power mode, clocks, temperatures, throttling, power.
+
+Read where the system shows it, which depends on the board, and 'unknown' where it does not: nothing is fine by default.
+
+    Jetson         nvpmodel, jetson_clocks (root), tegrastats; cpufreq, devfreq, thermal, INA3221 and soctherm in sysfs
+    Raspberry Pi   vcgencmd get_throttled and pmic_read_adc; cpufreq, thermal and get_throttled in sysfs
+    x86            cpufreq, thermal_throttle, hwmon and powercap (RAPL, often for root alone) in sysfs
+    NVIDIA GPUs    nvidia-smi
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Unknown = Literal["unknown"]
+UNKNOWN: Unknown = "unknown"
+COMMAND_TIMEOUT_S = 5.0
+Value = TypeVar("Value")
+
+# What `vcgencmd get_throttled` says in its lowest bits; 16 bits further up it says that it happened since the start.
+PI_THROTTLING = ("under-voltage", "frequency capped", "throttled", "temperature limit")
+# Bits of nvidia-smi's clocks_throttle_reasons.active that slow a busy GPU (NVML, nvmlClocksEventReasons).
+GPU_THROTTLING = {0x04: "GPU power cap", 0x08: "GPU hardware slowdown", 0x20: "GPU temperature (software)",
+                  0x40: "GPU temperature (hardware)", 0x80: "GPU power brake"}  # fmt: skip
+# Cooling devices that cool by slowing the processor, which fans and idle injectors don't.
+SLOWING = re.compile("processor|cpufreq|devfreq|throttle", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What the system shows at a moment; lists and mappings are empty where it shows that there is nothing.
+
+    clocks_locked: whether the lowest and highest allowed clocks of all CPU cores, and of Jetson's GPU, are the same.
+    cpu_mhz: of each core. throttling: what slows the machine now. throttle_counts: events since it started, by source.
+    power_w, energy_j: by rail; energy counts up from an arbitrary start. monotonic_s: when, for differences alone.
+    """
+
+    power_mode: str
+    clocks_locked: bool | Unknown
+    cpu_governor: str
+    cpu_mhz: list[float] | Unknown
+    gpu_mhz: float | Unknown
+    memory_mhz: float | Unknown
+    temperature_c: dict[str, float] | Unknown
+    throttling: list[str] | Unknown
+    throttle_counts: dict[str, int] | Unknown
+    power_w: dict[str, float] | Unknown
+    energy_j: dict[str, float] | Unknown
+    monotonic_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that JSON can hold."""
+        return asdict(self)
+
+
+def read(root: Path = Path("/")) -> Telemetry:
+    """Read the machine's state; `root` holds `sys`, and commands are those on PATH. Takes up to some seconds."""
+    sysfs, said = root / "sys", _Commands.ask()
+    return Telemetry(
+        power_mode=_power_mode(sysfs, said),
+        clocks_locked=_clocks_locked(sysfs, said),
+        cpu_governor=" ".join(sorted(set(_texts(_cpufreq(sysfs, "scaling_governor"))))) or UNKNOWN,
+        cpu_mhz=[khz / 1e3 for khz in _numbers(_cpufreq(sysfs, "scaling_cur_freq"))] or UNKNOWN,
+        gpu_mhz=_gpu_mhz(sysfs, said),
+        memory_mhz=_memory_mhz(said),
+        temperature_c=_temperatures_c(sysfs, said) or UNKNOWN,
+        throttling=_throttling(sysfs, said),
+        throttle_counts=_throttle_counts(sysfs, said) or UNKNOWN,
+        power_w=_power_w(sysfs, said) or UNKNOWN,
+        energy_j=_energy_j(sysfs) or UNKNOWN,
+        monotonic_s=round(time.monotonic(), 3),
+    )
+
+
+def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str] | Unknown:
+    """Return what slowed the machine between two readings (as JSON), as far as they show; 'unknown' if neither does."""
+    if all(reading[name] == UNKNOWN for reading in (before, after) for name in ("throttling", "throttle_counts")):
+        return UNKNOWN
+    now = [reason for reading in (before, after) for reason in _known(reading["throttling"], [])]
+    earlier, later = (_known(reading["throttle_counts"], {}) for reading in (before, after))
+    counted = [source for source, count in later.items() if source in earlier and count > earlier[source]]
+    return list(dict.fromkeys([*now, *counted]))
+
+
+def mean_power_w(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | Unknown:
+    """Return each rail's mean power between two readings (as JSON): from its energy, else the mean of both readings."""
+    duration_s = after["monotonic_s"] - before["monotonic_s"]
+    starts, ends = (_known(reading["energy_j"], {}) for reading in (before, after))
+    # A counter that ran over, and so is lower, tells nothing.
+    counted = [rail for rail in starts if duration_s > 0 and ends.get(rail, -1.0) >= starts[rail]]
+    first, last = (_known(reading["power_w"], {}) for reading in (before, after))
+    power_w = {rail: (first[rail] + last[rail]) / 2 for rail in first if rail in last}
+    power_w.update({rail: (ends[rail] - starts[rail]) / duration_s for rail in counted})
+    return {rail: round(watts, 3) for rail, watts in power_w.items()} or UNKNOWN
+
+
+def _known(value: Value | Unknown, otherwise: Value) -> Value:
+    return otherwise if value == UNKNOWN else value
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """What the commands of the boards answered; "" where there is no such command or it failed."""
+
+    nvpmodel: str
+    jetson_clocks: str
+    tegrastats: str
+    pi_throttled: str
+    pi_power: str
+    nvidia_smi: list[str]
+
+    @classmethod
+    def ask(cls) -> _Commands:
+        query = "clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
+        answer = _run("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0")
+        columns = [column.strip() for column in answer.split(",")]
+        return cls(
+            nvpmodel=_run("nvpmodel", "-q"),
+            jetson_clocks=_run("jetson_clocks", "--show"),
+            tegrastats=_first_line("tegrastats", "--interval", "100"),
+            pi_throttled=_run("vcgencmd", "get_throttled"),
+            pi_power=_run("vcgencmd", "pmic_read_adc"),
+            nvidia_smi=columns if len(columns) == 4 else ["", "", "", ""],
+        )
+
+
+def _run(name: str, *arguments: str) -> str:
+    program = shutil.which(name)
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _first_line(name: str, *arguments: str) -> str:
+    """Return the first line of a command that never ends by itself."""
+    program = shutil.which("timeout") and shutil.which(name)
+    if not program:
+        return ""
+    with suppress(OSError), subprocess.Popen(
+        ["timeout", str(COMMAND_TIMEOUT_S), program, *arguments],  # noqa: S607 (found on PATH just now)
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.terminate()
+        return line
+    return ""
+
+
+def _power_mode(sysfs: Path, said: _Commands) -> str:
+    profile = _text(sysfs / "firmware/acpi/platform_profile")
+    return _found(r"NV Power Mode: *(\S+)", said.nvpmodel) or profile or UNKNOWN
+
+
+def _clocks_locked(sysfs: Path, said: _Commands) -> bool | Unknown:
+    cpu = [_numbers(_cpufreq(sysfs, name)) for name in ("scaling_min_freq", "scaling_max_freq")]
+    gpu = [_numbers(_gpu_devfreq(sysfs, name)) for name in ("min_freq", "max_freq")]
+    shown = re.search(r"^GPU MinFreq=(\d+) MaxFreq=(\d+)", said.jetson_clocks, re.MULTILINE)
+    pairs = [*zip(*cpu, strict=False), *zip(*gpu, strict=False), *([shown.groups()] if shown else [])]
+    return all(lowest == highest for lowest, highest in pairs) if pairs else UNKNOWN
+
+
+def _gpu_mhz(sysfs: Path, said: _Commands) -> float | Unknown:
+    for hz in _numbers(_gpu_devfreq(sysfs, "cur_freq")):
+        return hz / 1e6
+    shown = _found(r"^GPU .*CurrentFreq=(\d+)", said.jetson_clocks)
+    if shown:
+        return int(shown) / 1e6
+    mhz = _found(r"GR3D_FREQ \d+%@\[?(\d+)", said.tegrastats) or _found(r"^(\d+)$", said.nvidia_smi[0])
+    return float(mhz) if mhz else UNKNOWN
+
+
+def _memory_mhz(said: _Commands) -> float | Unknown:
+    shown = _found(r"^EMC .*CurrentFreq=(\d+)", said.jetson_clocks)
+    mhz = _found(r"EMC_FREQ \d+%@(\d+)", said.tegrastats)
+    return int(shown) / 1e6 if shown else float(mhz) if mhz else UNKNOWN
+
+
+def _temperatures_c(sysfs: Path, said: _Commands) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for zone in _glob(sysfs, "class/thermal/thermal_zone*"):
+        found.update(_named(_text(zone / "type"), zone / "temp", 1e3))
+    for chip, reading in _hwmon(sysfs, "temp*_input"):
+        found.update(_named(f"{chip} {_label(reading)}", reading, 1e3))
+    if re.fullmatch(r"\d+", said.nvidia_smi[1]):
+        found["gpu"] = float(said.nvidia_smi[1])
+    told = {name: float(celsius) for name, celsius in re.findall(r"(\w+)@(-?[\d.]+)C", said.tegrastats)}
+    return found or told
+
+
+def _throttling(sysfs: Path, said: _Commands) -> list[str] | Unknown:
+    """Return what slows the machine now, UNKNOWN where nothing tells."""
+    reasons: list[str] = []
+    told = False
+    for device in _glob(sysfs, "class/thermal/cooling_device*"):
+        kind, state = _text(device / "type"), _number(device / "cur_state")
+        if kind and state is not None and SLOWING.search(kind):
+            told = True
+            reasons += [f"cooling by {kind}"] if state > 0 else []
+    pi, gpu = _pi_bits(sysfs, said), _found(r"^0x([0-9a-fA-F]+)$", said.nvidia_smi[3])
+    if pi is not None:
+        reasons += [name for bit, name in enumerate(PI_THROTTLING) if pi >> bit & 1]
+    if gpu:
+        reasons += [name for bit, name in GPU_THROTTLING.items() if int(gpu, 16) & bit]
+    return list(dict.fromkeys(reasons)) if told or pi is not None or gpu else UNKNOWN
+
+
+def _throttle_counts(sysfs: Path, said: _Commands) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for kind in ("core", "package"):
+        found = _numbers(_glob(sysfs, f"devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"))
+        counts.update({f"{kind} temperature": int(sum(found))} if found else {})
+    for chip, reading in _hwmon(sysfs, "oc*_event_cnt"):
+        events = _number(reading)
+        counts.update({} if events is None else {f"{chip} {reading.name.partition('_')[0]}": int(events)})
+    pi = _pi_bits(sysfs, said)
+    if pi is not None:
+        counts.update({f"{name} since start": pi >> (16 + bit) & 1 for bit, name in enumerate(PI_THROTTLING)})
+    return counts
+
+
+def _power_w(sysfs: Path, said: _Commands) -> dict[str, float]:
+    power_w = {rail: int(milliwatts) / 1e3 for rail, milliwatts in re.findall(r"(\w+) (\d+)mW", said.tegrastats)}
+    amperes = dict(re.findall(r"(\w+)_A current\(\d+\)=([\d.]+)A", said.pi_power))
+    volts = dict(re.findall(r"(\w+)_V volt\(\d+\)=([\d.]+)V", said.pi_power))
+    power_w.update({rail: float(ampere) * float(volts[rail]) for rail, ampere in amperes.items() if rail in volts})
+    for _, reading in _hwmon(sysfs, "curr*_input"):  # INA3221: milliamperes, and millivolts of the same number
+        voltage = reading.with_name(reading.name.replace("curr", "in"))
+        rail, milliamperes, millivolts = _label(voltage), _number(reading), _number(voltage)
+        if milliamperes is not None and millivolts is not None:
+            power_w[rail] = milliamperes * millivolts / 1e6
+    for pattern in ("power*_input", "power*_average"):
+        for chip, reading in _hwmon(sysfs, pattern):
+            power_w.update(_named(f"{chip} {_label(reading)}", reading, 1e6))
+    if re.fullmatch(r"[\d.]+", said.nvidia_smi[2]):
+        power_w["gpu"] = float(said.nvidia_smi[2])
+    return {rail: round(watts, 4) for rail, watts in power_w.items()}
+
+
+def _energy_j(sysfs: Path) -> dict[str, float]:
+    energy_j: dict[str, float] = {}
+    for zone in _glob(sysfs, "class/powercap/intel-rapl:*"):
+        energy_j.update(_named(f"{_text(zone / 'name')} {zone.name.partition(':')[2]}", zone / "energy_uj", 1e6))
+    return energy_j
+
+
+def _pi_bits(sysfs: Path, said: _Commands) -> int | None:
+    shown = _found(r"throttled=0x([0-9a-fA-F]+)", said.pi_throttled)
+    for path in _glob(sysfs, "devices/platform/soc*/*:firmware/get_throttled"):
+        shown = shown or _text(path)
+    with suppress(TypeError, ValueError):
+        return int(shown, 16)  # type: ignore[arg-type]
+    return None
+
+
+def _cpufreq(sysfs: Path, name: str) -> list[Path]:
+    return _glob(sysfs, f"devices/system/cpu/cpu[0-9]*/cpufreq/{name}")
+
+
+def _gpu_devfreq(sysfs: Path, name: str) -> list[Path]:
+    """Return the files of Jetson's GPU: 17000000.gpu on Orin, 17000000.ga10b or .gv11b with older JetPacks."""
+    return [path / name for path in _glob(sysfs, "class/devfreq/*") if re.search("gpu|ga10b|gv11b|gp10b", path.name)]
+
+
+def _hwmon(sysfs: Path, pattern: str) -> list[tuple[str, Path]]:
+    """Return (chip, file) of the readings of all hardware monitors."""
+    return [(_text(path.parent / "name") or "hwmon", path) for path in _glob(sysfs, f"class/hwmon/hwmon*/{pattern}")]
+
+
+def _label(reading: Path) -> str:
+    """Return how a hardware monitor calls `in1_input`: what `in1_label` says, or `in1`."""
+    stem = reading.name.rpartition("_")[0]
+    return _text(reading.with_name(f"{stem}_label")) or stem
+
+
+def _named(name: str | None, path: Path, per_unit: float) -> dict[str, float]:
+    number = _number(path)
+    return {} if name is None or number is None else {name: round(number / per_unit, 4)}
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern), key=lambda path: [int(part) if part.isdecimal() else part
+                                                          for part in re.split(r"(\d+)", str(path))])  # fmt: skip
+
+
+def _found(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def _text(path: Path) -> str | None:
+    """Return what a file of sysfs says, None where it is not there or can't be read, as sensors that are off."""
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _number(path: Path) -> float | None:
+    with suppress(TypeError, ValueError):
+        return float(_text(path))  # type: ignore[arg-type]
+    return None
+
+
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [text for text in map(_text, paths) if text is not None]
+
+
+def _numbers(paths: Iterable[Path]) -> list[float]:
+    return [number for number in map(_number, paths) if number is not None]
