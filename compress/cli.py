@@ -312,7 +312,7 @@ def _print_report(folder: Path) -> None:
     from compress import report
 
     content = report.read(folder)
-    for title, lines in report.tables(content).items():
+    for title, lines in (report.tables(content) | report.elsewhere_tables(content)).items():
         _print_table(lines, title)
     for row in content["rows"]:
         for check in row["checks"]:

@@ -47,8 +47,37 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A file for a target that isn't at hand: nobody measured it.
+
+    why: it was not. no_engine: why none was built here, for TensorRT. int8_layers: of how many weighted layers.
+    estimate_ms: from the device's data sheet, None without one; estimate_label says what it is.
+    """
+
+    target: dict[str, Any]
+    artifact: str
+    precision: str
+    size_bytes: int
+    why: str
+    no_engine: str | None
+    int8_layers: tuple[int, int] | None
+    device: str | None
+    estimate_ms: float | None
+    estimate_label: str | None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run leaves besides measurements: histories of training and plans of pruning by step, files elsewhere."""
+
+    training: dict[str, Any]
+    pruning: dict[str, Any]
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
-    """What report.json holds. verdict: None without a gate. training, pruning: by step, its history, its plans."""
+    """What report.json holds. verdict: None without a gate."""
 
     recipe: str
     verdict: Verdict | None
@@ -57,6 +86,7 @@ class Report:
     data: dict[str, Any]
     training: dict[str, Any]
     pruning: dict[str, Any]
+    elsewhere: tuple[Elsewhere, ...]
     artifacts: tuple[dict[str, Any], ...]
     measurements: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
@@ -72,8 +102,7 @@ def publish(
     data: Data,
     artifacts: list[Artifact],
     measurements: list[Measurement],
-    training: dict[str, Any],
-    pruning: dict[str, Any],
+    left: Left,
 ) -> Report:
     """Build the report of the recipe of that name, write it and the picture, and copy the artifacts to artifacts/."""
     confidence = gate.confidence if gate else DEFAULT_CONFIDENCE
@@ -85,8 +114,9 @@ def publish(
         confidence=confidence,
         rows=rows,
         data=_describe(data),
-        training=training,
-        pruning=pruning,
+        training=left.training,
+        pruning=left.pruning,
+        elsewhere=left.elsewhere,
         artifacts=tuple({"file": artifact.path.name, **asdict(artifact.manifest)} for artifact in artifacts),
         measurements=tuple(measurement.to_json() for measurement in measurements),
         environment=asdict(environment.describe()),
@@ -140,7 +170,11 @@ def write_documents(folder: Path) -> None:
     write_text(
         folder / "report.md",
         template.render(
-            report=report, tables=tables(report), quantization=quantization_tables.of_lineage, pruning=pruning_tables
+            report=report,
+            tables=tables(report),
+            elsewhere=elsewhere_tables(report),
+            quantization=quantization_tables.of_lineage,
+            pruning=pruning_tables,
         ),
     )
     with replacing(folder / figures.FILE_NAME) as temporary:
@@ -165,6 +199,26 @@ def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
             _optional(row["latency_ms_p99"]),
             f"{faster['value']:.2f}x" if faster else "",
             row["verdict"] or ("baseline" if drop is None else "no gate"),
+        ])  # fmt: skip
+    return found
+
+
+def elsewhere_tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Return a table of text for each target that isn't at hand, by a title that says so and why."""
+    header = ["artifact", "MB", "INT8 layers", "estimate ms"]
+    found: dict[str, list[list[str]]] = {}
+    for row in report.get("elsewhere", []):
+        title = f"{row['target']['name']}: not measured, {row['why']}"
+        if row["no_engine"]:
+            title += f"; no engine, {row['no_engine']}"
+        if row["estimate_ms"] is not None:
+            title += f"; {row['device']}: {row['estimate_label']}"
+        layers = row["int8_layers"]
+        found.setdefault(title, [header]).append([
+            "uncut" if row["artifact"].startswith(Path(BASELINE_FILE).stem) else row["artifact"],
+            f"{row['size_bytes'] / 1e6:.2f}",
+            f"{layers[0]} of {layers[1]}" if layers else "-",
+            _optional(row["estimate_ms"]),
         ])  # fmt: skip
     return found
 

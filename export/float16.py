@@ -21,23 +21,24 @@ HALF_SCALES_OPSET = 19  # from which on QuantizeLinear takes float16 scales
 LARGEST, SMALLEST = 65504.0, 6e-8  # that float16 holds
 
 
-def to_float16(float32: Artifact, path: Path, images: EvalSet, target: Target) -> Artifact:
-    """Write the float16 twin of a float32 ONNX artifact to `path`, and its manifest beside it.
+def to_float16(given: Artifact, path: Path, images: EvalSet, target: Target) -> Artifact:
+    """Write the twin of an ONNX artifact that computes in float16 to `path`, and its manifest beside it.
 
-    How far its answers on images are from float32's stands in the lineage. Raises CompressError for weights that
-    float16 can't hold.
+    An INT8 file stays one. How far the twin's answers on images are from the given file's stands in the lineage. Raises
+    CompressError for weights that float16 can't hold.
     """
-    write_bytes(path, half_precision(onnx.load(float32.path)).SerializeToString())
+    half = half_precision(onnx.load(given.path))
+    write_bytes(path, half.SerializeToString())
     made = Artifact(path, replace(
-        float32.manifest,
+        given.manifest,
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
-        precision="float16",
-        opset=HALF_SCALES_OPSET,
+        precision="float16" if given.manifest.precision == "float32" else given.manifest.precision,
+        opset=_opset(half),
         versions=environment.package_versions(),
     ))  # fmt: skip
-    parity = compare(evaluate(float32, target, images), evaluate(made, target, images))
-    step = {"step": "float16", "from": float32.manifest.sha256, "parity_with_float32": asdict(parity)}
+    parity = compare(evaluate(given, target, images), evaluate(made, target, images))
+    step = {"step": "float16", "from": given.manifest.sha256, "parity_with_given": asdict(parity)}
     made = replace(made, manifest=replace(made.manifest, lineage=(*made.manifest.lineage, step)))
     made.save_manifest()
     return made
@@ -52,7 +53,7 @@ def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     _check_range(model)
-    given = onnx.version_converter.convert_version(model, HALF_SCALES_OPSET)
+    given = onnx.version_converter.convert_version(model, max(HALF_SCALES_OPSET, _opset(model)))
     half: onnx.ModelProto = convert_float_to_float16(given, keep_io_types=True, op_block_list=[])
     OnnxModel(half).topological_sort()  # the converter appends its casts
     onnx.checker.check_model(half, full_check=True)
@@ -69,3 +70,7 @@ def _check_range(model: onnx.ModelProto) -> None:
             raise CompressError(f"{tensor.name} holds {values.max():.3g}, more than float16 can; ship float32")
         if tensor.name in scales and values.min() < SMALLEST:
             raise CompressError(f"{tensor.name}, a quantization step, is {values.min():.3g}, too small for float16")
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

@@ -74,6 +74,21 @@ def build_for(artifact: Artifact, target: Target) -> Build:
     return Build(package.__name__, package.__version__, wanted, shapes, target.dla)
 
 
+def why_not_built(target: Target) -> str | None:
+    """Return why no engine for a target can be built on this machine, None where it can."""
+    here = backend.compute_capability()
+    wanted = here if target.compute_capability == "auto" else target.compute_capability
+    if wanted is None:
+        return "no NVIDIA GPU is here, and the target names no compute_capability"
+    try:
+        package = backend.package(cross=wanted != here)
+    except UnavailableError as error:
+        return str(error)
+    if wanted != here and wanted not in _capabilities(package):
+        return f"{package.__name__} builds for {', '.join(_capabilities(package))}, not {wanted}: the board builds it"
+    return None
+
+
 def engine(
     artifact: Artifact, target: Target, path: Path, say: Callable[[str], None], timing_cache: Path | None = None
 ) -> Artifact:
@@ -185,12 +200,11 @@ def _network_flags(trt: Any, typed: bool) -> int:
 def _configure(trt: Any, config: Any, wanted: Build, precision: str, typed: bool) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if wanted.package == backend.RTX:
-        name = f"SM{wanted.compute_capability.replace('.', '')}"
-        if not hasattr(trt.ComputeCapability, name):
-            known = [one[2:-1] + "." + one[-1] for one in dir(trt.ComputeCapability) if one.startswith("SM")]
-            raise InputError(f"{wanted.package} builds for the compute capabilities {', '.join(sorted(known))}, "
+        if wanted.compute_capability not in _capabilities(trt):
+            raise InputError(f"{wanted.package} builds for the compute capabilities {', '.join(_capabilities(trt))}, "
                              f"not {wanted.compute_capability}")  # fmt: skip
         config.num_compute_capabilities = 1
+        name = f"SM{wanted.compute_capability.replace('.', '')}"
         config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
     if not typed:
         for flag in {"int8": ("INT8", "FP16"), "float16": ("FP16",), "float32": ()}[precision]:
@@ -200,6 +214,12 @@ def _configure(trt: Any, config: Any, wanted: Build, precision: str, typed: bool
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = wanted.dla
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _capabilities(trt: Any) -> list[str]:
+    """Return what TensorRT-RTX builds for, as in 8.6."""
+    known = [name[2:] for name in dir(trt.ComputeCapability) if name.startswith("SM")]
+    return [f"{digits[:-1]}.{digits[-1]}" for digits in sorted(known, key=int)]
 
 
 def _add_profile(builder: Any, network: Any, config: Any, wanted: Build) -> None:

@@ -65,6 +65,22 @@ def instruction_set_of(target: Target) -> InstructionSet:
     return detect_instruction_set() if target.instruction_set == "auto" else target.instruction_set
 
 
+def why_not_here(target: Target) -> str | None:
+    """Return why a target can't be measured on this machine, None where it can."""
+    if target.provider == "cuda":
+        from runtimes.backends.trt import compute_capability
+
+        here = compute_capability()
+        if here is None:
+            return "no NVIDIA GPU is here"
+        wanted = target.compute_capability
+        return None if wanted in ("auto", here) else f"it has compute capability {wanted}, the GPU here {here}"
+    wanted, found = instruction_set_of(target), detect_instruction_set()
+    if wanted.split("-")[0] != found.split("-")[0] or (wanted, found) == ("x86-vnni", "x86-avx2"):
+        return f"it is {wanted}, this machine is {found}"
+    return None
+
+
 def package_versions(names: tuple[str, ...] = VERSIONED_PACKAGES) -> dict[str, str]:
     """Return the versions of those packages that are installed, found without importing them."""
     versions = {}

@@ -23,7 +23,7 @@ from compress.pruning.latency import Bench, measured_table
 from compress.pruning.search import Costs, choose_widths
 from compress.pruning.shapes import Shapes, Width, layer_names, macs
 from compress.pruning.surgery import checked_cut
-from compress.quantization.schemes import SCHEMES
+from compress.quantization.schemes import scheme_for
 from compress.training.batches import normalize
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment
@@ -85,7 +85,7 @@ def pricing(model: nn.Module, context: Context, config: Config) -> Price:
         costs = Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
         return Price(costs, "MACs", costs.total(shapes, {}), None, shapes.all({}))
     target = _target(context, config.target)
-    scheme = SCHEMES[environment.instruction_set_of(target)] if config.precision == "int8" else None
+    scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(model, context)
     bench = Bench(artifact, layer_names(model, example, onnx.load(artifact.path)), target, scheme)
     cache = context.folder.parent.parent / "widths"
@@ -200,6 +200,9 @@ def _target(context: Context, name: str | None) -> Target:
     found = [target for target in context.targets if name in (None, target.name)]
     if not found:
         raise InputError(f"prune: there is no target '{name}'; there are {', '.join(t.name for t in context.targets)}")
+    why = environment.why_not_here(found[0])
+    if why:
+        raise InputError(f"prune: target '{found[0].name}' can't be measured here: {why}; give macs, not latency")
     return found[0]
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from export.scheme import Scheme
 from runtimes import environment
 from runtimes.errors import InputError
+from runtimes.target import Target
 
 SchemeName = Literal["x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"]
 
@@ -35,3 +36,8 @@ def scheme_named(name: str) -> Scheme:
     if name not in SCHEMES:
         raise InputError(f"there is no quantization scheme '{name}'; there are auto, {', '.join(SCHEMES)}")
     return SCHEMES[name]
+
+
+def scheme_for(target: Target) -> Scheme:
+    """Return what a target's runtime wants."""
+    return SCHEMES["tensorrt" if target.runtime == "trt" else environment.instruction_set_of(target)]

@@ -67,7 +67,9 @@ def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> rep
     baseline = measurement("float32", 40, 2.0, 8_000_000)
     run_folder = RunFolder(folder / "run", "test", fresh=False)
     judged_by = None if gate is None else Gate(**gate)
-    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8], {}, {"1-prune": [PLAN]})
+    return report.publish(
+        "test", judged_by, run_folder, data, [artifact], [baseline, int8], report.Left({}, {"1-prune": [PLAN]}, (FAR,))
+    )
 
 
 PLAN = {
@@ -78,6 +80,10 @@ PLAN = {
     ],
     "unit": "ms", "cost_before": 1.0, "asked": 0.6, "predicted": 0.58, "measured": 0.61,
 }  # fmt: skip
+FAR = report.Elsewhere(
+    {"name": "orin"}, "model-int8-tensorrt.onnx", "int8", 1_250_000, "no NVIDIA GPU is here", "the board builds it",
+    None, "Jetson Orin Nano", 0.81, "estimate, not measured",
+)  # fmt: skip
 GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
 
 
@@ -174,3 +180,14 @@ def test_the_report_tells_what_was_cut_and_what_the_clock_said(tmp_path: Path) -
 
 def test_a_plan_without_a_clock_says_so() -> None:
     assert pruning_tables.outcome({**PLAN, "measured": None}).endswith("not measured")
+
+
+def test_a_target_that_is_not_here_is_told_with_its_estimate(tmp_path: Path) -> None:
+    publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), None)
+    ((title, table),) = report.elsewhere_tables(report.read(tmp_path / "run")).items()
+    assert title == (
+        "orin: not measured, no NVIDIA GPU is here; no engine, the board builds it; "
+        "Jetson Orin Nano: estimate, not measured"
+    )
+    assert table[1] == ["model-int8-tensorrt.onnx", "1.25", "-", "0.81"]
+    assert title in (tmp_path / "run/report.md").read_text()

@@ -72,5 +72,5 @@ def test_the_artifact_says_how_near_it_is(tmp_path: Path) -> None:
     to_float16(Artifact(path, manifest), tmp_path / "half.onnx", images, Target("here"))
     made = Artifact.load(tmp_path / "half.onnx").manifest
     assert (made.precision, made.opset) == ("float16", 19)
-    assert made.lineage[-1]["parity_with_float32"]["agreement"] == 1
-    assert 0 < made.lineage[-1]["parity_with_float32"]["max_logit_difference"] < 0.1
+    assert made.lineage[-1]["parity_with_given"]["agreement"] == 1
+    assert 0 < made.lineage[-1]["parity_with_given"]["max_logit_difference"] < 0.1

@@ -1,0 +1,66 @@
+"""What every step of one run needs: the recipe, its folder, the data, and results by the content of all inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from compress import dataset
+from compress.dataset import Data, Sample
+from compress.recipe import Recipe
+from compress.run_folder import RunFolder
+from compress.terminal import Terminal
+from runtimes import evalset
+from runtimes.artifact import Artifact
+from runtimes.evalset import EvalSet
+
+PARITY_IMAGES = 64
+TRAINING_PACKAGES = ("torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every step of one run needs."""
+
+    recipe: Recipe
+    folder: RunFolder
+    terminal: Terminal
+    data: Data
+    data_key: str
+
+    def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Any) -> Path:
+        """Do `make(work, folder)` unless the results for these inputs, data and seed are there; return their folder."""
+        everything = to_jsonable_python([inputs, self.data_key, self.recipe.seed])
+        return self.folder.step(name, everything, packages, partial(make, self))
+
+    def prepared(self, split: str) -> EvalSet:
+        """Return the images of a split, resized and cropped; calibration images are drawn when first asked for."""
+        count = self.recipe.quantize.calibration_images if self.recipe.quantize else PARITY_IMAGES
+        inputs = [self.recipe.preprocessing, count if split == "calibration" else None]
+        return evalset.load(self.step(f"images-{split}", inputs, ("pillow",), partial(_prepare_images, split=split)))
+
+    def training_images(self, split: str) -> EvalSet:
+        """Return the images of train or val; a stage gets no others."""
+        if split not in ("train", "val"):
+            raise ValueError(f"a stage may not read the split {split}")
+        return self.prepared(split)
+
+
+def origin(artifact: Artifact) -> list[str]:
+    """Return what identifies an artifact: its bytes, and the step that made it and its manifest."""
+    return [artifact.manifest.sha256, artifact.path.parent.name]
+
+
+def _prepare_images(work: Work, folder: Path, split: str) -> None:
+    samples: tuple[Sample, ...] = work.data.split(split)
+    if split == "calibration":
+        count = work.recipe.quantize.calibration_images if work.recipe.quantize else PARITY_IMAGES
+        samples = dataset.draw_calibration(work.data, count, work.recipe.seed)
+    dataset.write_evalset(
+        folder, samples, work.data.classes, work.recipe.preprocessing,
+        lambda done, total: work.terminal.progress(f"prepare {split} images", done, total),
+    )  # fmt: skip
