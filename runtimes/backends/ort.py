@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PACKAGE = "onnxruntime"
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OrtSession:
