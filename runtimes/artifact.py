@@ -13,7 +13,7 @@ from runtimes.files import sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
-Format = Literal["onnx", "fake"]
+Format = Literal["onnx", "tflite", "fake"]
 Precision = Literal["float32", "int8"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtimes.errors import UnavailableError
 from runtimes.target import InstructionSet, Target
 
-RUNTIME_PACKAGES = ("numpy", "onnxruntime", "openvino")
+RUNTIME_PACKAGES = ("numpy", "onnxruntime", "openvino", "ai-edge-litert")
 VERSIONED_PACKAGES = (*RUNTIME_PACKAGES, "onnx", "torch", "torchvision", "nncf", "tensorrt", "tensorrt-rtx-cu13")
 
 
