@@ -21,6 +21,8 @@ NEEDED_BY = {
     "onnxruntime": "the runtime ort: pip install onnxruntime",
     "nncf": "quantize.engine nncf: pip install -e '.[host]'",
     "elpv_dataset": "the data set elpv: pip install elpv-dataset",
+    "openvino": "the runtime ov: pip install -e '.[openvino]'",
+    "ai_edge_litert": "the runtime litert: pip install -e '.[litert]'",
     "tensorrt": "TensorRT engines: pip install -e '.[tensorrt]', or JetPack's own package",
     "tensorrt_rtx": "TensorRT-RTX engines: pip install -e '.[rtx]'",
 }

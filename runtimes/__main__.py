@@ -70,9 +70,8 @@ def _doctor(given: argparse.Namespace) -> None:
     for name in runtime_names():
         package = importlib.import_module(f"runtimes.backends.{name}").PACKAGE
         if package is not None:
-            there = importlib.util.find_spec(package) is not None
-            lines.append((f"runtime {name}", f"{package} {machine.versions.get(package, '')}" if there
-                          else f"missing: pip install {package}"))  # fmt: skip
+            found = environment.package_versions((package,))
+            lines.append((f"runtime {name}", f"{package} {found[package]}" if found else f"missing: {package}"))
     pillow = importlib.util.find_spec("PIL") is not None
     lines.append(("pictures", "decoded with Pillow" if pillow else "only .npy; for files: pip install pillow"))
     for subject, finding in lines:

@@ -17,7 +17,7 @@ from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 SMALLEST_PROBABILITY = np.float32(1e-30)
-Format = Literal["onnx", "trt", "fake"]
+Format = Literal["onnx", "trt", "tflite", "fake"]
 Precision = Literal["float32", "float16", "int8"]
 InputLayout = Literal["NCHW", "NHWC"]
 InputDtype = Literal["float32", "uint8"]
@@ -59,6 +59,12 @@ class Manifest:
     def dynamic_batch(self) -> bool:
         """Whether any batch size is accepted."""
         return self.input_shape[0] is None
+
+    @property
+    def file_shape(self) -> tuple[int | None, int, int, int]:
+        """The shape of what the file takes, in its own layout."""
+        batch, channels, height, width = self.input_shape
+        return (batch, channels, height, width) if self.input_layout == "NCHW" else (batch, height, width, channels)
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Turn uint8 (N, H, W, 3) RGB of the right size into what the file takes."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from runtimes.errors import UnavailableError
 from runtimes.target import InstructionSet, Target
 
-VERSIONED_PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "nncf", "tensorrt", "tensorrt-rtx-cu13")
+RUNTIME_PACKAGES = ("numpy", "onnxruntime", "openvino", "ai-edge-litert")
+VERSIONED_PACKAGES = (*RUNTIME_PACKAGES, "onnx", "torch", "torchvision", "nncf", "tensorrt", "tensorrt-rtx-cu13")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Environment:
 
     def for_runtimes(self) -> dict[str, object]:
         """Return the part that latency and answers depend on: without the packages that only the host uses."""
-        versions = {name: self.versions[name] for name in ("numpy", "onnxruntime") if name in self.versions}
+        versions = {name: self.versions[name] for name in RUNTIME_PACKAGES if name in self.versions}
         return {**asdict(self), "versions": versions}
 
 

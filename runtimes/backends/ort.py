@@ -92,7 +92,5 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
             f"{manifest.input_name!r} and {manifest.output_name!r}"
         )
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
-    batch, channels, *size = manifest.input_shape
-    expected = [batch, channels, *size] if manifest.input_layout == "NCHW" else [batch, *size, channels]
-    if shape != expected:
-        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {expected}")
+    if shape != list(manifest.file_shape):
+        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.file_shape)}")

@@ -20,7 +20,7 @@ BANNED = (  # what a board lacks
     *("torch", "torchvision", "onnx", "pydantic", "click", "rich_click", "rich", "yaml", "PIL", "scipy", "jinja2"),
     *("compress", "export"),
 )
-ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+ENGINES = ("onnxruntime", "openvino", "ai_edge_litert", "tensorrt", "tensorrt_rtx")
 
 SCRIPT = r"""
 import sys

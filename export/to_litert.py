@@ -1,0 +1,172 @@
+"""ONNX artifact to LiteRT (.tflite), float32 or INT8: the same weights, scales and integers, converted by litert-torch.
+
+litert-torch can't stand beside the host's packages, so this runs in an environment of its own:
+
+    python -m venv .venv-litert && .venv-litert/bin/pip install -e '.[litert-convert]'
+    .venv-litert/bin/python -m export.to_litert runs/mine/artifacts/model-int8-arm64.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+
+from export.onnx_to_torch import OnnxNetwork
+from export.parity import Parity, compare, require_same
+from runtimes import environment, evalset, session
+from runtimes.artifact import Artifact
+from runtimes.errors import CompressError, InputError, UnavailableError
+from runtimes.files import sha256_file, write_bytes
+from runtimes.target import Target
+
+PARITY_IMAGES = 64
+# Two kernels of the same integers round a sum differently now and then, which leaves 30 dB and more; a wrong scale
+# leaves none.
+LEAST_INT8_SQNR_DB = 20.0
+Images = npt.NDArray[np.float32]
+
+
+def to_litert(artifact: Artifact, path: Path, images: Images, batch: int = 1) -> Artifact:
+    """Convert an ONNX artifact to a .tflite file of a fixed batch, with its manifest beside it.
+
+    images: float32 (N, 3, H, W), at least `batch`, on which both files have to answer the same. Raises UnavailableError
+    without litert-torch, InputError for a graph with other operators than `export.onnx_to_torch` knows, CompressError
+    where the answers differ by more than rounding.
+    """
+    if artifact.manifest.format != "onnx":
+        raise InputError(f"{artifact.path}: must be an ONNX file, this is {artifact.manifest.format}")
+    if len(images) < batch:
+        raise InputError(f"{len(images)} images are too few to compare files of batch {batch}")
+    model = onnx.load(artifact.path)
+    write_bytes(
+        path, _converted(OnnxNetwork(model).eval(), torch.from_numpy(images[:batch].copy()), _is_quantized(model))
+    )
+    converted = Artifact(path, _manifest(artifact, path, batch))
+    parity = _parity(model, converted, images[: len(images) // batch * batch], batch)
+    lineage = (*converted.manifest.lineage, {"step": "litert", "parity_with_onnx": asdict(parity)})
+    converted = replace(converted, manifest=replace(converted.manifest, lineage=lineage))
+    converted.save_manifest()
+    return converted
+
+
+def _converted(network: torch.nn.Module, example: torch.Tensor, quantized: bool) -> bytes:
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise UnavailableError(
+            "LiteRT files are made by litert-torch, in an environment of its own: "
+            f"pip install -e '.[litert-convert]' ({error})"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it reports its steps
+        converted = litert_torch.convert(network, (example,), quant_config=_static() if quantized else None)
+        converted.export(str(Path(folder) / "model.tflite"))
+        return (Path(folder) / "model.tflite").read_bytes()
+
+
+def _static() -> Any:
+    """Return what makes litert-torch turn Q/DQ pairs into integer operators; it quantizes nothing by itself here."""
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    settings = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    return QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(settings))
+
+
+def _is_quantized(model: onnx.ModelProto) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def _manifest(artifact: Artifact, path: Path, batch: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    return replace(
+        artifact.manifest,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        format="tflite",
+        input_name=interpreter.get_input_details()[0]["name"],
+        input_shape=(batch, *artifact.manifest.input_shape[1:]),
+        output_name=interpreter.get_output_details()[0]["name"],
+        opset=None,
+        session_options={},
+        versions=environment.package_versions((*environment.RUNTIME_PACKAGES, "onnx", "torch", "litert-torch")),
+    )
+
+
+def _parity(model: onnx.ModelProto, converted: Artifact, images: Images, batch: int) -> Parity:
+    """Compare with the graph computed as it is written, without any kernel's short cuts."""
+    expected = _exact_answers(model, images)
+    with closing(session.load(converted, Target("parity", runtime="litert", batch=batch))) as opened:
+        answers = np.concatenate([opened.run(images[start : start + batch]) for start in range(0, len(images), batch)])
+    if not _is_quantized(model):
+        return require_same(expected, answers, converted.path.name)
+    parity = compare(expected, answers)
+    if parity.sqnr_db is not None and not parity.sqnr_db >= LEAST_INT8_SQNR_DB:
+        raise CompressError(
+            f"{converted.path.name}: its answers are {parity.sqnr_db:.1f} dB above their difference from the ONNX "
+            f"file's, less than {LEAST_INT8_SQNR_DB:.0f}; the conversion is wrong"
+        )
+    return parity
+
+
+def _exact_answers(model: onnx.ModelProto, images: Images) -> Images:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    exact = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given = exact.get_inputs()[0]
+    step = given.shape[0] if isinstance(given.shape[0], int) else len(images)
+    parts = [exact.run(None, {given.name: images[start : start + step]})[0] for start in range(0, len(images), step)]
+    return np.concatenate(parts)
+
+
+def _sample_images(artifact: Artifact, folder: Path | None, batch: int) -> Images:
+    """Return images of an evaluation set, or seeded noise."""
+    preprocessing, count = artifact.manifest.preprocessing, max(PARITY_IMAGES, batch)
+    if folder is None:
+        side = preprocessing.crop
+        return preprocessing.normalize(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8))
+    images = evalset.load(folder)
+    if images.preprocessing != preprocessing:
+        raise InputError(f"{folder}: was prepared otherwise than {artifact.path.name} wants")
+    return preprocessing.normalize(images.pixels(np.arange(min(count, len(images)))))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert the artifact that the command line names; return the exit code."""
+    parser = argparse.ArgumentParser("export.to_litert", description="Convert an ONNX artifact to LiteRT.")
+    parser.add_argument("artifact", type=Path, help="an ONNX file with its manifest beside it")
+    parser.add_argument("-o", "--output", type=Path, help="default: the same name with .tflite")
+    parser.add_argument("--batch", type=int, default=1, help="images per call, which a .tflite file fixes")
+    parser.add_argument("--images", type=Path, help="folder of an evalset.json to compare on; without it, noise")
+    given = parser.parse_args(arguments)
+    try:
+        artifact = Artifact.load(given.artifact)
+        images = _sample_images(artifact, given.images, given.batch)
+        converted = to_litert(artifact, given.output or given.artifact.with_suffix(".tflite"), images, given.batch)
+    except CompressError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    parity = converted.manifest.lineage[-1]["parity_with_onnx"]
+    sys.stdout.write(f"{converted.path}: {converted.manifest.size_bytes} bytes; {parity['agreement']:.1%} of "
+                     f"{parity['images']} images as in the ONNX file\n")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""LiteRT (TensorFlow Lite), on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactError, InputError, UnavailableError
+from runtimes.session import Images, Session
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+PACKAGE = "ai-edge-litert"
+
+
+class LitertSession:
+    """One interpreter of a file with one input, one output and a fixed batch.
+
+    A file whose first layer is INT8 takes int8 images; they are quantized here, which a clock around `run` sees.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter: Interpreter | None = interpreter
+        self._input = interpreter.get_input_details()[0]
+        self._shape = tuple(int(side) for side in self._input["shape"])
+        self._output_index = interpreter.get_output_details()[0]["index"]
+
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
+        """See `runtimes.session.Session.run`."""
+        assert self._interpreter is not None, "the session was closed"
+        if images.shape != self._shape:
+            raise InputError(f"the file takes images of shape {list(self._shape)}, not {list(images.shape)}")
+        self._interpreter.set_tensor(self._input["index"], self._as_input(images))
+        self._interpreter.invoke()
+        logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)  # a copy
+        return logits
+
+    def close(self) -> None:
+        """See `runtimes.session.Session.close`."""
+        self._interpreter = None
+
+    def _as_input(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | npt.NDArray[np.int8]:
+        if self._input["dtype"] == np.float32:
+            return images
+        scale, zero_point = self._input["quantization"]
+        integers = np.divide(images, np.float32(scale))
+        np.rint(integers, out=integers)
+        np.add(integers, np.float32(zero_point), out=integers)
+        return np.clip(integers, -128, 127, out=integers).astype(np.int8)
+
+
+def load(artifact: Artifact, target: Target) -> Session:
+    """Load a .tflite artifact; raises UnavailableError without the provider and ArtifactError for a refused file."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UnavailableError(
+            f"runtime 'litert' needs the package ai-edge-litert: pip install ai-edge-litert ({error})"
+        ) from error
+
+    if artifact.manifest.format != "tflite":
+        raise ArtifactError(f"{artifact.path}: runtime 'litert' runs .tflite files, this is {artifact.manifest.format}")
+    if target.provider != "cpu":
+        raise UnavailableError(f"target '{target.name}': runtime 'litert' has no provider {target.provider}; use cpu")
+    try:
+        interpreter = Interpreter(model_path=str(artifact.path), num_threads=target.threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{artifact.path}: LiteRT refuses it: {' '.join(str(error).split())[:300]}") from error
+    _check_signature(interpreter, artifact)
+    return LitertSession(interpreter)
+
+
+def _check_signature(interpreter: Interpreter, artifact: Artifact) -> None:
+    """Compare the file's input and output with the manifest's, so that a mismatch is told here and not in a run."""
+    manifest = artifact.manifest
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    names = ([value["name"] for value in inputs], [value["name"] for value in outputs])
+    if names != ([manifest.input_name], [manifest.output_name]):
+        raise ArtifactError(
+            f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
+            f"{manifest.input_name!r} and {manifest.output_name!r}"
+        )
+    shape = [int(side) for side in inputs[0]["shape"]]
+    if shape != list(manifest.input_shape):
+        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.input_shape)}")
+    if inputs[0]["dtype"] not in (np.float32, np.int8) or outputs[0]["dtype"] != np.float32:
+        raise ArtifactError(f"{artifact.path}: must take float32 or int8 and give float32; convert it again")
