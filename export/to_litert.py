@@ -49,6 +49,8 @@ def to_litert(artifact: Artifact, path: Path, images: Images, batch: int = 1) ->
     """
     if artifact.manifest.format != "onnx":
         raise InputError(f"{artifact.path}: must be an ONNX file, this is {artifact.manifest.format}")
+    if (artifact.manifest.input_dtype, artifact.manifest.output) != ("float32", "logits"):
+        raise InputError(f"{artifact.path}: has its normalisation or softmax inside; convert the plain file")
     if len(images) < batch:
         raise InputError(f"{len(images)} images are too few to compare files of batch {batch}")
     model = onnx.load(artifact.path)

@@ -44,7 +44,7 @@ class LitertSession:
         """See `runtimes.session.Session.close`."""
         self._interpreter = None
 
-    def _as_input(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | npt.NDArray[np.int8]:
+    def _as_input(self, images: Images) -> Images | npt.NDArray[np.int8]:
         if self._input["dtype"] == np.float32:
             return images
         scale, zero_point = self._input["quantization"]
