@@ -283,6 +283,52 @@ def bundle(run_folder: Path, target: str | None, out: Path) -> None:
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {artifact.path.name} for target '{chosen.name}'")
 
 
+@commands.command()
+@click.argument("bundle_file", metavar="BUNDLE.tar", type=click.Path(path_type=Path))
+@click.argument("board", metavar="USER@BOARD")
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder for what was measured; that "
+              "of the bundle's recipe in runs/ unless given.")  # fmt: skip
+@click.option("--inventory", type=click.Path(path_type=Path), help="YAML with boards by name: host, user, port, "
+              "python, folder, identity.")  # fmt: skip
+@click.option("--identity", type=click.Path(path_type=Path), help="Private key; those of ~/.ssh unless given.")
+@click.option("--known-hosts", type=click.Path(path_type=Path), help="~/.ssh/known_hosts unless given.")
+@click.option("--python", help="On the board, with numpy and the runtime; python3 unless given.")
+def deploy(
+    bundle_file: Path,
+    board: str,
+    run_folder: Path | None,
+    inventory: Path | None,
+    identity: Path | None,
+    known_hosts: Path | None,
+    python: str | None,
+) -> None:
+    """Copy a bundle to a board over ssh, verify and measure it there, and bring the figures into the run's report.
+
+    The board needs nothing but Python 3.10 or later, numpy and the runtime. What is there already is not copied again.
+
+    Example: compress deploy solar.tar pi@192.168.1.20
+    """
+    from compress import deploy as deploying
+    from compress import report
+    from compress.terminal import Terminal
+    from runtimes import bundle as bundles
+    from runtimes.errors import InputError
+
+    folder = run_folder or Path("runs") / (bundles.recipe_of(bundle_file) or "")
+    report.read(folder)  # before any work
+    wanted = deploying.find_board(board, inventory)
+    given = {"identity": identity, "python": python}
+    wanted = wanted.model_copy(update={name: value for name, value in given.items() if value is not None})
+    name = board if board.replace("-", "").replace("_", "").isalnum() else wanted.host
+    if not name or name.startswith("."):
+        raise InputError(f"'{board}' is no name for a folder; name the board in an inventory")
+    with Terminal() as terminal:
+        done = deploying.deploy(bundle_file, name, wanted, known_hosts, terminal.progress, terminal.say)
+    deploying.store(folder, done)
+    report.write_documents(folder)
+    _print_report(folder)
+
+
 @commands.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report_(run_folder: Path) -> None:
@@ -312,7 +358,8 @@ def _print_report(folder: Path) -> None:
     from compress import report
 
     content = report.read(folder)
-    for title, lines in (report.tables(content) | report.elsewhere_tables(content)).items():
+    shown = report.tables(content) | report.board_tables(folder) | report.elsewhere_tables(content)
+    for title, lines in shown.items():
         _print_table(lines, title)
     for row in content["rows"]:
         for check in row["checks"]:

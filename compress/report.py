@@ -173,6 +173,7 @@ def write_documents(folder: Path) -> None:
             report=report,
             tables=tables(report),
             elsewhere=elsewhere_tables(report),
+            boards=board_tables(folder),
             quantization=quantization_tables.of_lineage,
             pruning=pruning_tables,
         ),
@@ -221,6 +222,25 @@ def elsewhere_tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
             _optional(row["estimate_ms"]),
         ])  # fmt: skip
     return found
+
+
+def board_tables(folder: Path) -> dict[str, list[list[str]]]:
+    """Return a table of text for each board that a bundle of the run was deployed to, by its title."""
+    found: dict[str, list[list[str]]] = {}
+    for path in sorted(folder.glob("boards/*/measurement.json")):
+        one = _board_measurement(path)
+        cpu, system = one.environment.get("cpu", "unknown"), one.environment.get("system", "unknown")
+        found[f"{path.parent.name}: {one.target.runtime} on {one.target.provider}, {cpu}, {system}"] = (
+            measurement_table([one])
+        )
+    return found
+
+
+def _board_measurement(path: Path) -> Measurement:
+    try:
+        return Measurement.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a measurement ({error}); deploy the bundle again") from error
 
 
 def measurement_table(measurements: list[Measurement]) -> list[list[str]]:

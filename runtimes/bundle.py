@@ -115,6 +115,19 @@ def verify(bundle: Bundle) -> Verification:
     )
 
 
+def recipe_of(tar: Path) -> str | None:
+    """Return the name of the recipe that a bundle comes from; raises InputError for what is no bundle."""
+    try:
+        with tarfile.open(tar) as archive:
+            stream = archive.extractfile(DESCRIPTION)
+            recipe = json.loads(stream.read())["recipe"] if stream else None
+    except FileNotFoundError as error:
+        raise InputError(f"{tar}: no such file") from error
+    except (tarfile.TarError, EOFError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{tar}: holds no readable {DESCRIPTION}; it was not made by compress bundle") from error
+    return str(recipe) if recipe else None
+
+
 def unpack(tar: Path, folder: Path) -> Bundle:
     """Unpack a bundle into a folder and open it.
 

@@ -12,11 +12,11 @@ as the teacher. In each of several seeds:
     V2 0.5, V3-Small  ready-made networks, trained from scratch for all epochs of the others together
 
 The ratio of torch-pruning and uniform is found by bisection, so that the *measured* latency is that of ours (the
-nearest of 8 tries, each the median of three measurements). All is cut once, first, which takes some ten minutes in which
-nothing else may run; seeds differ in all that is trained behind that. Channels of all are multiples of 8. top-1 in % on the 654 images of the test split that nothing
-else reads, in ONNX Runtime; +- is the standard deviation over seeds. p50 in ms, one thread, batch 1, all files of a
-seed interleaved in one process; share is of the uncut network's. ours - it: top-1 in percentage points, paired over
-images and seeds, with its 95 % interval (a bootstrap over images).
+nearest of 8 tries, each the median of three measurements). All is cut once, first, which takes some ten minutes in
+which nothing else may run; seeds differ in all that is trained behind that. Channels of all are multiples of 8. top-1
+in % on the 654 images of the test split that nothing else reads, in ONNX Runtime; +- is the standard deviation over
+seeds. p50 in ms, one thread, batch 1, all files of a seed interleaved in one process; share is of the uncut network's.
+ours - it: top-1 in percentage points, paired over images and seeds, with its 95 % interval (a bootstrap over images).
 
 The last line is JSON, for programs. A seed takes some 25 minutes on two cores; what is trained stays in
 runs/bench_prune and is used again until that folder is removed.
