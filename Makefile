@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow bench-quantize bench-prune lint clean
+.PHONY: run test test-slow test-arm64 bench-quantize bench-prune lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -13,6 +13,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-arm64: $(INSTALLED)
+	tests/arm64/setup.sh .cache/arm64 $(BIN)/python
+	$(BIN)/python -m pytest -m arm64 -s tests/arm64
 
 bench-quantize: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_quantize.py

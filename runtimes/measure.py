@@ -139,7 +139,7 @@ def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> N
     if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
         raise InputError(
             f"{artifact.path.name} has batch {manifest.input_shape[0]} fixed, target '{target.name}' wants "
-            f"{target.batch}; export with batch: dynamic"
+            f"{target.batch}; export with batch: dynamic, or make the file for that batch"
         )
     if evalset is None:
         return

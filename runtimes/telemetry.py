@@ -81,13 +81,16 @@ def read(root: Path = Path("/")) -> Telemetry:
 
 
 def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str] | Unknown:
-    """Return what slowed the machine between two readings (as JSON), as far as they show; 'unknown' if neither does."""
-    if all(reading[name] == UNKNOWN for reading in (before, after) for name in ("throttling", "throttle_counts")):
-        return UNKNOWN
+    """Return what slowed the machine between two readings (as JSON), as far as they show.
+
+    'unknown' where nothing is told and neither the state nor the counts are in both.
+    """
+    told = [name for name in ("throttling", "throttle_counts") if UNKNOWN not in (before[name], after[name])]
     now = [reason for reading in (before, after) for reason in _known(reading["throttling"], [])]
     earlier, later = (_known(reading["throttle_counts"], {}) for reading in (before, after))
     counted = [source for source, count in later.items() if source in earlier and count > earlier[source]]
-    return list(dict.fromkeys([*now, *counted]))
+    reasons = list(dict.fromkeys([*now, *counted]))
+    return reasons if reasons or told else UNKNOWN
 
 
 def mean_power_w(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | Unknown:

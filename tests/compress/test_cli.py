@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from compress import cli, plugins
+from runtimes.target import runtime_names
 
+RUNTIMES = ", ".join(runtime_names())
 RECIPE: dict[str, Any] = {
     "data": {"name": "imagefolder"},
     "preprocessing": {"resize": 16, "crop": 16},
@@ -70,7 +72,7 @@ BAD_SETTINGS = [
     (["model.arch=mobilenet"], ["model.arch: there is no 'mobilenet'; did you mean 'mobilenet_v"]),
     (["data.name=cifar"], ["data.name: there is no 'cifar'; there are elpv, imagefolder, synthetic"]),
     (["stages.0.stage=tarin"], ["stages.0.stage: there is no 'tarin'; did you mean 'train'?"]),
-    (["targets=[{name: a, runtime: tflite}]"], ["targets.0: must have a runtime of fake, "]),
+    (["targets=[{name: a, runtime: tflite}]"], [f"targets.0: must have a runtime of {RUNTIMES}, not 'tflite'"]),
     (["export.opset=9"], ["export.opset: must be greater than or equal to 18, not 9"]),
     (["gate={max_top1_drop_pp: 1}"], ["gate: compares INT8 with float32 and needs the section quantize"]),
     (["stages.1.epochs=3"], ["--set stages.1.epochs=3: '1' must be an index from 0 to 0"]),
@@ -216,7 +218,7 @@ def test_measure_needs_a_manifest_beside_the_file(tmp_path: Path) -> None:
 
 def test_measure_of_an_unknown_runtime_names_those_there_are(tmp_path: Path) -> None:
     result = call("measure", tmp_path / "m.onnx", "--runtime", "tflite")
-    assert_one_line(result, 2, "--runtime", "must have a runtime of fake, ")
+    assert_one_line(result, 2, "--runtime", f"must have a runtime of {RUNTIMES}, not 'tflite'")
 
 
 def test_report_of_a_folder_without_one_is_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from compress.models import mobilenet_v2
 from compress.recipe import Recipe
 from runtimes.datasheet import DataSheet
 from runtimes.errors import InputError
+from runtimes.target import runtime_names
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -166,8 +167,7 @@ def test_a_wrong_recipe_is_told_in_one_full_line(tmp_path: Path, change: dict[st
 
 def test_runtimes_that_there_are_are_named(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, {**LEAST, "targets": [{"name": "a", "runtime": "npu"}]})
-    assert line.startswith("targets.0: must have a runtime of fake, ort")
-    assert line.endswith(", not 'npu'")
+    assert line == f"targets.0: must have a runtime of {', '.join(runtime_names())}, not 'npu'"
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

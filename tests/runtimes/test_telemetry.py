@@ -241,9 +241,11 @@ QUIET = replace(EVERYTHING_UNKNOWN, throttling=[], throttle_counts={"core temper
         ({"throttling": ["throttled"]}, ["throttled"]),
         ({"throttle_counts": UNKNOWN}, []),
         ({"throttle_counts": {"other": 9}}, []),
+        ({"throttling": UNKNOWN}, []),
+        ({"throttling": UNKNOWN, "throttle_counts": UNKNOWN}, UNKNOWN),
     ],
 )
-def test_what_slowed_a_measurement_is_told(after: dict[str, object], slowed: list[str]) -> None:
+def test_what_slowed_a_measurement_is_told(after: dict[str, object], slowed: list[str] | str) -> None:
     assert throttled_between(QUIET, {**QUIET, **after}) == slowed
 
 
