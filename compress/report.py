@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -145,13 +146,19 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:
-    """Return what a finished run ships to a target, the first unless named: the last file that was measured there."""
-    measured = [one["target"] | {"artifact": one["artifact"]} for one in read(folder)["measurements"]]
+    """Return what a finished run ships to a target, the first unless named: the last of its ONNX files.
+
+    A board builds its TensorRT engine itself.
+    """
+    content = read(folder)
+    measured = [one["target"] | {"artifact": one["artifact"]}
+                for one in (*content["measurements"], *content.get("elsewhere", []))]  # fmt: skip
     names = list(dict.fromkeys(one["name"] for one in measured))
     if target not in (None, *names):
         raise InputError(f"{folder}: has no target '{target}'; it has {', '.join(names)}")
     last = [one for one in measured if one["name"] == (target or names[0])][-1]
-    artifact = Artifact.load(folder / ARTIFACTS / last.pop("artifact"))
+    name = re.sub(r"-sm\d+\.engine$", ".onnx", last.pop("artifact"))
+    artifact = Artifact.load(folder / ARTIFACTS / name)
     return artifact, Target.from_json(last)
 
 

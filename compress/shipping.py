@@ -13,7 +13,7 @@ from compress.quantization.schemes import SCHEMES, scheme_for
 from compress.report import Elsewhere
 from compress.work import PARITY_IMAGES, TRAINING_PACKAGES, Work, origin
 from export.scheme import Scheme
-from runtimes import environment
+from runtimes import engine, environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError
 from runtimes.files import sha256_file
@@ -44,9 +44,7 @@ def onnx_files(
 
 def engines(work: Work, files: list[Artifact], target: Target) -> list[Artifact]:
     """Return the TensorRT engines of ONNX files for a target, built where they are not there yet."""
-    from export import to_trt
-
-    wanted = [to_trt.build_for(one, target) for one in files]
+    wanted = [engine.build_for(one, target) for one in files]
     return [
         Artifact.load(
             work.step(
@@ -63,21 +61,19 @@ def elsewhere(work: Work, files: list[Artifact], target: Target, why: str) -> tu
 
     Engines are built here where that is possible; else the board builds them from the ONNX files.
     """
-    from export import to_trt
-
     built: list[Artifact] = []
-    engine = None
+    no_engine = None
     if target.runtime == "trt":
-        engine = to_trt.why_not_built(target)
-        built = [] if engine else engines(work, files, target)
-        work.terminal.say(f"{target.name}: not measured, {why}" + (f"; {engine}" if engine else "; engines are built"))
+        no_engine = engine.why_not_built(target)
+        built = [] if no_engine else engines(work, files, target)
+        work.terminal.say(f"{target.name}: not measured, {why}; {no_engine or 'engines are built'}")
     rows = []
     for index, one in enumerate(files):
         ships = built[index] if built else one
         rows.append(Elsewhere(
             target=asdict(target), artifact=ships.path.name, precision=ships.manifest.precision,
-            size_bytes=ships.manifest.size_bytes, why=why, no_engine=engine,
-            int8_layers=to_trt.int8_layers(ships.manifest) if built else None,
+            size_bytes=ships.manifest.size_bytes, why=why, no_engine=no_engine,
+            int8_layers=engine.int8_layers(ships.manifest) if built else None,
             **_estimated(one, target),
         ))  # fmt: skip
     return rows, [*files, *built] if built else files
@@ -95,11 +91,11 @@ def _estimated(artifact: Artifact, target: Target) -> dict[str, Any]:
 
 
 def _build(work: Work, folder: Path, artifact: Artifact, target: Target) -> None:
-    from export import to_trt
+    from export.to_trt import to_trt
 
-    capability = to_trt.build_for(artifact, target).compute_capability
+    capability = engine.build_for(artifact, target).compute_capability
     cache = work.folder.path / "timing" / f"{target.name}.cache"
-    to_trt.engine(artifact, target, folder / _engine_name(artifact, capability), work.terminal.say, cache)
+    to_trt(artifact, target, folder / _engine_name(artifact, capability), work.terminal.say, cache)
 
 
 def _engine_name(artifact: Artifact, compute_capability: str) -> str:

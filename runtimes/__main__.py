@@ -142,9 +142,10 @@ def _opened(given: argparse.Namespace) -> Any:
 
     opened = bundle.load(given.bundle)
     try:
-        return replace(opened, target=replace(opened.target, threads=given.threads)) if given.threads else opened
+        opened = replace(opened, target=replace(opened.target, threads=given.threads or opened.target.threads))
     except ValueError as error:
         raise InputError(f"--threads: {error}") from error
+    return bundle.with_engine(opened, lambda line: print(line, file=sys.stderr))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

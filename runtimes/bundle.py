@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes import environment, evalset
+from runtimes import engine, environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.evalset import EvalSet
@@ -84,6 +85,16 @@ def load(folder: Path) -> Bundle:
     if golden.dtype != np.float32 or golden.shape != (len(sample), len(artifact.manifest.labels)):
         raise InputError(f"{folder / GOLDEN}: is {golden.dtype} {golden.shape}, not a logit per image and class")
     return Bundle(folder, artifact, target, sample, golden)
+
+
+def with_engine(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
+    """Return the bundle with the engine of its ONNX file where the target runs one: built here unless it is there."""
+    if bundle.target.runtime != "trt":
+        return bundle
+    artifact = bundle.artifact
+    path = bundle.folder / "engines" / f"{artifact.path.stem}.engine"
+    built = engine.engine(artifact, bundle.target, path, say, path.with_suffix(".timing"))
+    return replace(bundle, artifact=built)
 
 
 def require_kernels(bundle: Bundle) -> None:

@@ -20,7 +20,7 @@ from onnx_graphs import constants_of, optimized_ops, ranges_of, run_model, sqnr_
 from compress.quantization.schemes import SCHEMES
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
-from export.to_trt import Build, Layer, build_plan
+from runtimes.engine import Build, Layer, build_plan
 from runtimes.errors import CompressError
 
 TENSORRT = SCHEMES["tensorrt"]
@@ -35,7 +35,7 @@ def rtx() -> Any:
 def build(model: onnx.ModelProto) -> dict[str, Layer]:
     """Build an engine for SM86, for which no GPU is needed, and return its layers by their names in the file."""
     wanted = Build("tensorrt_rtx", version("tensorrt-rtx-cu13"), "8.6", (1, 4, 8), None)
-    return {layer.name: layer for layer in build_plan(model, wanted, "int8", None)[1]}
+    return {layer.name: layer for layer in build_plan(model.SerializeToString(), wanted, "int8", None)[1]}
 
 
 def assert_every_layer_is_int8(layers: dict[str, Layer], quantized: Quantized) -> None:

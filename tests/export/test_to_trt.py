@@ -14,12 +14,13 @@ import pytest
 from onnx_graphs import ranges_of
 
 from compress.quantization.schemes import SCHEMES
-from export import to_trt
 from export.float16 import half_precision
 from export.quantize import insert_qdq
-from export.to_trt import build_for, engine, int8_layers
+from export.to_trt import to_trt as engine
+from runtimes import engine as building
 from runtimes.artifact import Artifact, Manifest, manifest_path
 from runtimes.backends import trt as backend
+from runtimes.engine import build_for, int8_layers
 from runtimes.errors import ArtifactError, CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
@@ -169,8 +170,8 @@ def test_older_versions_are_asked_for_what_newer_ones_always_do() -> None:
     ten = SimpleNamespace(
         __version__="10.3.0", NetworkDefinitionCreationFlag=SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=3)
     )
-    assert to_trt._network_flags(old, typed=False) == 1
-    assert to_trt._network_flags(ten, typed=True) == 8
+    assert building._network_flags(old, typed=False) == 1
+    assert building._network_flags(ten, typed=True) == 8
 
 
 @pytest.mark.slow
