@@ -1,4 +1,4 @@
-"""An exported float32 and INT8 file on an emulated arm64 processor: it answers as it does here.
+"""A bundle of a float32 and of an INT8 file on an emulated arm64 processor: it verifies and predicts.
 
 Not among the default tests: `make test-arm64` fetches what it needs. RUN=runs/mine takes the files of that run, else a
 small network is trained first. What the emulator can't tell is speed.
@@ -6,6 +6,7 @@ small network is trained first. What the emulator can't tell is speed.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,15 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.parity import FLOAT32_TOLERANCE, compare
-from runtimes import evalset
+from export.bundle import write_bundle
+from runtimes import bundle, evalset
 from runtimes.artifact import Artifact
-from runtimes.measure import evaluate
 from runtimes.target import Target
 
 ROOT = Path(__file__).parents[2]
 EMULATED = ROOT / ".cache" / "arm64" / "python"
-IMAGES = 64
 # With dot product instructions, as in the Orin and the Pi 5, and without, as in the Pi 4.
 PROCESSORS = ("neoverse-n1", "cortex-a72")
 
@@ -47,27 +46,28 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_arm64_answers_as_x86(run_folder: Path, tmp_path: Path, precision: str, processor: str) -> None:
-    folder = max(run_folder.glob("steps/images-test-*"), key=lambda path: path.stat().st_mtime)
-    images = evalset.load(folder).head(IMAGES)
+def test_a_bundle_answers_on_arm64_as_here(run_folder: Path, tmp_path: Path, precision: str, processor: str) -> None:
     paths = sorted((run_folder / "artifacts").glob(f"model-{precision}*.onnx"))
     assert paths, f"{run_folder} has no {precision} file"
+    sample = evalset.load(run_folder / "sample")
+    target = Target("arm64", instruction_set="arm64")
     for path in paths:
-        emulated = answers(path, folder, processor, tmp_path / "logits.npy")
-        here = evaluate(Artifact.load(path), Target("here"), images)
-        parity = compare(here, emulated)
-        print(f"{path.name} on {processor}: {parity.agreement:.1%} of {parity.images} images have the same top-1; "
-              f"largest logit difference {parity.max_logit_difference:.3g}")  # fmt: skip
-        assert (emulated.argmax(1) == here.argmax(1)).all()
-        if precision == "float32":
-            assert parity.max_logit_difference <= FLOAT32_TOLERANCE * max(1.0, float(np.abs(here).max()))
+        tar, folder = tmp_path / f"{path.stem}.tar", tmp_path / path.stem
+        write_bundle(Artifact.load(path), target, run_folder / "sample", sample, tar)
+        bundle.unpack(tar, folder)
+        verified = emulated(processor, folder / "run.pyz", "verify", "--json", tmp_path / "verify.json")
+        assert verified.returncode == 0, verified.stderr
+        found = json.loads((tmp_path / "verify.json").read_text())
+        print(f"{path.name} on {processor}: {found['agreement']:.1%} of {found['images']} images have the same top-1; "
+              f"largest logit difference {found['max_logit_difference']:.3g}")  # fmt: skip
+        assert found["agreement"] == 1
+        np.save(tmp_path / "image.npy", sample.pixels(np.asarray([0]))[0])
+        predicted = emulated(processor, folder / "run.pyz", "predict", tmp_path / "image.npy")
+        assert predicted.returncode == 0, predicted.stderr
+        assert any(f"{name} " in predicted.stdout for name in sample.classes)
 
 
-def answers(path: Path, folder: Path, processor: str, output: Path) -> np.ndarray:
-    """Return the logits that the `runtimes` package gives under emulation."""
-    command = [EMULATED, "-B", Path(__file__).with_name("answer.py"), path, folder, str(IMAGES), output]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ARM64_CPU": processor}
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
-    sys.stderr.write(finished.stderr)
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return np.load(output)
+def emulated(processor: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the arm64 Python on a kind of processor."""
+    environment = {**os.environ, "ARM64_CPU": processor}
+    return subprocess.run([EMULATED, "-B", *command], capture_output=True, text=True, timeout=250, env=environment)
