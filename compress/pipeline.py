@@ -21,6 +21,7 @@ from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UnavailableError
 from runtimes.files import write_json, write_text
 from runtimes.measure import Measurement, measure
+from runtimes.session import package_of
 from runtimes.target import Target
 
 SAMPLE_IMAGES = 64  # of the test split, that go into bundles
@@ -28,6 +29,7 @@ SAMPLE_IMAGES = 64  # of the test split, that go into bundles
 
 def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     """Run a recipe in its folder and write the report; finished steps are taken from the folder."""
+    _require_runtimes(recipe)
     why_not = {target.name: environment.why_not_here(target) for target in recipe.targets}
     if all(why_not.values()):
         told = "; ".join(f"target '{name}': {why}" for name, why in why_not.items())
@@ -68,6 +70,19 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     _write_sample(work)
     left = report.Left(_training_history(folder), _plans(folder), tuple(unmeasured))
     return report.publish(recipe.name, recipe.gate, folder, work.data, artifacts, measurements, left)
+
+
+def _require_runtimes(recipe: Recipe) -> None:
+    """Raise before any work where a target's runtime is missing, or runs other files than a recipe makes."""
+    for target in recipe.targets:
+        if target.runtime == "litert":
+            raise InputError(
+                f"target '{target.name}': a recipe makes ONNX files and engines; convert its ONNX file with "
+                "python -m export.to_litert and measure that with: compress measure FILE --runtime litert"
+            )
+        package = package_of(target.runtime)
+        if target.runtime != "trt" and package and not environment.package_versions((package,)):
+            raise UnavailableError(f"target '{target.name}': its runtime needs a package: pip install {package}")
 
 
 def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Data:

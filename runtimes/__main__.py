@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import json
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from runtimes import environment
 from runtimes.errors import CompressError, InputError
+from runtimes.session import package_of
 from runtimes.target import runtime_names
 
 OLDEST_PYTHON = (3, 10)
@@ -68,7 +68,7 @@ def _doctor(given: argparse.Namespace) -> None:
         ("numpy", machine.versions.get("numpy", "missing: pip install numpy")),
     ]
     for name in runtime_names():
-        package = importlib.import_module(f"runtimes.backends.{name}").PACKAGE
+        package = package_of(name)
         if package is not None:
             found = environment.package_versions((package,))
             lines.append((f"runtime {name}", f"{package} {found[package]}" if found else f"missing: {package}"))

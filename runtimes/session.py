@@ -43,3 +43,9 @@ def load(artifact: Artifact, target: Target) -> Session:
         raise InputError(f"no runtime {target.runtime!r}; there are {', '.join(runtime_names())}")
     session: Session = importlib.import_module(f"runtimes.backends.{target.runtime}").load(artifact, target)
     return session
+
+
+def package_of(runtime: str) -> str | None:
+    """Return the name of the package that a runtime needs, None where it needs none; the package is not imported."""
+    package: str | None = importlib.import_module(f"runtimes.backends.{runtime}").PACKAGE
+    return package

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from compress import cli, plugins
+from runtimes import environment
 from runtimes.target import runtime_names
 
 RUNTIMES = ", ".join(runtime_names())
@@ -240,3 +241,14 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("runtime", "code", "message"), [
+    ("litert", 2, "convert its ONNX file with python -m export.to_litert"), ("ov", 1, "pip install openvino"),
+])  # fmt: skip
+def test_a_runtime_that_is_missing_or_runs_other_files_is_told_before_any_work(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, code: int, message: str
+) -> None:
+    monkeypatch.setattr(environment, "package_versions", lambda names=(): {})
+    result = call("run", recipe, "--out", tmp_path / "run", "--set", f"targets=[{{name: b, runtime: {runtime}}}]")
+    assert_one_line(result, code, "target 'b'", message)
