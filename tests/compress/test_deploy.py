@@ -36,8 +36,9 @@ asyncssh = pytest.importorskip("asyncssh", reason="deploying needs asyncssh: pip
 
 CLASSES = ("cat", "dog")
 SSHD = os.environ.get("SSHD") or shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-BOARD_SCRIPT = """#!/bin/sh
-exec {python} -I -c 'import sys
+BOARD_SCRIPT = """
+import sys
+
 sys.path[:0] = {paths!r}
 class Ban:
     def find_spec(self, name, path=None, target=None):
@@ -51,7 +52,6 @@ else:
     import runpy
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
-' "$@"
 """
 SERVER = """
 import asyncio, sys, asyncssh
@@ -104,7 +104,7 @@ def _key(path: Path) -> Path:
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, "the server ended; see server.log"
         with socket.socket() as probing:
             if probing.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -114,9 +114,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def _board_python(folder: Path) -> Path:
     """Return a Python that has numpy and onnxruntime and nothing else of the host."""
-    script = folder / "python3"
-    paths = sorted({str(Path(np.__file__).parents[1])})
-    script.write_text(BOARD_SCRIPT.format(python=sys.executable, paths=paths))
+    script, program = folder / "python3", folder / "board.py"
+    program.write_text(BOARD_SCRIPT.format(paths=[str(Path(np.__file__).parents[1])]))
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {program} "$@"\n')
     script.chmod(0o755)
     return script
 
@@ -133,7 +133,8 @@ def _start(root: Path, port: int) -> subprocess.Popen[bytes]:
         )  # fmt: skip
         config.write_text("\n".join(lines) + "\n")
         command = [SSHD, "-D", "-e", "-f", str(config)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    with (root / "server.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -293,8 +294,8 @@ def test_after_a_lost_connection_the_same_command_goes_on(
 def test_answers_that_differ_there_are_an_error(server: Server, make_bundle: Callable[..., Path]) -> None:
     tar = make_bundle()
     server.go(tar)
-    script = Path(server.board.python)
-    script.write_text(script.read_text().replace("    import runpy\n", "    import runpy, numpy\n"
+    program = server.home.parent / "board.py"
+    program.write_text(program.read_text().replace("    import runpy\n", "    import runpy, numpy\n"
                       "    numpy.load, real = (lambda *a, **k: real(*a, **k)[::-1]), numpy.load\n", 1))  # fmt: skip
     with pytest.raises(CompressError, match=r"another top-1|not the file"):
         server.go(tar)
@@ -329,3 +330,32 @@ def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
     path = deploy.store(tmp_path, deploy.Deployed("pi", (), "", {"latency_ms_p50": 1.0}))
     assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0}
     assert path == tmp_path / "boards/pi/measurement.json"
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_stays(
+    server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real file system of 128 KiB; the second time the check beforehand believes that there is room."""
+    folder = server.home / "bundles"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    try:
+        tar = make_bundle(padding=1_000_000)
+        with pytest.raises(UnavailableError, match=r"its disk is full: .* MB are needed, 0\.1 MB free"):
+            server.go(tar)
+        probe, count = deploy._Remote._probe, 0
+
+        async def hopeful(self: deploy._Remote) -> dict[str, object]:
+            nonlocal count
+            count += 1
+            found = await probe(self)
+            return {**found, "free_bytes": 1 << 40} if count == 1 else found
+
+        monkeypatch.setattr(deploy._Remote, "_probe", hopeful)
+        with pytest.raises(UnavailableError, match="its disk is full"):
+            server.go(tar)
+        assert left_behind(server.home) == []
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
