@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import dataset, images
+from compress import dataset
 from compress.dataset import Data, Sample, stratified_split
+from runtimes import images
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
