@@ -25,7 +25,8 @@ MOST_IMAGES = 32  # of a dynamic batch, unless the target's is larger
 SUSPICIOUS = re.compile(r"uint8|int32|int64|zero.?point|type", re.IGNORECASE)
 LAYER = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: .*?Metadata: (.*)$", re.MULTILINE)
 DATATYPE = re.compile(r"(?:Format/)?Datatype:? (\w+)")
-WEIGHTED_KERNELS = ("correlation", "gemm")  # convolutions and matrix products; "kgen" is what was generated between
+WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY")
+GENERATED = "kgen"  # a layer's parts that are no matrix product: bias, activation, the next quantization
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def build_plan(model: bytes, wanted: Build, precision: str, timing_cache: Path |
         raise CompressError(f"{wanted.package} {wanted.version} can't build what is meant: {'; '.join(told[:3])}")
     if cache is not None and timing_cache is not None:
         write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan), list(_layers([text for _, text in log.messages]))
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    weighted = {layer.name for layer in layers if layer.type.name in WEIGHTED}
+    return bytes(plan), list(_layers(weighted, [text for _, text in log.messages]))
 
 
 def int8_layers(manifest: Manifest) -> tuple[int, int] | None:
@@ -257,10 +260,10 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _layers(messages: list[str]) -> Iterator[Layer]:
+def _layers(weighted: set[str], messages: list[str]) -> Iterator[Layer]:
     """Yield the weighted layers as the builder's own table shows them, by their names in the ONNX file."""
     for text in messages:
         for _, kernel, inputs, origin in LAYER.findall(text):
             for name in re.findall(r"\[ONNX Layer: ([^\]]*)\]", origin):
-                if kernel in WEIGHTED_KERNELS:
+                if kernel != GENERATED and name in weighted:
                     yield Layer(name, kernel, tuple(DATATYPE.findall(inputs)))

@@ -48,8 +48,8 @@ class Target:
         if self.instruction_set not in ("auto", *get_args(InstructionSet)):
             known = ", ".join(("auto", *get_args(InstructionSet)))
             raise ValueError(f"must have an instruction_set of {known}, not {self.instruction_set!r}")
-        if (self.runtime == "trt") != (self.provider == "cuda") and self.runtime != "ort":
-            raise ValueError(f"must not have the provider {self.provider} with the runtime {self.runtime}")
+        if self.runtime == "trt" and self.provider != "cuda":
+            raise ValueError(f"must have the provider cuda with the runtime trt, not {self.provider}")
         if type(self.threads) is not int or type(self.batch) is not int:
             raise ValueError("must have whole numbers for threads and batch")
         if not (1 <= self.threads <= 1024 and 1 <= self.batch <= 4096):

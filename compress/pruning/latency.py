@@ -32,7 +32,9 @@ from runtimes.target import Target
 Precision = Literal["float32", "int8"]
 Float64 = npt.NDArray[np.float64]
 
-SAMPLES = 24  # narrower copies to measure: a layer's time has six unknowns
+SAMPLES = 24  # copies to measure, the last the whole network: a layer's time has six unknowns
+NEAR_WEIGHT = 4  # as many samples does one count that is near to what is looked for
+REWEIGHTINGS = 4
 NARROWEST = 0.1  # share of the channels in the narrowest copies
 ALIGNMENTS = (1, 16, 32)  # channels to which kernels may pad
 TIMING = Timing(warmup=5, blocks=24, runs_per_block=5)
@@ -70,6 +72,10 @@ class LatencyTable:
             [np.asarray([1.0, count]) for count in channels], [one[REST] for one in scaled]
         )
 
+    def refined(self, near: list[Sample]) -> LatencyTable:
+        """Return a table that knows samples near to what is looked for, too, and minds these more."""
+        return LatencyTable(self.full_ms, [*self.samples, *near * NEAR_WEIGHT])
+
     def layer_ms(self, layer: str, width: Width) -> float:
         """Return what a layer takes at a width."""
         return float(_features(width) @ self._coefficients[layer])
@@ -94,9 +100,16 @@ def _padded(channels: int, step: int) -> int:
 
 
 def _fitted(features: list[Float64], milliseconds: list[float]) -> Float64:
-    """Return the coefficients, none negative, with the least relative squares."""
+    """Return the coefficients, none negative, with the least squares relative to what they predict.
+
+    Relative to what was measured, times that came out too low would weigh most, and all predictions be too low.
+    """
     times = np.maximum(np.asarray(milliseconds), 1e-6)
-    found: Float64 = nnls(np.stack(features) / times[:, None], np.ones(len(times)))[0]
+    stacked = np.stack(features)
+    scale = times
+    for _ in range(REWEIGHTINGS):
+        found: Float64 = nnls(stacked / scale[:, None], times / scale)[0]
+        scale = np.maximum(stacked @ found, 0.05 * np.median(times))
     return found
 
 
@@ -153,6 +166,7 @@ def measured_table(
         share = NARROWEST + (1 - NARROWEST) * index / (SAMPLES - 1)  # from the narrowest to the whole network
         shares = {name: np.clip(share * rng.uniform(0.5, 1.5), 0, 1) for name in choices}
         widths = {name: counts[round(shares[name] * (len(counts) - 1))] for name, counts in choices.items()}
+        widths = {} if index == SAMPLES - 1 else widths
         sample, ms = bench.sample(full, shapes.all(widths))
         samples.append(sample)
         whole_ms.append(ms)

@@ -19,7 +19,7 @@ from compress.context import Context
 from compress.losses import cross_entropy
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.importance import Scores, scores
-from compress.pruning.latency import Bench, measured_table
+from compress.pruning.latency import Bench, LatencyTable, Sample, measured_table
 from compress.pruning.search import Costs, choose_widths
 from compress.pruning.shapes import Shapes, Width, layer_names, macs
 from compress.pruning.surgery import checked_cut
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from compress.stages.prune import Config
 
 IMAGES, BATCH = 512, 32  # that importance is taken on
-MOST_CORRECTIONS = 5  # of the budget, by what the pruned network takes when it is measured
-CORRECTION = 0.7  # of the measured distance is made up at once: the clock is noisy, too
+MOST_MEASURED = 5  # plans, each measured, from which the table of costs learns
 TOLERANCE = 0.02  # of the share asked for
 
 
@@ -67,13 +66,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Price:
-    """How costs are told. whole: of the network before the first cut; bench: None where nothing is measured."""
+    """How costs are told. whole: of the network before the first cut. bench, table: None where nothing is measured."""
 
     costs: Costs
     unit: str
     whole: float
-    bench: Bench | None
     full: Mapping[str, Width]
+    bench: Bench | None = None
+    table: LatencyTable | None = None
 
 
 def pricing(model: nn.Module, context: Context, config: Config) -> Price:
@@ -83,15 +83,14 @@ def pricing(model: nn.Module, context: Context, config: Config) -> Price:
     if config.latency is None:
         positions = macs(model, example)
         costs = Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
-        return Price(costs, "MACs", costs.total(shapes, {}), None, shapes.all({}))
+        return Price(costs, "MACs", costs.total(shapes, {}), shapes.all({}))
     target = _target(context, config.target)
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(model, context)
     bench = Bench(artifact, layer_names(model, example, onnx.load(artifact.path)), target, scheme)
     cache = context.folder.parent.parent / "widths"
     table = measured_table(bench, shapes, _choices(shapes, config), context.seed, context.progress, cache)
-    costs = Costs(table.layer_ms, table.rest_ms)
-    return Price(costs, "ms", costs.total(shapes, {}), bench, shapes.all({}))
+    return Price(Costs(table.layer_ms, table.rest_ms), "ms", table.full_ms, shapes.all({}), bench, table)
 
 
 def make_plan(model: nn.Module, context: Context, config: Config, price: Price, asked: float) -> Plan:
@@ -103,18 +102,24 @@ def make_plan(model: nn.Module, context: Context, config: Config, price: Price, 
     shapes = Shapes(model, groups)
     worth = scores(config.importance, model, groups, batches(context), cross_entropy(0.0), context.seed)
     choices = _choices(shapes, config)
-    budget = asked * price.whole
-    if price.bench is None:
-        return _plan(shapes, worth, choose_widths(shapes, worth, choices, price.costs, budget), price, asked, None)
-    tried: list[tuple[float, float, dict[str, int]]] = []  # distance from what was asked, measured, widths
-    while len(tried) < MOST_CORRECTIONS and all(distance > TOLERANCE for distance, _, _ in tried):
-        widths = choose_widths(shapes, worth, choices, price.costs, budget)
+    if price.bench is None or price.table is None:
+        widths = choose_widths(shapes, worth, choices, price.costs, asked * price.whole)
+        return _plan(shapes, worth, widths, price, asked, price.costs.total(shapes, widths) / price.whole, None)
+    near: list[Sample] = []
+    tried: list[tuple[float, float, float, dict[str, int]]] = []  # distance from what was asked; predicted, measured
+    costs, scale = price.costs, 1.0
+    while len(tried) < MOST_MEASURED and all(distance > TOLERANCE for distance, *_ in tried):
+        widths = choose_widths(shapes, worth, choices, costs, asked * price.whole / scale)
+        predicted = scale * costs.total(shapes, widths) / price.whole
         sample, _ = price.bench.sample(price.full, shapes.all(widths))
-        tried.append((abs(sample.ratio / asked - 1), sample.ratio, widths))
-        context.progress("measure the pruned network", len(tried), MOST_CORRECTIONS)
-        budget *= (asked / sample.ratio) ** CORRECTION
-    _, measured, widths = min(tried, key=lambda one: one[0])
-    return _plan(shapes, worth, widths, price, asked, measured)
+        near.append(sample)
+        tried.append((abs(sample.ratio / asked - 1), predicted, sample.ratio, widths))
+        table = price.table.refined(near)
+        costs = Costs(table.layer_ms, table.rest_ms)
+        scale = sample.ratio * price.whole / costs.total(shapes, widths)
+        context.progress("measure the pruned network", len(tried), MOST_MEASURED)
+    _, predicted, measured, widths = min(tried, key=lambda one: one[0])
+    return _plan(shapes, worth, widths, price, asked, predicted, measured)
 
 
 def apply(model: nn.Module, context: Context, plan: Plan) -> nn.Module:
@@ -156,7 +161,13 @@ def batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _plan(
-    shapes: Shapes, worth: Scores, widths: Mapping[str, int], price: Price, asked: float, measured: float | None
+    shapes: Shapes,
+    worth: Scores,
+    widths: Mapping[str, int],
+    price: Price,
+    asked: float,
+    predicted: float,
+    measured: float | None,
 ) -> Plan:
     cost = price.costs.total(shapes, widths)
     cuts = []
@@ -172,7 +183,7 @@ def _plan(
             lost=1 - float(worth[name][kept].sum() / max(worth[name].sum(), 1e-30)),
             saved=price.costs.total(shapes, back) - cost,
         ))  # fmt: skip
-    return Plan(tuple(cuts), price.unit, price.whole, asked, cost / price.whole, measured)
+    return Plan(tuple(cuts), price.unit, price.whole, asked, predicted, measured)
 
 
 def _choices(shapes: Shapes, config: Config) -> dict[str, list[int]]:

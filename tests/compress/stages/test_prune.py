@@ -140,8 +140,8 @@ def test_what_is_kept_is_what_is_worth_most() -> None:
     groups = find_groups(model, torch.zeros(1, 3, 8, 8))
     shapes = Shapes(model, groups)
     worth = {one.name: np.random.default_rng(0).uniform(0, 1, one.units) for one in groups}
-    price = plans.Price(plans.Costs(lambda layer, width: width.weights, lambda channels: 0.0), "MACs", 1.0, None, {})
-    plan = plans._plan(shapes, worth, {one.name: max(1, one.units // 2) for one in groups}, price, 0.5, None)
+    price = plans.Price(plans.Costs(lambda layer, width: width.weights, lambda channels: 0.0), "MACs", 1.0, {})
+    plan = plans._plan(shapes, worth, {one.name: max(1, one.units // 2) for one in groups}, price, 0.5, 0.5, None)
     for one in plan.cuts:
         gone = set(range(one.before)) - set(one.kept)
         assert min(worth[one.group][list(one.kept)]) >= max(worth[one.group][list(gone)])
