@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 DESCRIPTION, PROGRAM, SAMPLE, GOLDEN = "bundle.json", "run.pyz", "sample", "golden.npy"
 MOST_UNPACKED_BYTES = 4 * 2**30
 # Share of the largest golden logit by which other processors may differ, whose sums have another order.
-TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1}
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True)
