@@ -31,9 +31,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
     """Run a recipe in its folder and write the report; finished steps are taken from the folder."""
     _require_runtimes(recipe)
     why_not = {target.name: environment.why_not_here(target) for target in recipe.targets}
-    if all(why_not.values()):
-        told = "; ".join(f"target '{name}': {why}" for name, why in why_not.items())
-        raise UnavailableError(f"no target can be measured here, add one that can or run the recipe there: {told}")
+    _require_here(recipe, why_not)
     write_text(folder.path / "recipe.yaml", recipe.to_yaml())
     data = _readable_data(recipe, folder, terminal)
     work = Work(recipe, folder, terminal, data, data.fingerprint())
@@ -46,7 +44,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
         inputs = [checkpoint.name, stage, recipe.preprocessing, recipe.device]
         if getattr(plugin, "CUTS", False):
             baseline = baseline or checkpoint
-            inputs += [recipe.targets, environment.describe().for_runtimes()]
+            inputs += [stage.measures_on(recipe.targets), environment.describe().for_runtimes()]
         inputs += [baseline.name] if baseline else []
         make = partial(_run_stage, stage=stage, previous=checkpoint, baseline=baseline or checkpoint)
         checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make)
@@ -83,6 +81,20 @@ def _require_runtimes(recipe: Recipe) -> None:
         package = package_of(target.runtime)
         if target.runtime != "trt" and package and not environment.package_versions((package,)):
             raise UnavailableError(f"target '{target.name}': its runtime needs a package: pip install {package}")
+
+
+def _require_here(recipe: Recipe, why_not: dict[str, str | None]) -> None:
+    """Raise before any work where nothing can be measured here, or not what a stage measures on."""
+    if all(why_not.values()):
+        told = "; ".join(f"target '{name}': {why}" for name, why in why_not.items())
+        raise UnavailableError(f"no target can be measured here, add one that can or run the recipe there: {told}")
+    for index, stage in enumerate(recipe.stages):
+        needed = stage.measures_on(recipe.targets)
+        if needed and why_not[needed.name]:
+            raise UnavailableError(
+                f"stages.{index}: target '{needed.name}' can't be measured here, {why_not[needed.name]}; "
+                "name another target, or give macs in place of latency"
+            )
 
 
 def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Data:

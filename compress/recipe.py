@@ -74,6 +74,11 @@ class Recipe(Config):
             misfits.append(f"targets: must have different names, not {', '.join(target_names)}")
         if self.gate and not self.quantize:
             misfits.append("gate: compares INT8 with float32 and needs the section quantize")
+        for index, stage in enumerate(self.stages):
+            try:
+                stage.measures_on(self.targets)
+            except InputError as error:
+                misfits.append(f"stages.{index}.{error}")
         if misfits:
             raise ValueError("\n".join(misfits))
         return self

@@ -107,6 +107,8 @@ def _bench(given: argparse.Namespace) -> None:
           f"batch {opened.target.batch}")  # fmt: skip
     for name, value in (("p50", found.latency_ms_p50), ("p90", found.latency_ms_p90), ("p99", found.latency_ms_p99)):
         print(f"{name:<10} {'-' if value is None else f'{value:.3f}':>10} ms")
+    if found.device_ms_p50 is not None:
+        print(f"{'on device':<10} {found.device_ms_p50:>10.3f} ms of p50, by CUDA events; the rest is the launch")
     print(f"{'speed':<10} {found.throughput_images_per_s:>10.1f} images/s")
     if found.accuracy:
         print(f"{'top-1':<10} {100 * found.accuracy.top1:>10.2f} % of {found.accuracy.images} sample images")

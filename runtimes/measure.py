@@ -17,7 +17,7 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
-from runtimes.session import Images, Session, load
+from runtimes.session import Images, OnDevice, Session, load
 from runtimes.target import Target
 
 SCHEMA_VERSION = 1
@@ -51,6 +51,7 @@ class Measurement:
     latency_ms_p90 and _p99 are None where too few runs lie beyond them. throughput_images_per_s is batch / p50.
     resident_bytes: growth of the process while the artifact was loaded.
     predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
+    device_ms_p50: of the same runs on the device's own clock (CUDA events), None where it has none.
     telemetry: the machine's state `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
     """
 
@@ -72,6 +73,7 @@ class Measurement:
     environment: dict[str, Any]
     session_options: dict[str, str] = field(default_factory=dict)
     telemetry: dict[str, Any] = field(default_factory=dict)
+    device_ms_p50: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -118,12 +120,14 @@ def measure(
                   for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
         inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
         state = {"before": telemetry.read().to_json()}
-        latencies_ms = _interleave(sessions, inputs, timing, progress)
+        latencies_ms, device_ms = _interleave(sessions, inputs, timing, progress)
         state["after"] = telemetry.read().to_json()
     machine = environment.describe().for_runtimes()
     return [
-        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, milliseconds)
-        for artifact, grown, answers, milliseconds in zip(artifacts, resident, logits, latencies_ms, strict=True)
+        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, host_ms, own_ms)
+        for artifact, grown, answers, host_ms, own_ms in zip(
+            artifacts, resident, logits, latencies_ms, device_ms, strict=True
+        )
     ]
 
 
@@ -198,12 +202,16 @@ def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Ima
 
 def _interleave(
     sessions: list[Session], inputs: list[list[Images]], timing: Timing, progress: Progress
-) -> list[npt.NDArray[np.float64]]:
-    """Return milliseconds per run, (blocks, runs_per_block) for each session; who goes first changes every block."""
+) -> tuple[list[npt.NDArray[np.float64]], list[list[float]]]:
+    """Return milliseconds per run, (blocks, runs_per_block) for each session, and those on its device's clock, if any.
+
+    Who goes first changes every block.
+    """
     for session, images in zip(sessions, inputs, strict=True):
         for run in range(timing.warmup):
             session.run(images[run % len(images)])
     taken = [np.empty((timing.blocks, timing.runs_per_block)) for _ in sessions]
+    on_device: list[list[float]] = [[] for _ in sessions]
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()  # a collection inside a timed run would be counted as the engine's time
@@ -218,11 +226,13 @@ def _interleave(
                     start = time.perf_counter_ns()
                     session.run(given)
                     taken[index][block, run] = (time.perf_counter_ns() - start) / 1e6
+                    if isinstance(session, OnDevice):
+                        on_device[index].append(session.device_ms())
             progress("time", block + 1, timing.blocks)
     finally:
         if collecting:
             gc.enable()
-    return taken
+    return taken, on_device
 
 
 def _measurement(
@@ -235,6 +245,7 @@ def _measurement(
     resident: int,
     logits: npt.NDArray[np.float32] | None,
     latencies_ms: npt.NDArray[np.float64],
+    device_ms: list[float],
 ) -> Measurement:
     percentiles = {
         percentile: round(float(np.percentile(latencies_ms, percentile)), 4) if latencies_ms.size >= needed else None
@@ -262,4 +273,5 @@ def _measurement(
         environment=machine,
         session_options=artifact.manifest.session_options,
         telemetry=state,
+        device_ms_p50=round(float(np.median(device_ms)), 4) if device_ms else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,18 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the runtime holds; the session is not used afterwards."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A session whose device has a clock of its own."""
+
+    def device_ms(self) -> float:
+        """Return milliseconds of the last run on the device's clock: from the first copy to it to the last copy back.
+
+        What the host's clock says beyond that is the launch, which a CUDA graph makes shorter.
+        """
         ...
 
 

@@ -30,7 +30,6 @@ from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_json
-from runtimes.target import Target
 
 if TYPE_CHECKING:
     from compress.stages.prune import Config
@@ -80,11 +79,11 @@ def pricing(model: nn.Module, context: Context, config: Config) -> Price:
     """Measure what widths cost on the target, or count multiplications."""
     example = _example(context)
     shapes = Shapes(model, find_groups(model, example))
-    if config.latency is None:
+    target = config.measures_on(context.targets)
+    if target is None:
         positions = macs(model, example)
         costs = Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
         return Price(costs, "MACs", costs.total(shapes, {}), shapes.all({}))
-    target = _target(context, config.target)
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(model, context)
     bench = Bench(artifact, layer_names(model, example, onnx.load(artifact.path)), target, scheme)
@@ -205,16 +204,6 @@ def _group_choices(group: Group, layers: list[str], config: Config) -> list[int]
 
 def _matches(pattern: str, layer: str) -> bool:
     return fnmatch.fnmatchcase(layer, pattern)
-
-
-def _target(context: Context, name: str | None) -> Target:
-    found = [target for target in context.targets if name in (None, target.name)]
-    if not found:
-        raise InputError(f"prune: there is no target '{name}'; there are {', '.join(t.name for t in context.targets)}")
-    why = environment.why_not_here(found[0])
-    if why:
-        raise InputError(f"prune: target '{found[0].name}' can't be measured here: {why}; give macs, not latency")
-    return found[0]
 
 
 def _exported(model: nn.Module, context: Context) -> Artifact:

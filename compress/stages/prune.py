@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from compress.config import Config as Section
 from compress.training.config import FitConfig
+from runtimes.errors import InputError
+from runtimes.target import Target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +50,16 @@ class Config(Section):
         if self.rounds > 1 and self.fine_tune is None:
             raise ValueError("rounds: more than one need the section fine_tune")
         return self
+
+    def measures_on(self, targets: tuple[Target, ...]) -> Target | None:
+        """See `compress.config.Config.measures_on`."""
+        if self.latency is None:
+            return None
+        found = [target for target in targets if self.target in (None, target.name)]
+        if not found:
+            names = ", ".join(target.name for target in targets)
+            raise InputError(f"target: there is no target '{self.target}'; there are {names}")
+        return found[0]
 
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:

@@ -59,6 +59,7 @@ class TrtSession:
         if self._context is None:
             raise CompressError(f"{artifact.path}: there is not enough GPU memory to run it")
         self._stream = _done(cuda, cuda.cudaStreamCreate())
+        self._started, self._finished = (_done(cuda, cuda.cudaEventCreate()) for _ in range(2))
         self._graphs: dict[int, Any] = {}
         most = _largest_batch(engine, artifact)
         side = self._manifest.preprocessing.crop
@@ -73,13 +74,20 @@ class TrtSession:
         count = len(images)
         given = self._given.host[: images.nbytes]
         given[:] = np.ascontiguousarray(images).view(np.uint8).ravel()
-        if self._target.cuda_graph:
-            self._launch(count, images)
-        else:
+        graph = self._graph(count, images) if self._target.cuda_graph else None
+        _done(self._cuda, self._cuda.cudaEventRecord(self._started, self._stream))
+        if graph is None:
             self._enqueue(count, images)
+        else:
+            _done(self._cuda, self._cuda.cudaGraphLaunch(graph, self._stream))
+        _done(self._cuda, self._cuda.cudaEventRecord(self._finished, self._stream))
         _done(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
         classes = len(self._manifest.labels)
         return self._answers.host[: count * classes * 4].view(np.float32).reshape(count, classes).copy()
+
+    def device_ms(self) -> float:
+        """See `runtimes.session.OnDevice.device_ms`."""
+        return float(_done(self._cuda, self._cuda.cudaEventElapsedTime(self._started, self._finished)))
 
     def close(self) -> None:
         """See `runtimes.session.Session.close`."""
@@ -89,6 +97,8 @@ class TrtSession:
         self._context = None
         for buffer in (self._given, self._answers):
             buffer.free(self._cuda)
+        for event in (self._started, self._finished):
+            _done(self._cuda, self._cuda.cudaEventDestroy(event))
         _done(self._cuda, self._cuda.cudaStreamDestroy(self._stream))
 
     def _enqueue(self, count: int, images: Images) -> None:
@@ -103,8 +113,8 @@ class TrtSession:
         _done(cuda, cuda.cudaMemcpyAsync(self._answers.host.ctypes.data, self._answers.device, size,
                                          kind.cudaMemcpyDeviceToHost, self._stream))  # fmt: skip
 
-    def _launch(self, count: int, images: Images) -> None:
-        """Replay what was captured for this batch; capture it first, behind runs that let TensorRT settle."""
+    def _graph(self, count: int, images: Images) -> Any:
+        """Return what was captured for this batch, captured first if need be, behind runs that let TensorRT settle."""
         cuda = self._cuda
         if count not in self._graphs:
             for _ in range(WARM_UP_RUNS):
@@ -116,7 +126,7 @@ class TrtSession:
             graph = _done(cuda, cuda.cudaStreamEndCapture(self._stream))
             self._graphs[count] = _done(cuda, cuda.cudaGraphInstantiate(graph, 0))
             _done(cuda, cuda.cudaGraphDestroy(graph))
-        _done(cuda, cuda.cudaGraphLaunch(self._graphs[count], self._stream))
+        return self._graphs[count]
 
 
 class _Buffer:

@@ -94,6 +94,21 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(
     assert not (tmp_path / "run" / "report.json").exists()
 
 
+@pytest.mark.parametrize(("settings", "parts"), [
+    (["targets=[jetson-orin-nano]"], ["no target can be measured here", "target 'jetson-orin-nano': "]),
+    (
+        ["stages=[{stage: prune, latency: 0.5, target: jetson-orin-nano}]", "targets=[desktop-cpu, jetson-orin-nano]"],
+        ["stages.0: target 'jetson-orin-nano' can't be measured here, ", "or give macs in place of latency"],
+    ),
+])  # fmt: skip
+def test_a_target_that_has_to_be_at_hand_is_told_before_any_work(
+    recipe: Path, tmp_path: Path, settings: list[str], parts: list[str]
+) -> None:
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    assert_one_line(call("run", recipe, "--out", tmp_path / "run", *overrides), 1, *parts)
+    assert not (tmp_path / "run" / "steps").exists()
+
+
 def test_all_problems_are_told_at_once_each_with_its_path(recipe: Path) -> None:
     result = call("validate", recipe, "--set", "stages.0.epochs=0", "--set", "model.width=-1", "--set", "gates={}")
     assert result.exit_code == 2

@@ -157,6 +157,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"export": {"batch": 4}, "targets": [{"name": "a", "batch": 4}, {"name": "b", "batch": 8}]},
         "export.batch: must be dynamic or 8, the batch of target 'b'",
     ),
+    (
+        {"stages": [{"stage": "prune", "latency": 0.5, "target": "board"}], "targets": [{"name": "a"}]},
+        "stages.0.target: there is no target 'board'; there are a",
+    ),
 ]
 
 

@@ -142,6 +142,27 @@ def test_the_documents_hold_what_a_reader_looks_for(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "artifacts" / "model-float32.onnx").read_bytes() == b"model"
 
 
+@pytest.mark.parametrize(("precision", "step", "line"), [
+    ("float32", {"step": "export", "parity_with_torch": PARITY}, "against torch"),
+    ("float32", {"step": "self-contained", "parity_with_plain": PARITY}, "against the file without what was put"),
+    ("float16", {"step": "float16", "parity_with_given": {**PARITY, "sqnr_db": 61.5}}, "before it became float16"),
+    ("int8", {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}, "against float32"),
+])  # fmt: skip
+def test_every_kind_of_file_is_compared_with_what_it_was_made_of(
+    tmp_path: Path, precision: str, step: dict[str, Any], line: str
+) -> None:
+    publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), None)
+    path = tmp_path / "run" / "report.json"
+    content = json.loads(path.read_text())
+    content["artifacts"][0] |= {"precision": precision, "lineage": [step]}
+    path.write_text(json.dumps(content))
+    report.write_documents(tmp_path / "run")
+    (found,) = [one for one in (tmp_path / "run" / "report.md").read_text().splitlines() if "  - against" in one]
+    assert line in found
+    assert "on 3 calibration images: top-1 agreement 1.0000, largest logit difference 0.1" in found
+    assert found.endswith(", SQNR of the logits 61.5 dB" if precision == "float16" else "difference 0.1")
+
+
 def test_report_json_round_trips_and_names_its_schema(tmp_path: Path) -> None:
     made = publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
     content = report.read(tmp_path / "run")

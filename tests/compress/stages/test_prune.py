@@ -129,7 +129,7 @@ def test_latency_is_measured_on_the_target(
     assert 0.4 < stored["measured"] < 0.9
     assert total_macs(model) < 0.8 * total_macs(chain())
     assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other runs of the recipe
-    with pytest.raises(InputError, match="there is no target 'board'; there are here"):
+    with pytest.raises(InputError, match="target: there is no target 'board'; there are here"):
         run(chain(), make_context("2-prune"), Config(latency=0.5, target="board"))
 
 
