@@ -6,12 +6,12 @@ import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from runtimes import environment
-from runtimes.errors import CompressError, InputError
-from runtimes.session import package_of
+from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.target import runtime_names
 
 OLDEST_PYTHON = (3, 10)
@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.print_help()
         return
     try:
+        if given.command is not _doctor and importlib.util.find_spec("numpy") is None:
+            raise UnavailableError("needs numpy: pip install numpy")
         given.command(given)
     except CompressError as error:
         print(f"run.pyz: {error}", file=sys.stderr)
@@ -67,15 +69,22 @@ def _doctor(given: argparse.Namespace) -> None:
         ("instruction set", machine.instruction_set),
         ("numpy", machine.versions.get("numpy", "missing: pip install numpy")),
     ]
-    for name in runtime_names():
-        package = package_of(name)
-        if package is not None:
-            found = environment.package_versions((package,))
-            lines.append((f"runtime {name}", f"{package} {found[package]}" if found else f"missing: {package}"))
+    if "numpy" in machine.versions:  # without it no runtime can be asked for its package
+        lines += _runtimes()
     pillow = importlib.util.find_spec("PIL") is not None
     lines.append(("pictures", "decoded with Pillow" if pillow else "only .npy; for files: pip install pillow"))
     for subject, finding in lines:
         print(f"{subject:<18} {finding}")
+
+
+def _runtimes() -> Iterator[tuple[str, str]]:
+    from runtimes.session import package_of
+
+    for name in runtime_names():
+        package = package_of(name)
+        if package is not None:
+            found = environment.package_versions((package,))
+            yield f"runtime {name}", f"{package} {found[package]}" if found else f"missing: {package}"
 
 
 def _verify(given: argparse.Namespace) -> None:

@@ -177,6 +177,17 @@ def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_pa
     assert predicted.stdout == f"{tmp_path / 'image.npy'}: cat 84.4 %, dog 11.4 %, owl 4.2 %\n"
 
 
+def test_without_numpy_the_program_says_what_to_install(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    bundle.unpack(packed(), folder)
+    bare = [sys._base_executable, "-I", "-S", str(folder / "run.pyz")]  # type: ignore[attr-defined]
+    doctor = subprocess.run([*bare, "doctor"], capture_output=True, text=True, timeout=60)
+    assert doctor.returncode == 0, doctor.stderr
+    assert "numpy              missing: pip install numpy\n" in doctor.stdout
+    verified = subprocess.run([*bare, "verify"], capture_output=True, text=True, timeout=60)
+    assert (verified.returncode, verified.stderr) == (1, "run.pyz: needs numpy: pip install numpy\n")
+
+
 @pytest.mark.parametrize(("arguments", "code"), [
     (("verify", "--bundle", "/nowhere"), 2), (("bench", "--threads", "-1"), 2), (("predict", "/no/such.png"), 2),
     (("predict",), 2), (("fly",), 2),
