@@ -132,6 +132,8 @@ def _start(root: Path, port: int) -> subprocess.Popen[bytes]:
             "Subsystem sftp internal-sftp",
         )  # fmt: skip
         config.write_text("\n".join(lines) + "\n")
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # Debian's service makes it, which does not run in a container
         command = [SSHD, "-D", "-e", "-f", str(config)]
     with (root / "server.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
