@@ -32,11 +32,12 @@ from runtimes.target import Target
 Precision = Literal["float32", "int8"]
 Float64 = npt.NDArray[np.float64]
 
-SAMPLES = 24  # copies to measure, the last the whole network: a layer's time has six unknowns
+SAMPLES = 24  # copies to measure, the last the whole network: a layer's time has seven unknowns
 NEAR_WEIGHT = 4  # as many samples does one count that is near to what is looked for
 REWEIGHTINGS = 4
 NARROWEST = 0.1  # share of the channels in the narrowest copies
 ALIGNMENTS = (1, 16, 32)  # channels to which kernels may pad
+VECTOR = 16  # channels; with others some kernels go another way (72 take a depthwise layer in INT8 longer than 144)
 TIMING = Timing(warmup=5, blocks=24, runs_per_block=5)
 PROFILED_RUNS = 40
 ANY_RANGE = (-4.0, 4.0)  # integers take as long whatever they hold
@@ -56,7 +57,8 @@ class LatencyTable:
     """Milliseconds by layer and width, fitted to samples.
 
     A layer takes a + b * inputs + c * outputs + d * weights, the weights also counted with channels rounded up to what
-    kernels pad them to: the steps of its staircase are as high as the samples say. No coefficient is below 0.
+    kernels pad them to, and the outputs once more where they fill no whole vectors: the steps of its staircase are as
+    high as the samples say, and may go down. No coefficient is below 0.
     """
 
     def __init__(self, full_ms: float, samples: list[Sample]) -> None:
@@ -92,7 +94,8 @@ class LatencyTable:
 
 def _features(width: Width) -> Float64:
     weights = [_padded(width.outputs, step) * _padded(width.inputs, step) / width.groups for step in ALIGNMENTS]
-    return np.asarray([1.0, width.inputs, width.outputs, *weights])
+    unaligned = width.outputs if width.outputs % VECTOR else 0
+    return np.asarray([1.0, width.inputs, width.outputs, *weights, unaligned])
 
 
 def _padded(channels: int, step: int) -> int:

@@ -103,7 +103,9 @@ def make_plan(model: nn.Module, context: Context, config: Config, price: Price, 
     choices = _choices(shapes, config)
     if price.bench is None or price.table is None:
         widths = choose_widths(shapes, worth, choices, price.costs, asked * price.whole)
-        return _plan(shapes, worth, widths, price, asked, price.costs.total(shapes, widths) / price.whole, None)
+        predicted = price.costs.total(shapes, widths) / price.whole
+        _require_reached(predicted, asked * (1 + 1e-6))
+        return _plan(shapes, worth, widths, price, asked, predicted, None)
     near: list[Sample] = []
     tried: list[tuple[float, float, float, dict[str, int]]] = []  # distance from what was asked; predicted, measured
     costs, scale = price.costs, 1.0
@@ -117,8 +119,17 @@ def make_plan(model: nn.Module, context: Context, config: Config, price: Price, 
         costs = Costs(table.layer_ms, table.rest_ms)
         scale = sample.ratio * price.whole / costs.total(shapes, widths)
         context.progress("measure the pruned network", len(tried), MOST_MEASURED)
+    if any(predicted > asked * (1 + 1e-6) for _, predicted, *_ in tried):  # by the cheapest widths that there are
+        _require_reached(min(measured for *_, measured, _ in tried), asked * (1 + TOLERANCE))
     _, predicted, measured, widths = min(tried, key=lambda one: one[0])
     return _plan(shapes, worth, widths, price, asked, predicted, measured)
+
+
+def _require_reached(least: float, allowed: float) -> None:
+    if least > allowed:
+        raise InputError(
+            f"prune: the budget can't be met; the least that the limits allow is {least:.3f} of the network"
+        )
 
 
 def apply(model: nn.Module, context: Context, plan: Plan) -> nn.Module:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.pruning.shapes import Shapes, Width
-from runtimes.errors import InputError
 
 ROUNDS = 30  # of halving the price of a unit of cost
 SWEEPS = 20  # through all groups at one price; it settles after a few
@@ -43,19 +42,15 @@ def choose_widths(
 
     Minimizes what is lost plus a price times the cost, group after group
     until nothing changes; the price is halved in until the budget holds (Lagrange relaxation of a knapsack whose items
-    cost more or less with what their neighbours keep). What is left of the budget is filled, best first. Raises
-    InputError with the least cost where no choice fits.
+    cost more or less with what their neighbours keep). What is left of the budget is filled, best first. Where no
+    choice fits these are the cheapest widths.
     """
     losses = {name: _losses(worth[name], counts) for name, counts in choices.items()}
-    least = {name: counts[0] for name, counts in choices.items()}
-    if costs.total(shapes, least) > budget:
-        share = costs.total(shapes, least) / costs.total(shapes, {})
-        raise InputError(
-            f"prune: the budget can't be met; the least that the limits allow is {share:.3f} of the network"
-        )
     search = _Search(shapes, losses, choices, costs)
+    best = search.settle(math.inf, {})
+    if costs.total(shapes, best) > budget:
+        return best
     low, high = search.bracket(budget)
-    best = least
     for _ in range(ROUNDS):
         price = math.sqrt(low * high)
         found = search.settle(price, best)
@@ -91,30 +86,30 @@ class _Search:
         return low, price
 
     def settle(self, price: float, start: Mapping[str, int]) -> dict[str, int]:
-        """Return the widths from which no single group's change lowers loss plus price times cost."""
+        """Return the widths from which no single group's change lowers loss plus price times cost; inf: the cost."""
         widths = {name: start.get(name, counts[-1]) for name, counts in self.choices.items()}
         for _ in range(SWEEPS):
             before = dict(widths)
             for name, counts in self.choices.items():
-                local = [self.losses[name][count] + price * self._local(name, widths, count) for count in counts]
-                widths[name] = counts[int(np.argmin(local))]
+                cost = [self._local(name, widths, count) for count in counts]
+                local = [self.losses[name][count] + price * one for count, one in zip(counts, cost, strict=True)]
+                widths[name] = counts[int(np.argmin(cost if price == math.inf else local))]
             if widths == before:
                 break
         return widths
 
     def fill(self, widths: dict[str, int], budget: float) -> dict[str, int]:
-        """Give back what the budget still allows: each time the step with the most importance for its cost."""
+        """Give back what the budget still allows: each time the change with the most importance for its cost."""
         total = self.costs.total(self.shapes, widths)
         while True:
             best: tuple[float, str, int, float] | None = None
             for name, counts in self.choices.items():
-                place = counts.index(widths[name])
-                if place + 1 == len(counts):
-                    continue
-                won = self.losses[name][counts[place]] - self.losses[name][counts[place + 1]]
-                more = self._local(name, widths, counts[place + 1]) - self._local(name, widths, counts[place])
-                if total + more <= budget and (best is None or won / max(more, 1e-30) > best[0]):
-                    best = won / max(more, 1e-30), name, counts[place + 1], more
+                now = self._local(name, widths, widths[name])
+                for count in counts[counts.index(widths[name]) + 1 :]:  # not the next one alone: it may cost more
+                    won = self.losses[name][widths[name]] - self.losses[name][count]
+                    more = self._local(name, widths, count) - now
+                    if total + more <= budget and (best is None or won / max(more, 1e-30) > best[0]):
+                        best = won / max(more, 1e-30), name, count, more
             if best is None:
                 return widths
             widths[best[1]] = best[2]

@@ -53,10 +53,28 @@ def test_a_staircase_is_found_again_whatever_the_profiler_adds(noise: float, all
     assert total == pytest.approx(expected, rel=allowed)
 
 
-def test_no_layer_gets_faster_when_it_gets_wider() -> None:
+@pytest.mark.parametrize("aligned", [True, False])
+def test_among_widths_that_fill_vectors_or_do_not_none_is_faster_than_a_narrower_one(aligned: bool) -> None:
     table = made(noise=0.5)
-    times = [table.layer_ms("two", Width(count, 64, 1)) for count in range(1, 200)]
+    counts = [count for count in range(1, 200) if (count % 16 == 0) is aligned]
+    times = [table.layer_ms("two", Width(count, 64, 1)) for count in counts]
     assert times == sorted(times)
+
+
+def test_layers_that_fill_no_whole_vectors_may_take_longer_than_wider_ones() -> None:
+    rng = np.random.default_rng(0)
+
+    def slow_rest(width: Width) -> float:
+        return 1e-4 * width.outputs * (4 if width.outputs % 16 else 1)
+
+    samples = []
+    for _ in range(24):
+        shapes = {"one": Width(int(rng.integers(1, 17)) * 8, 3, 1)}
+        times = {"one": slow_rest(shapes["one"]), REST: 0.01}
+        samples.append(Sample(shapes, sum(times.values()), times))
+    table = LatencyTable(1.0, samples)
+    for outputs in (72, 80, 120, 128):
+        assert table.layer_ms("one", Width(outputs, 3, 1)) == pytest.approx(slow_rest(Width(outputs, 3, 1)), rel=0.02)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +133,22 @@ def test_latency_is_measured_on_the_target(
     assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other runs of the recipe
     with pytest.raises(InputError, match="target: there is no target 'board'; there are here"):
         run(chain(), make_context("2-prune"), Config(latency=0.5, target="board"))
+
+
+@pytest.mark.parametrize(("measured", "asked"), [(0.9, 0.3), (0.4, 0.02)])
+def test_milliseconds_that_can_not_be_met_are_told_with_the_least_that_the_clock_says(
+    make_context: MakeContext, measured: float, asked: float
+) -> None:
+    """Whatever is predicted; the cheapest widths are measured before anybody is told that they are too slow."""
+    model, context = chain(), make_context("1-prune")
+    price = plans.pricing(model, context, Config(macs=0.5))
+    table = SimpleNamespace(
+        refined=lambda near: SimpleNamespace(layer_ms=price.costs.layer, rest_ms=price.costs.rest)
+    )  # fmt: skip
+    bench = SimpleNamespace(sample=lambda full, shapes: (latency.Sample(shapes, measured, {}), 1.0))
+    priced = replace(price, bench=bench, table=table)
+    with pytest.raises(InputError, match=f"the least that the limits allow is {measured:.3f} of the network"):
+        plans.make_plan(model, context, Config(latency=asked), priced, asked)
 
 
 def test_what_is_kept_is_what_is_worth_most() -> None:
