@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -24,12 +25,14 @@ from runtimes.target import Target
 
 MOST_AT_ENTRANCE = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
 SLOWER = 0.99  # a ratio of latencies below this is no noise
+FASTER = 1.01  # nor is one whose interval lies above this
 MOST_MULTIPLICATIONS = 0.05  # where latency can't be measured: share of all that may stay float
 FIRST_LOOK = Timing(warmup=5, blocks=4, runs_per_block=5)
 RUNS_PER_BLOCK, LEAST_BLOCKS, MOST_BLOCKS = 5, 16, 200
 BUDGET_MS = 1000.0  # of a comparison: many runs where one is short
 
-IsAsFast = Callable[[Quantized, Quantized], bool]  # whether the second is no slower than the first
+Speed = Literal["slower", "alike", "faster"]
+CompareSpeed = Callable[[Quantized, Quantized], Speed]  # how fast the second is, beside the first
 
 
 def entrances(model: onnx.ModelProto) -> list[frozenset[str]]:
@@ -43,26 +46,27 @@ def runs_here(scheme: Scheme) -> bool:
     return scheme.name == environment.detect_instruction_set()
 
 
-def by_latency(float32: Artifact, target: Target) -> IsAsFast:
+def by_latency(float32: Artifact, target: Target) -> CompareSpeed:
     """Return a judge that measures both files on this machine, interleaved."""
 
-    def is_as_fast(current: Quantized, candidate: Quantized) -> bool:
-        return latency_ratio(float32, target, current.model, candidate.model).value >= SLOWER
+    def speed(current: Quantized, candidate: Quantized) -> Speed:
+        ratio = latency_ratio(float32, target, current.model, candidate.model)
+        return "slower" if ratio.value < SLOWER else "faster" if ratio.low > FASTER else "alike"
 
-    return is_as_fast
+    return speed
 
 
-def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> IsAsFast:
+def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> CompareSpeed:
     """Return a judge for targets that are not at hand: on a CPU few multiplications may stay float, on a GPU none."""
     if scheme.signed:
-        return lambda current, candidate: False
+        return lambda current, candidate: "slower"
     counts = multiplications(model)
 
-    def is_as_fast(current: Quantized, candidate: Quantized) -> bool:
+    def speed(current: Quantized, candidate: Quantized) -> Speed:
         kept = sum(count for name, count in counts.items() if name not in candidate.weights)
-        return kept <= MOST_MULTIPLICATIONS * sum(counts.values())
+        return "alike" if kept <= MOST_MULTIPLICATIONS * sum(counts.values()) else "slower"
 
-    return is_as_fast
+    return speed
 
 
 def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast: onnx.ModelProto) -> Estimate:

@@ -95,8 +95,8 @@ def _ours(
     learned: Mapping[str, tuple[float, float]] | None,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
-    is_as_fast = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given, scheme)
-    best, search = post_training.quantize(given, images, scheme, settings, is_as_fast, progress, say, cache, learned)
+    compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given, scheme)
+    best, search = post_training.quantize(given, images, scheme, settings, compare_speed, progress, say, cache, learned)
     facts = {**post_training.facts(search), "float_ops": best.quantized.float_ops,
              "layers": describe_layers(best, search),
              "ranges": "calibrated" if learned is None else "learned"}  # fmt: skip

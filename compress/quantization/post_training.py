@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from compress.quantization.calibration import Range, calibrate
 from compress.quantization.channels import Channels, channel_statistics
 from compress.quantization.config import Quantize
 from compress.quantization.equalization import equalize
-from compress.quantization.float_layers import IsAsFast, entrances
+from compress.quantization.float_layers import CompareSpeed, entrances
 from compress.quantization.recovery import analytic_bias, correct_biases, recover
 from compress.quantization.session import logits
 from export.layers import layers_of
@@ -30,7 +31,10 @@ from runtimes.measure import Progress
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 256
 RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel
 SENSITIVITY_IMAGES = 16
+INAUDIBLE_DB = 30.0  # the noise is 3 % of the logits' length
 IDENTICAL = 1e-6  # share of the signal below which noise is that of float32 itself
+
+Gains = Literal["accuracy", "free", "time"]  # what a step is tried for
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,18 @@ class Search:
     cache: Path | None
     attempts: list[Attempt] = field(default_factory=list)
 
-    def better(self, best: Candidate, step: str, candidate: Candidate, free: bool = False) -> Candidate:
+    def better(self, best: Candidate, step: str, candidate: Candidate, gains: Gains = "accuracy") -> Candidate:
         """Record an attempt and return the better of the two.
 
         More than the standard error of what it wins decides (as in Breiman et al., CART, 1984, section 3.4.3): an
-        attempt is kept where it is better by more than that, one that is free unless it is worse by more than that.
+        attempt is kept where it is better by more than that, one that is free unless it is worse by more than that. One
+        that gains time is kept, too, where no answer changes and the noise is too small to be heard.
         """
         won = best.noise - candidate.noise
         mean, error = float(won.mean()), float(won.std(ddof=1)) / math.sqrt(len(won)) if len(won) > 1 else 0.0
-        kept = candidate is best or (mean >= -error if free else mean > error)
+        kept = candidate is best or (mean > error if gains == "accuracy" else mean >= -error)
+        if gains == "time" and candidate.sqnr_db >= INAUDIBLE_DB and candidate.agreement >= best.agreement:
+            kept = True
         self.attempts.append(Attempt(step, candidate.sqnr_db, candidate.agreement, kept))
         self.say(f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
                  f"{'kept' if kept else 'not kept'}")  # fmt: skip
@@ -120,7 +127,7 @@ def quantize(
     images: EvalSet,
     scheme: Scheme,
     settings: Quantize,
-    is_as_fast: IsAsFast,
+    compare_speed: CompareSpeed,
     progress: Progress,
     say: Callable[[str], None],
     cache: Path | None = None,
@@ -128,7 +135,7 @@ def quantize(
 ) -> tuple[Candidate, Search]:
     """Quantize a float32 graph in standard form; returns the best candidate and how it was found.
 
-    is_as_fast: tells whether a layer may stay float, by latency. say: is told of each attempt. learned: ranges of a
+    compare_speed: tells whether layers may stay float, by latency. say: is told of each attempt. learned: ranges of a
     network that was trained with them and with nearest rounding; then only layers that stay float are looked for.
     Raises InputError as `make_plan` and `calibrate` do.
     """
@@ -149,8 +156,10 @@ def quantize(
         best = search.better(best, "analytic bias correction", _attempt(search, model, statistics, ranges))
     for float_nodes in entrances(model):
         candidate = _attempt(search, model, statistics, ranges, float_nodes, correct=learned is None)
-        if is_as_fast(best.quantized, candidate.quantized):
-            best = search.better(best, f"first {len(float_nodes)} layers float", candidate, free=True)
+        speed = compare_speed(best.quantized, candidate.quantized)
+        if speed != "slower":
+            step = f"first {len(float_nodes)} layers float"
+            best = search.better(best, step, candidate, "time" if speed == "faster" else "free")
     if learned is not None:
         return _within_budget(search, best), search
     float_nodes = best.float_nodes
@@ -173,7 +182,7 @@ def _within_budget(search: Search, best: Candidate) -> Candidate:
     while not _holds(search, best) and count < len(order):
         worst = frozenset(name for name, _ in order[:count])
         attempt = _attempt(search, best.model, best.statistics, best.ranges, best.float_nodes | worst)
-        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), free=True)
+        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), "free")
         count *= 2
     if not _holds(search, best):
         search.say(f"the accuracy budget does not hold: agreement {best.agreement:.3f}; give the recipe a looser one")
