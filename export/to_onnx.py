@@ -36,7 +36,7 @@ def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | 
     """Export an eval-mode network that maps (N, 3, side, side) to (N, classes), both float32; batch None is dynamic.
 
     Raises CompressError when the file has another opset than asked for, other domains than ai.onnx, or a BatchNorm
-    that was not folded. Whether the numbers are right is for `export.parity` to say, on real images.
+    behind a layer that was not folded into it. Whether the numbers are right is for `export.parity` to say.
     """
     model = _export(network.eval().cpu(), side, opset, batch)
     strip(model)
@@ -71,7 +71,9 @@ def _check(model: onnx.ModelProto, opset: int) -> None:
     keep = [entry for entry in model.opset_import if (entry.domain or "ai.onnx") == "ai.onnx"]
     del model.opset_import[:]
     model.opset_import.extend(keep)
-    unfolded = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+    layers = {name for node in model.graph.node if node.op_type in ("Conv", "Gemm") for name in node.output}
+    # Behind a concat, as in DenseNet, there is no layer that could take it up.
+    unfolded = sum(node.op_type == "BatchNormalization" and node.input[0] in layers for node in model.graph.node)
     if unfolded:
         raise CompressError(f"{unfolded} BatchNormalization were not folded into their convolutions")
     for tensor in model.graph.initializer:

@@ -66,10 +66,11 @@ def read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         raise UnreadableImageError(f"{path}: is not uint8 (height, width, 3)")
     if pixels.shape[:2] == (preprocessing.crop, preprocessing.crop):
         return pixels
-    return resize_and_crop(_as_image(pixels), preprocessing)
+    return resize_and_crop(as_image(pixels), preprocessing)
 
 
-def _as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return uint8 RGB (height, width, 3) as Pillow's image; raises UnavailableError without Pillow."""
     try:
         from PIL import Image
     except ImportError as error:

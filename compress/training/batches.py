@@ -4,70 +4,115 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from compress.context import Context
-from compress.dataset import Sample
 from compress.training.config import Augment, FitConfig
-from runtimes import images
-from runtimes.evalset import EvalSet
+from compress.training.crops import random_resized_crop, resize
 from runtimes.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a random crop, as in Inception and torchvision
+Position = tuple[int, int, int]  # epoch, index of the image, side in pixels
 
 
-class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """Gives the augmented uint8 (3, crop, crop) image for an (epoch, index) pair."""
+class TrainingBatches:
+    """Batches of every epoch, shuffled by seed and epoch; the last of an epoch is left out if it is smaller.
 
-    def __init__(
-        self,
-        samples: tuple[Sample, ...],
-        prepared: EvalSet | None,
-        preprocessing: Preprocessing,
-        augment: Augment,
-        seed: int,
-    ) -> None:
-        self._samples, self._prepared = samples, prepared
-        self._preprocessing, self._augment, self._seed = preprocessing, augment, seed
+    config.batch_size is over all ranks: each of `ranks` processes gets its rows of every batch, so that together they
+    see what one process would. Workers are kept from epoch to epoch, until `close`.
+    """
 
-    def __getitem__(self, position: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        epoch, index = position
+    def __init__(self, context: Context, config: FitConfig, rank: int = 0, ranks: int = 1) -> None:
+        """Start nothing yet. rank: of this process, from 0."""
+        self._images, self._seed, self._rank, self._ranks = _Images(context, config), context.seed, rank, ranks
+        self._count, self._size = len(context.train), min(config.batch_size, len(context.train))
+        self._positions = _Positions()
+        self._side = context.preprocessing.crop
+        workers = config.workers if self._images.decodes else 0
+        self._loader: DataLoader[Batch] = DataLoader(
+            self._images, batch_sampler=self._positions, collate_fn=_as_they_are, num_workers=workers,
+            persistent_workers=workers > 0, generator=torch.Generator(),
+        )  # fmt: skip
+
+    @property
+    def steps(self) -> int:
+        """Return how many batches an epoch has."""
+        return self._count // self._size
+
+    def epoch(self, epoch: int, first_step: int = 0, side: int | None = None) -> Iterator[Batch]:
+        """Yield uint8 (n, 3, side, side) images in channels_last layout and int64 (n,) labels from a step on.
+
+        first_step: batches before it are not even decoded. side: in pixels, that of the preprocessing unless given.
+        """
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
+        self._positions.batches = [
+            [(epoch, int(index), side or self._side) for index in order[step * self._size : (step + 1) * self._size]]
+            [self._rank :: self._ranks]
+            for step in range(first_step, self.steps)
+        ]  # fmt: skip
+        return iter(self._loader)
+
+    def close(self) -> None:
+        """End the workers."""
+        del self._loader
+
+    def __enter__(self) -> TrainingBatches:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class _Positions:
+    """What the loader's workers are asked for: what `batches` holds when an epoch begins."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Position]] = []
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        return iter(self.batches)
+
+
+class _Images(Dataset[Batch]):
+    """Gives batches of augmented images for lists of (epoch, index, side)."""
+
+    def __init__(self, context: Context, config: FitConfig) -> None:
+        self._samples, self._preprocessing, self._seed = context.train, context.preprocessing, context.seed
+        self._augment = config.augment
+        self._prepared = context.prepared("train") if config.augment.crop_scale is None else None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded each time."""
+        return self._prepared is None
+
+    def __getitems__(self, positions: list[Position]) -> Batch:
+        """Return the batch."""
+        side = positions[0][2]
+        pixels = np.empty((len(positions), side, side, 3), np.uint8)
+        for row, position in zip(pixels, positions, strict=True):
+            row[:] = self._augmented(*position)
+        labels = torch.tensor([self._samples[index].label for _, index, _ in positions], dtype=torch.int64)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), labels
+
+    def _augmented(self, epoch: int, index: int, side: int) -> npt.NDArray[np.uint8]:
         rng = np.random.default_rng((self._seed, epoch, index))
         if self._prepared is None:
-            pixels = random_resized_crop(
-                images.decode(self._samples[index].source), self._preprocessing, self._augment, rng
-            )
+            source = self._samples[index].source
+            pixels = random_resized_crop(source, self._preprocessing, self._augment, rng, side)
         else:
-            pixels = self._prepared.images[index]
-        label = self._samples[index].label
-        assert label is not None
-        return torch.from_numpy(np.ascontiguousarray(flip(pixels, self._augment, rng).transpose(2, 0, 1))), label
+            pixels = resize(self._prepared.images[index], self._preprocessing, side)
+        return flip(pixels, self._augment, rng)
 
 
-def train_batches(context: Context, config: FitConfig, epoch: int) -> Iterator[Batch]:
-    """Yield one epoch of `(N, 3, crop, crop)` uint8 images and `(N,)` int64 labels, shuffled by seed and epoch.
-
-    The last batch is left out if it is smaller than the others, because batch statistics would be noisier.
-    """
-    prepared = context.prepared("train") if config.augment.crop_scale is None else None
-    data = _Images(context.train, prepared, context.preprocessing, config.augment, context.seed)
-    order = np.random.default_rng((context.seed, epoch)).permutation(len(context.train)).tolist()
-    size = min(config.batch_size, len(order))
-    batches = [
-        [(epoch, index) for index in order[start : start + size]] for start in range(0, len(order) - size + 1, size)
-    ]
-    return iter(DataLoader(data, batch_sampler=batches, num_workers=0 if prepared else config.workers))
-
-
-def batches_per_epoch(samples: int, config: FitConfig) -> int:
-    """Return how many batches `train_batches` yields."""
-    return samples // min(config.batch_size, samples)
+def _as_they_are(batch: Any) -> Batch:
+    made: Batch = batch
+    return made
 
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -> torch.Tensor:
@@ -104,23 +149,3 @@ def _turned(pixels: npt.NDArray[np.uint8], hflip: bool, vflip: bool, transpose: 
     if vflip:
         pixels = pixels[::-1]
     return pixels.transpose(1, 0, 2) if transpose else pixels
-
-
-def random_resized_crop(
-    image: Image.Image, preprocessing: Preprocessing, augment: Augment, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    """Cut a random part and resize it to (crop, crop, 3) (Szegedy et al., CVPR 2015, section 6).
-
-    The area is uniform in crop_scale, the logarithm of the ratio uniform in 3/4 to 4/3; after ten misses the centre.
-    """
-    assert augment.crop_scale is not None
-    side = (preprocessing.crop, preprocessing.crop)
-    for _ in range(10):
-        area = image.width * image.height * rng.uniform(*augment.crop_scale)
-        ratio = float(np.exp(rng.uniform(*np.log(CROP_RATIO))))
-        width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < width <= image.width and 0 < height <= image.height:
-            left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
-            box = (int(left), int(top), int(left) + width, int(top) + height)
-            return np.asarray(image.resize(side, images.resampling(preprocessing), box=box))
-    return images.resize_and_crop(image, preprocessing)

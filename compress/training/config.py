@@ -64,7 +64,9 @@ class FitConfig(Config):
 
     lr: the highest learning rate. momentum: of sgd and rmsprop. weight_decay: spares norms and biases.
     warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; else the result is
-    the averaged network. precision: auto is bfloat16 where the device multiplies it fast (CUDA), else float32.
+    the averaged network. precision: of the arithmetic; auto is bfloat16 where the device multiplies it fast (CUDA),
+    else float32. accumulate: parts that a batch is learned in, one after the other, to need less memory. clip_norm: the
+    greatest length of the gradient. checkpoint_minutes: between two states written inside an epoch.
     workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
     teacher: a network to learn from; null for labels alone.
     """
@@ -79,7 +81,10 @@ class FitConfig(Config):
     warmup_epochs: Annotated[float, Field(ge=0)] = 3
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
     augment: Augment = Augment()
     teacher: Teacher | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2

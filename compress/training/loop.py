@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,27 +20,31 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from compress import checkpoint
 from compress.context import Context
 from compress.losses import Loss
-from compress.training.batches import batches_per_epoch, normalize, train_batches
+from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig
 from compress.training.optimization import like_parameters, make_optimizer, make_schedule
-from runtimes.errors import CompressError
+from compress.training.termination import TerminatedError, termination
+from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_json
 from runtimes.metrics import Accuracy, accuracy
 
-STATE_FILE = "training-state.safetensors"
+STATE_FILE, STATE_BEFORE = "training-state.safetensors", "training-state-before.safetensors"
 VALIDATION_BATCH = 64
 
 
 @dataclass
 class _Run:
-    """Everything that changes while training goes on."""
+    """Everything that changes while training goes on. epoch: whole ones; step, total: of the one that is begun."""
 
     network: nn.Module
     average: AveragedModel | None
     optimizer: Optimizer
     schedule: LRScheduler
+    scaler: torch.amp.GradScaler
+    total: torch.Tensor  # of the losses
     epoch: int = 0
+    step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -48,35 +54,48 @@ class _Run:
 
 
 def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> nn.Module:
-    """Train and return the network in eval mode; continues after the last whole epoch that the folder holds.
+    """Train and return the network in eval mode; continues after the last step that the folder holds.
 
-    Writes history.json (per epoch: losses, learning rate, validation metrics) into the stage's folder.
-    Raises CompressError when the loss stops being finite.
+    Writes history.json (per epoch: losses, learning rate, validation metrics) into the stage's folder, and its state
+    after each epoch, every `checkpoint_minutes` and when the process is asked to end. Raises CompressError when the
+    loss stops being finite, TerminatedError when it was asked to end.
     """
     network = network.to(context.device).to(memory_format=torch.channels_last)
-    steps = batches_per_epoch(len(context.train), config)
+    with TrainingBatches(context, config) as batches, termination() as asked_to_end:
+        run = _begin(network, context, config, batches.steps)
+        validation = context.prepared("val")
+        while run.epoch < config.epochs:
+            _train_epoch(run, context, config, loss, batches, asked_to_end)
+            logits = predict(run.result, validation, context.device)
+            if not np.isfinite(logits).all():
+                raise _diverged("validation logits", float("nan"), run.epoch, config)
+            assert validation.labels is not None
+            _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
+            _save_state(run, context.folder)
+    return run.result.eval()
+
+
+def _begin(network: nn.Module, context: Context, config: FitConfig, steps: int) -> _Run:
+    """Return a run at its start, or where the folder's state left it."""
     optimizer = make_optimizer(network, config)
     average = None
     if config.ema_decay is not None:
         ema = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
         average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
-    run = _Run(network, average, optimizer, make_schedule(optimizer, config, steps))
-    state_file = context.folder / STATE_FILE
-    if state_file.exists():
-        _load_state(run, state_file)
-        context.say(f"resumed after epoch {run.epoch} of {config.epochs}")
-    validation = context.prepared("val")
-    while run.epoch < config.epochs:
-        run.epoch += 1
-        train_loss = _train_epoch(run, context, config, loss, steps)
-        logits = predict(run.result, validation, context.device)
-        if not np.isfinite(logits).all():
-            raise _diverged("validation logits", float("nan"), run.epoch, config)
-        assert validation.labels is not None
-        metrics = accuracy(logits, validation.labels)
-        _record(run, context, config, train_loss, metrics)
-        _save_state(run, state_file)
-    return run.result.eval()
+    scaler = torch.amp.GradScaler(context.device, enabled=_arithmetic(context, config) == torch.float16)
+    total = torch.zeros((), device=context.device)
+    run = _Run(network, average, optimizer, make_schedule(optimizer, config, steps), scaler, total)
+    if _load_state(run, context):
+        where = f"epoch {run.epoch}" if not run.step else f"step {run.step} of {steps} in epoch {run.epoch + 1}"
+        context.say(f"resumed after {where} of {config.epochs}")
+    return run
+
+
+def _arithmetic(context: Context, config: FitConfig) -> torch.dtype:
+    """Return the type that layers compute in; their weights are float32."""
+    if config.precision == "auto":
+        return torch.bfloat16 if context.device == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
 
 
 def predict(network: nn.Module, images: EvalSet, device: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -90,38 +109,71 @@ def predict(network: nn.Module, images: EvalSet, device: str) -> np.ndarray[Any,
     return np.concatenate(parts)
 
 
-def _train_epoch(run: _Run, context: Context, config: FitConfig, loss: Loss, steps: int) -> float:
-    """Run one epoch; everything random in it depends on the seed and the epoch alone. Returns the mean loss."""
-    torch.manual_seed(context.seed * 1_000_003 + run.epoch)
+def _train_epoch(
+    run: _Run,
+    context: Context,
+    config: FitConfig,
+    loss: Loss,
+    batches: TrainingBatches,
+    asked_to_end: Callable[[], bool],
+) -> None:
+    """Go to the end of the epoch that is begun; all that is random depends on the seed, the epoch and the step."""
     run.network.train()
-    half = config.precision == "auto" and context.device == "cuda"
-    total = torch.zeros((), device=context.device)
-    for step, (pixels, labels) in enumerate(train_batches(context, config, run.epoch), 1):
-        images = normalize(pixels, context.preprocessing, context.device)
-        with torch.autocast(context.device, torch.bfloat16, enabled=half):
+    what = f"{context.name}, epoch {run.epoch + 1}/{config.epochs}"
+    done, all_steps = run.epoch * batches.steps, config.epochs * batches.steps
+    saved = time.monotonic()
+    for pixels, labels in batches.epoch(run.epoch, run.step):
+        torch.manual_seed(context.seed * 1_000_003 + done + run.step)  # for dropout
+        _train_step(run, context, config, loss, pixels, labels)
+        run.step += 1
+        context.progress(what, done + run.step, all_steps)
+        if asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+            _require_finite(run, config)
+            _save_state(run, context.folder)
+            saved = time.monotonic()
+        if asked_to_end():
+            raise TerminatedError(f"asked to end; the same command goes on after step {run.step} of {what}")
+    _require_finite(run, config)
+    run.epoch += 1
+    run.step = 0
+
+
+def _train_step(
+    run: _Run, context: Context, config: FitConfig, loss: Loss, pixels: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """Learn from one batch, in `accumulate` parts of it."""
+    arithmetic = _arithmetic(context, config)
+    run.optimizer.zero_grad(set_to_none=True)
+    for part, wanted in zip(pixels.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True):
+        images = normalize(part, context.preprocessing, context.device)
+        with torch.autocast(context.device, arithmetic, enabled=arithmetic != torch.float32):
             logits = run.network(images)
-        value = loss(images, logits, labels.to(context.device))
-        run.optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        run.optimizer.step()
-        run.schedule.step()
-        if run.average:
-            run.average.update_parameters(run.network)
-        total += value.detach()
-        what = f"{context.name}, epoch {run.epoch}/{config.epochs}"
-        context.progress(what, (run.epoch - 1) * steps + step, config.epochs * steps)
-    mean = float(total) / steps
-    if not math.isfinite(mean):
-        raise _diverged("training loss", mean, run.epoch, config)
-    return mean
+        value = loss(images, logits, wanted.to(context.device)) * (len(part) / len(pixels))
+        run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        run.total += value.detach()
+    if config.clip_norm is not None:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.schedule.step()
+    if run.average:
+        run.average.update_parameters(run.network)
+
+
+def _require_finite(run: _Run, config: FitConfig) -> None:
+    total = float(run.total)
+    if not math.isfinite(total):
+        raise _diverged("training loss", total, run.epoch + 1, config)
 
 
 def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> CompressError:
     return CompressError(f"the {what} became {value} in epoch {epoch}; try a lower lr than {config.lr:g}")
 
 
-def _record(run: _Run, context: Context, config: FitConfig, train_loss: float, metrics: Accuracy) -> None:
-    lr = run.schedule.get_last_lr()[0]
+def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, steps: int) -> None:
+    lr, train_loss = run.schedule.get_last_lr()[0], float(run.total) / steps
+    run.total.zero_()
     run.history.append({"epoch": run.epoch, "lr": lr, "train_loss": train_loss, "val": asdict(metrics)})
     write_json(context.folder / "history.json", run.history)
     context.say(
@@ -130,7 +182,8 @@ def _record(run: _Run, context: Context, config: FitConfig, train_loss: float, m
     )
 
 
-def _save_state(run: _Run, path: Path) -> None:
+def _save_state(run: _Run, folder: Path) -> None:
+    """Write all of it; the state before is kept, too."""
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     if run.average:
         tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
@@ -139,15 +192,30 @@ def _save_state(run: _Run, path: Path) -> None:
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
     rest = {
         "epoch": run.epoch,
+        "step": run.step,
+        "total": float(run.total),
         "history": run.history,
         "param_groups": optimizer["param_groups"],
         "schedule": run.schedule.state_dict(),
+        "scaler": run.scaler.state_dict(),
     }
-    checkpoint.save_tensors(path, tensors, {"state": json.dumps(rest)})
+    if (folder / STATE_FILE).exists():
+        (folder / STATE_FILE).replace(folder / STATE_BEFORE)
+    checkpoint.save_tensors(folder / STATE_FILE, tensors, {"state": json.dumps(rest)})
 
 
-def _load_state(run: _Run, path: Path) -> None:
-    tensors, metadata = checkpoint.load_tensors(path)
+def _load_state(run: _Run, context: Context) -> bool:
+    """Go on where the newest state that can be read left off; return whether there is one."""
+    found = [path for path in (context.folder / STATE_FILE, context.folder / STATE_BEFORE) if path.exists()]
+    if not found:
+        return False
+    try:
+        tensors, metadata = checkpoint.load_tensors(found[0])
+    except InputError as error:
+        if len(found) == 1:
+            raise
+        context.say(f"{error}; the one before is taken")
+        tensors, metadata = checkpoint.load_tensors(found[1])
     rest = json.loads(metadata["state"])
     run.network.load_state_dict(_with_prefix(tensors, "network."))
     if run.average:
@@ -159,7 +227,10 @@ def _load_state(run: _Run, path: Path) -> None:
     state = like_parameters(run.optimizer, state)
     run.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
     run.schedule.load_state_dict(rest["schedule"])
-    run.epoch, run.history = rest["epoch"], rest["history"]
+    run.scaler.load_state_dict(rest["scaler"])
+    run.epoch, run.step, run.history = rest["epoch"], rest["step"], rest["history"]
+    run.total.fill_(rest["total"])
+    return True
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -171,6 +171,22 @@ def test_interrupted_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
     assert not (out / "report.json").exists()
 
 
+def test_asked_to_end_it_writes_its_state_and_the_next_run_ends_with_the_same_files(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start_until_epoch(out, 2)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert told.splitlines()[-1].startswith("compress: asked to end; the same command goes on after step ")
+    done = run(out)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after " in done.stderr
+    assert weights(out) == weights(smoke[0])
+    assert artifacts(out) == artifacts(smoke[0])
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 700 KiB."""

@@ -82,6 +82,28 @@ def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
     assert onnx.load(made.path).opset_import[0].version == opset
 
 
+class PreActivation(Small):
+    """As in DenseNet: a BatchNorm behind what no layer computed, then a convolution with its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(6)
+        self.conv = nn.Conv2d(6, 8, 3, padding=1, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.relu(self.first(torch.cat([images, -images], 1))))
+
+
+def test_a_norm_that_stands_behind_no_layer_stays(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(PreActivation())
+    model = onnx.load(to_onnx(network, tmp_path / "m.onnx", SIDE, 18, None).path)
+    assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 1
+    images = torch.randn(3, 3, SIDE, SIDE)
+    with torch.no_grad():
+        np.testing.assert_allclose(run_model(model, images.numpy()), network(images).numpy(), atol=1e-5)
+
+
 def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     network = Small().eval()
     with torch.no_grad():

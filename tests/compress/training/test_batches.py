@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from compress.context import Context
-from compress.training.batches import batches_per_epoch, flip, normalize, random_resized_crop, train_batches
+from compress.training.batches import TrainingBatches, flip, normalize
 from compress.training.config import Augment, FitConfig
-from runtimes import images
 from runtimes.preprocessing import Preprocessing
 
 MakeContext = Callable[..., Context]
@@ -25,7 +23,8 @@ def config(**fields: Any) -> FitConfig:
 
 
 def batches(context: Context, settings: FitConfig, epoch: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(train_batches(context, settings, epoch))
+    with TrainingBatches(context, settings) as made:
+        return list(made.epoch(epoch))
 
 
 def same(first: list[tuple[torch.Tensor, torch.Tensor]], second: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
@@ -76,14 +75,48 @@ def test_batches_do_not_depend_on_torchs_random_numbers(make_context: MakeContex
     assert same(first, batches(context, config(augment=EVERYTHING, workers=0)))
 
 
-def test_workers_take_the_same_random_numbers_from_torch(make_context: MakeContext) -> None:
-    def after(workers: int) -> torch.Tensor:
-        torch.manual_seed(0)
-        batches(context, config(augment=EVERYTHING, workers=workers))
-        return torch.rand(4)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_random_numbers_are_taken_from_torch(make_context: MakeContext, workers: int) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    batches(make_context(), config(augment=EVERYTHING, workers=workers))
+    assert torch.equal(torch.rand(4), expected)
 
-    context = make_context()
-    assert torch.equal(after(0), after(2))
+
+@pytest.mark.parametrize("augment", [EVERYTHING, Augment(vflip=True)], ids=["decoded", "prepared"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_any_step_and_come_in_any_order(
+    make_context: MakeContext, augment: Augment, workers: int
+) -> None:
+    context, settings = make_context(), config(augment=augment, workers=workers)
+    whole = {epoch: batches(context, settings, epoch) for epoch in (1, 2)}
+    with TrainingBatches(context, settings) as made:
+        next(made.epoch(2))  # and given up
+        for epoch, first in ((2, 1), (1, 3), (2, 0), (1, 4)):
+            assert same(list(made.epoch(epoch, first)), whole[epoch][first:])
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_ranks_see_together_what_one_process_would(make_context: MakeContext, ranks: int) -> None:
+    context, settings = make_context(), config(augment=EVERYTHING, workers=0)
+    parts = [list(TrainingBatches(context, settings, rank, ranks).epoch(1)) for rank in range(ranks)]
+    for step, (pixels, labels) in enumerate(batches(context, settings)):
+        for rank in range(ranks):
+            assert torch.equal(parts[rank][step][0], pixels[rank::ranks])
+            assert torch.equal(parts[rank][step][1], labels[rank::ranks])
+
+
+@pytest.mark.parametrize("augment", [EVERYTHING, PLAIN], ids=["decoded", "prepared"])
+def test_images_can_be_had_at_another_size(make_context: MakeContext, augment: Augment) -> None:
+    with TrainingBatches(make_context(), config(augment=augment, workers=0)) as made:
+        pixels, _ = next(made.epoch(1, side=24))
+        assert pixels.shape == (8, 3, 24, 24)
+        large, _ = next(made.epoch(1))
+        assert large.shape == (8, 3, 32, 32)
+    shrunk = torch.nn.functional.interpolate(large.float(), (24, 24), mode="bilinear", antialias=True)
+    if augment is PLAIN:
+        assert (pixels.float() - shrunk).abs().max() <= 1
 
 
 @pytest.mark.parametrize("augment", [EVERYTHING, PLAIN], ids=["augmented", "plain"])
@@ -109,7 +142,7 @@ def test_a_smaller_last_batch_is_left_out(make_context: MakeContext, batch_size:
     context, settings = make_context(), config(batch_size=batch_size)
     made = batches(context, settings)
     assert [len(labels) for _, labels in made] == [size] * number
-    assert batches_per_epoch(len(context.train), settings) == number
+    assert TrainingBatches(context, settings).steps == number
 
 
 @pytest.mark.parametrize("which", range(8))
@@ -151,54 +184,6 @@ def test_each_of_the_eight_outcomes_is_as_likely() -> None:
     outcomes = Counter(flip(pixels, EVERYTHING, rng).tobytes() for _ in range(1600))
     assert len(outcomes) == 8
     assert all(140 <= count <= 260 for count in outcomes.values())
-
-
-def test_random_crops_keep_to_the_area_and_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes: list[tuple[int, int, int, int]] = []
-    resize = Image.Image.resize
-
-    def spy(image: Image.Image, size: tuple[int, int], resample: int, box: tuple[int, int, int, int]) -> Image.Image:
-        boxes.append(box)
-        return resize(image, size, resample, box)
-
-    monkeypatch.setattr(Image.Image, "resize", spy)
-    image, rng = Image.new("RGB", (300, 200)), np.random.default_rng(0)
-    augment = Augment(crop_scale=(0.2, 0.6))
-    for _ in range(400):
-        cut = random_resized_crop(image, Preprocessing(40, 24), augment, rng)
-        assert (cut.shape, cut.dtype) == ((24, 24, 3), np.uint8)
-    left, top, right, bottom = np.asarray(boxes).T
-    shares, ratios = (right - left) * (bottom - top) / (300 * 200), (right - left) / (bottom - top)
-    assert len(boxes) == 400
-    assert left.min() >= 0
-    assert top.min() >= 0
-    assert right.max() <= 300
-    assert bottom.max() <= 200
-    assert 0.197 <= shares.min() < 0.22
-    assert 0.55 < shares.max() <= 0.603
-    assert 0.74 <= ratios.min() < 0.77
-    assert 1.3 < ratios.max() <= 1.35
-    assert abs(np.mean(np.log(ratios))) < 0.04
-
-
-def test_a_random_crop_shows_the_part_that_was_cut() -> None:
-    column = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
-    cut = random_resized_crop(
-        Image.fromarray(np.ascontiguousarray(column)), Preprocessing(32, 32), Augment(crop_scale=(0.2, 0.3)),
-        np.random.default_rng(3),
-    )  # fmt: skip
-    steps = np.diff(cut[0, :, 0].astype(int))
-    assert (np.diff(cut, axis=0) == 0).all(), "rows stay alike"
-    assert (steps > 0).all(), "columns keep their order"
-    assert abs(steps.mean() - 200 * 0.25**0.5 / 32) < 0.8
-
-
-def test_an_image_too_narrow_for_any_crop_is_cut_at_its_centre() -> None:
-    rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (10, 900, 3), dtype=np.uint8))
-    preprocessing = Preprocessing(40, 24)
-    cut = random_resized_crop(image, preprocessing, Augment(crop_scale=(0.9, 1.0)), rng)
-    np.testing.assert_array_equal(cut, images.resize_and_crop(image, preprocessing))
 
 
 def test_training_normalizes_like_everything_else() -> None:

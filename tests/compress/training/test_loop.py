@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from compress import plugins
+from compress import checkpoint, plugins
 from compress.context import Context
 from compress.losses import cross_entropy
 from compress.models import mobilenet_v2
 from compress.training.config import Augment, FitConfig
 from compress.training.loop import STATE_FILE, fit, predict
+from compress.training.termination import TerminatedError
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
@@ -131,6 +135,97 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert len(said) == 1 + settings.epochs - (epoch - 1)
     assert identical(result, expected)
     assert history(resumed) == history(whole)
+
+
+@pytest.mark.parametrize(("build", "settings", "epoch"), RESUMED)
+def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits(
+    make_context: MakeContext, build: Callable[[], nn.Module], settings: FitConfig, epoch: int
+) -> None:
+    whole = make_context("whole")
+    expected = fit(build(), whole, settings, cross_entropy(0.1))
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done % 6 == 3 and f"epoch {epoch}/" in what:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TerminatedError, match=f"goes on after step 3 of cut, epoch {epoch}/") as caught:
+        fit(build(), make_context("cut", progress=progress), settings, cross_entropy(0.1))
+    assert caught.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    said: list[str] = []
+    steps: list[int] = []
+    resumed = make_context("cut", say=said.append, progress=lambda what, done, total: steps.append(done))
+    torch.manual_seed(99)
+    result = fit(build(), resumed, settings, cross_entropy(0.1))
+    assert said[0] == f"resumed after step 3 of 6 in epoch {epoch} of {settings.epochs}"
+    assert steps[0] == (epoch - 1) * 6 + 4
+    assert identical(result, expected)
+    assert history(resumed) == history(whole)
+
+
+def test_the_state_is_written_every_few_minutes(make_context: MakeContext) -> None:
+    context = make_context()
+    written: list[tuple[int, int]] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if (context.folder / STATE_FILE).exists():
+            state = json.loads(checkpoint.load_tensors(context.folder / STATE_FILE)[1]["state"])
+            written.append((state["epoch"], state["step"]))
+
+    often = config(epochs=2, checkpoint_minutes=1e-9)
+    fit(convolutions(), replace(context, progress=progress), often, cross_entropy(0.1))
+    assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
+
+
+def test_where_the_newest_state_is_damaged_the_one_before_is_taken(make_context: MakeContext) -> None:
+    expected = fit(convolutions(), make_context("whole"), config(), cross_entropy(0.1))
+    with pytest.raises(StopError):
+        fit(convolutions(), make_context("cut", progress=stop_in(4)), config(), cross_entropy(0.1))
+    said: list[str] = []
+    context = make_context("cut", say=said.append)
+    newest = context.folder / STATE_FILE
+    newest.write_bytes(newest.read_bytes()[:999])
+    assert identical(fit(convolutions(), context, config(), cross_entropy(0.1)), expected)
+    assert "training-state.safetensors: not a safetensors file" in said[0]
+    assert said[0].endswith("; the one before is taken")
+    assert said[1] == "resumed after epoch 2 of 4"
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_context: MakeContext) -> None:
+    def without_statistics() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                             nn.Linear(8, 3))  # fmt: skip
+
+    plain = config(epochs=1, batch_size=7, optimizer="sgd", warmup_epochs=0)
+    whole, parts = (
+        fit(without_statistics(), make_context(str(count)), plain.model_copy(update={"accumulate": count}),
+            cross_entropy(0.1))
+        for count in (1, 3)
+    )  # fmt: skip
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert history(make_context("3"))[0]["train_loss"] == pytest.approx(history(make_context("1"))[0]["train_loss"])
+
+
+def test_the_gradient_is_no_longer_than_asked_for(make_context: MakeContext) -> None:
+    network, step = convolutions(), config(epochs=1, batch_size=36, optimizer="sgd", momentum=0, weight_decay=0,
+                                           schedule="cosine", warmup_epochs=0, lr=1.0, clip_norm=1e-3)  # fmt: skip
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    fit(network, make_context(), step, cross_entropy(0.1))
+    moved = sum(
+        float(((one.detach() - other) ** 2).sum()) for one, other in zip(network.parameters(), before, strict=True)
+    )
+    assert moved**0.5 == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_layers_compute_in_bfloat16_where_asked_for(make_context: MakeContext) -> None:
+    kinds: set[torch.dtype] = set()
+    network = convolutions()
+    network[0].register_forward_hook(lambda module, given, answer: kinds.add(answer.dtype) if module.training else None)
+    fit(network, make_context(), config(epochs=2, precision="bfloat16"), cross_entropy(0.1))
+    assert kinds == {torch.bfloat16}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 def test_a_run_stopped_in_its_first_epoch_starts_anew(make_context: MakeContext) -> None:

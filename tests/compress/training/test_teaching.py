@@ -16,7 +16,7 @@ from compress.context import Context
 from compress.models import mobilenet_v2
 from compress.stages import distill
 from compress.training import teaching
-from compress.training.batches import normalize, train_batches
+from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig, Teacher
 from compress.training.loop import predict
 from runtimes.errors import InputError
@@ -185,7 +185,7 @@ def test_remembered_answers_are_those_of_the_teacher(make_context: MakeContext) 
     context, teacher = make_context("taught"), Small(8, seed=1).eval()
     config = FitConfig(**{**FEW, "augment": {"vflip": True, "transpose": True}, "epochs": 8, "batch_size": 7})
     answers = teaching._answers(teacher, context, config)
-    for pixels, _ in train_batches(context, config, epoch=3):
+    for pixels, _ in TrainingBatches(context, config).epoch(3):
         images = normalize(pixels, context.preprocessing, "cpu")
         with torch.no_grad():
             torch.testing.assert_close(answers(images), teacher(images))
