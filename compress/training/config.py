@@ -65,7 +65,8 @@ class FitConfig(Config):
     lr: the highest learning rate. momentum: of sgd and rmsprop. weight_decay: spares norms and biases.
     warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; else the result is
     the averaged network. precision: of the arithmetic; auto is bfloat16 where the device multiplies it fast (CUDA),
-    else float32. accumulate: parts that a batch is learned in, one after the other, to need less memory. clip_norm: the
+    else float32. accumulate: parts that a batch is learned in, one after the other, to need less memory; BatchNorm
+    sees the parts. clip_norm: the
     greatest length of the gradient. checkpoint_minutes: between two states written inside an epoch.
     workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
     teacher: a network to learn from; null for labels alone.
@@ -90,7 +91,10 @@ class FitConfig(Config):
     workers: Annotated[int, Field(ge=0, le=256)] = 2
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> FitConfig:
+    def _fits_itself(self) -> FitConfig:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: must be less than epochs: {self.epochs}, not {self.warmup_epochs:g}")
+        if 2 * self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate: must leave two images in each part of batch_size: {self.batch_size}, not "
+                             f"{self.accumulate} parts")  # fmt: skip
         return self

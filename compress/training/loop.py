@@ -72,6 +72,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
             _save_state(run, context.folder)
+            _end_if(asked_to_end(), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
 
@@ -131,11 +132,15 @@ def _train_epoch(
             _require_finite(run, config)
             _save_state(run, context.folder)
             saved = time.monotonic()
-        if asked_to_end():
-            raise TerminatedError(f"asked to end; the same command goes on after step {run.step} of {what}")
+            _end_if(asked_to_end(), f"step {run.step} of {what}")
     _require_finite(run, config)
     run.epoch += 1
     run.step = 0
+
+
+def _end_if(asked: bool, where: str) -> None:
+    if asked:
+        raise TerminatedError(f"asked to end; the same command goes on after {where}")
 
 
 def _train_step(

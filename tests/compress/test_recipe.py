@@ -138,6 +138,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"gate": {"max_size_ratio": 1, "confidence": 1}, "quantize": {}},
         "gate.confidence: must be less than 1, not 1",
     ),
+    (
+        {"stages": [{"stage": "train", "batch_size": 6, "accumulate": 4}]},
+        "stages.0: accumulate: must leave two images in each part of batch_size: 6, not 4 parts",
+    ),
     # sections that don't fit
     (
         {"data": {"name": "imagefolder"}},

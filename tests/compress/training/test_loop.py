@@ -17,6 +17,7 @@ from compress import checkpoint, plugins
 from compress.context import Context
 from compress.losses import cross_entropy
 from compress.models import mobilenet_v2
+from compress.training import loop
 from compress.training.config import Augment, FitConfig
 from compress.training.loop import STATE_FILE, fit, predict
 from compress.training.termination import TerminatedError
@@ -161,6 +162,28 @@ def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits
     assert steps[0] == (epoch - 1) * 6 + 4
     assert identical(result, expected)
     assert history(resumed) == history(whole)
+
+
+def test_asked_to_end_while_an_epoch_is_judged_it_ends_behind_that(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last epoch, too: a pipeline that went on would be killed."""
+    expected = fit(convolutions(), make_context("whole"), config(epochs=2), cross_entropy(0.1))
+    judge = loop.predict
+
+    def and_ask(*given: Any) -> Any:
+        if asked:  # the second time
+            os.kill(os.getpid(), signal.SIGTERM)
+        asked.append(True)
+        return judge(*given)
+
+    asked: list[bool] = []
+    context = make_context("cut")
+    monkeypatch.setattr(loop, "predict", and_ask)
+    with pytest.raises(TerminatedError, match="goes on after epoch 2/2 of cut"):
+        fit(convolutions(), context, config(epochs=2), cross_entropy(0.1))
+    assert len(history(context)) == 2
+    assert identical(fit(convolutions(), make_context("cut"), config(epochs=2), cross_entropy(0.1)), expected)
 
 
 def test_the_state_is_written_every_few_minutes(make_context: MakeContext) -> None:
