@@ -1,4 +1,7 @@
-"""Losses for the training loop: `loss(images, logits, labels) -> scalar`."""
+"""Losses for the training loop: `loss(images, logits, labels) -> scalar`.
+
+labels: (N,) int64, or for images that are mixed (N, classes) float, the shares of the classes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Teacher = Callable[[Tensor], Tensor]
 def cross_entropy(label_smoothing: float) -> Loss:
     """Return the mean cross-entropy with smoothed labels (Szegedy et al., CVPR 2016, section 7), in nats.
 
-    logits: (N, classes) float; labels: (N,) int64; images are not looked at.
+    logits: (N, classes) float; labels: (N,) int64, or (N, classes) float shares; images are not looked at.
     """
 
     def loss(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -43,10 +46,13 @@ def decoupled_distillation(loss: Loss, teacher: Teacher, share: float, temperatu
     """Return as `distillation`, with the distance over the classes other than the label's weighed by `beta` alone.
 
     TCKD + beta NCKD (Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, equation 7, alpha 1). In Hinton's
-    distance the second term fades where the teacher is sure. With two classes it is 0.
+    distance the second term fades where the teacher is sure. With two classes it is 0. Raises ValueError for shares of
+    classes: there is no one label to take apart.
     """
 
     def value(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.ndim != 1:
+            raise ValueError(f"decoupled distillation needs labels of shape (N,), not {tuple(labels.shape)}")
         given, wanted = logits.float() / temperature, teacher(images) / temperature
         other = ~functional.one_hot(labels, given.shape[1]).bool()
         target = _divergence(_binary(given, other), _binary(wanted, other))

@@ -113,3 +113,27 @@ def test_decoupled_with_the_weight_of_hinton_is_hinton() -> None:
         )
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(labels, classes).float()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("taught", [False, True])
+def test_mixed_labels_cost_the_mix_of_what_each_costs(smoothing: float, taught: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, answers = torch.randn(2, 6, 5, generator=generator)
+    loss, images = cross_entropy(smoothing), torch.empty(0)
+    if taught:
+        loss = distillation(loss, lambda images: answers, 0.3, 2.0)
+    first, second = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([4, 1, 0, 2, 3, 1])
+    mixed = 0.7 * one_hot(first, 5) + 0.3 * one_hot(second, 5)
+    expected = 0.7 * loss(images, logits, first) + 0.3 * loss(images, logits, second)
+    torch.testing.assert_close(loss(images, logits, mixed), expected)
+
+
+def test_decoupled_distillation_refuses_mixed_labels() -> None:
+    loss = decoupled_distillation(cross_entropy(0.1), lambda images: torch.zeros(2, 3), 0.5, 2.0, 2.0)
+    with pytest.raises(ValueError, match=r"decoupled distillation needs labels of shape \(N,\), not \(2, 3\)"):
+        loss(torch.empty(0), torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
