@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -164,31 +164,34 @@ def _evaluate(
 def _all_logits(
     session: Session, artifact: Artifact, target: Target, evalset: EvalSet, progress: Progress
 ) -> npt.NDArray[np.float32]:
-    parts, done = [], 0
-    for part in _answers(session, artifact, target, evalset):
-        if part.ndim != 2 or part.shape[1] != len(artifact.manifest.labels):
-            classes = len(artifact.manifest.labels)
-            raise ArtifactError(f"{artifact.path.name} answers {part.shape}, not a logit for each of {classes} classes")
-        if not np.isfinite(part).all():
-            raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
-        parts.append(artifact.manifest.logits(part))
-        done += len(part)
-        progress(f"evaluate {artifact.path.stem}", done, len(evalset))
+    size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
+    parts = []
+    for start in range(0, len(evalset), size):
+        stop = min(start + size, len(evalset))
+        parts.append(answer(session, artifact, target, evalset.pixels(np.arange(start, stop))))
+        progress(f"evaluate {artifact.path.stem}", stop, len(evalset))
     return np.concatenate(parts)
 
 
-def _answers(
-    session: Session, artifact: Artifact, target: Target, evalset: EvalSet
-) -> Iterator[npt.NDArray[np.float32]]:
-    size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
-    for start in range(0, len(evalset), size):
-        images = artifact.manifest.prepare(evalset.pixels(np.arange(start, min(start + size, len(evalset)))))
-        if artifact.manifest.dynamic_batch:
-            yield session.run(images)
-        else:
-            full = np.zeros_like(images, shape=(size, *images.shape[1:]))  # the last batch may be smaller
-            full[: len(images)] = images
-            yield session.run(full)[: len(images)]
+def answer(
+    session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Return the finite `(n, classes)` logits of uint8 `(n, H, W, 3)` images; a fixed batch takes at most its size.
+
+    Raises ArtifactError for answers that are not a logit for each class, CompressError for NaN and infinity.
+    """
+    images = artifact.manifest.prepare(pixels)
+    if not artifact.manifest.dynamic_batch:
+        full = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
+        full[: len(images)] = images
+        images = full
+    part = session.run(images)[: len(pixels)]
+    if part.ndim != 2 or part.shape[1] != len(artifact.manifest.labels):
+        classes = len(artifact.manifest.labels)
+        raise ArtifactError(f"{artifact.path.name} answers {part.shape}, not a logit for each of {classes} classes")
+    if not np.isfinite(part).all():
+        raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
+    return artifact.manifest.logits(part)
 
 
 def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Images]:

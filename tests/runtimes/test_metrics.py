@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from runtimes import metrics
 from runtimes.metrics import Accuracy, accuracy
 
 LOGIT = st.floats(-50, 50, width=32)
@@ -143,3 +144,20 @@ def test_a_label_that_is_no_class_is_refused(label: int) -> None:
 def test_json_gives_back_the_same(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     found = accuracy(*drawn)
     assert Accuracy.from_json(json.loads(json.dumps(asdict(found), allow_nan=False))) == found
+
+
+def test_calibration_error_is_that_of_the_papers_equations() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = (3 * rng.normal(size=(500, 7))).astype(np.float32), rng.integers(0, 7, 500)
+    powers = np.exp(logits.astype(np.float64))
+    confidence = (powers / powers.sum(1, keepdims=True)).max(1)
+    expected, greatest = 0.0, 0.0
+    for m in range(15):
+        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+        if inside.any():
+            gap = abs(np.mean(logits[inside].argmax(1) == labels[inside]) - confidence[inside].mean())
+            expected, greatest = expected + inside.sum() / 500 * gap, max(greatest, gap)
+    found = metrics.calibration(logits, labels)
+    assert found.expected_error == pytest.approx(expected)
+    assert found.maximum_error == pytest.approx(greatest)
+    assert sum(one.images for one in found.bins) == 500

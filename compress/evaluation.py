@@ -1,0 +1,345 @@
+"""Accuracy of artifacts on a data set: streamed, resumable, compared in pairs with the first; loads without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from compress import plugins
+from compress.dataset import DECODING_THREADS, Data, Sample
+from compress.statistics import Estimate, top1_drop_pp
+from runtimes import evalset as evalsets
+from runtimes import images
+from runtimes.artifact import Artifact
+from runtimes.errors import CompressError, InputError
+from runtimes.evalset import EvalSet
+from runtimes.files import replacing
+from runtimes.measure import Progress, answer
+from runtimes.metrics import Accuracy, Calibration, accuracy, calibration
+from runtimes.preprocessing import Preprocessing
+from runtimes.session import Session, load
+from runtimes.target import Target
+
+CHUNK = 512  # images whose logits are one file: what a kill can lose
+SHOWN = 10  # classes, of the worst and of the best
+CONFIDENCE = 0.95
+MAX_UNREADABLE = 0.01  # of all images, as in a recipe
+
+Pixels = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """Labelled images to evaluate on: samples of a data set that are decoded as needed, or a prepared set."""
+
+    __test__ = False  # pytest would take it for a test
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    fingerprint: str
+    samples: tuple[Sample, ...] = ()
+    prepared: EvalSet | None = None
+
+    def batches(self, preprocessing: Preprocessing, start: int, stop: int, size: int) -> Iterator[list[Pixels | None]]:
+        """Yield uint8 (H, W, 3) images from `start` to `stop`, `size` at a time; None for what can't be decoded."""
+        pixels = (
+            _decoded(self.samples[start:stop], preprocessing, 2 * size)
+            if self.prepared is None
+            else iter(self.prepared.pixels(np.arange(start, stop)))
+        )
+        while batch := list(islice(pixels, size)):
+            yield batch
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One artifact on one data set.
+
+    unreadable: names of images that could not be decoded and count nowhere. drop_pp: how many percentage points of
+    top-1 are lost against the first artifact, with one-sided 95 % bounds. agreement: share of images with the first
+    one's answer. Both are None for the first.
+    """
+
+    artifact: str
+    sha256: str
+    target: Target
+    classes: tuple[str, ...]
+    accuracy: Accuracy
+    calibration: Calibration
+    unreadable: tuple[str, ...]
+    drop_pp: Estimate | None
+    agreement: float | None
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return precision, recall and F1 of each class with its number of images, in the order of the outputs."""
+        shares = zip(self.accuracy.precision, self.accuracy.recall, self.accuracy.f1, strict=True)
+        return [
+            {"class": name, "images": sum(row), "precision": precision, "recall": recall, "f1": f1}
+            for name, row, (precision, recall, f1) in zip(self.classes, self.accuracy.confusion, shares, strict=True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the confusion matrix, which has a million numbers for ImageNet."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("accuracy", "classes")}
+        totals = {name: getattr(self.accuracy, name) for name in ("images", "loss", "top1", "top5")}
+        return {**fields, **totals, "per_class": self.per_class()}
+
+
+def find_images(data: str | None, evalset: Path | None, split: str) -> TestImages:
+    """Find the images of `--data NAME[:ROOT]` or `--evalset FOLDER`; exactly one is given.
+
+    Raises InputError where there is no such data set, or it has no labelled images in that split.
+    """
+    if (data is None) == (evalset is None):
+        raise InputError("give either --data NAME:ROOT, as in --data imagefolder:/data/flowers, or --evalset FOLDER")
+    if evalset is not None:
+        prepared = evalsets.load(evalset)
+        if prepared.labels is None:
+            raise InputError(f"{evalset}: has images without labels; accuracy needs them")
+        labels = np.array(prepared.labels)
+        digest = hashlib.sha256(prepared.sha256.encode() + labels.tobytes()).hexdigest()
+        return TestImages(prepared.classes, prepared.names, labels, digest, prepared=prepared)
+    assert data is not None
+    found = _load_data(data)
+    samples = found.split(split)
+    if not samples:
+        raise InputError(f"--data {data}: has no images in its split '{split}'")
+    return _of_samples(found.classes, samples)
+
+
+def evaluate(
+    artifacts: list[Artifact], test: TestImages, target: Target, folder: Path | None, progress: Progress
+) -> list[Evaluation]:
+    """Evaluate each artifact; with a folder, what is in it of the same images, file and target is not run again.
+
+    Raises InputError where artifact and images don't fit each other or too many images can't be read.
+    """
+    fitted = [_fit_labels(artifact, test, target) for artifact in artifacts]  # before any work
+    with tempfile.TemporaryDirectory() as temporary:
+        every = [
+            _all_logits(artifact, images_, target, folder or Path(temporary), progress)
+            for artifact, images_ in zip(artifacts, fitted, strict=True)
+        ]
+        labels = [images_.labels for images_ in fitted]
+        results: list[Evaluation] = []
+        first: npt.NDArray[np.int64] | None = None
+        for artifact, images_, logits in zip(artifacts, fitted, every, strict=True):
+            results.append(_judge(artifact, images_, target, logits(), first, labels[0]))
+            first = _predicted(logits()) if first is None else first
+    return results
+
+
+def _load_data(data: str) -> Data:
+    name, _, root = data.partition(":")
+    if name not in plugins.names("data"):
+        raise InputError(f"--data: there is no '{name}'; there are {', '.join(plugins.names('data'))}")
+    plugin = plugins.load("data", name)
+    try:
+        config = plugin.Config(**({"root": Path(root)} if root else {}))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--data {data}: {reason}; write it as NAME:ROOT, or NAME alone for elpv") from error
+    found: Data = plugin.load(config)
+    return found
+
+
+def _of_samples(classes: tuple[str, ...], samples: tuple[Sample, ...]) -> TestImages:
+    labels = [sample.label for sample in samples if sample.label is not None]
+    if len(labels) != len(samples):
+        raise InputError(f"{len(samples) - len(labels)} of {len(samples)} images have no label; accuracy needs them")
+    only = Data(classes, (), (), samples)  # the training images are not looked at: there may be a million
+    names = tuple(sample.name for sample in samples)
+    return TestImages(classes, names, np.asarray(labels, np.int64), only.fingerprint(), samples)
+
+
+def _fit_labels(artifact: Artifact, test: TestImages, target: Target) -> TestImages:
+    """Return the images with the labels' indices in the artifact's order; the data may have fewer classes."""
+    manifest = artifact.manifest
+    if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
+        raise InputError(f"{artifact.path.name} has batch {manifest.input_shape[0]} fixed; give --batch with it")
+    if test.prepared is not None and test.prepared.preprocessing != manifest.preprocessing:
+        raise InputError(f"{artifact.path.name} was made for another preprocessing than the evaluation set's")
+    unknown = [name for name in test.classes if name not in manifest.labels]
+    if unknown:
+        raise InputError(
+            f"{artifact.path.name} does not know the class '{unknown[0]}' of the data; its {len(manifest.labels)} "
+            f"classes are {', '.join(manifest.labels[:5])}{', …' if len(manifest.labels) > 5 else ''}"
+        )
+    index = {name: position for position, name in enumerate(manifest.labels)}
+    moved = np.asarray([index[name] for name in test.classes], np.int64)
+    return replace(test, classes=manifest.labels, labels=moved[test.labels])
+
+
+class _AllLogits:
+    """The chunks of one artifact on disk; NaN stands for images that could not be read."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __call__(self) -> Logits:
+        return np.concatenate([np.load(path, allow_pickle=False) for path in self._paths])
+
+
+def _all_logits(artifact: Artifact, test: TestImages, target: Target, out: Path, progress: Progress) -> _AllLogits:
+    """Make the chunks that are not there yet."""
+    folder, total = out / _key(artifact, test, target), len(test.names)
+    starts = range(0, total, CHUNK)
+    paths = [folder / f"{start:08d}.npy" for start in starts]
+    shapes = [(min(CHUNK, total - start), len(artifact.manifest.labels)) for start in starts]
+    missing = [not _is_whole(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    if any(missing):
+        with closing(load(artifact, target)) as session:
+            for path, start, (count, _), absent in zip(paths, starts, shapes, missing, strict=True):
+                if absent:
+                    _write_chunk(path, _chunk(session, artifact, test, target, start, start + count, progress))
+    return _AllLogits(paths)
+
+
+def _key(artifact: Artifact, test: TestImages, target: Target) -> str:
+    """Return the folder's name: everything that the logits depend on."""
+    manifest = artifact.manifest
+    run = (manifest.preprocessing, manifest.output, manifest.input_dtype, sorted(manifest.session_options.items()))
+    rest = hashlib.sha256(repr((test.fingerprint, target, run)).encode()).hexdigest()
+    return f"{manifest.sha256[:16]}-{rest[:16]}"
+
+
+def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or not an array: made again
+        return False
+    return bool(found.shape == shape and found.dtype == np.float32)
+
+
+def _chunk(
+    session: Session, artifact: Artifact, test: TestImages, target: Target, start: int, stop: int, progress: Progress
+) -> Logits:
+    logits = np.full((stop - start, len(artifact.manifest.labels)), np.nan, np.float32)
+    done = 0
+    for batch in test.batches(artifact.manifest.preprocessing, start, stop, target.batch):
+        readable = [index for index, pixels in enumerate(batch) if pixels is not None]
+        if readable:
+            stacked = np.stack([pixels for pixels in batch if pixels is not None])
+            logits[done + np.asarray(readable)] = answer(session, artifact, target, stacked)
+        done += len(batch)
+        progress(f"evaluate {artifact.path.stem}", start + done, len(test.names))
+    return logits
+
+
+def _write_chunk(path: Path, logits: Logits) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, logits)
+
+
+def _decoded(samples: tuple[Sample, ...], preprocessing: Preprocessing, ahead: int) -> Iterator[Pixels | None]:
+    """Decode in threads, at most `ahead` images before the one that is asked for."""
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        waiting: deque[Future[Pixels | None]] = deque()
+        for sample in samples:
+            waiting.append(pool.submit(_decode, sample, preprocessing))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _decode(sample: Sample, preprocessing: Preprocessing) -> Pixels | None:
+    try:
+        return images.resize_and_crop(images.decode(sample.source), preprocessing)
+    except images.UnreadableImageError:
+        return None
+
+
+def _predicted(logits: Logits) -> npt.NDArray[np.int64]:
+    """Return the class of each image, -1 for one that could not be read."""
+    return np.where(np.isnan(logits[:, 0]), -1, logits.argmax(1))
+
+
+def _judge(
+    artifact: Artifact,
+    test: TestImages,
+    target: Target,
+    logits: Logits,
+    first: npt.NDArray[np.int64] | None,
+    first_labels: npt.NDArray[np.int64],
+) -> Evaluation:
+    read = ~np.isnan(logits[:, 0])
+    unreadable = tuple(name for name, there in zip(test.names, read, strict=True) if not there)
+    if len(unreadable) > MAX_UNREADABLE * len(read):
+        raise InputError(f"{len(unreadable)} of {len(read)} images can't be read, for example {unreadable[0]}; "
+                         f"more than {MAX_UNREADABLE:.0%} of them say nothing of the accuracy")  # fmt: skip
+    drop, agreement = None, None
+    if first is not None:
+        if not np.array_equal(read, first >= 0):
+            raise CompressError("the images that can be read changed during the evaluation; run it again with --out")
+        right, mine = first[read] == first_labels[read], logits[read].argmax(1)
+        still_right = mine == test.labels[read]
+        drop = top1_drop_pp(right, still_right, np.ones(len(mine), bool), CONFIDENCE)
+        agreement = float(np.mean(mine == first[read]))
+    return Evaluation(
+        artifact.path.name, artifact.manifest.sha256, target, class_names(test.classes),
+        accuracy(logits[read], test.labels[read]), calibration(logits[read], test.labels[read]),
+        unreadable, drop, agreement,
+    )  # fmt: skip
+
+
+def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what people call the classes: ImageNet's synsets by their first word where timm is installed."""
+    package = importlib.util.find_spec("timm")
+    if not all(re.fullmatch(r"n\d{8}", label) for label in labels) or package is None:
+        return labels
+    assert package.submodule_search_locations
+    text = (Path(package.submodule_search_locations[0]) / "data/_info/imagenet_synset_to_lemma.txt").read_text("utf-8")
+    lemmas = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
+    return tuple(f"{label} {lemmas[label].split(',')[0]}" if label in lemmas else label for label in labels)
+
+
+def tables(results: list[Evaluation]) -> dict[str | None, list[list[str]]]:
+    """Return the totals of all artifacts, then the worst and best classes of each, as titled lines of cells."""
+    shown: dict[str | None, list[list[str]]] = {None: _totals(results)}
+    for one in results:
+        known = sorted((row for row in one.per_class() if row["images"]), key=lambda row: (row["f1"], row["class"]))
+        if len(known) <= 2 * SHOWN:
+            shown[f"{one.artifact}: classes by F1"] = _classes(known)
+        else:
+            shown[f"{one.artifact}: the {SHOWN} worst of {len(known)} classes by F1"] = _classes(known[:SHOWN])
+            shown[f"{one.artifact}: the {SHOWN} best"] = _classes(known[: -SHOWN - 1 : -1])
+    return shown
+
+
+def _totals(results: list[Evaluation]) -> list[list[str]]:
+    lines = [["artifact", "images", "unread", "top-1 %", "top-5 %", "ECE %", "drop pp", "same %"]]
+    for one in results:
+        top5 = "-" if one.accuracy.top5 is None else f"{100 * one.accuracy.top5:.2f}"
+        drop = (
+            "-" if one.drop_pp is None else f"{one.drop_pp.value:.2f} ({one.drop_pp.low:.2f}, {one.drop_pp.high:.2f})"
+        )
+        same = "-" if one.agreement is None else f"{100 * one.agreement:.2f}"
+        lines.append([one.artifact, str(one.accuracy.images), str(len(one.unreadable)),
+                      f"{100 * one.accuracy.top1:.2f}", top5, f"{100 * one.calibration.expected_error:.2f}",
+                      drop, same])  # fmt: skip
+    return lines
+
+
+def _classes(rows: list[dict[str, Any]]) -> list[list[str]]:
+    lines = [["class", "images", "precision", "recall", "F1"]]
+    return lines + [
+        [row["class"], str(row["images"]), *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))]
+        for row in rows
+    ]
