@@ -117,8 +117,8 @@ def calibration(
     right = (logits.argmax(1) == labels).astype(np.float64)
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     images = np.bincount(index, minlength=bins)
-    mean_confidence = _ratio(np.bincount(index, confidence, bins), images * 1.0)
-    mean_right = _ratio(np.bincount(index, right, bins), images * 1.0)
+    mean_confidence = _ratio(np.bincount(index, confidence, bins).astype(np.float64), images.astype(np.float64))
+    mean_right = _ratio(np.bincount(index, right, bins).astype(np.float64), images.astype(np.float64))
     gaps = np.abs(mean_right - mean_confidence)
     return Calibration(
         expected_error=float(np.sum(images * gaps) / len(labels)),
