@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -324,17 +324,17 @@ def tables(results: list[Evaluation]) -> dict[str | None, list[list[str]]]:
 
 
 def _totals(results: list[Evaluation]) -> list[list[str]]:
-    lines = [["artifact", "images", "unread", "top-1 %", "top-5 %", "ECE %", "drop pp", "same %"]]
+    """Return a header and a line for each artifact; columns that would say nothing are left out."""
+    lines = [["artifact", "images", "unread", "top-1 %", "top-5 %", "ECE %", "drop pp", "low", "high", "same %"]]
     for one in results:
         top5 = "-" if one.accuracy.top5 is None else f"{100 * one.accuracy.top5:.2f}"
-        drop = (
-            "-" if one.drop_pp is None else f"{one.drop_pp.value:.2f} ({one.drop_pp.low:.2f}, {one.drop_pp.high:.2f})"
-        )
-        same = "-" if one.agreement is None else f"{100 * one.agreement:.2f}"
-        lines.append([one.artifact, str(one.accuracy.images), str(len(one.unreadable)),
-                      f"{100 * one.accuracy.top1:.2f}", top5, f"{100 * one.calibration.expected_error:.2f}",
-                      drop, same])  # fmt: skip
-    return lines
+        unread = str(len(one.unreadable)) if one.unreadable else "-"
+        drop = ["-"] * 3 if one.drop_pp is None else [f"{x:+.2f}" for x in astuple(one.drop_pp)]
+        same = "-" if one.agreement is None else f"{100 * one.agreement:.1f}"
+        lines.append([Path(one.artifact).stem, str(one.accuracy.images), unread, f"{100 * one.accuracy.top1:.2f}", top5,
+                      f"{100 * one.calibration.expected_error:.2f}", *drop, same])  # fmt: skip
+    said = [column for column in range(len(lines[0])) if any(line[column] != "-" for line in lines[1:])]
+    return [[line[column] for column in said] for line in lines]
 
 
 def _classes(rows: list[dict[str, Any]]) -> list[list[str]]:

@@ -31,6 +31,7 @@ PRESENTATION = {
     "gate.py",
     "statistics.py",
     "doctor.py",
+    "evaluation.py",
     "pruning_tables.py",
     "quantization_tables.py",
 }

@@ -129,6 +129,29 @@ def test_another_setting_redoes_only_what_depends_on_it(
     assert len(list((out / "steps").glob("0-train-*"))) == 1
 
 
+def test_evaluating_its_files_gives_the_reports_accuracy(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    report = json.loads((smoke[0] / "report.json").read_text())
+    files = [smoke[0] / "artifacts" / row["artifact"] for row in report["rows"]]
+    (images,) = smoke[0].glob("steps/images-test-*")
+    whole = [sys.executable, "-m", "compress", "evaluate", *files, "--evalset", images, "--out", tmp_path / "answers"]
+    done = subprocess.run([*whole, "--json"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["top1"] for one in found] == [row["top1"] for row in report["rows"]]
+    assert found[0]["drop_pp"] is None
+    assert found[1]["drop_pp"]["value"] == pytest.approx(report["rows"][1]["top1_drop_pp"]["value"])
+    shown = subprocess.run(whole, capture_output=True, text=True, cwd=ROOT)  # from what is there
+    assert shown.returncode == 0, shown.stderr
+    assert "ECE %" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "…" not in shown.stdout
+    other = subprocess.run([*whole[:-4], "--data", "nothing:/x"], capture_output=True, text=True, cwd=ROOT)
+    assert other.returncode == 2
+    assert other.stderr.startswith("compress: --data: there is no 'nothing'; there are ")
+
+
 def start_until_epoch(out: Path, epoch: int) -> subprocess.Popen[str]:
     """Start a run and return when the log says that an epoch is done."""
     process = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
