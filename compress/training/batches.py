@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from compress.context import Context
 from compress.training.config import Augment, FitConfig
 from compress.training.crops import random_resized_crop, resize
+from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -28,15 +30,17 @@ class TrainingBatches:
     """
 
     def __init__(self, context: Context, config: FitConfig, rank: int = 0, ranks: int = 1) -> None:
-        """Start nothing yet. rank: of this process, from 0."""
+        """Start nothing yet. rank: of this process, from 0. Raises InputError where a rank would get no image."""
         self._images, self._seed, self._rank, self._ranks = _Images(context, config), context.seed, rank, ranks
         self._count, self._size = len(context.train), min(config.batch_size, len(context.train))
+        if self._size < ranks:
+            raise InputError(f"a batch of {self._size} images can't be shared by {ranks} processes; start fewer")
         self._positions = _Positions()
         self._side = context.preprocessing.crop
         workers = config.workers if self._images.decodes else 0
         self._loader: DataLoader[Batch] = DataLoader(
             self._images, batch_sampler=self._positions, collate_fn=_as_they_are, num_workers=workers,
-            persistent_workers=workers > 0, generator=torch.Generator(),
+            persistent_workers=workers > 0, generator=torch.Generator(), pin_memory=context.device == "cuda",
         )  # fmt: skip
 
     @property
@@ -117,9 +121,16 @@ def _as_they_are(batch: Any) -> Batch:
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -> torch.Tensor:
     """Turn uint8 (N, 3, H, W) into normalised float32 on the device, in channels_last layout."""
-    scale, offset = (torch.from_numpy(values).to(device).view(1, 3, 1, 1) for values in preprocessing.scale_and_offset)
+    scale, offset = _scale_and_offset(preprocessing, device)
     moved = pixels.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
     return moved * scale + offset
+
+
+@functools.cache
+def _scale_and_offset(preprocessing: Preprocessing, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both as (1, 3, 1, 1) on the device; made once, as each copy to a GPU waits for it."""
+    scale, offset = (torch.from_numpy(values).to(device).view(1, 3, 1, 1) for values in preprocessing.scale_and_offset)
+    return scale, offset
 
 
 def flip(pixels: npt.NDArray[np.uint8], augment: Augment, rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -153,7 +153,7 @@ def _train_step(
         images = normalize(part, context.preprocessing, context.device)
         with torch.autocast(context.device, arithmetic, enabled=arithmetic != torch.float32):
             logits = run.network(images)
-        value = loss(images, logits, wanted.to(context.device)) * (len(part) / len(pixels))
+        value = loss(images, logits, wanted.to(context.device, non_blocking=True)) * (len(part) / len(pixels))
         run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         run.total += value.detach()
     if config.clip_norm is not None:

@@ -11,6 +11,7 @@ import torch
 from compress.context import Context
 from compress.training.batches import TrainingBatches, flip, normalize
 from compress.training.config import Augment, FitConfig
+from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 MakeContext = Callable[..., Context]
@@ -105,6 +106,11 @@ def test_ranks_see_together_what_one_process_would(make_context: MakeContext, ra
         for rank in range(ranks):
             assert torch.equal(parts[rank][step][0], pixels[rank::ranks])
             assert torch.equal(parts[rank][step][1], labels[rank::ranks])
+
+
+def test_a_rank_without_an_image_is_refused(make_context: MakeContext) -> None:
+    with pytest.raises(InputError, match="a batch of 8 images can't be shared by 9 processes"):
+        TrainingBatches(make_context(), config(), 0, 9)
 
 
 @pytest.mark.parametrize("augment", [EVERYTHING, PLAIN], ids=["decoded", "prepared"])
