@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 bench-quantize bench-prune lint clean
+.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -23,6 +23,9 @@ bench-quantize: $(INSTALLED)
 
 bench-prune: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_prune.py
+
+bench-data: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_data.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
