@@ -2,7 +2,8 @@
 
 Both read the same files, crop to 224 px and mirror, and take turns. torchvision's reference is Pillow, transforms.v2
 and float32, normalised image by image; ours gives uint8 batches, which are normalised on the device: `on the CPU` is
-with that done on the CPU, too. Made JPEGs are 500x375 and some 33 kB, as ImageNet's; PHOTOS=folder takes its JPEGs instead.
+with that done on the CPU, too. Made JPEGs are 500x375 and some 33 kB, as ImageNet's; PHOTOS=folder takes its JPEGs
+instead.
 The last line is JSON: the figures of one process without workers.
 
     make bench-data [PHOTOS=folder]
