@@ -202,7 +202,7 @@ def test_asked_to_end_it_writes_its_state_and_the_next_run_ends_with_the_same_fi
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143, told
-    assert told.splitlines()[-1].startswith("compress: asked to end; the same command goes on after step ")
+    assert told.splitlines()[-1].startswith("compress: asked to end; the same command goes on after ")
     done = run(out)
     assert done.returncode == 0, done.stderr
     assert "resumed after " in done.stderr
