@@ -136,12 +136,11 @@ def evaluate(
             _all_logits(artifact, images_, target, folder or Path(temporary), progress)
             for artifact, images_ in zip(artifacts, fitted, strict=True)
         ]
-        labels = [images_.labels for images_ in fitted]
         results: list[Evaluation] = []
-        first: npt.NDArray[np.int64] | None = None
+        first: _Answers | None = None
         for artifact, images_, logits in zip(artifacts, fitted, every, strict=True):
-            results.append(_judge(artifact, images_, target, logits(), first, labels[0]))
-            first = _predicted(logits()) if first is None else first
+            results.append(_judge(artifact, images_, target, logits(), first))
+            first = _Answers.of(logits(), images_) if first is None else first
     return results
 
 
@@ -266,9 +265,19 @@ def _decode(sample: Sample, preprocessing: Preprocessing) -> Pixels | None:
         return None
 
 
-def _predicted(logits: Logits) -> npt.NDArray[np.int64]:
-    """Return the class of each image, -1 for one that could not be read."""
-    return np.where(np.isnan(logits[:, 0]), -1, logits.argmax(1))
+@dataclass(frozen=True)
+class _Answers:
+    """What an artifact said. answers: names of classes, as others may order theirs in another way."""
+
+    read: npt.NDArray[np.bool_]
+    answers: npt.NDArray[np.str_]
+    right: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, logits: Logits, test: TestImages) -> _Answers:
+        """Take it from logits, which are NaN for images that could not be read."""
+        predicted = logits.argmax(1)
+        return cls(~np.isnan(logits[:, 0]), np.asarray(test.classes)[predicted], predicted == test.labels)
 
 
 def _judge(
@@ -276,8 +285,7 @@ def _judge(
     test: TestImages,
     target: Target,
     logits: Logits,
-    first: npt.NDArray[np.int64] | None,
-    first_labels: npt.NDArray[np.int64],
+    first: _Answers | None,
 ) -> Evaluation:
     read = ~np.isnan(logits[:, 0])
     unreadable = tuple(name for name, there in zip(test.names, read, strict=True) if not there)
@@ -286,12 +294,11 @@ def _judge(
                          f"more than {MAX_UNREADABLE:.0%} of them say nothing of the accuracy")  # fmt: skip
     drop, agreement = None, None
     if first is not None:
-        if not np.array_equal(read, first >= 0):
+        mine = _Answers.of(logits, test)
+        if not np.array_equal(read, first.read):
             raise CompressError("the images that can be read changed during the evaluation; run it again with --out")
-        right, mine = first[read] == first_labels[read], logits[read].argmax(1)
-        still_right = mine == test.labels[read]
-        drop = top1_drop_pp(right, still_right, np.ones(len(mine), bool), CONFIDENCE)
-        agreement = float(np.mean(mine == first[read]))
+        drop = top1_drop_pp(first.right[read], mine.right[read], np.ones(int(read.sum()), bool), CONFIDENCE)
+        agreement = float(np.mean(mine.answers[read] == first.answers[read]))
     return Evaluation(
         artifact.path.name, artifact.manifest.sha256, target, class_names(test.classes),
         accuracy(logits[read], test.labels[read]), calibration(logits[read], test.labels[read]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,23 @@ def test_labels_follow_the_artifacts_order_and_the_second_is_compared_with_the_f
     assert second.drop_pp.value == 0
     (moved,) = run(test, None, artifact(("emu", "cat", "dog")))
     assert moved.accuracy.confusion[0] == first.accuracy.confusion[2]
+
+
+def test_artifacts_agree_on_classes_and_not_on_their_places(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has its classes, and so its logits, one place further on: it says the same of every image."""
+
+    class Moved(Colours):
+        def run(self, pixels: Any) -> Any:
+            return np.roll(super().run(pixels), 1, axis=1)
+
+    moved = artifact(("emu", "cat", "dog"))
+    moved = replace(moved, manifest=replace(moved.manifest, sha256="1" * 64))  # other bytes, other answers
+    monkeypatch.setattr(evaluation, "load", lambda one, target: Moved() if one is moved else Colours())
+    first, second = run(evaluation.find_images(f"imagefolder:{root}", None, "test"), None, artifact(), moved)
+    assert second.accuracy.top1 == first.accuracy.top1
+    assert second.agreement == 1
+    assert second.drop_pp is not None
+    assert second.drop_pp.value == 0
 
 
 def test_an_unknown_class_is_one_line(root: Path) -> None:
