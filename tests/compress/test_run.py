@@ -155,7 +155,10 @@ def test_evaluating_its_files_gives_the_reports_accuracy(
 
 def start_until_epoch(out: Path, epoch: int) -> subprocess.Popen[str]:
     """Start a run and return when the log says that an epoch is done."""
-    process = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what nohup and & start ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     log = out / "run.log"
     while time.monotonic() < deadline and process.poll() is None:
