@@ -12,6 +12,8 @@ from typing import Any
 import rich_click as click
 
 from compress import __version__
+from compress.data_cli import data
+from compress.tables import print_table
 from runtimes.errors import CompressError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -20,19 +22,6 @@ CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG), ""),
 }
-
-LEFT = (
-    "artifact",
-    "class",
-    "verdict",
-    "attempt",
-    "layer",
-    "kind",
-    "weights",
-    "file",
-    "operators",
-    "most of it",
-)  # columns of words
 
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
 
@@ -72,6 +61,9 @@ def commands() -> None:
 
     Example: compress run recipes/mobilenet_int8.yaml
     """
+
+
+commands.add_command(data)
 
 
 @commands.command(epilog=EXIT_CODES_HELP)
@@ -179,7 +171,7 @@ def measure(
     if as_json:
         click.echo(json.dumps([one.to_json() for one in taken]))
     else:
-        _print_table(report.measurement_table(taken))
+        print_table(report.measurement_table(taken))
 
 
 @commands.command()
@@ -227,7 +219,7 @@ def evaluate(
         click.echo(json.dumps([one.to_json() for one in results]))
         return
     for title, lines in evaluation.tables(results).items():
-        _print_table(lines, title)
+        print_table(lines, title)
 
 
 @commands.command()
@@ -303,7 +295,7 @@ def _print_quantization(artifact: Any) -> None:
     from compress import quantization_tables
 
     for title, lines in quantization_tables.tables(artifact.manifest).items():
-        _print_table(lines, title)
+        print_table(lines, title)
     for step in artifact.manifest.lineage:
         if "speedup_p50" in step:
             ratio = step["speedup_p50"]
@@ -409,7 +401,7 @@ def _print_report(folder: Path) -> None:
     content = report.read(folder)
     shown = report.tables(content) | report.board_tables(folder) | report.elsewhere_tables(content)
     for title, lines in shown.items():
-        _print_table(lines, title)
+        print_table(lines, title)
     for row in content["rows"]:
         for check in row["checks"]:
             estimate = check["estimate"]
@@ -417,17 +409,3 @@ def _print_report(folder: Path) -> None:
                        f"({estimate['low']:.2f} to {estimate['high']:.2f}): {check['verdict']}")  # fmt: skip
     click.echo(f"verdict: {content['verdict'] or 'none, the recipe has no gate'}")
     click.echo(f"report: {folder / 'report.md'}")
-
-
-def _print_table(lines: list[list[str]], title: str | None = None) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    header, *rows = lines
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in header:
-        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 80).print(table)

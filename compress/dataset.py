@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress import jpeg
 from runtimes import evalset, images
 from runtimes.errors import InputError
 from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
 
 SPLITS = ("train", "val", "test", "calibration")
-DECODING_THREADS = 4  # Pillow decodes without the interpreter's lock
+DECODING_THREADS = max(4, os.cpu_count() or 1)  # decoders let go of the interpreter's lock
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image. name: stable, for splits.json and reports. label: None in a calibration folder without classes."""
 
@@ -129,7 +131,7 @@ def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
     everything = [(split, sample) for split in SPLITS for sample in data.split(split)]
     rejected = []
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        reasons = pool.map(lambda pair: _why_unreadable(pair[1]), everything)
+        reasons = pool.map(lambda pair: why_unreadable(pair[1]), everything)
         for done, ((split, sample), reason) in enumerate(zip(everything, reasons, strict=True), 1):
             if reason:
                 rejected.append(Rejected(sample.name, split, reason))
@@ -202,9 +204,11 @@ def _preprocessed(
             done(start + len(chunk))
 
 
-def _why_unreadable(sample: Sample) -> str | None:
+def why_unreadable(sample: Sample) -> str | None:
+    """Return why an image can't be decoded, None where it can."""
     try:
-        images.decode(sample.source)
+        if not jpeg.is_whole(images.content(sample.source)):
+            images.decode(sample.source)
     except images.UnreadableImageError as error:
         return str(error)
     return None
@@ -213,5 +217,7 @@ def _why_unreadable(sample: Sample) -> str | None:
 def _identity(source: images.Source) -> object:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    status = source.stat()
-    return status.st_size, status.st_mtime_ns
+    if isinstance(source, Path):
+        status = source.stat()
+        return status.st_size, status.st_mtime_ns
+    return repr(source)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import re
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -17,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
-from compress import plugins
+from compress import named_data
 from compress.dataset import DECODING_THREADS, Data, Sample
 from compress.statistics import Estimate, top1_drop_pp
+from compress.synsets import class_names
 from runtimes import evalset as evalsets
 from runtimes import images
 from runtimes.artifact import Artifact
@@ -116,7 +114,7 @@ def find_images(data: str | None, evalset: Path | None, split: str) -> TestImage
         digest = hashlib.sha256(prepared.sha256.encode() + labels.tobytes()).hexdigest()
         return TestImages(prepared.classes, prepared.names, labels, digest, prepared=prepared)
     assert data is not None
-    found = _load_data(data)
+    found = named_data.load(data)
     samples = found.split(split)
     if not samples:
         raise InputError(f"--data {data}: has no images in its split '{split}'")
@@ -142,20 +140,6 @@ def evaluate(
             results.append(_judge(artifact, images_, target, logits(), first))
             first = _Answers.of(logits(), images_) if first is None else first
     return results
-
-
-def _load_data(data: str) -> Data:
-    name, _, root = data.partition(":")
-    if name not in plugins.names("data"):
-        raise InputError(f"--data: there is no '{name}'; there are {', '.join(plugins.names('data'))}")
-    plugin = plugins.load("data", name)
-    try:
-        config = plugin.Config(**({"root": Path(root)} if root else {}))
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise InputError(f"--data {data}: {reason}; write it as NAME:ROOT, or NAME alone for elpv") from error
-    found: Data = plugin.load(config)
-    return found
 
 
 def _of_samples(classes: tuple[str, ...], samples: tuple[Sample, ...]) -> TestImages:
@@ -304,17 +288,6 @@ def _judge(
         accuracy(logits[read], test.labels[read]), calibration(logits[read], test.labels[read]),
         unreadable, drop, agreement,
     )  # fmt: skip
-
-
-def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what people call the classes: ImageNet's synsets by their first word where timm is installed."""
-    package = importlib.util.find_spec("timm")
-    if not all(re.fullmatch(r"n\d{8}", label) for label in labels) or package is None:
-        return labels
-    assert package.submodule_search_locations
-    text = (Path(package.submodule_search_locations[0]) / "data/_info/imagenet_synset_to_lemma.txt").read_text("utf-8")
-    lemmas = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    return tuple(f"{label} {lemmas[label].split(',')[0]}" if label in lemmas else label for label in labels)
 
 
 def tables(results: list[Evaluation]) -> dict[str | None, list[list[str]]]:

@@ -24,6 +24,11 @@ from runtimes.files import write_json
 SCHEMA_VERSION = 1
 PRESENTATION = {
     "cli.py",
+    "data_cli.py",
+    "inspection.py",
+    "named_data.py",
+    "sharding.py",
+    "tables.py",
     "__main__.py",
     "terminal.py",
     "report.py",

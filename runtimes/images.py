@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,15 @@ from runtimes.preprocessing import Preprocessing
 if TYPE_CHECKING:  # a board that gets its images otherwise needs no Pillow
     from PIL import Image
 
-Source = Path | bytes  # a file, or the bytes of one
+
+class Readable(Protocol):
+    """What gives the bytes of an encoded image: a path, or a part of a larger file."""
+
+    def read_bytes(self) -> bytes:
+        """Return all of them."""
+
+
+Source = Readable | bytes
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 # What Pillow's decoders raise for damaged files, read in their sources and seen on truncated and random bytes.
@@ -25,6 +33,16 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 class UnreadableImageError(InputError):
     """An image file that can't be decoded."""
+
+
+def content(source: Source) -> bytes:
+    """Return an image file's bytes; raises UnreadableImageError where they can't be read."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{source}: {error.strerror or error}") from error
 
 
 def decode(source: Source) -> Image.Image:
@@ -37,7 +55,7 @@ def decode(source: Source) -> Image.Image:
     except ImportError as error:
         raise UnavailableError("images are decoded with Pillow: pip install pillow") from error
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(content(source))) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
                 upright = _from_16_bits(np.asarray(upright))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +11,8 @@ from pydantic import Field, model_validator
 
 from compress.config import Config as Section
 from compress.dataset import Data, Sample, stratified_split
-from runtimes.errors import InputError, UnavailableError
+from compress.synsets import imagenet_synsets
+from runtimes.errors import InputError
 from runtimes.images import EXTENSIONS
 
 
@@ -77,7 +77,7 @@ def _split_folders(config: Config) -> dict[str, Path]:
 def _classes(config: Config, folders: dict[str, Path]) -> dict[str, int]:
     """Return the index of each class name."""
     if config.classes == "imagenet":
-        return {synset: index for index, synset in enumerate(_imagenet_synsets())}
+        return {synset: index for index, synset in enumerate(imagenet_synsets())}
     if config.classes is not None:
         if not config.classes.is_file():
             raise InputError(f"data.classes: {config.classes}: no such file")
@@ -96,13 +96,6 @@ def _classes(config: Config, folders: dict[str, Path]) -> dict[str, int]:
     if len(names) < 2:
         raise InputError(f"{where}: must hold at least 2 classes, has {len(names)}")
     return {name: index for index, name in enumerate(names)}
-
-
-def _imagenet_synsets() -> list[str]:
-    package = importlib.util.find_spec("timm")
-    if package is None or not package.submodule_search_locations:
-        raise UnavailableError("data.classes: imagenet needs the package timm: pip install timm")
-    return (Path(package.submodule_search_locations[0]) / "data/_info/imagenet_synsets.txt").read_text().split()
 
 
 def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample, ...]:

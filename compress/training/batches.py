@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -12,13 +13,17 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from compress.archives import Slice, is_remote
 from compress.context import Context
 from compress.training.config import Augment, FitConfig
 from compress.training.crops import random_resized_crop, resize
+from runtimes import images
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+FETCHED_AT_ONCE = 16
+
 Position = tuple[int, int, int]  # epoch, index of the image, side in pixels
 
 
@@ -99,15 +104,23 @@ class _Images(Dataset[Batch]):
         """Return the batch."""
         side = positions[0][2]
         pixels = np.empty((len(positions), side, side, 3), np.uint8)
-        for row, position in zip(pixels, positions, strict=True):
-            row[:] = self._augmented(*position)
+        sources = self._sources([index for _, index, _ in positions])
+        for row, source, position in zip(pixels, sources, positions, strict=True):
+            row[:] = self._augmented(source, *position)
         labels = torch.tensor([self._samples[index].label for _, index, _ in positions], dtype=torch.int64)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), labels
 
-    def _augmented(self, epoch: int, index: int, side: int) -> npt.NDArray[np.uint8]:
+    def _sources(self, indices: list[int]) -> list[images.Source]:
+        """Return where the images are; those at an address are fetched together, as each waits for the answer."""
+        sources: list[images.Source] = [self._samples[index].source if self.decodes else b"" for index in indices]
+        if not any(isinstance(source, Slice) and is_remote(source.path) for source in sources):
+            return sources
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+            return list(pool.map(images.content, sources))
+
+    def _augmented(self, source: images.Source, epoch: int, index: int, side: int) -> npt.NDArray[np.uint8]:
         rng = np.random.default_rng((self._seed, epoch, index))
         if self._prepared is None:
-            source = self._samples[index].source
             pixels = random_resized_crop(source, self._preprocessing, self._augment, rng, side)
         else:
             pixels = resize(self._prepared.images[index], self._preprocessing, side)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from compress import jpeg
 from compress.training.config import Augment
 from runtimes import images
 from runtimes.preprocessing import Preprocessing
@@ -18,7 +18,6 @@ RATIO = (3 / 4, 4 / 3)  # width / height, as in Inception and torchvision
 TRIES = 10
 FACTOR = 2  # from which on a JPEG is decoded faster when it is decoded smaller: 1/2, 1/4, 1/8
 TENSOR_MODES = ("bilinear", "bicubic")  # that torch resizes in uint8
-EXIF, START_OF_SCAN = 0xE1, 0xDA
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -32,8 +31,8 @@ def random_resized_crop(
     After ten boxes that do not fit, the whole is resized and its centre cut out, as at evaluation. Raises
     UnreadableImageError.
     """
-    encoded = source.read_bytes() if isinstance(source, Path) else source
-    size = _plain_jpeg(encoded)
+    encoded = images.content(source)
+    size = jpeg.plain_size(encoded)
     if size is None:
         image = images.decode(source)
         box = draw_box(image.width, image.height, augment, rng)
@@ -81,43 +80,17 @@ def _resized(pixels: Pixels, box: Box | None, preprocessing: Preprocessing, side
     return resize(pixels[top : top + height, left : left + width], preprocessing, side)
 
 
-def _plain_jpeg(encoded: bytes) -> tuple[int, int] | None:
-    """Return the width and height of a grey or YCbCr JPEG without EXIF, which may turn it; None for all else."""
-    import simplejpeg
-
-    if not simplejpeg.is_jpeg(encoded) or _has_exif(encoded):
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-    except ValueError:
-        return None  # Pillow decides whether it can be read, and tells why not
-    return None if colours in ("CMYK", "YCCK") else (width, height)
-
-
-def _has_exif(encoded: bytes) -> bool:
-    """Walk through the segments in front of the pixels."""
-    place = 2
-    while place + 4 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != START_OF_SCAN:
-        if encoded[place + 1] == EXIF:
-            return True
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
-    return False
-
-
 def _decoded(source: images.Source, encoded: bytes, size: tuple[int, int], box: Box | None, side: int) -> Pixels:
     """Return all pixels, at the smallest of the fast scales at which the box still has side x side of them."""
-    import simplejpeg
-
     options: dict[str, int] = {}
     if box is not None:
         wide, high = math.ceil(size[0] * side / box[2]), math.ceil(size[1] * side / box[3])
         if FACTOR * wide <= size[0] and FACTOR * high <= size[1]:
             options = {"min_width": wide, "min_height": high, "min_factor": FACTOR}
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(encoded, **options)
+        return jpeg.decode(encoded, **options)
     except ValueError:  # it is stricter than Pillow, which gives the same pixels and tells what is wrong
-        pixels = np.asarray(images.decode(source))
-    return pixels
+        return np.asarray(images.decode(source))
 
 
 def _scaled(box: Box, size: tuple[int, int], pixels: Pixels) -> Box:

@@ -122,8 +122,3 @@ def test_too_many_unreadable_images_are_told(root: Path) -> None:
     (root / "test" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="1 of 21 images can't be read"):
         run(evaluation.find_images(f"imagefolder:{root}", None, "test"))
-
-
-def test_synsets_get_names() -> None:
-    assert evaluation.class_names(("n01440764",)) == ("n01440764 tench",)
-    assert evaluation.class_names(("cat",)) == ("cat",)

@@ -130,7 +130,7 @@ def test_imagenet_knows_synsets_and_indices(make_tree: MakeTree) -> None:
 def test_imagenet_without_timm_names_the_cure(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree("t", {"0": 1})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UnavailableError, match=r"^data\.classes: imagenet needs the package timm: pip install timm$"):
+    with pytest.raises(UnavailableError, match=r"^ImageNet's classes are in the package timm: pip install timm$"):
         load(Config(test=root, classes="imagenet"))
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import v2
 
-from compress.training import crops
 from compress.training.config import Augment
 from compress.training.crops import draw_box, random_resized_crop
 from runtimes import images
@@ -150,11 +149,3 @@ def test_a_damaged_file_is_named(tmp_path: Path, keep: float) -> None:
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(images.UnreadableImageError, match=r"cut\.jpg: not a readable image"):
         random_resized_crop(path, SMALL, Augment(crop_scale=(0.5, 1.0)), np.random.default_rng(0), 24)
-
-
-def test_the_segments_before_the_pixels_are_walked_through() -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    assert crops._has_exif(encoded(photograph(), exif=turned))
-    assert not crops._has_exif(encoded(photograph(), comment="Exif" * 9))
-    assert not crops._has_exif(b"\xff\xd8")

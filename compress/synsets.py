@@ -1,0 +1,33 @@
+"""ImageNet's classes, from the lists that timm carries; read without importing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from runtimes.errors import UnavailableError
+
+SYNSET = re.compile(r"n\d{8}")
+
+
+def imagenet_synsets() -> list[str]:
+    """Return the 1000 synsets of ILSVRC2012 in the order of a network's outputs; raises UnavailableError."""
+    found = _list("imagenet_synsets.txt")
+    if found is None:
+        raise UnavailableError("ImageNet's classes are in the package timm: pip install timm")
+    return found.split()
+
+
+def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what people call the classes: synsets with their first word where timm is installed, others as is."""
+    text = _list("imagenet_synset_to_lemma.txt") if all(SYNSET.fullmatch(label) for label in labels) else None
+    lemmas = dict(line.split("\t", 1) for line in (text or "").splitlines() if "\t" in line)
+    return tuple(f"{label} {lemmas[label].split(',')[0]}" if label in lemmas else label for label in labels)
+
+
+def _list(name: str) -> str | None:
+    package = importlib.util.find_spec("timm")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return (Path(package.submodule_search_locations[0]) / "data/_info" / name).read_text("utf-8")
