@@ -78,15 +78,18 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool)
 
     Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
     """
-    from compress import gate, pipeline
+    from compress import gate, parallel, pipeline
     from compress import recipe as recipes
     from compress.run_folder import RunFolder
     from compress.terminal import Terminal
 
     checked = recipes.load(recipe, overrides)
-    folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
-    with Terminal(folder.path / "run.log") as terminal:
-        result = pipeline.run(checked, folder, terminal)
+    with parallel.together():
+        folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
+        with Terminal(folder.path / "run.log", quiet=not parallel.is_first()) as terminal:
+            result = pipeline.run(checked, folder, terminal)
+    if result is None:
+        return
     _print_report(folder.path)
     sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)
 

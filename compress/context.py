@@ -26,6 +26,7 @@ class Context:
     targets: of the recipe, in its order.
     teacher: a network to learn from: the recipe's own before it was pruned ("baseline"), or that of a `model` section.
     prepared: the images of train or val, resized and cropped; made once per run folder.
+    some: at most so many images of train or val, spread over all, without preparing the rest.
     progress: (what, done, total); say: one line for the terminal and the log.
     """
 
@@ -39,5 +40,6 @@ class Context:
     targets: tuple[Target, ...]
     teacher: Callable[[Any], nn.Module]
     prepared: Callable[[str], EvalSet]
+    some: Callable[[str, int], EvalSet]
     progress: Progress
     say: Callable[[str], None]

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress import dataset, plugins, report
+from compress import dataset, parallel, plugins, report
 from compress.context import Context
 from compress.dataset import Data, Rejected
 from compress.recipe import Recipe
@@ -27,15 +27,20 @@ from runtimes.target import Target
 SAMPLE_IMAGES = 64  # of the test split, that go into bundles
 
 
-def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
-    """Run a recipe in its folder and write the report; finished steps are taken from the folder."""
+def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report | None:
+    """Run a recipe in its folder and write the report; finished steps are taken from the folder.
+
+    Of several processes all do the stages, and the first does the rest; the others return None.
+    """
     _require_runtimes(recipe)
     why_not = {target.name: environment.why_not_here(target) for target in recipe.targets}
     _require_here(recipe, why_not)
-    write_text(folder.path / "recipe.yaml", recipe.to_yaml())
+    if parallel.is_first():
+        write_text(folder.path / "recipe.yaml", recipe.to_yaml())
     data = _readable_data(recipe, folder, terminal)
     work = Work(recipe, folder, terminal, data, data.fingerprint())
-    write_json(folder.path / "splits.json", work.data.splits_json())
+    if parallel.is_first():
+        write_json(folder.path / "splits.json", work.data.splits_json())
 
     checkpoint = work.step("network", [recipe.model, _weights_identity(recipe)], TRAINING_PACKAGES, _create_network)
     baseline: Path | None = None  # the network before it was first cut
@@ -47,7 +52,10 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report:
             inputs += [stage.measures_on(recipe.targets), environment.describe().for_runtimes()]
         inputs += [baseline.name] if baseline else []
         make = partial(_run_stage, stage=stage, previous=checkpoint, baseline=baseline or checkpoint)
-        checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make)
+        checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make, together=True)
+    if not parallel.is_first():
+        return None
+    parallel.go_on_alone()
 
     float32 = float32_file(work, checkpoint, "model-float32.onnx")
     before = [float32_file(work, baseline, report.BASELINE_FILE)] if baseline else []
@@ -142,11 +150,14 @@ def _run_stage(work: Work, folder: Path, stage: Any, previous: Path, baseline: P
         targets=work.recipe.targets,
         teacher=teacher,
         prepared=work.training_images,
+        some=work.some_training_images,
         progress=work.terminal.progress,
         say=work.terminal.say,
     )
     network = checkpoint.load(previous, work.recipe.model, len(work.data.classes))
-    checkpoint.save(folder, plugins.load("stages", stage.stage).run(network, context, stage))
+    trained = plugins.load("stages", stage.stage).run(network, context, stage)
+    if parallel.is_first():
+        checkpoint.save(folder, trained)
 
 
 def _device(asked: str) -> str:

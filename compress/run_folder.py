@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress import __version__
+from compress import __version__, parallel
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
 from runtimes.files import write_json
 
 SCHEMA_VERSION = 1
+MARKER, DONE = "run.json", "done.json"
 PRESENTATION = {
     "cli.py",
     "data_cli.py",
@@ -49,7 +50,13 @@ class RunFolder:
         """Open or make the folder; `fresh` empties a run folder first. Raises InputError for any other folder."""
         self.path = path
         self.steps: dict[str, Path] = {}
-        marker = path / "run.json"
+        if parallel.is_first():
+            self._open(recipe_name, fresh)
+        parallel.wait()
+        parallel.require_shared(path / MARKER)
+
+    def _open(self, recipe_name: str, fresh: bool) -> None:
+        path, marker = self.path, self.path / MARKER
         for part in (path, *path.parents):
             if part.exists() and not part.is_dir():
                 raise InputError(f"{part}: is a file; choose another folder with --out")
@@ -60,29 +67,40 @@ class RunFolder:
         if not marker.exists():
             write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
 
-    def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+    def step(
+        self, name: str, inputs: Any, packages: tuple[str, ...], make: Callable[[Path], None], together: bool = False
+    ) -> Path:
         """Return the folder of a step's results; `make(folder)` is called only if they are not there yet.
 
         inputs: what the results depend on, as JSON; packages: names of installed packages whose versions matter. An
         unfinished folder of the same inputs is handed to `make` again, which may resume from what it left there.
+        together: all processes call it, not the first alone.
         """
+        folder, content, missing = parallel.from_first(lambda: self._begin(name, inputs, packages))
+        path = Path(folder)
+        if missing:
+            start = time.monotonic()
+            if together or parallel.is_first():
+                make(path)
+            if parallel.is_first():
+                write_json(path / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
+            parallel.wait()
+        self.steps[name] = path
+        return path
+
+    def _begin(self, name: str, inputs: Any, packages: tuple[str, ...]) -> tuple[str, dict[str, Any], bool]:
+        """Return the step's folder, what identifies it, and whether it is still to be done."""
         content = {"step": name, "inputs": inputs, "packages": package_versions(packages), "code": code_digest()}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         folder = self.path / "steps" / f"{name}-{key[:12]}"
-        done = folder / "done.json"
-        if not done.exists():
+        missing = not (folder / DONE).exists()
+        if missing:
             folder.mkdir(parents=True, exist_ok=True)
-            start = time.monotonic()
-            make(folder)
-            write_json(done, {**content, "key": key, "duration_s": round(time.monotonic() - start, 2)})
-        self.steps[name] = folder
-        return folder
+        return str(folder), {**content, "key": key}, missing
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it was done, in order."""
-        return {
-            name: json.loads((folder / "done.json").read_text())["duration_s"] for name, folder in self.steps.items()
-        }
+        return {name: json.loads((folder / DONE).read_text())["duration_s"] for name, folder in self.steps.items()}
 
 
 @functools.cache

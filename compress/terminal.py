@@ -23,9 +23,10 @@ PLAIN_INTERVAL_S = 15.0  # between two lines of progress where there is no termi
 class Terminal:
     """Shows progress and says lines; use as a context manager so that the bar is taken down."""
 
-    def __init__(self, log_file: Path | None = None) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self._log_file = log_file
+    def __init__(self, log_file: Path | None = None, quiet: bool = False) -> None:
+        """Write to the log file, too, if there is one. quiet: do neither, as in all processes but the first."""
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._log_file, self._quiet = None if quiet else log_file, quiet
         self._handler: logging.Handler | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -40,6 +41,10 @@ class Terminal:
             self._handler = logging.FileHandler(self._log_file)
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
             self._handler.setLevel(logging.WARNING)
+            logging.getLogger().addHandler(self._handler)
+            logging.captureWarnings(True)
+        elif self._quiet:
+            self._handler = logging.NullHandler()
             logging.getLogger().addHandler(self._handler)
             logging.captureWarnings(True)
         return self

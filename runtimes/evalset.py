@@ -54,7 +54,7 @@ class EvalSet:
 
     def spread(self, count: int) -> EvalSet:
         """Return at most `count` images, spread over all, as a set of their own, in memory."""
-        return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
+        return self.take(spread(len(self), count))
 
     def pixels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return the uint8 (n, H, W, 3) images at those indices, in memory; what was read of the file is let go."""
@@ -70,6 +70,11 @@ class EvalSet:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
         for start in range(0, len(self), size):
             yield self.preprocessing.normalize(self.pixels(np.arange(start, min(start + size, len(self)))))
+
+
+def spread(length: int, count: int) -> npt.NDArray[np.int64]:
+    """Return at most `count` indices below `length`, evenly spread and ascending."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
 
 
 def write(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -146,9 +145,8 @@ def save(path: Path, plan: Plan) -> None:
     write_json(path, asdict(plan))
 
 
-def load(path: Path) -> Plan:
-    """Read a plan that `save` wrote."""
-    content = json.loads(path.read_text())
+def from_json(content: dict[str, Any]) -> Plan:
+    """Return the plan that `save` wrote."""
     cuts = tuple(Cut(**{**one, "layers": tuple(one["layers"]), "kept": tuple(one["kept"])}) for one in content["cuts"])
     return Plan(**{**content, "cuts": cuts})
 
@@ -163,7 +161,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the normalised images and labels that importance is taken on, spread over the train split."""
-    images = context.prepared("train").spread(IMAGES)
+    images = context.some("train", IMAGES)
     assert images.labels is not None
     for start in range(0, len(images), BATCH):
         pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.context import Context
+    from compress.pruning.plans import Price
 
 CUTS = True  # what comes behind is compared with the network before
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -66,17 +69,13 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the narrower network; leaves the plan of each round in `plan-N.json`."""
     from dataclasses import replace
 
+    from compress import parallel
     from compress.pruning import plans
     from compress.training.teaching import train
 
-    asked = config.latency or config.macs
-    assert asked is not None
-    price = plans.pricing(model, context, config)
+    price = plans.pricing(model, context, config) if parallel.is_first() else None  # by one clock
     for number in range(1, config.rounds + 1):
-        path = context.folder / f"plan-{number}.json"
-        if not path.exists():
-            plans.save(path, plans.make_plan(model, context, config, price, asked ** (number / config.rounds)))
-        plan = plans.load(path)
+        plan = plans.from_json(parallel.from_first(partial(_planned, model, context, config, price, number)))
         for line in plans.lines(plan):
             context.say(line)
         model = plans.apply(model, context, plan)
@@ -85,3 +84,17 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
             folder.mkdir(exist_ok=True)
             model = train(model, replace(context, folder=folder), config.fine_tune)
     return model
+
+
+def _planned(model: nn.Module, context: Context, config: Config, price: Price | None, number: int) -> dict[str, Any]:
+    """Return a round's plan as JSON, made now or before."""
+    from compress.pruning import plans
+
+    path = context.folder / f"plan-{number}.json"
+    if not path.exists():
+        asked = config.latency or config.macs
+        assert asked is not None
+        assert price is not None
+        plans.save(path, plans.make_plan(model, context, config, price, asked ** (number / config.rounds)))
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

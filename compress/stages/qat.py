@@ -34,9 +34,13 @@ class Config(FitConfig):
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the network with trained weights; leaves the learned ranges in `quantization.json` for the export."""
+    import tempfile
+    from pathlib import Path
+
     import onnx
     import torch
 
+    from compress import parallel
     from compress.quantization.calibration import calibrate
     from compress.quantization.config import LEARNED, Calibration
     from compress.quantization.fake_quant import FakeQuantNetwork
@@ -50,14 +54,15 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
 
     scheme, side = scheme_named(config.scheme), context.preprocessing.crop
     model = model.eval().cpu()
-    file = to_onnx(model, context.folder / "before.onnx", side, opset=18, batch=None)
-    graph = onnx.load(file.path)
+    with tempfile.TemporaryDirectory() as folder:  # each process its own
+        graph = onnx.load(to_onnx(model, Path(folder) / "before.onnx", side, opset=18, batch=None).path)
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
-    images = context.prepared("train").spread(CALIBRATION_IMAGES)
+    images = context.some("train", CALIBRATION_IMAGES)
     ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.progress)
     network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
     assert isinstance(network, FakeQuantNetwork)
     write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))
-    write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
+    if parallel.is_first():
+        write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
     return model

@@ -18,19 +18,39 @@ else:
 class Augment(Config):
     """Random changes of training images. crop_scale: least and greatest share of the area that a random crop keeps.
 
-    transpose: rows become columns in half of the images, for pictures that have no upright.
+    transpose: rows become columns in half of the images, for pictures that have no upright. rotate, shear: by at most
+    so many degrees to either side. shift: by at most that share of the side. zoom: least and greatest factor.
+    policy: `randaugment` (two of 14 changes, of strength `magnitude`, 0 to 30) or `trivialaugment` (one of any
+    strength). erase: the share of images in which a rectangle is painted over. mixup, cutmix: alpha of the beta
+    distribution that says how much of another image of the batch is mixed in; 0 for none.
     """
 
     hflip: bool = True
     vflip: bool = False
     transpose: bool = False
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0
+    zoom: tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]] | None = None
+    policy: Literal["randaugment", "trivialaugment"] | None = None
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    erase: Annotated[float, Field(ge=0, le=1)] = 0
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0
+    cutmix: Annotated[float, Field(ge=0, le=10)] = 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:
-        if self.crop_scale and self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale: must be [least, greatest], not {list(self.crop_scale)}")
+        for name, pair in (("crop_scale", self.crop_scale), ("zoom", self.zoom)):
+            if pair and pair[0] > pair[1]:
+                raise ValueError(f"{name}: must be [least, greatest], not {list(pair)}")
         return self
+
+    @property
+    def only_turns(self) -> bool:
+        """Whether it shows an image in the few variants alone that flips and the transpose make."""
+        others = self.crop_scale or self.rotate or self.shift or self.shear or self.zoom or self.policy or self.erase
+        return not (others or self.mixup or self.cutmix)
 
 
 class Teacher(Config):
@@ -69,6 +89,10 @@ class FitConfig(Config):
     sees the parts. clip_norm: the
     greatest length of the gradient. checkpoint_minutes: between two states written inside an epoch.
     workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
+    repeats: copies of an image, differently augmented, that an epoch shows next to each other; it shows the fewer
+    images. resize_from: side in pixels of the first epoch's images, which grows evenly to the preprocessing's in the
+    first three quarters of the epochs. freeze: names or patterns of modules that stay as they are; lr_scale: factors
+    of lr for modules by name or pattern. sync_batchnorm: means and variances over all processes of torchrun.
     teacher: a network to learn from; null for labels alone.
     """
 
@@ -87,6 +111,11 @@ class FitConfig(Config):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
     augment: Augment = Augment()
+    repeats: Annotated[int, Field(ge=1, le=64)] = 1
+    resize_from: Annotated[int, Field(ge=16, le=4096)] | None = None
+    freeze: tuple[str, ...] = ()
+    lr_scale: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+    sync_batchnorm: bool = False
     teacher: Teacher | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2
 
@@ -97,4 +126,14 @@ class FitConfig(Config):
         if 2 * self.accumulate > self.batch_size:
             raise ValueError(f"accumulate: must leave two images in each part of batch_size: {self.batch_size}, not "
                              f"{self.accumulate} parts")  # fmt: skip
+        if self.teacher and self.teacher.loss == "decoupled" and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError("teacher.loss: decoupled takes the label's class apart, which mixed images have no one of")
         return self
+
+    def side(self, epoch: int, whole: int) -> int:
+        """Return the side in pixels of an epoch's images, a multiple of 16 until it is `whole`."""
+        if self.resize_from is None or self.resize_from >= whole:
+            return whole
+        done = min(1.0, epoch / max(1.0, 0.75 * self.epochs))
+        side = self.resize_from + done * (whole - self.resize_from)
+        return whole if done == 1 else max(16, round(side / 16) * 16)

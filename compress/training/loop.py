@@ -6,23 +6,28 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compress import checkpoint
+from compress import checkpoint, parallel
 from compress.context import Context
 from compress.losses import Loss
+from compress.training.augmentation import mixing
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig
-from compress.training.optimization import like_parameters, make_optimizer, make_schedule
+from compress.training.optimization import frozen, like_parameters, make_optimizer, make_schedule
+from compress.training.sync_batchnorm import synchronised
 from compress.training.termination import TerminatedError, termination
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
@@ -61,18 +66,24 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     loss stops being finite, TerminatedError when it was asked to end.
     """
     network = network.to(context.device).to(memory_format=torch.channels_last)
-    with TrainingBatches(context, config) as batches, termination() as asked_to_end:
+    with ExitStack() as stack:
+        batches = stack.enter_context(TrainingBatches(context, config, parallel.rank(), parallel.ranks()))
+        asked_to_end = stack.enter_context(termination())
+        still = stack.enter_context(frozen(network, config.freeze))
         run = _begin(network, context, config, batches.steps)
+        if config.sync_batchnorm and parallel.ranks() > 1:
+            stack.enter_context(synchronised(run.network))  # not the averaged network, which is not trained
+        step = _Step(run, context, config, loss, batches.size, still)
         validation = context.prepared("val")
         while run.epoch < config.epochs:
-            _train_epoch(run, context, config, loss, batches, asked_to_end)
-            logits = predict(run.result, validation, context.device)
+            _train_epoch(run, context, config, step, batches, asked_to_end)
+            logits = _validation_logits(run.result, validation, context.device)
             if not np.isfinite(logits).all():
                 raise _diverged("validation logits", float("nan"), run.epoch, config)
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
             _save_state(run, context.folder)
-            _end_if(asked_to_end(), f"epoch {run.epoch}/{config.epochs} of {context.name}")
+            _end_if(parallel.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
 
@@ -99,7 +110,7 @@ def _arithmetic(context: Context, config: FitConfig) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
 
 
-def predict(network: nn.Module, images: EvalSet, device: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def predict(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
     """Return the `(N, classes)` float32 logits of a network in eval mode."""
     network.eval()
     with torch.inference_mode():
@@ -110,29 +121,43 @@ def predict(network: nn.Module, images: EvalSet, device: str) -> np.ndarray[Any,
     return np.concatenate(parts)
 
 
+def _validation_logits(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
+    """Return as `predict`; each process runs its share of the images, all with the first one's running statistics."""
+    if parallel.ranks() == 1:
+        return predict(network, images, device)
+    parallel.copy_from_first(network.buffers())
+    mine = np.array_split(np.arange(len(images)), parallel.ranks())[parallel.rank()]
+    some = predict(network, images.take(mine), device) if len(mine) else np.zeros((0, 1), np.float32)
+    classes = int(parallel.summed(np.asarray([some.shape[1] if parallel.is_first() else 0]))[0])
+    logits = np.zeros((len(images), classes), np.float32)
+    logits[mine] = some
+    every: npt.NDArray[np.float32] = parallel.summed(logits)
+    return every
+
+
 def _train_epoch(
     run: _Run,
     context: Context,
     config: FitConfig,
-    loss: Loss,
+    train_step: _Step,
     batches: TrainingBatches,
     asked_to_end: Callable[[], bool],
 ) -> None:
     """Go to the end of the epoch that is begun; all that is random depends on the seed, the epoch and the step."""
-    run.network.train()
+    train_step.prepare()
     what = f"{context.name}, epoch {run.epoch + 1}/{config.epochs}"
     done, all_steps = run.epoch * batches.steps, config.epochs * batches.steps
     saved = time.monotonic()
-    for pixels, labels in batches.epoch(run.epoch, run.step):
+    for pixels, labels in batches.epoch(run.epoch, run.step, config.side(run.epoch, context.preprocessing.crop)):
         torch.manual_seed(context.seed * 1_000_003 + done + run.step)  # for dropout
-        _train_step(run, context, config, loss, pixels, labels)
+        train_step(pixels, labels)
         run.step += 1
         context.progress(what, done + run.step, all_steps)
-        if asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+        if parallel.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
             _save_state(run, context.folder)
             saved = time.monotonic()
-            _end_if(asked_to_end(), f"step {run.step} of {what}")
+            _end_if(parallel.any_of(asked_to_end()), f"step {run.step} of {what}")
     _require_finite(run, config)
     run.epoch += 1
     run.step = 0
@@ -143,31 +168,67 @@ def _end_if(asked: bool, where: str) -> None:
         raise TerminatedError(f"asked to end; the same command goes on after {where}")
 
 
-def _train_step(
-    run: _Run, context: Context, config: FitConfig, loss: Loss, pixels: torch.Tensor, labels: torch.Tensor
-) -> None:
-    """Learn from one batch, in `accumulate` parts of it."""
-    arithmetic = _arithmetic(context, config)
-    run.optimizer.zero_grad(set_to_none=True)
-    for part, wanted in zip(pixels.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True):
-        images = normalize(part, context.preprocessing, context.device)
-        with torch.autocast(context.device, arithmetic, enabled=arithmetic != torch.float32):
-            logits = run.network(images)
-        value = loss(images, logits, wanted.to(context.device, non_blocking=True)) * (len(part) / len(pixels))
-        run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
-        run.total += value.detach()
-    if config.clip_norm is not None:
-        run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.schedule.step()
-    if run.average:
-        run.average.update_parameters(run.network)
+class _Step:
+    """Learns from one batch: its parts' gradients, those of all processes, one step of the optimizer."""
+
+    def __init__(
+        self, run: _Run, context: Context, config: FitConfig, loss: Loss, batch_size: int, still: list[nn.Module]
+    ) -> None:
+        """Bind what every batch needs. batch_size: over all processes; still: modules that are frozen."""
+        self._run, self._context, self._config, self._loss = run, context, config, loss
+        self._still, self._batch_size = still, batch_size
+        self._arithmetic = _arithmetic(context, config)
+        self._mix = mixing(config.augment, len(context.classes))
+        self._network = parallel.distributed_network(run.network)
+
+    def prepare(self) -> None:
+        """Set the modules' modes for an epoch."""
+        self._run.network.train()
+        for module in self._still:
+            module.eval()
+
+    def __call__(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        """Learn from this process's uint8 (n, 3, H, W) images and int64 (n,) labels."""
+        run, config = self._run, self._config
+        run.optimizer.zero_grad(set_to_none=True)
+        parts = list(zip(pixels.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
+        for number, part in enumerate(parts, 1):
+            with nullcontext() if number == len(parts) else self._without_exchange():
+                self._add_gradient(*part)
+        if config.clip_norm is not None:
+            run.scaler.unscale_(run.optimizer)
+            nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.schedule.step()
+        if run.average:
+            run.average.update_parameters(run.network)
+
+    def _add_gradient(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        images = normalize(pixels, self._context.preprocessing, self._context.device)
+        labels = labels.to(self._context.device, non_blocking=True)
+        if self._mix:
+            images, labels = self._mix(images, labels)
+        with torch.autocast(self._context.device, self._arithmetic, enabled=self._arithmetic != torch.float32):
+            logits = self._network(images)
+        # Processes may have batches of different sizes, and the mean of their gradients is taken.
+        share = len(pixels) * parallel.ranks() / self._batch_size
+        value = self._loss(images, logits, labels) * share
+        self._run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        self._run.total += value.detach()
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        network = self._network
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _mean_total(run: _Run) -> float:
+    """Return the sum of the losses since the epoch began, the mean over all processes."""
+    return float(parallel.summed(np.asarray([float(run.total)]))[0]) / parallel.ranks()
 
 
 def _require_finite(run: _Run, config: FitConfig) -> None:
-    total = float(run.total)
+    total = _mean_total(run)
     if not math.isfinite(total):
         raise _diverged("training loss", total, run.epoch + 1, config)
 
@@ -177,10 +238,11 @@ def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> Compres
 
 
 def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, steps: int) -> None:
-    lr, train_loss = run.schedule.get_last_lr()[0], float(run.total) / steps
+    lr, train_loss = max(run.schedule.get_last_lr()), _mean_total(run) / steps
     run.total.zero_()
     run.history.append({"epoch": run.epoch, "lr": lr, "train_loss": train_loss, "val": asdict(metrics)})
-    write_json(context.folder / "history.json", run.history)
+    if parallel.is_first():
+        write_json(context.folder / "history.json", run.history)
     context.say(
         f"epoch {run.epoch}/{config.epochs}: loss {train_loss:.4f}, val loss {metrics.loss:.4f}, "
         f"val top-1 {100 * metrics.top1:.2f} %"
@@ -188,7 +250,10 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
 
 
 def _save_state(run: _Run, folder: Path) -> None:
-    """Write all of it; the state before is kept, too."""
+    """Write all of it, in the first process; the state before is kept, too."""
+    total = _mean_total(run)
+    if not parallel.is_first():
+        return
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     if run.average:
         tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
@@ -198,7 +263,7 @@ def _save_state(run: _Run, folder: Path) -> None:
     rest = {
         "epoch": run.epoch,
         "step": run.step,
-        "total": float(run.total),
+        "total": total,
         "history": run.history,
         "param_groups": optimizer["param_groups"],
         "schedule": run.schedule.state_dict(),

@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from compress.training.config import FitConfig
+from runtimes.errors import InputError
 
 
 def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
-    """Return the optimizer over all trainable parameters; those with one dimension (norms, biases) don't decay."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    """Return the optimizer over all trainable parameters; those with one dimension (norms, biases) don't decay.
+
+    Raises InputError where config.lr_scale names no module.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    factors = _factors(network, config.lr_scale)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors[name], parameter.ndim > 1), []).append(parameter)
+    made = [
+        {"params": members, "weight_decay": config.weight_decay if decays else 0.0, "lr": config.lr * factor}
+        for (factor, decays), members in sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
     ]
     if config.optimizer == "sgd":
-        return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return SGD(made, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     if config.optimizer == "rmsprop":
-        return RMSprop(groups, lr=config.lr, momentum=config.momentum, alpha=0.9, eps=2e-3)
-    return AdamW(groups, lr=config.lr)
+        return RMSprop(made, lr=config.lr, momentum=config.momentum, alpha=0.9, eps=2e-3)
+    return AdamW(made, lr=config.lr)
+
+
+def _factors(network: nn.Module, scales: dict[str, float]) -> dict[str, float]:
+    """Return what each parameter's learning rate is multiplied by: the scale of the innermost module that has one."""
+    chosen = {pattern: modules_named(network, pattern, "lr_scale") for pattern in scales}
+    factors = {}
+    for name, _ in network.named_parameters():
+        around = [(len(module), scale) for pattern, scale in scales.items() for module in chosen[pattern]
+                  if name.startswith(f"{module}.")]  # fmt: skip
+        factors[name] = max(around)[1] if around else 1.0
+    return factors
+
+
+def modules_named(network: nn.Module, pattern: str, key: str) -> list[str]:
+    """Return the names of the modules that a name or pattern means; raises InputError where there is none."""
+    names = [name for name, _ in network.named_modules() if name]
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        known = ", ".join(name for name, _ in network.named_children())
+        raise InputError(f"{key}: there is no module '{pattern}'; there are {known} and what they hold")
+    return found
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module, patterns: tuple[str, ...]) -> Iterator[list[nn.Module]]:
+    """Keep the parameters of modules from being trained in the block; yield the modules.
+
+    Their BatchNorms are to be in eval mode. Raises InputError for a pattern that fits no module, or all of them.
+    """
+    names = [name for pattern in patterns for name in modules_named(network, pattern, "freeze")]
+    modules = [network.get_submodule(name) for name in dict.fromkeys(names)]
+    stopped = {parameter for module in modules for parameter in module.parameters() if parameter.requires_grad}
+    if patterns and stopped == {parameter for parameter in network.parameters() if parameter.requires_grad}:
+        raise InputError(f"freeze: {', '.join(patterns)}: nothing is left to train")
+    for parameter in stopped:
+        parameter.requires_grad_(False)
+    try:
+        yield modules
+    finally:
+        for parameter in stopped:
+            parameter.requires_grad_(True)
 
 
 def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int) -> LRScheduler:
@@ -32,9 +85,10 @@ def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int)
     steps = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "onecycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
         highest = 0.95 if config.optimizer == "adamw" else config.momentum
         return OneCycleLR(
-            optimizer, config.lr, steps + 1, pct_start=(max(warmup, 1) + 1) / (steps + 1),
+            optimizer, rates, steps + 1, pct_start=(max(warmup, 1) + 1) / (steps + 1),
             cycle_momentum=highest > 0, base_momentum=max(0.0, highest - 0.1), max_momentum=highest,
         )  # fmt: skip
     if not warmup:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from compress.context import Context
 from compress.losses import Loss, cross_entropy, decoupled_distillation, distillation
-from compress.training.batches import normalize, variants, variants_per_image
+from compress.training.augmentation import variants, variants_per_image
+from compress.training.batches import normalize
 from compress.training.config import FitConfig, Teacher
 from compress.training.loop import fit
 from runtimes.errors import InputError
@@ -47,7 +48,8 @@ def _answers(teacher: nn.Module, context: Context, config: FitConfig) -> Callabl
 
     count = variants_per_image(config.augment)
     size = len(context.train) * count * (len(context.classes) * 4 + KEY_BYTES)
-    if config.augment.crop_scale or count > config.epochs or size > MOST_REMEMBERED_BYTES:
+    few = config.augment.only_turns and config.resize_from is None and count <= config.epochs
+    if not few or size > MOST_REMEMBERED_BYTES:
         return answers
     return _remembered(answers, context, config)
 

@@ -87,8 +87,8 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     samples = tuple(Sample(str(index), path, 0) for index, path in enumerate(files))
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
-        folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(), prepared=_nothing,
-        progress=lambda what, done, total: None, say=print,
+        folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
+        prepared=_nothing, some=_nothing, progress=lambda what, done, total: None, say=print,
     )  # fmt: skip
     loader = DataLoader(
         Reference(files), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
@@ -103,7 +103,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     return [statistics.median(one) for one in zip(*rates[1:], strict=True)]
 
 
-def _nothing(split: str) -> EvalSet:
+def _nothing(split: str, count: int = 0) -> EvalSet:
     raise AssertionError(f"{split}: crops are decoded each time")
 
 

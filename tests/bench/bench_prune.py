@@ -121,8 +121,12 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         return Context(
             name, self.data.classes, self.data.train, self.given.preprocessing, self.seed, "cpu", folder, (TARGET,),
-            lambda _: self.uncut(), self.images.__getitem__, self.terminal.progress, self.terminal.say,
+            lambda _: self.uncut(), self.images.__getitem__, self.some, self.terminal.progress, self.terminal.say,
         )  # fmt: skip
+
+    def some(self, split: str, count: int) -> EvalSet:
+        """Return images that are spread over a split."""
+        return self.images[split].spread(count)
 
     def uncut(self) -> nn.Module:
         """Return the trained MobileNetV2 from which all others are cut, the same for all seeds."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from compress.context import Context
-from compress.training.batches import TrainingBatches, flip, normalize
+from compress.training.augmentation import flip
+from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing

@@ -175,7 +175,9 @@ def test_restored_states_have_their_parameters_layout(memory_format: torch.memor
         (FitConfig, {"optimizer": "lion"}, "'sgd', 'adamw' or 'rmsprop'"),
         (Augment, {"crop_scale": (0.5, 0.2)}, "crop_scale: must be"),
         (Augment, {"crop_scale": (0, 1)}, "greater than 0"),
-        (Augment, {"mixup": 1}, "Extra inputs"),
+        (Augment, {"jitter": 1}, "Extra inputs"),
+        (Augment, {"zoom": (2, 1)}, "zoom: must be"),
+        (Augment, {"policy": "autoaugment"}, "randaugment"),
     ],
 )
 def test_settings_are_checked(build: Callable[..., Any], wrong: dict[str, Any], message: str) -> None:

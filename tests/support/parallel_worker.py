@@ -1,0 +1,58 @@
+"""Trains a small network on stripes, as one of several processes or alone: parallel_worker.py FOLDER SETTINGS.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress import checkpoint, dataset, parallel
+from compress.context import Context
+from compress.data import synthetic
+from compress.losses import cross_entropy
+from compress.training.config import FitConfig
+from compress.training.loop import fit
+from runtimes import evalset
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+SMALL = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def network(norm: bool) -> nn.Module:
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(8), nn.BatchNorm2d(16)] if norm else [nn.Identity(), nn.Identity()]
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, bias=False), norms[0], nn.ReLU(), nn.Conv2d(8, 16, 3, 2), norms[1], nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
+    torch.set_num_threads(1)
+    data = synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
+    with parallel.together():
+        for split in ("train", "val"):
+            path = folder / f"images-{split}"
+            parallel.from_first(
+                lambda path=path, split=split: bool(  # type: ignore[misc]
+                    dataset.write_evalset(path, data.split(split), data.classes, SMALL, lambda done, total: None)
+                )
+            )
+        for name, fields in settings.items():
+            (folder / name).mkdir(exist_ok=True)
+            context = Context(
+                name, data.classes, data.train, SMALL, 0, "cpu", folder / name, (Target("here"),), lambda _: nn.Identity(),
+                lambda split: evalset.load(folder / f"images-{split}"), lambda split, count: evalset.load(folder / split),
+                lambda what, done, total: None, print,
+            )  # fmt: skip
+            fields = dict(fields)
+            trained = fit(network(bool(fields.pop("norm", True))), context, FitConfig(**fields), cross_entropy(0.1))
+            checkpoint.save(folder / name / str(parallel.rank()), trained)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
