@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from compress import checkpoint, dataset, parallel
 from compress.context import Context
 from compress.data import synthetic
+from compress.dataset import Data
 from compress.losses import cross_entropy
 from compress.training.config import FitConfig
 from compress.training.loop import fit
@@ -36,22 +38,24 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
     data = synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
     with parallel.together():
         for split in ("train", "val"):
-            path = folder / f"images-{split}"
-            parallel.from_first(
-                lambda path=path, split=split: bool(  # type: ignore[misc]
-                    dataset.write_evalset(path, data.split(split), data.classes, SMALL, lambda done, total: None)
-                )
-            )
+            parallel.from_first(partial(prepare, folder / f"images-{split}", data, split))
         for name, fields in settings.items():
             (folder / name).mkdir(exist_ok=True)
             context = Context(
-                name, data.classes, data.train, SMALL, 0, "cpu", folder / name, (Target("here"),), lambda _: nn.Identity(),
-                lambda split: evalset.load(folder / f"images-{split}"), lambda split, count: evalset.load(folder / split),
-                lambda what, done, total: None, print,
+                name=name, classes=data.classes, train=data.train, preprocessing=SMALL, seed=0, device="cpu",
+                folder=folder / name, targets=(Target("here"),), teacher=lambda _: nn.Identity(),
+                prepared=lambda split: evalset.load(folder / f"images-{split}"),
+                some=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
+                progress=lambda what, done, total: None, say=print,
             )  # fmt: skip
-            fields = dict(fields)
-            trained = fit(network(bool(fields.pop("norm", True))), context, FitConfig(**fields), cross_entropy(0.1))
+            given = dict(fields)
+            trained = fit(network(bool(given.pop("norm", True))), context, FitConfig(**given), cross_entropy(0.1))
             checkpoint.save(folder / name / str(parallel.rank()), trained)
+
+
+def prepare(folder: Path, data: Data, split: str) -> int:
+    """Write the images of a split."""
+    return len(dataset.write_evalset(folder, data.split(split), data.classes, SMALL, lambda done, total: None))
 
 
 if __name__ == "__main__":
