@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 Number = TypeVar("Number", bound=np.generic)
 
+POLL_S = 0.02
 PATIENCE = timedelta(days=2)  # while the first process measures; torchrun ends all when one dies
 _on_its_own: ContextVar[bool] = ContextVar("_on_its_own", default=False)
 
@@ -53,14 +56,41 @@ def together() -> Iterator[None]:
         return
     import torch
     from torch import distributed
+    from torch._C._distributed_c10d import PrefixStore  # where mypy finds it
+    from torch.distributed.rendezvous import rendezvous
 
     if torch.cuda.is_available():
         torch.cuda.set_device(_environment("LOCAL_RANK", 0) % torch.cuda.device_count())
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    store, *_ = next(rendezvous("env://"))
+    store = PrefixStore(_name_of_start(store), store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank(), world_size=ranks())
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def _name_of_start(store: Any) -> str:
+    """Return a name that the processes of this start have in common, and those of no earlier one had.
+
+    torchrun's store outlives a restart, and torch 2.14 looks up the others' addresses there, old ones, too, which can
+    be those of processes that are gone. So each process asks with a word of its own, and the first one answers all.
+    """
+    mine = uuid.uuid4().hex
+    if not is_first():
+        store.set(f"asks-{rank()}", mine)
+        answer: str = store.get(f"answer-{mine}").decode()
+        store.set(f"heard-{answer}-{rank()}", "")
+        return answer
+    waiting = set(range(1, ranks()))
+    while waiting:
+        for other in [other for other in waiting if store.check([f"asks-{other}"])]:
+            store.set(f"answer-{store.get(f'asks-{other}').decode()}", mine)
+            if store.check([f"heard-{mine}-{other}"]):
+                waiting.remove(other)
+        time.sleep(POLL_S)
+    return mine
 
 
 def from_first(make: Callable[[], Value]) -> Value:

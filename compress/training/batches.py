@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,7 +46,8 @@ class TrainingBatches:
         workers = config.workers if self._images.take_long else 0
         self._loader: DataLoader[Batch] = DataLoader(
             self._images, batch_sampler=self._positions, collate_fn=_as_they_are, num_workers=workers,
-            persistent_workers=workers > 0, generator=torch.Generator(), pin_memory=context.device == "cuda",
+            persistent_workers=workers > 0, worker_init_fn=_outlive_sigterm,
+            generator=torch.Generator(), pin_memory=context.device == "cuda",
         )  # fmt: skip
 
     @property
@@ -134,6 +136,11 @@ class _Images(Dataset[Batch]):
         else:
             pixels = resize(self._prepared.images[index], self._preprocessing, side)
         return self._augmenter(pixels, rng)
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """Leave it to the parent to end: schedulers and torchrun ask all processes of a group at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_they_are(batch: Any) -> Batch:
