@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data lint clean
+.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -26,6 +26,9 @@ bench-prune: $(INSTALLED)
 
 bench-data: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_data.py
+
+bench-train: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_train.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

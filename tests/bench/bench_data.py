@@ -42,10 +42,11 @@ SCALE = (0.08, 1.0)
 class Reference(Dataset[tuple[torch.Tensor, int]]):
     """Gives what torchvision's training reference makes of an image."""
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], side: int = PREPROCESSING.crop) -> None:
+        """Take the files; side: of the crops, in pixels."""
         self._files = files
         self._transform = v2.Compose([
-            v2.RandomResizedCrop(PREPROCESSING.crop, scale=SCALE), v2.RandomHorizontalFlip(), v2.ToImage(),
+            v2.RandomResizedCrop(side, scale=SCALE), v2.RandomHorizontalFlip(), v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True), v2.Normalize(PREPROCESSING.mean, PREPROCESSING.std),
         ])  # fmt: skip
 
