@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train lint clean
+.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train bench-cost lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -29,6 +29,9 @@ bench-data: $(INSTALLED)
 
 bench-train: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_train.py
+
+bench-cost: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_cost.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Dat
         kept = dataset.set_aside_unreadable(data, recipe.max_unreadable_images, terminal.progress)
         write_json(step / "rejected.json", [asdict(one) for one in kept.rejected])
         for one in kept.rejected:
-            terminal.say(f"set aside: {one.reason}")
+            terminal.say(f"set aside: {one.name}: {one.reason}")
 
     step = folder.step("check-images", [data.fingerprint(), recipe.max_unreadable_images], ("pillow",), check)
     rejected = json.loads((step / "rejected.json").read_text())
@@ -165,6 +165,7 @@ def _device(asked: str) -> str:
 
     if asked == "cuda" and not torch.cuda.is_available():
         raise UnavailableError("device: cuda, but torch finds no GPU here; set device: cpu or auto")
+    torch.backends.cudnn.benchmark = True  # try which way to convolve is the fastest, once per shape
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 

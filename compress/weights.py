@@ -29,15 +29,16 @@ def create(config: Any, num_classes: int, seed: int) -> nn.Module:
     family = plugins.load("models", config.arch)
     network: nn.Module = family.build(config, num_classes)
     if config.weights is not None:
-        load_weights(network, config.weights, family.published(config))
+        load_weights(network, config.weights, family.published(config), getattr(family, "UNUSED_WEIGHTS", ()))
     return network.eval()
 
 
-def load_weights(network: nn.Module, weights: str, published: str | None) -> None:
+def load_weights(network: nn.Module, weights: str, published: str | None, unused: tuple[str, ...] = ()) -> None:
     """Load weights in place; the classifier keeps its random start where its number of classes is another.
 
     weights: a path that ends in .safetensors, .pth or .pt; `package:NAME` for an installed package that holds one such
     file; or the name of weights that torchvision publishes for this network (needs the network once).
+    unused: beginnings of names of tensors that the file may hold beside the network's.
     Raises InputError for a file that can't be read or does not fit, UnavailableError for what is not on this machine.
     """
     if weights.startswith("package:"):
@@ -46,7 +47,7 @@ def load_weights(network: nn.Module, weights: str, published: str | None) -> Non
         tensors = read_tensors(Path(weights))
     else:
         tensors = _published_tensors(weights, published)
-    _load(network, tensors, weights)
+    _load(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}, weights)
 
 
 def read_tensors(path: Path) -> Tensors:

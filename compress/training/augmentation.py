@@ -35,7 +35,7 @@ class Augmenter:
         pixels = flip(pixels, self._augment, rng)
         if not self._transforms:
             return pixels
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own numbers
             torch.manual_seed(int(rng.integers(2**63)))
             for transform in self._transforms:

@@ -201,7 +201,13 @@ def config_of(setting: Setting) -> FitConfig:
     )  # fmt: skip
 
 
-def context_of(setting: Setting, samples: tuple[Sample, ...], folder: Path, progress: Callable[..., None]) -> Context:
+def context_of(
+    setting: Setting,
+    samples: tuple[Sample, ...],
+    folder: Path,
+    progress: Callable[..., None],
+    teacher: Callable[[Any], nn.Module] = lambda _: nn.Identity(),
+) -> Context:
     """Return a context whose val split is a handful of images."""
     folder.mkdir(exist_ok=True)
     preprocessing = Preprocessing(setting.side, setting.side)
@@ -211,7 +217,7 @@ def context_of(setting: Setting, samples: tuple[Sample, ...], folder: Path, prog
 
     return Context(
         name="bench", classes=CLASSES, train=samples, preprocessing=preprocessing, seed=0, device=setting.device,
-        folder=folder, targets=(Target("here"),), teacher=lambda _: nn.Identity(), prepared=val, some=val,
+        folder=folder, targets=(Target("here"),), teacher=teacher, prepared=val, some=val,
         progress=progress, say=lambda line: None,
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_the_tag_chooses_the_config() -> None:
     union = TypeAdapter(plugins.config_union("models"))
     assert union.validate_python({"arch": "resnet", "depth": 50}) == resnet.Config(depth=50)
     with pytest.raises(ValidationError, match="union_tag_invalid"):
-        union.validate_python({"arch": "vgg"})
+        union.validate_python({"arch": "squeezenet"})
 
 
 def test_a_new_file_is_a_new_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import inception_v3 as torchvision_inception
 
 from compress import weights
-from compress.models import efficientnet_lite, mobilenet_v2, mobilenet_v3
+from compress.models import efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3
 from runtimes.errors import InputError, UnavailableError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -338,3 +339,18 @@ def test_a_package_is_not_imported_for_its_weights(tmp_path: Path, monkeypatch: 
     store(tmp_path / "tiny_net_package" / "net.safetensors", tiny(seed=8).state_dict())
     monkeypatch.syspath_prepend(tmp_path)
     assert torch.equal(logits(tiny("package:tiny_net_package")), logits(tiny(seed=8)))
+
+
+def test_published_weights_may_hold_what_helps_in_training_alone(tmp_path: Path) -> None:
+    whole = torchvision_inception(num_classes=3, aux_logits=True, init_weights=False)
+    config = inception_v3.Config(weights=str(store(tmp_path / "w.safetensors", whole.state_dict())))
+    assert any(name.startswith("AuxLogits.") for name in whole.state_dict())
+    loaded = weights.create(config, 3, 0)
+    whole.transform_input = False
+    torch.testing.assert_close(logits_of(loaded), logits_of(whole.eval()))
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module) -> torch.Tensor:
+    result: torch.Tensor = network(torch.linspace(-1, 1, 3 * 96 * 96).view(1, 3, 96, 96))
+    return result

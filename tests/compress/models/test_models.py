@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from compress import plugins
-from compress.models import efficientnet_lite, mobilenet_v2, mobilenet_v3, resnet
+from compress.models import efficientnet_lite, mobilenet_v2, mobilenet_v3, resnet, vgg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -18,6 +18,7 @@ CONFIGS = [
     mobilenet_v2.Config(width=0.25),
     mobilenet_v3.Config(size="large"),
     resnet.Config(depth=50),
+    vgg.Config(depth=11, batch_norm=True),
 ]
 
 
@@ -29,7 +30,7 @@ def family(config: Any) -> Any:
 def test_every_family_maps_images_to_logits(config: Any) -> None:
     network = family(config).build(config, 7).eval()
     with torch.inference_mode():
-        logits = network(torch.zeros(2, 3, 64, 64))
+        logits = network(torch.zeros(2, 3, 96, 96))
     assert logits.shape == (2, 7)
     assert logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
@@ -68,6 +69,8 @@ def test_width_multiplies_the_channels() -> None:
         ("mobilenet_v2", {"dropout": 1}),
         ("mobilenet_v3", {"size": "medium"}),
         ("resnet", {"depth": 34}),
+        ("vgg", {"depth": 12}),
+        ("alexnet", {"dropout": 1}),
         ("resnet", {"width": 1}),
         ("efficientnet_lite", {"size": 5}),
         ("efficientnet_lite", {"arch": "resnet"}),

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from compress.archives import Slice
 from compress.context import Context
 from compress.training.augmentation import flip
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
+from runtimes import images
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
@@ -200,3 +204,36 @@ def test_training_normalizes_like_everything_else() -> None:
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(result.numpy(), preprocessing.normalize(pixels), rtol=0, atol=1e-6)
+
+
+def test_repeated_images_are_augmented_differently_and_fewer(make_context: MakeContext) -> None:
+    context = make_context()
+    settings = config(batch_size=12, repeats=3, augment=Augment(crop_scale=(0.3, 1.0)), workers=0)
+    ((first, labels), *others) = batches(context, settings)
+    assert len(others) == 2
+    for start in range(0, 12, 3):
+        assert len(set(labels[start : start + 3].tolist())) == 1
+        assert not torch.equal(first[start], first[start + 1])
+    plain = config(batch_size=12, repeats=3)
+    shown = {image.numpy().tobytes() for pixels, _ in batches(context, plain) for image in pixels}
+    assert len(shown) == 12
+
+
+def test_changes_are_the_same_in_workers(make_context: MakeContext) -> None:
+    context = make_context()
+    augment = Augment(policy="randaugment", erase=0.5, rotate=10)
+    alone, together = (batches(context, config(augment=augment, workers=workers)) for workers in (0, 2))
+    assert same(alone, together)
+
+
+def test_images_at_an_address_are_fetched_together(make_context: MakeContext, tmp_path: Path) -> None:
+    context = make_context()
+    whole = b"".join(images.content(sample.source) for sample in context.train)
+    (tmp_path / "all.tar").write_bytes(whole)
+    offset, samples = 0, []
+    for sample in context.train:
+        size = len(images.content(sample.source))
+        samples.append(replace(sample, source=Slice(f"local://{tmp_path}/all.tar", offset, size)))
+        offset += size
+    settings = config(augment=EVERYTHING, workers=1)
+    assert same(batches(replace(context, train=tuple(samples)), settings), batches(context, settings))

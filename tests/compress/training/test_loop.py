@@ -372,3 +372,39 @@ def test_the_stage_train_fits_with_its_own_smoothing(make_context: MakeContext, 
     expected = fit(convolutions(), make_context("a"), settings, cross_entropy(0.3))
     result = stage.run(convolutions(), make_context("b"), stage.Config(**settings.model_dump()))
     assert identical(result, expected)
+
+
+def test_frozen_modules_do_not_change_nor_do_their_statistics(make_context: MakeContext) -> None:
+    before = convolutions().state_dict()
+    trained = fit(convolutions(), make_context(), config(epochs=2, freeze=("0", "1")), cross_entropy(0.1))
+    after = trained.state_dict()
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert still == {name for name in before if name.startswith(("0.", "1."))}
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+
+def test_images_grow_while_a_network_is_trained(make_context: MakeContext) -> None:
+    sides: list[int] = []
+    network = convolutions()
+
+    def note(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if module.training:
+            sides.append(given[0].shape[-1])
+
+    network.register_forward_pre_hook(note)
+    context = make_context()
+    trained = fit(network, context, config(epochs=8, resize_from=16), cross_entropy(0.1))
+    assert sides == sorted(sides)
+    assert {16, 32} == set(sides)
+    assert validate(trained, context.prepared("val")).top1 >= 0.9
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_mixed_repeated_and_growing_images_resume_alike(make_context: MakeContext, epoch: int) -> None:
+    augment = Augment(crop_scale=(0.6, 1.0), policy="randaugment", erase=0.3, mixup=0.2, cutmix=1.0)
+    settings = config(augment=augment, workers=0, repeats=2, resize_from=16, lr_scale={"0": 0.5}, ema_decay=0.9)
+    whole = fit(convolutions(), make_context("whole"), settings, cross_entropy(0.1))
+    parts = make_context("parts")
+    with pytest.raises(StopError):
+        fit(convolutions(), replace(parts, progress=stop_in(epoch)), settings, cross_entropy(0.1))
+    assert identical(whole, fit(convolutions(), parts, settings, cross_entropy(0.1)))

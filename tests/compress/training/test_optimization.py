@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.training.config import Augment, FitConfig
-from compress.training.optimization import like_parameters, make_optimizer, make_schedule
+from compress.training.optimization import frozen, like_parameters, make_optimizer, make_schedule
+from runtimes.errors import InputError
 
 OptimizerName = Literal["sgd", "adamw", "rmsprop"]
 OPTIMIZERS: list[OptimizerName] = ["sgd", "adamw", "rmsprop"]
@@ -183,3 +184,61 @@ def test_restored_states_have_their_parameters_layout(memory_format: torch.memor
 def test_settings_are_checked(build: Callable[..., Any], wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         build(**wrong)
+
+
+def test_a_modules_rate_is_scaled_by_the_innermost_name() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
+    optimizer = make_optimizer(net, config(lr_scale={"0": 0.1, "0.1": 0.5}))
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert {name: round(rates[id(parameter)] / LR, 9) for name, parameter in net.named_parameters()} == {
+        "0.0.weight": 0.1, "0.0.bias": 0.1, "0.1.weight": 0.5, "0.1.bias": 0.5, "1.weight": 1, "1.bias": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_scaled_rates_keep_their_ratio(schedule: Literal["cosine", "onecycle"]) -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    settings = config(lr_scale={"0": 0.1}, schedule=schedule, warmup_epochs=2)
+    optimizer = make_optimizer(net, settings)
+    made = make_schedule(optimizer, settings, 4)
+    highest = 0.0
+    for _ in range(40):
+        whole, scaled = (group["lr"] for group in optimizer.param_groups)
+        assert scaled == pytest.approx(0.1 * whole)
+        highest = max(highest, whole)
+        optimizer.step()
+        made.step()
+    assert highest == pytest.approx(LR)
+
+
+def test_frozen_modules_stay_as_they_are_and_thaw() -> None:
+    net = network()
+    with frozen(net, ("0", "1")) as still:
+        assert still == [net[0], net[1]]  # type: ignore[index]
+        assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["3.weight", "3.bias"]
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [(("features",), "freeze: there is no module 'features'; there are 0, 1"), (("*",), "nothing is left to train")],
+)
+def test_what_cannot_be_frozen_is_told(patterns: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message), frozen(network(), patterns):
+        pass
+
+
+def test_a_module_that_is_not_there_has_no_rate() -> None:
+    with pytest.raises(InputError, match="lr_scale: there is no module 'features'"):
+        make_optimizer(network(), config(lr_scale={"features": 0.1}))
+
+
+def test_images_grow_to_their_size() -> None:
+    settings = config(resize_from=128, epochs=20)
+    sides = [settings.side(epoch, 224) for epoch in range(20)]
+    assert sides[0] == 128
+    assert sides == sorted(sides)
+    assert all(side % 16 == 0 for side in sides)
+    assert sides[15:] == [224] * 5
+    assert sides[13] < 224
+    assert config().side(0, 100) == config(resize_from=128).side(0, 100) == 100

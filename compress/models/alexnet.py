@@ -1,0 +1,33 @@
+"""AlexNet (Krizhevsky, One weird trick, 2014), from torchvision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Section):
+    """dropout: before both hidden layers of the classifier. weights: see `compress.weights.load_weights`."""
+
+    arch: Literal["alexnet"] = "alexnet"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights; its images are at least 63 x 63."""
+    from torchvision.models import alexnet
+
+    network: nn.Module = alexnet(num_classes=num_classes, dropout=config.dropout)
+    return network
+
+
+def published(config: Config) -> str | None:
+    """Return the name under which torchvision publishes weights for this network."""
+    return "alexnet"

@@ -1,0 +1,40 @@
+"""Inception v3 (Szegedy et al., CVPR 2016), from torchvision, without the auxiliary classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compress.config import Config as Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+UNUSED_WEIGHTS = ("AuxLogits.",)  # which helps in training alone
+
+
+class Config(Section):
+    """dropout: before the classifier. weights: see `compress.weights.load_weights`.
+
+    torchvision's were made for a mean and standard deviation of 0.5.
+    """
+
+    arch: Literal["inception_v3"] = "inception_v3"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weights: str | None = None
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    """Return the network with random weights; its images are at least 75 x 75."""
+    from torchvision.models import inception_v3
+
+    network: nn.Module = inception_v3(
+        num_classes=num_classes, dropout=config.dropout, aux_logits=False, init_weights=True, transform_input=False
+    )
+    return network
+
+
+def published(config: Config) -> str | None:
+    """Return the name under which torchvision publishes weights for this network."""
+    return "inception_v3"
