@@ -1,7 +1,8 @@
 """GPU hours that the recipes in recipes/imagenet need on this machine: images per second of their stages, measured.
 
-Each stage that trains runs for a few steps as its recipe says, with random weights, on made JPEGs of 500x375 and with
-this machine's processors to decode them; the first steps do not count. Hours are for all its epochs over the 1,281,167
+Each stage that trains runs for a few steps as its recipe says, with random weights, on made JPEGs of 500x375; the
+first steps do not count. So few batches are decoded ahead while the first ones are learned: the rate is the GPU's, and
+it takes the processors that `make bench-data` tells to keep up with it. Hours are for all epochs over the 1,281,167
 images of ImageNet. The last line is JSON.
 
     make bench-cost

@@ -50,7 +50,7 @@ def test_a_plug_in_has_a_line_about_itself_and_its_one_function(kind: plugins.Ki
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_a_config_is_frozen_and_knows_its_keys(kind: plugins.Kind, name: str) -> None:
     config = plugins.load(kind, name).Config
-    needed = {"imagefolder": {"test": "folder"}, "prune": {"macs": 0.5}}.get(name, {})
+    needed = {"imagefolder": {"test": "folder"}, "imagenet": {"root": "folder"}, "prune": {"macs": 0.5}}.get(name, {})
     with pytest.raises(ValidationError, match="frozen"):
         config(**needed).weights = "other"
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
