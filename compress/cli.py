@@ -82,12 +82,16 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool)
     from compress import recipe as recipes
     from compress.run_folder import RunFolder
     from compress.terminal import Terminal
+    from compress.tracking import tracking
 
     checked = recipes.load(recipe, overrides)
     with parallel.together():
         folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
-        with Terminal(folder.path / "run.log", quiet=not parallel.is_first()) as terminal:
-            result = pipeline.run(checked, folder, terminal)
+        with (
+            Terminal(folder.path / "run.log", quiet=not parallel.is_first()) as terminal,
+            tracking(checked.tracking if parallel.is_first() else (), folder.path, checked.name) as track,
+        ):
+            result = pipeline.run(checked, folder, terminal, track)
     if result is None:
         return
     _print_report(folder.path)

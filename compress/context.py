@@ -27,6 +27,7 @@ class Context:
     teacher: a network to learn from: the recipe's own before it was pruned ("baseline"), or that of a `model` section.
     prepared: the images of train or val, resized and cropped; made once per run folder.
     some: at most so many images of train or val, spread over all, without preparing the rest.
+    track: hands (epoch, values by name) to the programs that draw training curves.
     progress: (what, done, total); say: one line for the terminal and the log.
     """
 
@@ -41,5 +42,6 @@ class Context:
     teacher: Callable[[Any], nn.Module]
     prepared: Callable[[str], EvalSet]
     some: Callable[[str, int], EvalSet]
+    track: Callable[[int, dict[str, float]], None]
     progress: Progress
     say: Callable[[str], None]

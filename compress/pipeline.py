@@ -15,6 +15,7 @@ from compress.recipe import Recipe
 from compress.run_folder import RunFolder
 from compress.shipping import elsewhere, engines, float32_file, onnx_files
 from compress.terminal import Terminal
+from compress.tracking import Track
 from compress.work import TRAINING_PACKAGES, Work, origin
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact
@@ -27,7 +28,7 @@ from runtimes.target import Target
 SAMPLE_IMAGES = 64  # of the test split, that go into bundles
 
 
-def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report | None:
+def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> report.Report | None:
     """Run a recipe in its folder and write the report; finished steps are taken from the folder.
 
     Of several processes all do the stages, and the first does the rest; the others return None.
@@ -38,7 +39,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> report.Report 
     if parallel.is_first():
         write_text(folder.path / "recipe.yaml", recipe.to_yaml())
     data = _readable_data(recipe, folder, terminal)
-    work = Work(recipe, folder, terminal, data, data.fingerprint())
+    work = Work(recipe, folder, terminal, data, data.fingerprint(), track)
     if parallel.is_first():
         write_json(folder.path / "splits.json", work.data.splits_json())
 
@@ -151,6 +152,7 @@ def _run_stage(work: Work, folder: Path, stage: Any, previous: Path, baseline: P
         teacher=teacher,
         prepared=work.training_images,
         some=work.some_training_images,
+        track=partial(work.track, folder.name.rpartition("-")[0]),
         progress=work.terminal.progress,
         say=work.terminal.say,
     )

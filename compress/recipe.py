@@ -14,6 +14,7 @@ from compress import plugins, recipe_errors, strict_yaml, target_files
 from compress.config import Config
 from compress.gate import Gate
 from compress.quantization.config import Quantize
+from compress.tracking import Tracker
 from runtimes.artifact import InputDtype, Output
 from runtimes.errors import InputError
 from runtimes.measure import Timing
@@ -46,7 +47,10 @@ class Export(Config):
 
 
 class Recipe(Config):
-    """Everything that a run is made of. name: of the run folder, too; the file's name unless given."""
+    """Everything that a run is made of. name: of the run folder, too; the file's name unless given.
+
+    tracking: programs that get the training curves, `tensorboard` and `mlflow`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -61,6 +65,7 @@ class Recipe(Config):
     targets: Annotated[tuple[TargetOrName, ...], Field(min_length=1)] = (Target("local"),)
     timing: Timing = Timing()
     gate: Gate | None = None
+    tracking: tuple[Tracker, ...] = ()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:

@@ -30,6 +30,7 @@ PRESENTATION = {
     "named_data.py",
     "sharding.py",
     "tables.py",
+    "tracking.py",
     "__main__.py",
     "terminal.py",
     "report.py",

@@ -15,6 +15,7 @@ from compress.dataset import Data, Sample
 from compress.recipe import Recipe
 from compress.run_folder import RunFolder
 from compress.terminal import Terminal
+from compress.tracking import Track
 from runtimes import evalset
 from runtimes.artifact import Artifact
 from runtimes.evalset import EvalSet
@@ -32,6 +33,7 @@ class Work:
     terminal: Terminal
     data: Data
     data_key: str
+    track: Track
 
     def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Any, together: bool = False) -> Path:
         """Do `make(work, folder)` unless the results for these inputs, data and seed are there; return their folder.

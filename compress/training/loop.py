@@ -238,11 +238,12 @@ def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> Compres
 
 
 def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, steps: int) -> None:
-    lr, train_loss = max(run.schedule.get_last_lr()), _mean_total(run) / steps
+    lr, train_loss = float(max(run.schedule.get_last_lr())), _mean_total(run) / steps
     run.total.zero_()
     run.history.append({"epoch": run.epoch, "lr": lr, "train_loss": train_loss, "val": asdict(metrics)})
     if parallel.is_first():
         write_json(context.folder / "history.json", run.history)
+    context.track(run.epoch, {"lr": lr, "train_loss": train_loss, "val_loss": metrics.loss, "val_top1": metrics.top1})
     context.say(
         f"epoch {run.epoch}/{config.epochs}: loss {train_loss:.4f}, val loss {metrics.loss:.4f}, "
         f"val top-1 {100 * metrics.top1:.2f} %"

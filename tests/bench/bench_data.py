@@ -89,7 +89,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
-        prepared=_nothing, some=_nothing, progress=lambda what, done, total: None, say=print,
+        prepared=_nothing, some=_nothing, track=_nothing, progress=lambda what, done, total: None, say=print,
     )  # fmt: skip
     loader = DataLoader(
         Reference(files), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
@@ -104,7 +104,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     return [statistics.median(one) for one in zip(*rates[1:], strict=True)]
 
 
-def _nothing(split: str, count: int = 0) -> EvalSet:
+def _nothing(split: object, count: object = 0) -> EvalSet:
     raise AssertionError(f"{split}: crops are decoded each time")
 
 

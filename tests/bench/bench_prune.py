@@ -121,7 +121,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         return Context(
             name, self.data.classes, self.data.train, self.given.preprocessing, self.seed, "cpu", folder, (TARGET,),
-            lambda _: self.uncut(), self.images.__getitem__, self.some, self.terminal.progress, self.terminal.say,
+            lambda _: self.uncut(), self.images.__getitem__, self.some, lambda epoch, values: None,
+            self.terminal.progress, self.terminal.say,
         )  # fmt: skip
 
     def some(self, split: str, count: int) -> EvalSet:

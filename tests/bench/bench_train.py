@@ -218,7 +218,7 @@ def context_of(
     return Context(
         name="bench", classes=CLASSES, train=samples, preprocessing=preprocessing, seed=0, device=setting.device,
         folder=folder, targets=(Target("here"),), teacher=teacher, prepared=val, some=val,
-        progress=progress, say=lambda line: None,
+        track=lambda epoch, values: None, progress=progress, say=lambda line: None,
     )  # fmt: skip
 
 

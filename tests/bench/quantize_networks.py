@@ -168,7 +168,7 @@ def _run_once(given: recipe.Recipe, folder: Path, terminal: Terminal) -> Path:
     done, wanted = folder / "trained.yaml", given.to_yaml()
     if not done.exists() or done.read_text() != wanted:
         terminal.say(f"train {folder.name} on ELPV, once")
-        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal)
+        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal, lambda stage, epoch, values: None)
         write_text(done, wanted)
     return folder / "artifacts"
 

@@ -81,6 +81,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "teacher": lambda network: None,
             "prepared": prepared.__getitem__,
             "some": lambda split, count: prepared[split].spread(count),
+            "track": lambda epoch, values: None,
             "progress": lambda what, done, total: None,
             "say": lambda line: None,
         }

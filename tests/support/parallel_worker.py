@@ -46,7 +46,7 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
                 folder=folder / name, targets=(Target("here"),), teacher=lambda _: nn.Identity(),
                 prepared=lambda split: evalset.load(folder / f"images-{split}"),
                 some=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
-                progress=lambda what, done, total: None, say=print,
+                track=lambda epoch, values: None, progress=lambda what, done, total: None, say=print,
             )  # fmt: skip
             given = dict(fields)
             trained = fit(network(bool(given.pop("norm", True))), context, FitConfig(**given), cross_entropy(0.1))
