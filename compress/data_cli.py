@@ -32,15 +32,15 @@ def check(root: str, as_json: bool) -> None:
 
     Example: compress data check /data/imagenet
     """
-    from compress import inspection
+    from compress import data_check
     from compress.terminal import Terminal
 
     with Terminal() as terminal:
-        found = inspection.inspect(root, terminal.progress)
+        found = data_check.inspect(root, terminal.progress)
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    for title, lines in inspection.tables(found).items():
+    for title, lines in data_check.tables(found).items():
         print_table(lines, title)
     _print_names("in a wrong place", found.problems)
     _print_names("unreadable, set aside in a run", tuple(f"{name}: {reason}" for name, reason in found.unreadable))

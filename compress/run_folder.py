@@ -26,7 +26,7 @@ MARKER, DONE = "run.json", "done.json"
 PRESENTATION = {
     "cli.py",
     "data_cli.py",
-    "inspection.py",
+    "data_check.py",
     "named_data.py",
     "sharding.py",
     "tables.py",

@@ -61,7 +61,7 @@ class TrainingBatches:
         return self._count // self._size
 
     def epoch(self, epoch: int, first_step: int = 0, side: int | None = None) -> Iterator[Batch]:
-        """Yield uint8 (n, 3, side, side) images in channels_last layout and int64 (n,) labels from a step on.
+        """Yield uint8 (n, 3, side, side) images, in either layout, and int64 (n,) labels from a step on.
 
         first_step: batches before it are not even decoded. side: in pixels, that of the preprocessing unless given.
         """
@@ -113,6 +113,8 @@ class _Images(Dataset[Batch]):
         """Return the batch."""
         side = positions[0][3]
         pixels = np.empty((len(positions), side, side, 3), np.uint8)
+        if self._prepared is None:  # resized images have their channels one behind the other, and keep them so
+            pixels = np.empty((len(positions), 3, side, side), np.uint8).transpose(0, 2, 3, 1)
         sources = self._sources([index for _, index, _, _ in positions])
         for row, source, position in zip(pixels, sources, positions, strict=True):
             row[:] = self._augmented(source, *position)
@@ -153,11 +155,16 @@ def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -
 
     Rows of (W, 3) numbers are scaled as one, which is three times as fast on a CPU as scaling channels.
     """
-    count, channels, height, width = pixels.shape
-    scale, offset = _scale_and_offset(preprocessing, device, width)
+    scale, offset = _scale_and_offset(preprocessing, device, pixels.shape[3])
     moved = pixels.to(device, non_blocking=True).permute(0, 2, 3, 1)
-    rows = moved.reshape(count * height, width * channels).to(torch.float32)
-    return rows.mul_(scale).add_(offset).view(count, height, width, channels).permute(0, 3, 1, 2)
+    images = torch.empty(moved.shape, device=device)
+    if pixels.is_contiguous():
+        for channel in range(moved.shape[3]):  # twice as fast as all at once
+            images[..., channel] = moved[..., channel]
+    else:
+        images.copy_(moved)
+    images.view(-1, len(scale)).mul_(scale).add_(offset)
+    return images.permute(0, 3, 1, 2)
 
 
 @functools.cache

@@ -69,9 +69,7 @@ def resize(pixels: Pixels, preprocessing: Preprocessing, side: int) -> Pixels:
     own = pixels if pixels.flags.writeable else pixels.copy()  # torch takes no other
     tensor = torch.from_numpy(own).permute(2, 0, 1)[None]
     made = functional.interpolate(tensor, (side, side), mode=preprocessing.interpolation, antialias=True)
-    result = np.empty((side, side, 3), np.uint8)
-    for channel, plane in enumerate(made[0].numpy()):  # three times as fast as copying pixel by pixel
-        result[..., channel] = plane
+    result: Pixels = made[0].permute(1, 2, 0).numpy()
     return result
 
 

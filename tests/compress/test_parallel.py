@@ -163,3 +163,33 @@ def test_one_process_agrees_with_itself(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_folder_that_is_not_shared_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="process 0 does not see it; choose a folder with --out"):
         parallel.require_shared(tmp_path / "run.json")
+
+
+EVERY_STAGE = """
+data: {name: synthetic, classes: 3, images_per_class: 80, size: 32, noise: 8}
+preprocessing: {resize: 32, crop: 32, interpolation: bilinear, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
+model: {arch: mobilenet_v2, width: 0.25}
+stages:
+  - {stage: train, epochs: 10, batch_size: 12, lr: 0.01, warmup_epochs: 2, sync_batchnorm: true,
+     augment: {hflip: false}}
+  - {stage: prune, latency: 0.8, precision: float32, most_pruned: 0.5, step: 1, rounds: 2,
+     fine_tune: {epochs: 1, batch_size: 12, warmup_epochs: 0, sync_batchnorm: true, augment: {hflip: false}}}
+  - {stage: distill, epochs: 4, batch_size: 12, warmup_epochs: 0, sync_batchnorm: true, augment: {hflip: false}}
+  - {stage: qat, epochs: 1, batch_size: 12, augment: {hflip: false}}
+quantize: {engine: compress, calibration_images: 32}
+targets: [{name: here, runtime: ort, threads: 1}]
+timing: {warmup: 1, blocks: 2, runs_per_block: 2}
+"""
+
+
+@pytest.mark.slow
+def test_every_stage_runs_in_two_processes(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(EVERY_STAGE)
+    said = start(tmp_path / "recipe.yaml", tmp_path / "run").communicate(timeout=280)[1]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    accuracies = {row["precision"]: row["top1"] for row in report["rows"][1:]}
+    assert len(accuracies) == 2, said
+    assert min(accuracies.values()) >= 0.8
+    again = start(tmp_path / "recipe.yaml", tmp_path / "run")
+    assert "epoch" not in again.communicate(timeout=120)[1]
+    assert again.returncode == 0

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -237,3 +240,12 @@ def test_images_at_an_address_are_fetched_together(make_context: MakeContext, tm
         offset += size
     settings = config(augment=EVERYTHING, workers=1)
     assert same(batches(replace(context, train=tuple(samples)), settings), batches(context, settings))
+
+
+def test_memory_stays_flat_over_50_000_images_and_20_resumes(tmp_path: Path) -> None:
+    worker = Path(__file__).parents[2] / "support/memory_worker.py"
+    done = subprocess.run([sys.executable, worker, tmp_path], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    used = json.loads(done.stdout)
+    assert len(used) == 5
+    assert max(used[1:]) - used[0] < 0.03 * used[0], used
