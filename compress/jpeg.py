@@ -1,4 +1,4 @@
-"""What simplejpeg may be asked: JPEGs that Pillow, whose answer counts, would decode to the same pixels."""
+"""What simplejpeg may be asked: plain JPEGs, for training and to see whether they are whole; Pillow's answer counts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def plain_size(encoded: bytes) -> tuple[int, int] | None:
 
 
 def decode(encoded: bytes, **options: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 (height, width, 3); options: those of simplejpeg. Raises ValueError, for less than Pillow does."""
+    """Return uint8 (height, width, 3); options: those of simplejpeg. Raises ValueError, for less than Pillow does.
+
+    Pillow's pixels but for colours that were stored at half the resolution, whose edges are not smoothed.
+    """
     import simplejpeg
 
-    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, **options)
+    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, fastupsample=True, **options)
     return pixels
 
 

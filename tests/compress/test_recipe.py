@@ -57,7 +57,7 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
 
 SECTIONS = (
     "data, device, export, gate, max_unreadable_images, model, name, preprocessing, quantize, seed, stages, targets, "
-    "timing"
+    "timing, tracking"
 )
 MODELS = "alexnet, efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3, resnet, vgg"
 

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import v2
 
+from compress import jpeg
 from compress.training.config import Augment
 from compress.training.crops import draw_box, random_resized_crop
 from runtimes import images
@@ -76,9 +77,15 @@ def test_an_image_too_narrow_for_any_box_is_cut_at_its_centre() -> None:
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_jpegs_are_decoded_to_the_bits_of_pillow(mode: str, subsampling: int) -> None:
+def test_jpegs_are_decoded_as_by_pillow_but_for_the_edges_of_colours(mode: str, subsampling: int) -> None:
     content = encoded(photograph().convert(mode), quality=85, subsampling=subsampling)
-    np.testing.assert_array_equal(simplejpeg.decode_jpeg(content), np.asarray(images.decode(content)))
+    fast, exact = jpeg.decode(content).astype(int), np.asarray(images.decode(content)).astype(int)
+    if mode == "L" or subsampling == 0:
+        np.testing.assert_array_equal(fast, exact)
+    luma = np.asarray([0.299, 0.587, 0.114])
+    assert np.abs((fast - exact) @ luma).mean() < 0.3
+    assert abs((fast - exact).mean()) < 0.1
+    assert np.abs(fast - exact).mean() < 3
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
@@ -86,7 +93,8 @@ def test_jpegs_are_decoded_to_the_bits_of_pillow(mode: str, subsampling: int) ->
 def test_a_crop_is_the_resized_part_of_the_box(kind: str, interpolation: str) -> None:
     """At a size at which no JPEG is decoded smaller."""
     preprocessing = Preprocessing(120, 110, interpolation)  # type: ignore[arg-type]
-    content, augment = encoded(photograph(), kind), Augment(crop_scale=(0.2, 0.6))
+    content = encoded(photograph(), kind, **({"subsampling": 0} if kind == "JPEG" else {}))
+    augment = Augment(crop_scale=(0.2, 0.6))
     whole = images.decode(content)
     for seed in range(5):
         cut = random_resized_crop(content, preprocessing, augment, np.random.default_rng(seed), 110)

@@ -1,0 +1,69 @@
+"""Goes through 50,000 images in training batches, resuming on the way, and prints the memory used, as JSON.
+
+memory_worker.py FOLDER: all processes' share of the machine's memory in bytes, after every 10,000 images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from compress import checkpoint
+from compress.archives import Slice
+from compress.context import Context
+from compress.dataset import Sample
+from compress.training.batches import TrainingBatches
+from compress.training.config import Augment, FitConfig
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+IMAGES, PART, BATCH = 50_000, 2_500, 50
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(folder / "image.jpg")
+    size = (folder / "image.jpg").stat().st_size
+    samples = tuple(Sample(f"train/{index}", Slice(str(folder / "image.jpg"), 0, size), 0) for index in range(IMAGES))
+    context = Context(
+        name="memory", classes=("one", "two"), train=samples, preprocessing=Preprocessing(32, 32), seed=0, device="cpu",
+        folder=folder, targets=(Target("here"),), teacher=lambda _: nn.Identity(), prepared=lambda split: 1 / 0,
+        some=lambda split, count: 1 / 0, track=lambda epoch, values: None, progress=lambda what, done, total: None,
+        say=print,
+    )  # fmt: skip
+    settings = FitConfig(batch_size=BATCH, workers=2, augment=Augment(crop_scale=(0.3, 1.0), policy="trivialaugment"))
+    state = {"weights": torch.zeros(1_000_000)}
+    used = []
+    with TrainingBatches(context, settings) as batches:
+        for start in range(0, IMAGES, PART):  # as a run that is stopped and goes on, again and again
+            given = batches.epoch(0, start // BATCH)
+            for _ in range(PART // BATCH):
+                next(given)
+            checkpoint.save_tensors(folder / "state.safetensors", state, {})
+            state, _ = checkpoint.load_tensors(folder / "state.safetensors")
+            if (start + PART) % 10_000 == 0:
+                used.append(memory())
+    print(json.dumps(used))
+
+
+def memory() -> int:
+    """Return the proportional set size of this process and its children: shared pages are counted once."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return sum(_proportional(pid) for pid in ["self", *children])
+
+
+def _proportional(pid: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
