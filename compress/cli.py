@@ -11,8 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from compress import __version__
-from compress.data_cli import data
+from compress import __version__, check_cli, data_cli
 from compress.tables import print_table
 from runtimes.errors import CompressError
 
@@ -63,7 +62,8 @@ def commands() -> None:
     """
 
 
-commands.add_command(data)
+for command in (data_cli.data, check_cli.accept, check_cli.check, check_cli.compare):
+    commands.add_command(command)
 
 
 @commands.command(epilog=EXIT_CODES_HELP)

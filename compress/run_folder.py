@@ -24,13 +24,16 @@ from runtimes.files import write_json
 SCHEMA_VERSION = 1
 MARKER, DONE = "run.json", "done.json"
 PRESENTATION = {
+    "check_cli.py",
     "cli.py",
+    "comparison.py",
     "data_cli.py",
     "data_check.py",
     "named_data.py",
     "sharding.py",
     "tables.py",
     "tracking.py",
+    "verdict_formats.py",
     "__main__.py",
     "terminal.py",
     "report.py",

@@ -68,3 +68,55 @@ def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence:
     ratios = np.asarray([np.median(slow[blocks]) / np.median(fast[blocks]) for blocks in drawn])
     low, high = np.quantile(ratios, [1 - confidence, confidence])
     return Estimate(float(np.median(slow) / np.median(fast)), float(low), float(high))
+
+
+def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence: float) -> int | None:
+    """Return how many images like these would show on which side of a limit a paired drop is; None if on it.
+
+    The interval shrinks with the square root of their number (normal approximation of `top1_drop_pp`'s bounds); what
+    was estimated is taken for the truth, so that half of such sets settle it.
+    """
+    distance = abs(drop_pp.value - limit_pp)
+    reach = (drop_pp.high - drop_pp.low) / 2
+    if distance < 1e-9 or not 0.5 < confidence < 1:
+        return None
+    return max(images, math.ceil(images * (reach / distance) ** 2))
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Return the exact one-sided probability of so many losses among the changed answers if there is no true drop.
+
+    McNemar (Psychometrika 12, 1947): losses are binomial with 1/2 among lost + won.
+    """
+    changed = lost + won
+    return float(sum(math.comb(changed, count) for count in range(lost, changed + 1)) / 2**changed)
+
+
+def holm(probabilities: list[float]) -> list[float]:
+    """Return probabilities corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    order = sorted(range(len(probabilities)), key=lambda index: probabilities[index])
+    corrected, highest = [1.0] * len(probabilities), 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - place) * probabilities[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def ratio_of_speedups(
+    before: tuple[npt.ArrayLike, npt.ArrayLike], after: tuple[npt.ArrayLike, npt.ArrayLike], confidence: float
+) -> Estimate:
+    """Estimate how much slower an artifact became against a reference, which was interleaved with it both times.
+
+    before, after: milliseconds of (reference, artifact), each (blocks, runs). Above 1: slower. What the machine did to
+    both in one session cancels. One-sided percentile bounds of the bootstrap over pairs of blocks, as in `speedup`.
+    """
+    rng = np.random.default_rng(0)
+    values, drawn = [], []
+    for reference_ms, artifact_ms in (after, before):
+        artifact = np.asarray(artifact_ms, np.float64)
+        reference = np.broadcast_to(np.asarray(reference_ms, np.float64), artifact.shape)
+        values.append(np.median(artifact) / np.median(reference))
+        blocks = rng.integers(0, len(reference), (RESAMPLES, len(reference)))
+        drawn.append(np.asarray([np.median(artifact[some]) / np.median(reference[some]) for some in blocks]))
+    low, high = np.quantile(drawn[0] / drawn[1], [1 - confidence, confidence])
+    return Estimate(float(values[0] / values[1]), float(low), float(high))

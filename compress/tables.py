@@ -13,7 +13,9 @@ LEFT = (
     "layer",
     "most of it",
     "operators",
+    "check",
     "split",
+    "target",
     "verdict",
     "weights",
 )  # columns of words
