@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train bench-cost lint clean
+.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -32,6 +32,9 @@ bench-train: $(INSTALLED)
 
 bench-cost: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_cost.py
+
+bench-verdicts: $(INSTALLED)
+	$(BIN)/python tests/bench/bench_verdicts.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from compress.statistics import Estimate, holm, images_to_settle, mcnemar, ratio
 from compress.synsets import class_names
 from runtimes.errors import InputError
 from runtimes.files import write_json
+from runtimes.measure import Timing
 
 SCHEMA_VERSION = 1
 ACCEPTED_FOLDER = Path("recipes/accepted")
@@ -52,6 +53,7 @@ class Result:
     latency_ms: tuple[tuple[float, ...], ...]
     reference_ms: tuple[tuple[float, ...], ...]
     reference_bytes: int
+    sessions: int
     environment: dict[str, Any]
 
 
@@ -195,12 +197,9 @@ def _compared(before: Result, after: Result, old: Accepted, new: Accepted, limit
 
 def _slowdown(before: Result, after: Result, limits: Limits) -> Estimate:
     """Return new / old latency; of the same network's float32 file, what the machine did to a session cancels."""
-    if before.reference_bytes != after.reference_bytes:
-        flat = np.ones((1, 1))
-        return ratio_of_speedups((flat, before.latency_ms), (flat, after.latency_ms), limits.confidence)
-    return ratio_of_speedups(
-        (before.reference_ms, before.latency_ms), (after.reference_ms, after.latency_ms), limits.confidence
-    )
+    same = before.reference_bytes == after.reference_bytes
+    sides = [(one.reference_ms if same else np.ones_like(one.latency_ms), one.latency_ms) for one in (before, after)]
+    return ratio_of_speedups(sides[0], sides[1], limits.confidence, (before.sessions, after.sessions))
 
 
 UNKNOWN = Estimate(0.0, -100.0, 100.0)
@@ -270,6 +269,7 @@ def _result(reference: dict[str, Any], shipped: dict[str, Any]) -> Result:
         size_bytes=shipped["size_bytes"], images=shipped["evalset_sha256"] or "", predicted=tuple(shipped["predicted"]),
         latency_ms=tuple(map(tuple, shipped["latency_ms"])), reference_ms=tuple(map(tuple, reference["latency_ms"])),
         reference_bytes=reference["size_bytes"],
+        sessions=len(Timing(**{"sessions": 1, **shipped["timing"]}).shares()),
         environment=shipped["environment"],
     )  # fmt: skip
 

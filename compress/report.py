@@ -282,7 +282,7 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
         checks: tuple[Check, ...] = ()
         if one is not baseline:
             drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
-            faster = speedup(baseline.latency_ms, one.latency_ms, confidence)
+            faster = speedup(baseline.latency_ms, one.latency_ms, confidence, len(one.timing.shares()))
             checks = judge(gate, drop, faster, one.size_bytes / baseline.size_bytes) if gate and ships else ()
         rows.append(Row(
             target=one.target.name,

@@ -9,8 +9,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -57,17 +55,49 @@ def _score(lost: int, won: int, images: int, difference: float) -> float:
     return 0.0 if distance == 0 else math.copysign(math.inf, distance)
 
 
-def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float) -> Estimate:
+def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float, sessions: int = 1) -> Estimate:
     """Estimate baseline p50 / candidate p50 from interleaved runs, each (blocks, runs) in milliseconds.
 
-    One-sided percentile bounds of the bootstrap over pairs of blocks (Efron and Tibshirani, 1993, chapters 8 and 13),
-    because runs of one block are alike and both artifacts' blocks are neighbours in time; seeded.
+    The geometric mean of the sessions' ratios with Student's bounds over sessions: runs of one session are alike, and
+    so are those of one block, so that only sessions are independent of each other (Kalibera and Jones, ISMM 2013).
+    sessions: into which the blocks are divided; with one, blocks are taken for sessions.
     """
-    slow, fast = np.asarray(baseline_ms, np.float64), np.asarray(candidate_ms, np.float64)
-    drawn = np.random.default_rng(0).integers(0, len(slow), (RESAMPLES, len(slow)))
-    ratios = np.asarray([np.median(slow[blocks]) / np.median(fast[blocks]) for blocks in drawn])
-    low, high = np.quantile(ratios, [1 - confidence, confidence])
-    return Estimate(float(np.median(slow) / np.median(fast)), float(low), float(high))
+    logs = _log_ratios(baseline_ms, candidate_ms, sessions)
+    return _exponential(float(np.mean(logs)), float(np.var(logs, ddof=1)) / len(logs), len(logs) - 1, confidence)
+
+
+def ratio_of_speedups(
+    before: tuple[npt.ArrayLike, npt.ArrayLike],
+    after: tuple[npt.ArrayLike, npt.ArrayLike],
+    confidence: float,
+    sessions: tuple[int, int] = (1, 1),
+) -> Estimate:
+    """Estimate how much slower an artifact became against a reference, which was interleaved with it both times.
+
+    before, after: milliseconds of (reference, artifact), each (blocks, runs); sessions: of each. Above 1: slower. What
+    the machine did to both in one session cancels. Bounds as in `speedup`, of two samples (Welch, Biometrika 34, 1947).
+    """
+    new, old = (_log_ratios(artifact, reference, count)
+                for (reference, artifact), count in ((after, sessions[1]), (before, sessions[0])))  # fmt: skip
+    parts = [float(np.var(logs, ddof=1)) / len(logs) for logs in (new, old)]
+    squares = sum(part**2 / (len(logs) - 1) for part, logs in zip(parts, (new, old), strict=True))
+    freedom = sum(parts) ** 2 / squares if squares else len(new) + len(old) - 2
+    return _exponential(float(np.mean(new) - np.mean(old)), sum(parts), freedom, confidence)
+
+
+def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
+    """Return the logarithm of the ratio of medians in each session, or in each block where there is one session."""
+    above, below = np.asarray(above_ms, np.float64), np.asarray(below_ms, np.float64)
+    count = min(sessions, len(above)) if sessions > 1 else len(above)
+    parts = zip(np.array_split(above, count), np.array_split(below, count), strict=True)
+    return np.asarray([math.log(np.median(one) / np.median(other)) for one, other in parts])
+
+
+def _exponential(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:
+    from scipy.stats import t
+
+    reach = float(t.ppf(confidence, freedom)) * math.sqrt(variance)
+    return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
 
 
 def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence: float) -> int | None:
@@ -100,23 +130,3 @@ def holm(probabilities: list[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - place) * probabilities[index]))
         corrected[index] = highest
     return corrected
-
-
-def ratio_of_speedups(
-    before: tuple[npt.ArrayLike, npt.ArrayLike], after: tuple[npt.ArrayLike, npt.ArrayLike], confidence: float
-) -> Estimate:
-    """Estimate how much slower an artifact became against a reference, which was interleaved with it both times.
-
-    before, after: milliseconds of (reference, artifact), each (blocks, runs). Above 1: slower. What the machine did to
-    both in one session cancels. One-sided percentile bounds of the bootstrap over pairs of blocks, as in `speedup`.
-    """
-    rng = np.random.default_rng(0)
-    values, drawn = [], []
-    for reference_ms, artifact_ms in (after, before):
-        artifact = np.asarray(artifact_ms, np.float64)
-        reference = np.broadcast_to(np.asarray(reference_ms, np.float64), artifact.shape)
-        values.append(np.median(artifact) / np.median(reference))
-        blocks = rng.integers(0, len(reference), (RESAMPLES, len(reference)))
-        drawn.append(np.asarray([np.median(artifact[some]) / np.median(reference[some]) for some in blocks]))
-    low, high = np.quantile(drawn[0] / drawn[1], [1 - confidence, confidence])
-    return Estimate(float(values[0] / values[1]), float(low), float(high))

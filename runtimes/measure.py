@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,22 +26,36 @@ PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie beyond
 EVALUATION_BATCH = 32
 INPUTS = 8  # different images in turn, so that no run sees what the last one left in the cache
 
+_Taken = tuple[list[npt.NDArray[np.float64]], list[list[float]]]  # by the host's clock and by the device's
+
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn."""
+    """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
+
+    sessions: the artifacts are loaded anew so many times, and each time warmed up and timed for its share of the
+    blocks. What loading does to the speed (where in memory things lie) is seen as chance then, and not as a property.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
 
     warmup: int = 20
     blocks: int = 30
     runs_per_block: int = 10
+    sessions: int = 5
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup <= 10_000 and 2 <= self.blocks <= 10_000 and 1 <= self.runs_per_block <= 10_000):
             raise ValueError("must have 0 to 10000 warm-up runs, 2 to 10000 blocks and 1 to 10000 runs per block")
+        if not 1 <= self.sessions <= 1000:
+            raise ValueError("must have 1 to 1000 sessions")
+
+    def shares(self) -> list[int]:
+        """Return how many blocks each session has; there are no more sessions than blocks."""
+        count = min(self.sessions, self.blocks)
+        return [self.blocks // count + (index < self.blocks % count) for index in range(count)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class Measurement:
             **{
                 **fields,
                 "target": Target.from_json(fields["target"]),
-                "timing": Timing(**fields["timing"]),
+                "timing": Timing(**{"sessions": 1, **fields["timing"]}),  # older files have one
                 "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
                 "predicted": tuple(fields["predicted"]),
                 "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
@@ -109,19 +124,21 @@ def measure(
         raise InputError("there is no artifact to measure")
     for artifact in artifacts:
         _check_fit(artifact, target, evalset)
-    with ExitStack() as opened:
-        sessions, resident = [], []
-        for artifact in artifacts:
-            gc.collect()
-            before = environment.resident_bytes()
-            sessions.append(opened.enter_context(closing(load(artifact, target))))
-            resident.append(max(0, environment.resident_bytes() - before))
-        logits = [_evaluate(session, artifact, target, evalset, progress)
-                  for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
-        inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
-        state = {"before": telemetry.read().to_json()}
-        latencies_ms, device_ms = _interleave(sessions, inputs, timing, progress)
-        state["after"] = telemetry.read().to_json()
+    inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
+    taken: list[_Taken] = []
+    for blocks in timing.shares():
+        with ExitStack() as opened:
+            sessions, grown = _opened(artifacts, target, opened)
+            if not taken:
+                resident = grown
+                logits = [_evaluate(session, artifact, target, evalset, progress)
+                          for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
+                state = {"before": telemetry.read().to_json()}
+            done = sum(len(one[0][0]) for one in taken)
+            taken.append(_interleave(sessions, inputs, timing, done, blocks, progress))
+    state["after"] = telemetry.read().to_json()
+    latencies_ms = [np.concatenate(parts) for parts in zip(*(of_host for of_host, _ in taken), strict=True)]
+    device_ms = [[*chain(*parts)] for parts in zip(*(of_device for _, of_device in taken), strict=True)]
     machine = environment.describe().for_runtimes()
     return [
         _measurement(artifact, target, evalset, timing, machine, state, grown, answers, host_ms, own_ms)
@@ -129,6 +146,17 @@ def measure(
             artifacts, resident, logits, latencies_ms, device_ms, strict=True
         )
     ]
+
+
+def _opened(artifacts: list[Artifact], target: Target, opened: ExitStack) -> tuple[list[Session], list[int]]:
+    """Load all artifacts; return by how many bytes each made the process grow, too."""
+    sessions, grown = [], []
+    for artifact in artifacts:
+        gc.collect()
+        before = environment.resident_bytes()
+        sessions.append(opened.enter_context(closing(load(artifact, target))))
+        grown.append(max(0, environment.resident_bytes() - before))
+    return sessions, grown
 
 
 def evaluate(artifact: Artifact, target: Target, evalset: EvalSet) -> npt.NDArray[np.float32]:
@@ -204,24 +232,24 @@ def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Ima
 
 
 def _interleave(
-    sessions: list[Session], inputs: list[list[Images]], timing: Timing, progress: Progress
-) -> tuple[list[npt.NDArray[np.float64]], list[list[float]]]:
-    """Return milliseconds per run, (blocks, runs_per_block) for each session, and those on its device's clock, if any.
+    sessions: list[Session], inputs: list[list[Images]], timing: Timing, done: int, blocks: int, progress: Progress
+) -> _Taken:
+    """Return milliseconds per run, (blocks, runs_per_block) for each artifact, and those on its device's clock, if any.
 
-    Who goes first changes every block.
+    Who goes first changes every block. done: blocks of earlier sessions.
     """
     for session, images in zip(sessions, inputs, strict=True):
         for run in range(timing.warmup):
             session.run(images[run % len(images)])
-    taken = [np.empty((timing.blocks, timing.runs_per_block)) for _ in sessions]
+    taken = [np.empty((blocks, timing.runs_per_block)) for _ in sessions]
     on_device: list[list[float]] = [[] for _ in sessions]
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()  # a collection inside a timed run would be counted as the engine's time
     try:
-        for block in range(timing.blocks):
+        for block in range(blocks):
             for turn in range(len(sessions)):
-                index = (block + turn) % len(sessions)
+                index = (done + block + turn) % len(sessions)
                 session, images = sessions[index], inputs[index]
                 session.run(images[-1])  # the neighbour's weights are in the cache: not timed
                 for run in range(timing.runs_per_block):
@@ -231,7 +259,7 @@ def _interleave(
                     taken[index][block, run] = (time.perf_counter_ns() - start) / 1e6
                     if isinstance(session, OnDevice):
                         on_device[index].append(session.device_ms())
-            progress("time", block + 1, timing.blocks)
+            progress("time", done + block + 1, timing.blocks)
     finally:
         if collecting:
             gc.enable()

@@ -38,7 +38,7 @@ REWEIGHTINGS = 4
 NARROWEST = 0.1  # share of the channels in the narrowest copies
 ALIGNMENTS = (1, 16, 32)  # channels to which kernels may pad
 VECTOR = 16  # channels; with others some kernels go another way (72 take a depthwise layer in INT8 longer than 144)
-TIMING = Timing(warmup=5, blocks=24, runs_per_block=5)
+TIMING = Timing(warmup=5, blocks=24, runs_per_block=5, sessions=1)
 PROFILED_RUNS = 40
 ANY_RANGE = (-4.0, 4.0)  # integers take as long whatever they hold
 REST = ""  # what is no layer: pools, additions, conversions, the call itself

@@ -27,7 +27,7 @@ MOST_AT_ENTRANCE = 3  # few channels and many pixels: integer kernels gain least
 SLOWER = 0.99  # a ratio of latencies below this is no noise
 FASTER = 1.01  # nor is one whose interval lies above this
 MOST_MULTIPLICATIONS = 0.05  # where latency can't be measured: share of all that may stay float
-FIRST_LOOK = Timing(warmup=5, blocks=4, runs_per_block=5)
+FIRST_LOOK = Timing(warmup=5, blocks=4, runs_per_block=5, sessions=1)
 RUNS_PER_BLOCK, LEAST_BLOCKS, MOST_BLOCKS = 5, 16, 200
 BUDGET_MS = 1000.0  # of a comparison: many runs where one is short
 
@@ -77,7 +77,7 @@ def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast
         ]
         look, _ = measure(artifacts, target, None, FIRST_LOOK, _quiet)
         blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * look.latency_ms_p50), LEAST_BLOCKS, MOST_BLOCKS))
-        first, second = measure(artifacts, target, None, Timing(5, blocks, RUNS_PER_BLOCK), _quiet)
+        first, second = measure(artifacts, target, None, Timing(5, blocks, RUNS_PER_BLOCK, sessions=1), _quiet)
     return speedup(first.latency_ms, second.latency_ms, 0.95)
 
 

@@ -7,9 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
-from compress import statistics
-from compress.statistics import speedup, top1_drop_pp
+from compress.statistics import (
+    Estimate,
+    holm,
+    images_to_settle,
+    mcnemar,
+    ratio_of_speedups,
+    speedup,
+    top1_drop_pp,
+)
 
 Z95 = 1.6448536269514722  # upper 5 % of the normal distribution
 
@@ -103,13 +111,28 @@ def test_a_network_at_the_limit_passes_no_oftener_than_allowed(images: int, drop
 
 def test_the_speedup_of_steady_runs_is_their_ratio() -> None:
     estimate = speedup(np.full((10, 5), 6.0), np.full((10, 5), 2.0), 0.95)
-    assert (estimate.value, estimate.low, estimate.high) == (3.0, 3.0, 3.0)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((3.0, 3.0, 3.0))
 
 
-def test_the_speedup_is_the_ratio_of_the_medians_of_all_runs() -> None:
-    slow = [[1.0, 9.0, 9.0], [9.0, 9.0, 100.0]]
-    fast = [[2.0, 3.0, 3.0], [3.0, 3.0, 50.0]]
-    assert speedup(slow, fast, 0.95).value == 3.0
+def test_the_speedup_is_the_geometric_mean_of_the_sessions_ratios_with_students_bounds() -> None:
+    slow = [[1.0, 8.0, 9.0], [8.0, 8.0, 100.0], [6.0, 6.0, 6.0]]
+    fast = [[2.0, 2.0, 3.0], [4.0, 4.0, 50.0], [1.0, 2.0, 2.0]]
+    logs = np.log([4.0, 2.0, 3.0])
+    estimate = speedup(slow, fast, 0.95)
+    reach = 2.919985580355516 * logs.std(ddof=1) / math.sqrt(3)  # of Student's distribution with 2 degrees of freedom
+    assert estimate.value == pytest.approx(24 ** (1 / 3))
+    assert estimate.low == pytest.approx(math.exp(logs.mean() - reach))
+    assert estimate.high == pytest.approx(math.exp(logs.mean() + reach))
+
+
+def test_sessions_are_what_is_independent() -> None:
+    """Blocks of one session are alike: only their sessions' number makes the interval narrow."""
+    rng = np.random.default_rng(0)
+    loaded = np.repeat(rng.normal(0, 0.05, (2, 4, 1)), 10, axis=1)
+    slow, fast = np.exp(loaded) * (1 + 0.001 * rng.random((2, 40, 5)))
+    as_blocks, as_sessions = speedup(slow, fast, 0.95), speedup(slow, fast, 0.95, 4)
+    assert as_sessions.high / as_sessions.low > 2 * as_blocks.high / as_blocks.low - 1
+    assert as_sessions.value == pytest.approx(as_blocks.value, rel=1e-3)
 
 
 def test_a_stall_that_hits_both_leaves_the_ratio_in_place() -> None:
@@ -138,15 +161,66 @@ def test_the_speedup_is_the_same_each_time() -> None:
     assert speedup(slow, fast, 0.9) == speedup(slow, fast, 0.9)
 
 
-def test_the_bounds_of_the_speedup_hold_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of a block are alike, and so are neighbouring blocks of both; the ratio of the true medians is 2."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    rng, runs, blocks = np.random.default_rng(0), 300, 30
+@pytest.mark.parametrize("sessions", [1, 5])
+def test_the_bounds_of_the_speedup_hold_as_often_as_they_say(sessions: int) -> None:
+    """Runs of a block are alike, and so are blocks of a session; the ratio of the true medians is 2."""
+    rng, runs, blocks = np.random.default_rng(0), 600, 30
     above = below = 0
     for _ in range(runs):
         pace = 0.05 * rng.normal(size=(blocks, 1))
         own = 0.1 * rng.normal(size=(2, blocks, 1)) + 0.05 * rng.normal(size=(2, blocks, 5))
-        estimate = speedup(4 * np.exp(pace + own[0]), 2 * np.exp(pace + own[1]), 0.9)
+        if sessions > 1:
+            own += np.repeat(0.2 * rng.normal(size=(2, sessions, 1)), blocks // sessions, axis=1)
+        estimate = speedup(4 * np.exp(pace + own[0]), 2 * np.exp(pace + own[1]), 0.9, sessions)
         above, below = above + (estimate.low <= 2), below + (estimate.high >= 2)
-    assert above / runs >= 0.88
-    assert below / runs >= 0.88
+    assert 0.87 <= above / runs <= 0.93
+    assert 0.87 <= below / runs <= 0.93
+
+
+def test_the_bounds_of_a_slowdown_hold_as_often_as_they_say() -> None:
+    rng, runs = np.random.default_rng(0), 600
+    held = 0
+    for _ in range(runs):
+        sides = []
+        for ratio in (0.5, 0.6):
+            speed = rng.lognormal(0, 0.5)
+            own = np.repeat(0.03 * rng.normal(size=(2, 5, 1)), 6, axis=1) + 0.01 * rng.normal(size=(2, 30, 4))
+            sides.append((speed * np.exp(own[0]), ratio * speed * np.exp(own[1])))
+        estimate = ratio_of_speedups(sides[0], sides[1], 0.975, (5, 5))
+        held += estimate.low <= 1.2 <= estimate.high
+    assert 0.93 <= held / runs <= 0.97
+
+
+def test_a_slowdown_of_steady_runs_is_the_ratio_of_ratios() -> None:
+    one, other = np.ones((4, 3)), np.ones((6, 2))
+    estimate = ratio_of_speedups((one, 2 * one), (3 * other, 9 * other), 0.95)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (3, 0), (7, 2), (2, 7), (60, 40)])
+def test_mcnemar_is_the_binomial_test(lost: int, won: int) -> None:
+    expected = binomtest(lost, lost + won, 0.5, "greater").pvalue if lost + won else 1.0
+    assert mcnemar(lost, won) == pytest.approx(expected)
+
+
+def test_holm_is_the_published_example_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_so_many_images_as_are_told_settle_it() -> None:
+    drop = top1_drop_pp(*paired(700, 24, 16, 260), 0.95)
+    needed = images_to_settle(drop, 1000, 0.5, 0.95)
+    assert needed is not None
+    times = needed / 1000
+    before, after = (
+        top1_drop_pp(*paired(*(round(share * count) for count in (700, 24, 16, 260))), 0.95)
+        for share in (0.8 * times, 1.2 * times)
+    )
+    assert before.low < 0.5 < before.high
+    assert after.low > 0.5
+
+
+def test_on_the_limit_no_number_of_images_settles_it() -> None:
+    assert images_to_settle(Estimate(0.5, -0.2, 1.2), 1000, 0.5, 0.95) is None

@@ -22,7 +22,7 @@ from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 TARGET = Target("board", runtime="fake")
-SHORT = Timing(warmup=0, blocks=2, runs_per_block=1)
+SHORT = Timing(warmup=0, blocks=2, runs_per_block=1, sessions=1)
 FakeMaker = Callable[..., Artifact]
 SetMaker = Callable[..., EvalSet]
 
@@ -73,9 +73,32 @@ def set_durations(monkeypatch: pytest.MonkeyPatch, durations_ms: list[float]) ->
 # Latency
 
 
+def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
+    fake_artifact: FakeMaker, recorder: Recorder
+) -> None:
+    artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
+    timing = Timing(warmup=2, blocks=5, runs_per_block=3, sessions=2)
+    found = measure.measure(artifacts, TARGET, None, timing, quiet)
+    assert recorder.names("load") == list("abab")
+    assert recorder.names("close") == list("baba")
+    of_session = recorder.events[: recorder.events.index(("close", "b"))]
+    assert of_session.count(("run", "a")) == 2 + 3 * (1 + 3)
+    assert [event for event, name in recorder.events if name == "a"].count("run") == 2 * 2 + 5 * (1 + 3)
+    assert [np.shape(one.latency_ms) for one in found] == [(5, 3), (5, 3)]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "sessions", "shares"), [(30, 5, [6] * 5), (7, 3, [3, 2, 2]), (2, 5, [1, 1]), (9, 1, [9])]
+)
+def test_blocks_are_shared_by_sessions(blocks: int, sessions: int, shares: list[int]) -> None:
+    assert Timing(1, blocks, 1, sessions).shares() == shares
+
+
 def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
     artifacts = [fake_artifact("slow.fake", latency_ms=2), fake_artifact("fast.fake", latency_ms=1)]
-    slow, fast = measure.measure(artifacts, TARGET, None, Timing(warmup=1, blocks=4, runs_per_block=2), quiet)
+    slow, fast = measure.measure(
+        artifacts, TARGET, None, Timing(warmup=1, blocks=4, runs_per_block=2, sessions=1), quiet
+    )
     assert (slow.artifact, fast.artifact) == ("slow.fake", "fast.fake")
     assert slow.latency_ms_p50 > 2
     assert fast.latency_ms_p50 > 1
@@ -86,7 +109,7 @@ def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
 
 def test_sessions_take_turns_and_each_block_starts_with_the_next(fake_artifact: FakeMaker, recorder: Recorder) -> None:
     artifacts = [fake_artifact(f"{name}.fake") for name in "abc"]
-    measure.measure(artifacts, TARGET, None, Timing(warmup=2, blocks=4, runs_per_block=3), quiet)
+    measure.measure(artifacts, TARGET, None, Timing(warmup=2, blocks=4, runs_per_block=3, sessions=1), quiet)
     runs = "".join(recorder.names("run"))
     warmup, timed = runs[:6], runs[6:]
     assert warmup == "aabbcc"
@@ -105,7 +128,9 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
 
     recorder.on_run = cold
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
-    for found in measure.measure(artifacts, TARGET, None, Timing(warmup=1, blocks=3, runs_per_block=1), quiet):
+    for found in measure.measure(
+        artifacts, TARGET, None, Timing(warmup=1, blocks=3, runs_per_block=1, sessions=1), quiet
+    ):
         assert found.latency_ms_p50 < 3
 
 
@@ -117,7 +142,7 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
 def test_a_percentile_with_too_few_runs_beyond_it_is_none(
     fake_artifact: FakeMaker, blocks: int, runs: int, has_p90: bool, has_p99: bool
 ) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, Timing(0, blocks, runs), quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, Timing(0, blocks, runs, sessions=1), quiet)
     assert found.latency_ms_p50 > 0
     assert (found.latency_ms_p90 is not None, found.latency_ms_p99 is not None) == (has_p90, has_p99)
     assert np.shape(found.latency_ms) == (blocks, runs)
@@ -129,7 +154,7 @@ def test_percentiles_runs_and_throughput_are_those_of_the_clock(
     durations = np.random.default_rng(5).uniform(1, 9, (50, 4)).round(6)
     set_durations(monkeypatch, durations.ravel().tolist())
     target = replace(TARGET, batch=8)
-    (found,) = measure.measure([fake_artifact()], target, None, Timing(3, 50, 4), quiet)
+    (found,) = measure.measure([fake_artifact()], target, None, Timing(3, 50, 4, sessions=1), quiet)
     percentiles = np.percentile(durations, [50, 90, 99])
     assert (found.latency_ms_p50, found.latency_ms_p90, found.latency_ms_p99) == pytest.approx(percentiles, abs=1e-4)
     np.testing.assert_allclose(found.latency_ms, durations, rtol=0, atol=1e-4)
@@ -141,7 +166,7 @@ def test_durations_go_to_the_session_that_took_them(fake_artifact: FakeMaker, mo
     turns = [a[0:1], b[0:1], b[1:2], a[1:2], a[2:3], b[2:3], b[3:4], a[3:4]]
     set_durations(monkeypatch, [duration for turn in turns for duration in turn])
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
-    first, second = measure.measure(artifacts, TARGET, None, Timing(0, 4, 1), quiet)
+    first, second = measure.measure(artifacts, TARGET, None, Timing(0, 4, 1, sessions=1), quiet)
     assert (first.latency_ms, second.latency_ms) == (tuple((ms,) for ms in a), tuple((ms,) for ms in b))
 
 
@@ -173,7 +198,7 @@ def test_timed_runs_get_the_targets_batch_of_different_images(
 ) -> None:
     evalset = make_evalset(30)
     target = replace(TARGET, batch=batch)
-    measure.measure([fake_artifact()], target, evalset, Timing(0, 2, 5), quiet)
+    measure.measure([fake_artifact()], target, evalset, Timing(0, 2, 5, sessions=1), quiet)
     timed = recorder.images["a"][-5:]
     assert {images.shape for images in timed} == {(batch, 3, 4, 4)}
     assert all(images.flags.c_contiguous and images.dtype == np.float32 for images in timed)
@@ -198,7 +223,7 @@ def test_without_an_evaluation_set_the_noise_is_the_same_every_time(
 )
 def test_timing_out_of_bounds_is_refused(fields: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="2 to 10000 blocks"):
-        Timing(*fields)
+        Timing(*fields, sessions=1)
 
 
 # Accuracy
@@ -380,7 +405,7 @@ def test_resident_bytes_is_the_growth_and_never_negative(
 
 def test_progress_counts_images_and_blocks_to_the_end(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
     told: list[tuple[str, int, int]] = []
-    timing = Timing(0, 3, 1)
+    timing = Timing(0, 3, 1, sessions=1)
     measure.measure([fake_artifact("net.fake")], TARGET, make_evalset(40), timing, lambda *news: told.append(news))
     assert told == [
         ("evaluate net", 32, 40),
@@ -427,7 +452,7 @@ def test_a_measurement_comes_back_from_json_the_same(
     fake_artifact: FakeMaker, make_evalset: SetMaker, labelled: bool | None, blocks: int
 ) -> None:
     evalset = None if labelled is None else make_evalset(5, labelled=labelled)
-    (found,) = measure.measure([fake_artifact()], TARGET, evalset, Timing(0, blocks, 1), quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, evalset, Timing(0, blocks, 1, sessions=1), quiet)
     assert Measurement.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
 
 

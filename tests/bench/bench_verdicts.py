@@ -1,0 +1,214 @@
+"""Whether verdicts are as right as they say: false alarms, power, coverage of the printed bounds, real A/A.
+
+    false alarm   share of comparisons without any true drop that the check calls a regression (classes included)
+    power         share of true drops of twice the limit that it calls a regression, beside the share that theory states
+                  for so many images
+    coverage      of every bound that is printed as holding with 95 %: share of simulations in which it does
+    real A/A      the same two files measured in two sessions, on this machine as it is: how often the two-sided 95 %
+                  interval of the change in latency covers 1; and how often it is above 1 when one session's artifact
+                  is made 5 % slower by waiting in it
+
+Simulated answers: images are right or wrong in both, lost or won as drawn; simulated latencies: a machine whose speed
+wanders from block to block and session to session, skewed noise, and rare runs that take three times as long.
+The last line is JSON.
+
+    make bench-verdicts [SIMULATIONS=2000]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from compress import comparison, statistics
+from compress.comparison import Accepted, Limits, Result
+from compress.models import mobilenet_v2
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from runtimes import environment, measure
+from runtimes.artifact import Artifact, Manifest
+from runtimes.files import sha256_file
+from runtimes.preprocessing import Preprocessing
+from runtimes.session import Images, Session
+from runtimes.target import Target
+
+SIMULATIONS = int(os.environ.get("SIMULATIONS") or 2000)
+LATENCY_SIMULATIONS = max(200, SIMULATIONS // 4)
+CLASSES, IMAGES, MANY = 10, 4_000, 20_000
+TOP1, LOST = 0.8, 0.03  # of the old network; the share of images that a quantized one usually answers otherwise
+BLOCKS, RUNS, SESSIONS = 30, 10, 5
+REAL, SLOWER = 20, 1.05
+TIMING = measure.Timing()
+LIMITS = Limits()
+
+
+def main() -> None:
+    """Print the figures, then JSON."""
+    rng = np.random.default_rng(0)
+    alarms = np.mean([verdict_of(rng, IMAGES, 0.0) == "regression" for _ in range(SIMULATIONS)])
+    print(f"false alarms  {alarms:.4f} of {SIMULATIONS} A/A comparisons; stated: at most {1 - LIMITS.confidence:.2f}")
+    drop = 2 * LIMITS.max_top1_drop_pp / 100
+    power = np.mean([verdict_of(rng, MANY, drop) == "regression" for _ in range(SIMULATIONS)])
+    stated = stated_power(MANY, drop)
+    print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; stated: {stated:.3f}")
+    coverage = {**drop_coverage(rng), **latency_coverage(rng)}
+    for name, rate in coverage.items():
+        print(f"coverage      {rate:.3f} {name}")
+    covered, found = real_pairs()
+    print(f"real A/A      {covered} of {REAL} intervals cover 1; a slowdown of 5 % is found in {found} of {REAL}")
+    print(json.dumps({
+        "false_alarm_rate": float(alarms), "power": float(power), "stated_power": stated, "coverage": coverage,
+        "aa_latency_covered": covered, "slowdown_found": found,
+    }))  # fmt: skip
+
+
+def draw(
+    rng: np.random.Generator, images: int, drop: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return old and new answers and labels with a true drop in top-1."""
+    labels = rng.integers(0, CLASSES, images)
+    kind = rng.choice(4, size=images, p=[TOP1 - LOST, LOST, LOST - drop, 1 - TOP1 - LOST + drop])
+    wrong = (labels + 1) % CLASSES
+    old, new = np.where(kind < 2, labels, wrong), np.where((kind == 0) | (kind == 2), labels, wrong)
+    return old, new, labels
+
+
+def verdict_of(rng: np.random.Generator, images: int, drop: float) -> str:
+    """Return what the check says to simulated answers; latency is left out by environments that differ."""
+    old, new, labels = draw(rng, images, drop)
+    sides = [
+        Accepted("simulated", tuple(map(str, range(CLASSES))), tuple(labels.tolist()), (_result(answers, cpu),), "0")
+        for answers, cpu in ((old, "a"), (new, "b"))
+    ]
+    return comparison.verdict(comparison.compare(*sides, LIMITS))
+
+
+def _result(answers: npt.NDArray[np.int64], cpu: str) -> Result:
+    return Result({"name": "here"}, "file", "", 0, "same", tuple(answers.tolist()), (), (), 0, 1, {"cpu": cpu})
+
+
+def stated_power(images: int, drop: float) -> float:
+    """Return the normal approximation of the chance that the lower bound is above the limit."""
+    limit = LIMITS.max_top1_drop_pp / 100
+    error = math.sqrt((2 * LOST - drop - drop**2) / images)
+    normal = NormalDist()
+    return normal.cdf((drop - limit) / error - normal.inv_cdf(LIMITS.confidence))
+
+
+def drop_coverage(rng: np.random.Generator) -> dict[str, float]:
+    """Return how often the bounds of the drop in top-1 hold, for two sizes and two true drops."""
+    rates = {}
+    for images in (654, IMAGES):
+        for drop in (0.0, 0.01):
+            bounds = []
+            for _ in range(SIMULATIONS):
+                estimate = statistics.top1_drop_pp(*draw(rng, images, drop), LIMITS.confidence)
+                bounds.append((estimate.low <= 100 * drop, 100 * drop <= estimate.high))
+            low, high = np.mean(bounds, axis=0)
+            rates[f"drop of {100 * drop:g} pp, {images} images, above low"] = float(low)
+            rates[f"drop of {100 * drop:g} pp, {images} images, below high"] = float(high)
+    return rates
+
+
+def session(rng: np.random.Generator, ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return simulated milliseconds of a reference and an artifact that takes `ratio` of it, (blocks, runs) each."""
+    speed = rng.lognormal(0, 0.2)
+    loaded = rng.normal(0, 0.01, (2, SESSIONS, 1)).repeat(BLOCKS // SESSIONS, axis=1)  # what loading does
+    wander = np.exp(np.cumsum(rng.normal(0, 0.01, BLOCKS)) + rng.normal(0, 0.02, BLOCKS))[:, None]
+    return tuple(
+        speed * scale * wander * np.exp(which + rng.normal(0, 0.02, (BLOCKS, 1)))
+        * rng.lognormal(0, 0.05, (BLOCKS, RUNS)) * np.where(rng.random((BLOCKS, RUNS)) < 0.01, 3, 1)
+        for scale, which in zip((1.0, ratio), loaded, strict=True)
+    )  # type: ignore[return-value]  # fmt: skip
+
+
+def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
+    """Return how often the bounds of a speed-up and of a slowdown hold."""
+    bounds: dict[str, list[tuple[bool, bool]]] = {"speed-up": [], "slowdown": []}
+    for _ in range(LATENCY_SIMULATIONS):
+        before, after = session(rng, 0.5), session(rng, 0.5 * 1.2)
+        faster = statistics.speedup(*before, LIMITS.confidence, SESSIONS)
+        bounds["speed-up"].append((faster.low <= 2, faster.high >= 2))
+        slower = statistics.ratio_of_speedups(before, after, LIMITS.confidence, (SESSIONS, SESSIONS))
+        bounds["slowdown"].append((slower.low <= 1.2, slower.high >= 1.2))
+    rates = {name: np.mean(pairs, axis=0) for name, pairs in bounds.items()}
+    return {f"{name}, {side}": float(rates[name][index])
+            for name in rates for index, side in enumerate(("above low", "below high"))}  # fmt: skip
+
+
+class Slowed:
+    """A session whose runs take longer, by waiting."""
+
+    def __init__(self, inner: Session) -> None:
+        self._inner = inner
+
+    def run(self, images: Images) -> npt.NDArray[np.float32]:
+        """Run, then wait for a share of what that took."""
+        start = time.perf_counter()
+        answer = self._inner.run(images)
+        until = start + SLOWER * (time.perf_counter() - start)
+        while time.perf_counter() < until:
+            pass
+        return answer
+
+    def close(self) -> None:
+        """Close the session."""
+        self._inner.close()
+
+
+def real_pairs() -> tuple[int, int]:
+    """Return how many intervals of real sessions cover 1, and how many find the slower one."""
+    covered = found = 0
+    sessions = (TIMING.sessions, TIMING.sessions)
+    confidence = 0.975  # each side, so that the interval holds with 95 %
+    with tempfile.TemporaryDirectory() as name:
+        artifacts = [_artifact(Path(name) / f"{width}.onnx", width) for width in (1.0, 0.5)]
+        for _ in range(REAL):
+            first, second, slowed = (_taken(artifacts, slow) for slow in (False, False, True))
+            same = statistics.ratio_of_speedups(first, second, confidence, sessions)
+            covered += same.low <= 1 <= same.high
+            found += statistics.ratio_of_speedups(first, slowed, confidence, sessions).low > 1
+    return covered, found
+
+
+def _artifact(path: Path, width: float) -> Artifact:
+    torch.manual_seed(0)
+    network = mobilenet_v2.build(mobilenet_v2.Config(width=width), CLASSES).eval()
+    to_onnx(network, path, 96, opset=18, batch=None)
+    manifest = Manifest(
+        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, 96, 96), OUTPUT_NAME,
+        Preprocessing(96, 96), tuple(map(str, range(CLASSES))), 18, versions=environment.package_versions(),
+    )  # fmt: skip
+    return Artifact(path, manifest)
+
+
+def _taken(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:
+    with _loading(lambda inner, artifact: Slowed(inner) if slow and artifact is artifacts[1] else inner):
+        one, other = measure.measure(artifacts, Target("here"), None, TIMING, lambda what, done, total: None)
+    return one.latency_ms, other.latency_ms
+
+
+@contextmanager
+def _loading(wrap: Callable[[Session, Artifact], Any]) -> Any:
+    """Wrap the sessions that `measure` loads."""
+    load = measure.load
+    measure.load = lambda artifact, target: wrap(load(artifact, target), artifact)
+    try:
+        yield
+    finally:
+        measure.load = load
+
+
+if __name__ == "__main__":
+    main()
