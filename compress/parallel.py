@@ -35,12 +35,12 @@ _on_its_own: ContextVar[bool] = ContextVar("_on_its_own", default=False)
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return _environment("RANK", 0)
+    return _environment("RANK", 0) if ranks() > 1 else 0
 
 
 def ranks() -> int:
-    """Return how many processes there are."""
-    return _environment("WORLD_SIZE", 1)
+    """Return how many processes there are; some clusters name a number of their own, without where to meet."""
+    return _environment("WORLD_SIZE", 1) if "MASTER_ADDR" in os.environ else 1
 
 
 def is_first() -> bool:
