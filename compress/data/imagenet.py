@@ -193,7 +193,10 @@ def _samples_of_shard(path: str, found: Found) -> list[tuple[str, Slice, str]]:
 
 def _classes_of_shards(root: str, given: str | None, texts: list[str]) -> tuple[str, ...]:
     if given is not None:
-        return _classes([line.strip() for line in given.splitlines() if line.strip()], root)
+        names = [line.strip() for line in given.splitlines() if line.strip()]
+        if len(_classes(names, root)) < len(names):
+            raise InputError(f"{root}: {CLASSES_FILE} names a class twice; each line is the class of one label")
+        return tuple(names)  # in the order of the labels, which need not be the alphabet's
     if not all(text.isdecimal() for text in texts):
         return _classes(texts, root)
     if max(map(int, texts), default=0) != 999:

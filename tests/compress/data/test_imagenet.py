@@ -235,3 +235,14 @@ def test_a_part_of_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
 def test_an_address_of_no_known_kind_says_what_to_install() -> None:
     with pytest.raises(UnavailableError, match="install what fsspec needs for nope://"):
         load("nope://bucket/imagenet")
+
+
+def test_classes_keep_the_order_of_the_labels(tmp_path: Path, pictures: Made) -> None:
+    picture = next(iter(pictures.train.values()))
+    (tmp_path / "train-0.tar").write_bytes(tar({"a.jpg": picture, "a.cls": b"0", "b.jpg": picture, "b.cls": b"1"}))
+    (tmp_path / "classes.txt").write_text("zebra\napple\n")
+    found = imagenet.find(str(tmp_path))
+    assert [found.classes[sample.label or 0] for sample in found.train] == ["zebra", "apple"]
+    (tmp_path / "classes.txt").write_text("zebra\napple\nzebra\n")
+    with pytest.raises(InputError, match="names a class twice"):
+        imagenet.find(str(tmp_path))
