@@ -11,7 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from compress import __version__, check_cli, data_cli
+from compress import __version__, check_cli, data_cli, measure_cli
 from compress.tables import print_table
 from runtimes.errors import CompressError
 
@@ -62,7 +62,9 @@ def commands() -> None:
     """
 
 
-for command in (data_cli.data, check_cli.accept, check_cli.check, check_cli.compare):
+for command in (
+    data_cli.data, check_cli.accept, check_cli.check, check_cli.compare, measure_cli.measure, measure_cli.evaluate
+):  # fmt: skip
     commands.add_command(command)
 
 
@@ -134,99 +136,6 @@ def list_(kind: str) -> None:
 
     for name, line in doctor.listing(kind):
         click.echo(f"{name:<24} {line}")
-
-
-@commands.command()
-@click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json; without it only latency.")
-@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
-@click.option(
-    "--blocks", default=30, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 10 runs."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
-def measure(
-    artifacts: tuple[Path, ...],
-    evalset: Path | None,
-    runtime: str,
-    threads: int,
-    batch: int,
-    blocks: int,
-    as_json: bool,
-) -> None:
-    """Measure artifacts on this machine, several of them interleaved.
-
-    Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
-    """
-    from compress import report
-    from compress.terminal import Terminal
-    from runtimes import evalset as evalsets
-    from runtimes import measure as measuring
-    from runtimes.artifact import Artifact
-    from runtimes.errors import InputError
-    from runtimes.target import Target
-
-    try:
-        target = Target("local", runtime, threads=threads, batch=batch)
-    except ValueError as error:
-        raise InputError(f"--runtime: {error}") from error
-    images = evalsets.load(evalset) if evalset else None
-    loaded = [Artifact.load(path) for path in artifacts]
-    with Terminal() as terminal:
-        taken = measuring.measure(loaded, target, images, measuring.Timing(blocks=blocks), terminal.progress)
-    if as_json:
-        click.echo(json.dumps([one.to_json() for one in taken]))
-    else:
-        print_table(report.measurement_table(taken))
-
-
-@commands.command()
-@click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--data", metavar="NAME:ROOT", help="A data set, as in imagefolder:/data/flowers; or elpv.")
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json, in place of --data.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]))
-@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers; the same command goes on there.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def evaluate(
-    artifacts: tuple[Path, ...],
-    data: str | None,
-    evalset: Path | None,
-    split: str,
-    runtime: str,
-    provider: Any,
-    threads: int,
-    batch: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Say how accurate artifacts are on a data set, and how they compare with the first.
-
-    Example: compress evaluate runs/mobilenet_int8/artifacts/*.onnx --data elpv --out answers
-    """
-    from compress import evaluation
-    from compress.terminal import Terminal
-    from runtimes.artifact import Artifact
-    from runtimes.errors import InputError
-    from runtimes.target import Target
-
-    try:
-        target = Target("local", runtime, provider, threads=threads, batch=batch)
-    except ValueError as error:
-        raise InputError(f"--runtime: {error}") from error
-    loaded = [Artifact.load(path) for path in artifacts]
-    images = evaluation.find_images(data, evalset, split)
-    with Terminal() as terminal:
-        results = evaluation.evaluate(loaded, images, target, out, terminal.progress)
-    if as_json:
-        click.echo(json.dumps([one.to_json() for one in results]))
-        return
-    for title, lines in evaluation.tables(results).items():
-        print_table(lines, title)
 
 
 @commands.command()

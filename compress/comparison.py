@@ -16,9 +16,9 @@ from compress.config import Config
 from compress.gate import Check, Verdict, at_most, overall
 from compress.statistics import Estimate, holm, images_to_settle, mcnemar, ratio_of_speedups, top1_drop_pp
 from compress.synsets import class_names
+from runtimes.clock import Timing
 from runtimes.errors import InputError
 from runtimes.files import write_json
-from runtimes.measure import Timing
 
 SCHEMA_VERSION = 1
 ACCEPTED_FOLDER = Path("recipes/accepted")

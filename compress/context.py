@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.dataset import Sample
+from runtimes.clock import Progress
 from runtimes.evalset import EvalSet
-from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

@@ -12,7 +12,7 @@ from compress import jpeg, named_data, plugins
 from compress.data import imagenet
 from compress.dataset import DECODING_THREADS, Data, Sample, why_unreadable
 from runtimes import images
-from runtimes.measure import Progress
+from runtimes.clock import Progress
 
 DEFAULT = "imagenet"
 CHUNK = 4096  # images that are asked for at a time

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from compress import jpeg
 from runtimes import evalset, images
+from runtimes.clock import Progress
 from runtimes.errors import InputError
-from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
 
 SPLITS = ("train", "val", "test", "calibration")

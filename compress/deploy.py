@@ -19,9 +19,9 @@ from compress import recipe_errors, strict_yaml
 from compress.config import Config
 from runtimes import bundle
 from runtimes.bundle import Bundle
+from runtimes.clock import Progress
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file, write_text
-from runtimes.measure import Progress
 
 if TYPE_CHECKING:
     import asyncssh

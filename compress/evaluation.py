@@ -23,10 +23,11 @@ from compress.synsets import class_names
 from runtimes import evalset as evalsets
 from runtimes import images
 from runtimes.artifact import Artifact
+from runtimes.clock import Progress
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
-from runtimes.measure import Progress, answer
+from runtimes.measure import answer
 from runtimes.metrics import Accuracy, Calibration, accuracy, calibration
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load

@@ -16,8 +16,8 @@ from compress.gate import Gate
 from compress.quantization.config import Quantize
 from compress.tracking import Tracker
 from runtimes.artifact import InputDtype, Output
+from runtimes.clock import Timing
 from runtimes.errors import InputError
-from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

@@ -14,9 +14,9 @@ import numpy as np
 from compress.data.imagenet import CLASSES_FILE, find
 from compress.dataset import Sample
 from runtimes import images
+from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.files import replacing, write_json, write_text
-from runtimes.measure import Progress
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "shards.json"

@@ -104,8 +104,9 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def _bench(given: argparse.Namespace) -> None:
-    from runtimes import bundle
-    from runtimes.measure import Timing, measure
+    from runtimes import bundle, conditions
+    from runtimes.clock import Timing
+    from runtimes.measure import measure
 
     opened = _opened(given)
     bundle.require_kernels(opened)
@@ -121,6 +122,8 @@ def _bench(given: argparse.Namespace) -> None:
     print(f"{'speed':<10} {found.throughput_images_per_s:>10.1f} images/s")
     if found.accuracy:
         print(f"{'top-1':<10} {100 * found.accuracy.top1:>10.2f} % of {found.accuracy.images} sample images")
+    for line in conditions.lines([found]):
+        print(line)
 
 
 def _predict(given: argparse.Namespace) -> None:

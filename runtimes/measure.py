@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
-from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes import environment, telemetry
+from runtimes import energy, environment, telemetry
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Progress, Stream, Taken, Timing, interleave, single_stream
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
-from runtimes.session import Images, OnDevice, Session, load
+from runtimes.session import Images, Session, load
 from runtimes.target import Target
+from runtimes.telemetry import UNKNOWN, Unknown
 
 SCHEMA_VERSION = 1
 PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie beyond each percentile that is reported
 EVALUATION_BATCH = 32
 INPUTS = 8  # different images in turn, so that no run sees what the last one left in the cache
-
-_Taken = tuple[list[npt.NDArray[np.float64]], list[list[float]]]  # by the host's clock and by the device's
-
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
-
-    sessions: the artifacts are loaded anew so many times, and each time warmed up and timed for its share of the
-    blocks. What loading does to the speed (where in memory things lie) is seen as chance then, and not as a property.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
-
-    warmup: int = 20
-    blocks: int = 30
-    runs_per_block: int = 10
-    sessions: int = 5
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.warmup <= 10_000 and 2 <= self.blocks <= 10_000 and 1 <= self.runs_per_block <= 10_000):
-            raise ValueError("must have 0 to 10000 warm-up runs, 2 to 10000 blocks and 1 to 10000 runs per block")
-        if not 1 <= self.sessions <= 1000:
-            raise ValueError("must have 1 to 1000 sessions")
-
-    def shares(self) -> list[int]:
-        """Return how many blocks each session has; there are no more sessions than blocks."""
-        count = min(self.sessions, self.blocks)
-        return [self.blocks // count + (index < self.blocks % count) for index in range(count)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +36,8 @@ class Measurement:
     predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
     device_ms_p50: of the same runs on the device's own clock (CUDA events), None where it has none.
     telemetry: the machine's state `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
+    warmup_runs: before the timed ones, the most of any session. steady: whether each session's warm-up ended because
+    runs no longer got faster or slower; None without warm-up. energy_mj: per call and rail, by `energy.per_call_mj`.
     """
 
     artifact: str
@@ -89,6 +59,9 @@ class Measurement:
     session_options: dict[str, str] = field(default_factory=dict)
     telemetry: dict[str, Any] = field(default_factory=dict)
     device_ms_p50: float | None = None
+    warmup_runs: int = 0
+    steady: bool | None = None
+    energy_mj: dict[str, float] | Unknown = UNKNOWN
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -113,19 +86,25 @@ class Measurement:
 
 
 def measure(
-    artifacts: list[Artifact], target: Target, evalset: EvalSet | None, timing: Timing, progress: Progress
+    artifacts: list[Artifact],
+    target: Target,
+    evalset: EvalSet | None,
+    timing: Timing,
+    progress: Progress,
+    with_energy: bool = True,
 ) -> list[Measurement]:
     """Measure all artifacts on one target, their timed runs interleaved; one Measurement each, in order.
 
-    Without an evaluation set, latency is taken on seeded noise and accuracy is None. Raises InputError where artifact,
-    evaluation set and target don't fit each other.
+    Without an evaluation set, latency is taken on seeded noise and accuracy is None. Energy takes two more seconds of
+    each artifact, where the system shows it. Raises InputError where artifact, evaluation set and target don't fit each
+    other.
     """
     if not artifacts:
         raise InputError("there is no artifact to measure")
     for artifact in artifacts:
         _check_fit(artifact, target, evalset)
     inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
-    taken: list[_Taken] = []
+    taken: list[list[Taken]] = []
     for blocks in timing.shares():
         with ExitStack() as opened:
             sessions, grown = _opened(artifacts, target, opened)
@@ -134,18 +113,29 @@ def measure(
                 logits = [_evaluate(session, artifact, target, evalset, progress)
                           for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
                 state = {"before": telemetry.read().to_json()}
-            done = sum(len(one[0][0]) for one in taken)
-            taken.append(_interleave(sessions, inputs, timing, done, blocks, progress))
-    state["after"] = telemetry.read().to_json()
-    latencies_ms = [np.concatenate(parts) for parts in zip(*(of_host for of_host, _ in taken), strict=True)]
-    device_ms = [[*chain(*parts)] for parts in zip(*(of_device for _, of_device in taken), strict=True)]
+            done = sum(len(one[0].latency_ms) for one in taken)
+            taken.append(interleave(sessions, inputs, timing, done, blocks, progress))
+            if len(taken) == len(timing.shares()):
+                state["after"] = telemetry.read().to_json()
+                seen = with_energy and energy.is_known(state["before"])
+                used_mj = [energy.per_call_mj(session, images) if seen else UNKNOWN
+                           for session, images in zip(sessions, inputs, strict=True)]  # fmt: skip
     machine = environment.describe().for_runtimes()
     return [
-        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, host_ms, own_ms)
-        for artifact, grown, answers, host_ms, own_ms in zip(
-            artifacts, resident, logits, latencies_ms, device_ms, strict=True
+        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, list(of_sessions), mj)
+        for artifact, grown, answers, of_sessions, mj in zip(
+            artifacts, resident, logits, zip(*taken, strict=True), used_mj, strict=True
         )
     ]
+
+
+def stream(artifact: Artifact, target: Target, evalset: EvalSet | None, timing: Timing, progress: Progress) -> Stream:
+    """Take an artifact's latency by MLPerf's rule for a single stream; raises as `measure` does."""
+    _check_fit(artifact, target, evalset)
+    if target.batch != 1:
+        raise InputError(f"a single stream is of one image after the other, not of batches of {target.batch}")
+    with closing(load(artifact, target)) as session:
+        return single_stream(session, _inputs(artifact.manifest, 1, evalset), timing.warmup, progress)
 
 
 def _opened(artifacts: list[Artifact], target: Target, opened: ExitStack) -> tuple[list[Session], list[int]]:
@@ -231,41 +221,6 @@ def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Ima
     return [manifest.prepare(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
 
 
-def _interleave(
-    sessions: list[Session], inputs: list[list[Images]], timing: Timing, done: int, blocks: int, progress: Progress
-) -> _Taken:
-    """Return milliseconds per run, (blocks, runs_per_block) for each artifact, and those on its device's clock, if any.
-
-    Who goes first changes every block. done: blocks of earlier sessions.
-    """
-    for session, images in zip(sessions, inputs, strict=True):
-        for run in range(timing.warmup):
-            session.run(images[run % len(images)])
-    taken = [np.empty((blocks, timing.runs_per_block)) for _ in sessions]
-    on_device: list[list[float]] = [[] for _ in sessions]
-    gc.collect()
-    collecting = gc.isenabled()
-    gc.disable()  # a collection inside a timed run would be counted as the engine's time
-    try:
-        for block in range(blocks):
-            for turn in range(len(sessions)):
-                index = (done + block + turn) % len(sessions)
-                session, images = sessions[index], inputs[index]
-                session.run(images[-1])  # the neighbour's weights are in the cache: not timed
-                for run in range(timing.runs_per_block):
-                    given = images[run % len(images)]
-                    start = time.perf_counter_ns()
-                    session.run(given)
-                    taken[index][block, run] = (time.perf_counter_ns() - start) / 1e6
-                    if isinstance(session, OnDevice):
-                        on_device[index].append(session.device_ms())
-            progress("time", done + block + 1, timing.blocks)
-    finally:
-        if collecting:
-            gc.enable()
-    return taken, on_device
-
-
 def _measurement(
     artifact: Artifact,
     target: Target,
@@ -275,9 +230,12 @@ def _measurement(
     state: dict[str, Any],
     resident: int,
     logits: npt.NDArray[np.float32] | None,
-    latencies_ms: npt.NDArray[np.float64],
-    device_ms: list[float],
+    taken: list[Taken],
+    energy_mj: dict[str, float] | Unknown,
 ) -> Measurement:
+    latencies_ms = np.concatenate([one.latency_ms for one in taken])
+    device_ms = [one for session in taken for one in session.device_ms]
+    steady = {one.steady for one in taken}
     percentiles = {
         percentile: round(float(np.percentile(latencies_ms, percentile)), 4) if latencies_ms.size >= needed else None
         for percentile, needed in PERCENTILE_NEEDS_RUNS.items()
@@ -305,4 +263,7 @@ def _measurement(
         session_options=artifact.manifest.session_options,
         telemetry=state,
         device_ms_p50=round(float(np.median(device_ms)), 4) if device_ms else None,
+        warmup_runs=max(one.warmup_runs for one in taken),
+        steady=None if None in steady else steady == {True},
+        energy_mj=energy_mj,
     )

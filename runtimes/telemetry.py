@@ -80,6 +80,11 @@ def read(root: Path = Path("/")) -> Telemetry:
     )
 
 
+def rails(root: Path = Path("/")) -> tuple[dict[str, float], dict[str, float]]:
+    """Return joules counted so far and watts now, both by rail; empty where the system does not show them."""
+    return _energy_j(root / "sys"), _power_w(root / "sys", _Commands.ask_for_power())
+
+
 def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str] | Unknown:
     """Return what slowed the machine between two readings (as JSON), as far as they show.
 
@@ -133,6 +138,13 @@ class _Commands:
             pi_power=_run("vcgencmd", "pmic_read_adc"),
             nvidia_smi=columns if len(columns) == 4 else ["", "", "", ""],
         )
+
+    @classmethod
+    def ask_for_power(cls) -> _Commands:
+        """Ask only those that tell of power."""
+        watts = _run("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "--id=0").strip()
+        tegrastats = _first_line("tegrastats", "--interval", "100")
+        return cls("", "", tegrastats, "", _run("vcgencmd", "pmic_read_adc"), ["", "", watts, ""])
 
 
 def _run(name: str, *arguments: str) -> str:

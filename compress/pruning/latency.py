@@ -25,8 +25,9 @@ from export.quantize import insert_qdq
 from export.scheme import Scheme
 from runtimes import environment
 from runtimes.artifact import Artifact
+from runtimes.clock import Progress, Timing
 from runtimes.files import sha256_file, write_bytes, write_json
-from runtimes.measure import Progress, Timing, measure
+from runtimes.measure import measure
 from runtimes.target import Target
 
 Precision = Literal["float32", "int8"]
@@ -140,7 +141,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
             whole, copy = (self._artifact(Path(folder) / name, self.graph(given))
                            for name, given in (("whole.onnx", full), ("copy.onnx", shapes)))  # fmt: skip
-            first, second = measure([whole, copy], self.target, None, TIMING, lambda *_: None)
+            first, second = measure([whole, copy], self.target, None, TIMING, lambda *_: None, with_energy=False)
             times = dict.fromkeys([*shapes, REST], 0.0)
             for node in what_runs(copy, self.target, PROFILED_RUNS):
                 times[self.layers.get(node.layer or REST, REST)] += node.time_ms

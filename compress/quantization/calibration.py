@@ -17,11 +17,11 @@ from compress.quantization.config import Calibration
 from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
 from compress.quantization.session import visit_tensors
 from compress.run_folder import code_digest
+from runtimes.clock import Progress
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_json
-from runtimes.measure import Progress
 
 Range = tuple[float, float]
 Values = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx
 
 from compress.quantization.session import visit_tensors
+from runtimes.clock import Progress
 from runtimes.evalset import EvalSet
-from runtimes.measure import Progress
 
 Float64 = npt.NDArray[np.float64]
 

@@ -19,8 +19,9 @@ from export.scheme import Scheme
 from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.artifact import Artifact
+from runtimes.clock import Timing
 from runtimes.files import sha256_file, write_bytes
-from runtimes.measure import Timing, measure
+from runtimes.measure import measure
 from runtimes.target import Target
 
 MOST_AT_ENTRANCE = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
@@ -75,9 +76,10 @@ def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast
         artifacts = [
             _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((slow, fast))
         ]
-        look, _ = measure(artifacts, target, None, FIRST_LOOK, _quiet)
+        look, _ = measure(artifacts, target, None, FIRST_LOOK, _quiet, with_energy=False)
         blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * look.latency_ms_p50), LEAST_BLOCKS, MOST_BLOCKS))
-        first, second = measure(artifacts, target, None, Timing(5, blocks, RUNS_PER_BLOCK, sessions=1), _quiet)
+        timing = Timing(5, blocks, RUNS_PER_BLOCK, sessions=1)
+        first, second = measure(artifacts, target, None, timing, _quiet, with_energy=False)
     return speedup(first.latency_ms, second.latency_ms, 0.95)
 
 

@@ -20,10 +20,11 @@ from export.parity import compare
 from export.scheme import Scheme
 from runtimes import environment
 from runtimes.artifact import Artifact
+from runtimes.clock import Progress
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file, write_bytes
-from runtimes.measure import Progress, evaluate
+from runtimes.measure import evaluate
 from runtimes.target import Target
 
 # ONNX Runtime's switch to kernels that don't saturate on x86 without VNNI; with VNNI it would only make them slow.

@@ -19,10 +19,10 @@ from compress.quantization.session import Network
 from export.standard_form import standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
 from runtimes.images import EXTENSIONS, UnreadableImageError, decode
-from runtimes.measure import Progress
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

@@ -24,9 +24,9 @@ from export.parity import Parity, compare
 from export.plan import make_plan
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
+from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
-from runtimes.measure import Progress
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 256
 RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel

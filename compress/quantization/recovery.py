@@ -30,8 +30,8 @@ from export.layers import (
 from export.quantize import QUANTIZED, Quantized, replace_weights
 from export.scheme import Scheme
 from export.subgraph import between
+from runtimes.clock import Progress
 from runtimes.evalset import EvalSet
-from runtimes.measure import Progress
 
 Float64 = npt.NDArray[np.float64]
 CLAMPED_SAMPLE = 4  # of so many values one is looked at

@@ -57,10 +57,11 @@ from compress.training.teaching import train as train_network
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
-from runtimes.measure import Timing, measure
+from runtimes.measure import measure
 from runtimes.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -34,8 +34,9 @@ from quantize_peers import OPENVINO, OURS, OURS_QAT, has_openvino, make_all, ope
 from compress.terminal import Terminal
 from export.parity import compare
 from runtimes import environment
+from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError, UnavailableError
-from runtimes.measure import Timing, evaluate, measure
+from runtimes.measure import evaluate, measure
 from runtimes.target import Target
 
 TIMING = Timing(warmup=10, blocks=25, runs_per_block=8)

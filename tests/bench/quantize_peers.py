@@ -32,9 +32,9 @@ from compress.quantization.schemes import scheme_named
 from compress.terminal import Terminal
 from export.layers import layers_of
 from runtimes.artifact import Artifact
+from runtimes.clock import Timing
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file, write_bytes
-from runtimes.measure import Timing
 from runtimes.session import Session, load
 from runtimes.target import Target
 

@@ -15,9 +15,10 @@ from compress.dataset import Data, Rejected, Sample
 from compress.gate import Gate
 from compress.run_folder import RunFolder
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.errors import InputError
 from runtimes.files import sha256_file
-from runtimes.measure import Measurement, Timing
+from runtimes.measure import Measurement
 from runtimes.metrics import accuracy
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target

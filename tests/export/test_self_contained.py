@@ -16,10 +16,11 @@ from export.self_contained import give_probabilities, self_contained, take_pixel
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
-from runtimes.measure import Timing, evaluate, measure
+from runtimes.measure import evaluate, measure
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

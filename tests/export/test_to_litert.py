@@ -17,9 +17,10 @@ from export import to_litert
 from export.quantize import insert_qdq
 from export.to_litert import main
 from runtimes.artifact import Artifact, Manifest, manifest_path
+from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
-from runtimes.measure import Timing, measure
+from runtimes.measure import measure
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

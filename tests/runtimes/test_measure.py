@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes import environment, measure, metrics, telemetry
+from runtimes import clock, energy, environment, measure, metrics, telemetry
 from runtimes.artifact import Artifact
+from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
-from runtimes.measure import Measurement, Timing
+from runtimes.measure import Measurement
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -67,7 +68,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def set_durations(monkeypatch: pytest.MonkeyPatch, durations_ms: list[float]) -> None:
     """Let the measuring clock tell these durations, one for each timed run."""
     ticks = [tick for duration in durations_ms for tick in (0, round(duration * 1e6))]
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter_ns=iter(ticks).__next__))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter_ns=iter(ticks).__next__))
 
 
 # Latency
@@ -85,13 +86,6 @@ def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
     assert of_session.count(("run", "a")) == 2 + 3 * (1 + 3)
     assert [event for event, name in recorder.events if name == "a"].count("run") == 2 * 2 + 5 * (1 + 3)
     assert [np.shape(one.latency_ms) for one in found] == [(5, 3), (5, 3)]
-
-
-@pytest.mark.parametrize(
-    ("blocks", "sessions", "shares"), [(30, 5, [6] * 5), (7, 3, [3, 2, 2]), (2, 5, [1, 1]), (9, 1, [9])]
-)
-def test_blocks_are_shared_by_sessions(blocks: int, sessions: int, shares: list[int]) -> None:
-    assert Timing(1, blocks, 1, sessions).shares() == shares
 
 
 def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
@@ -154,7 +148,7 @@ def test_percentiles_runs_and_throughput_are_those_of_the_clock(
     durations = np.random.default_rng(5).uniform(1, 9, (50, 4)).round(6)
     set_durations(monkeypatch, durations.ravel().tolist())
     target = replace(TARGET, batch=8)
-    (found,) = measure.measure([fake_artifact()], target, None, Timing(3, 50, 4, sessions=1), quiet)
+    (found,) = measure.measure([fake_artifact()], target, None, Timing(0, 50, 4, sessions=1), quiet)
     percentiles = np.percentile(durations, [50, 90, 99])
     assert (found.latency_ms_p50, found.latency_ms_p90, found.latency_ms_p99) == pytest.approx(percentiles, abs=1e-4)
     np.testing.assert_allclose(found.latency_ms, durations, rtol=0, atol=1e-4)
@@ -215,15 +209,6 @@ def test_without_an_evaluation_set_the_noise_is_the_same_every_time(
     assert first[-1].std() > 0.1
     measure.measure([fake_artifact("b.fake")], TARGET, None, SHORT, quiet)
     np.testing.assert_array_equal(recorder.images["b"][-1], first[-1])
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [(-1, 2, 1), (10_001, 2, 1), (0, 1, 1), (0, 10_001, 1), (0, 2, 0), (0, 2, 10_001)],
-)
-def test_timing_out_of_bounds_is_refused(fields: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="2 to 10000 blocks"):
-        Timing(*fields, sessions=1)
 
 
 # Accuracy
@@ -427,14 +412,19 @@ def test_a_measurement_names_its_artifact_and_circumstances(fake_artifact: FakeM
     assert found.environment == environment.describe().for_runtimes()
 
 
-def test_the_state_of_the_machine_before_and_after_goes_with_it(
-    fake_artifact: FakeMaker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seen", ["unknown", {"gpu": 40.0}])
+def test_the_state_of_the_machine_before_and_after_goes_with_it_and_energy_where_it_is_seen(
+    fake_artifact: FakeMaker, monkeypatch: pytest.MonkeyPatch, seen: Any
 ) -> None:
-    readings = iter([SimpleNamespace(to_json=lambda: {"gpu_mhz": 1020.0}),
-                     SimpleNamespace(to_json=lambda: {"gpu_mhz": 612.0})])  # fmt: skip
+    states = [
+        {"gpu_mhz": mhz, "energy_j": "unknown", "power_w": power} for mhz, power in ((1020.0, seen), (612.0, seen))
+    ]
+    readings = iter([SimpleNamespace(to_json=lambda state=state: state) for state in states])
     monkeypatch.setattr(telemetry, "read", readings.__next__)
+    monkeypatch.setattr(energy, "per_call_mj", lambda session, inputs: {"gpu": 3.5})
     for found in measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet):
-        assert found.telemetry == {"before": {"gpu_mhz": 1020.0}, "after": {"gpu_mhz": 612.0}}
+        assert found.telemetry == {"before": states[0], "after": states[1]}
+        assert found.energy_mj == ("unknown" if seen == "unknown" else {"gpu": 3.5})
 
 
 def test_a_measurement_from_before_there_was_telemetry_is_read(fake_artifact: FakeMaker) -> None:

@@ -18,8 +18,8 @@ from compress.pruning.shapes import Shapes, Width, layer_names
 from compress.quantization.schemes import SCHEMES
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.files import sha256_file
-from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

@@ -20,9 +20,9 @@ from compress.statistics import Estimate
 from export.layers import layers_of, to_rows
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file
-from runtimes.measure import Timing
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

@@ -20,8 +20,8 @@ from compress.models import mobilenet_v2
 from compress.pruning import latency, plans
 from compress.pruning.shapes import Shapes, macs
 from compress.stages.prune import Config, run
+from runtimes.clock import Timing
 from runtimes.errors import InputError
-from runtimes.measure import Timing
 
 MakeContext = Callable[..., Context]
 EXAMPLE = torch.zeros(1, 3, 32, 32)

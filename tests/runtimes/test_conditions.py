@@ -1,0 +1,54 @@
+"""What is told of the conditions of a measurement."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from runtimes.clock import Timing
+from runtimes.conditions import lines, slow_runs
+from runtimes.measure import Measurement
+from runtimes.target import Target
+from runtimes.telemetry import UNKNOWN, Telemetry
+
+STATE = asdict(Telemetry(
+    power_mode=UNKNOWN, clocks_locked=UNKNOWN, cpu_governor=UNKNOWN, cpu_mhz=UNKNOWN, gpu_mhz=UNKNOWN,
+    memory_mhz=UNKNOWN, temperature_c=UNKNOWN, throttling=UNKNOWN, throttle_counts=UNKNOWN, power_w=UNKNOWN,
+    energy_j=UNKNOWN, monotonic_s=0.0,
+))  # fmt: skip
+PLAIN = Measurement(
+    artifact="a.onnx", sha256="", precision="int8", size_bytes=1, target=Target("here"), timing=Timing(),
+    latency_ms_p50=1.0, latency_ms_p90=None, latency_ms_p99=None, latency_ms=((1.0, 1.0, 1.6), (4.0, 4.0, 4.0)),
+    throughput_images_per_s=1.0, resident_bytes=1, evalset_sha256=None, accuracy=None, predicted=(), environment={},
+    telemetry={"before": STATE, "after": STATE}, warmup_runs=20, steady=True,
+)  # fmt: skip
+
+
+def test_a_slow_run_is_slow_against_its_own_block() -> None:
+    assert slow_runs(PLAIN) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "a.onnx: 6 runs after 20 of warm-up, 1 of them over 1.5 times their block's median"),
+        ({"warmup_runs": 0, "steady": None}, "a.onnx: 6 runs without warm-up, 1 of them"),
+        ({}, "whether the machine throttled is unknown"),
+        ({}, "energy is unknown"),
+        ({"steady": False}, "a.onnx: not steady"),
+        ({"telemetry": {side: {**STATE, "throttling": []} for side in ("before", "after")}}, "nothing throttled"),
+        ({"telemetry": {side: {**STATE, "throttling": ["heat"]} for side in ("before", "after")}},
+         "throttled while it was timed: heat"),
+        ({"energy_mj": {"VDD_IN": 4.25, "gpu": 1000.0}}, "a.onnx: millijoules per call, the whole machine's, by rail: "
+         "VDD_IN 4.25, gpu 1e+03"),
+    ],
+)  # fmt: skip
+def test_what_is_known_is_told(changes: dict[str, Any], told: str) -> None:
+    assert any(line.startswith(told) for line in lines([replace(PLAIN, **changes)]))
+
+
+def test_of_older_files_no_state_is_told() -> None:
+    assert lines([replace(PLAIN, telemetry={})])[1:] == ["energy is unknown, the system does not show it"]
+    assert lines([]) == []

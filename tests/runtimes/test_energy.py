@@ -1,0 +1,75 @@
+"""Energy per call: counters and sampled power, of files that change while a session works."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtimes import energy
+from runtimes.telemetry import UNKNOWN
+
+IMAGES = [np.zeros((1, 3, 2, 2), np.float32)]
+
+
+class Working:
+    """A session that takes 10 ms, and makes the counter say that this took 0.05 J."""
+
+    def __init__(self, counter: Path | None) -> None:
+        self._counter, self.calls = counter, 0
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        self.calls += 1
+        if self._counter:
+            self._counter.write_text(str(int(self._counter.read_text()) + 50_000))
+        return np.zeros((1, 2), np.float32)
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "BUSY_S", 0.4)
+    monkeypatch.setattr(energy, "SETTLING_S", 0.1)
+    monkeypatch.setattr(energy, "EVERY_S", 0.05)
+
+
+def file(root: Path, name: str, text: str) -> Path:
+    path = root / "sys/class" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_counter_tells_the_energy_of_a_call(tmp_path: Path) -> None:
+    counter = file(tmp_path, "powercap/intel-rapl:0/energy_uj", "1000000")
+    file(tmp_path, "powercap/intel-rapl:0/name", "package-0")
+    found = energy.per_call_mj(Working(counter), IMAGES, tmp_path)
+    assert found == {"package-0 0": pytest.approx(50, rel=0.01)}
+
+
+def test_sampled_power_tells_the_energy_of_a_call(tmp_path: Path) -> None:
+    file(tmp_path, "hwmon/hwmon0/power1_input", "5000000")
+    file(tmp_path, "hwmon/hwmon0/name", "board")
+    session = Working(None)
+    found = energy.per_call_mj(session, IMAGES, tmp_path)
+    assert isinstance(found, dict)
+    assert found["board power1"] == pytest.approx(5000 * 0.4 / session.calls, rel=0.2)
+
+
+def test_a_counter_that_ran_over_tells_nothing(tmp_path: Path) -> None:
+    counter = file(tmp_path, "powercap/intel-rapl:0/energy_uj", "9000000")
+    file(tmp_path, "powercap/intel-rapl:0/name", "package-0")
+    session = Working(None)
+    session.run = lambda images: (counter.write_text("5"), time.sleep(0.01))  # type: ignore[method-assign,assignment,return-value]
+    assert energy.per_call_mj(session, IMAGES, tmp_path) == UNKNOWN
+
+
+def test_where_nothing_is_shown_it_is_unknown(tmp_path: Path) -> None:
+    assert energy.per_call_mj(Working(None), IMAGES, tmp_path) == UNKNOWN
+    assert not energy.is_known({"energy_j": UNKNOWN, "power_w": UNKNOWN})
+    assert energy.is_known({"energy_j": UNKNOWN, "power_w": {"gpu": 1.0}})
