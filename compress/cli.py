@@ -266,7 +266,7 @@ def deploy(
     Example: compress deploy solar.tar pi@192.168.1.20
     """
     from compress import deploy as deploying
-    from compress import report
+    from compress import documents, report
     from compress.terminal import Terminal
     from runtimes import bundle as bundles
     from runtimes.errors import InputError
@@ -282,20 +282,20 @@ def deploy(
     with Terminal() as terminal:
         done = deploying.deploy(bundle_file, name, wanted, known_hosts, terminal.progress, terminal.say)
     deploying.store(folder, done)
-    report.write_documents(folder)
+    documents.write(folder)
     _print_report(folder)
 
 
 @commands.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report_(run_folder: Path) -> None:
-    """Write report.md and the picture of a run again from its report.json, and print the table.
+    """Write report.html and report.md of a run again from its report.json, and print the table.
 
     Example: compress report runs/mobilenet_int8
     """
-    from compress import report
+    from compress import documents
 
-    report.write_documents(run_folder)
+    documents.write(run_folder)
     _print_report(run_folder)
 
 
@@ -324,4 +324,4 @@ def _print_report(folder: Path) -> None:
             click.echo(f"{row['target']}: {check['name']} {check['limit']:g}: {estimate['value']:.2f} "
                        f"({estimate['low']:.2f} to {estimate['high']:.2f}): {check['verdict']}")  # fmt: skip
     click.echo(f"verdict: {content['verdict'] or 'none, the recipe has no gate'}")
-    click.echo(f"report: {folder / 'report.md'}")
+    click.echo(f"report: {folder / 'report.html'}")

@@ -45,6 +45,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
 
     checkpoint = work.step("network", [recipe.model, _weights_identity(recipe)], TRAINING_PACKAGES, _create_network)
     baseline: Path | None = None  # the network before it was first cut
+    networks = {"published weights": checkpoint} if recipe.model.weights and recipe.stages else {}
     for index, stage in enumerate(recipe.stages):
         plugin = plugins.load("stages", stage.stage)
         inputs = [checkpoint.name, stage, recipe.preprocessing, recipe.device]
@@ -54,11 +55,12 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
         inputs += [baseline.name] if baseline else []
         make = partial(_run_stage, stage=stage, previous=checkpoint, baseline=baseline or checkpoint)
         checkpoint = work.step(f"{index}-{stage.stage}", inputs, TRAINING_PACKAGES, make, together=True)
+        networks[f"{index}-{stage.stage}"] = checkpoint
     if not parallel.is_first():
         return None
     parallel.go_on_alone()
 
-    float32 = float32_file(work, checkpoint, "model-float32.onnx")
+    float32 = float32_file(work, checkpoint, report.FLOAT32_FILE)
     before = [float32_file(work, baseline, report.BASELINE_FILE)] if baseline else []
 
     measurements: list[Measurement] = []
@@ -75,8 +77,12 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
             unmeasured += rows
         artifacts += [artifact for artifact in shipped if artifact not in artifacts]
     _write_sample(work)
-    left = report.Left(_training_history(folder), _plans(folder), tuple(unmeasured))
-    return report.publish(recipe.name, recipe.gate, folder, work.data, artifacts, measurements, left)
+    answers = {name: _answers(work, network) for name, network in networks.items()}
+    left = report.Left(
+        _training_history(folder), _plans(folder), tuple(unmeasured), answers, _channels(before, float32)
+    )
+    images = work.prepared("test")
+    return report.publish(recipe.name, recipe.gate, folder, work.data, artifacts, measurements, left, images)
 
 
 def _require_runtimes(recipe: Recipe) -> None:
@@ -190,6 +196,35 @@ def _measure(work: Work, artifacts: list[Artifact], target: Target) -> list[Meas
 
     folder = work.step(f"measure-{target.name}", inputs, (), make)
     return [Measurement.from_json(fields) for fields in json.loads((folder / "measurements.json").read_text())]
+
+
+def _answers(work: Work, network: Path) -> list[int]:
+    """Return what a network answers to the test images, in torch: for the way to what ships, which has its own figures.
+
+    It is asked when all else is done, so that nothing could be chosen by it.
+    """
+
+    def make(work: Work, folder: Path) -> None:
+        from compress import checkpoint
+        from compress.training.loop import predict
+
+        device = _device(work.recipe.device)
+        module = checkpoint.load(network, work.recipe.model, len(work.data.classes)).to(device)
+        write_json(folder / "predicted.json", predict(module, work.prepared("test"), device).argmax(1).tolist())
+
+    inputs = [network.name, work.recipe.preprocessing, work.recipe.device]
+    step = work.step(f"answers-{network.name.rpartition('-')[0]}", inputs, TRAINING_PACKAGES, make)
+    answers: list[int] = json.loads((step / "predicted.json").read_text())
+    return answers
+
+
+def _channels(before: list[Artifact], float32: Artifact) -> dict[str, tuple[int, int]]:
+    """Return each layer's output channels before and after the network was cut; layers keep their order."""
+    from export.layers import output_channels
+
+    now = output_channels(float32.path)
+    old = output_channels(before[0].path) if before else now
+    return {name: (was, now[name]) for was, name in zip(old.values(), now, strict=True)}
 
 
 def _write_sample(work: Work) -> None:

@@ -44,8 +44,7 @@ def layers(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -
     limited: output channels that gave up a part of a bit. SQNR dB: of the layer's output, with the errors of all layers
     before it. ms, float ms: of its kernel in the INT8 and in the float32 file, where they could be run.
     """
-    times = {precision: {node["layer"]: node["time_ms"] for node in nodes if node["layer"]}
-             for precision, nodes in runs.items()}  # fmt: skip
+    times = {precision: times_by_layer(nodes) for precision, nodes in runs.items()}
     lines = [["layer", "kind", "out", "weights", "limited", "SQNR dB", "ms", "float ms"]]
     for one in found:
         noise = one["sqnr_db"]
@@ -60,6 +59,11 @@ def layers(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -
             *(_milliseconds(times.get(precision, {}).get(one["name"])) for precision in ("int8", "float32")),
         ])  # fmt: skip
     return lines
+
+
+def times_by_layer(nodes: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the milliseconds of each layer's kernel."""
+    return {node["layer"]: node["time_ms"] for node in nodes if node["layer"]}
 
 
 def what_runs(runs: dict[str, list[dict[str, Any]]]) -> Table:

@@ -6,25 +6,33 @@ import json
 import re
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress import __version__, pruning_tables, quantization_tables
+import numpy as np
+
+from compress import __version__
 from compress.dataset import Data
 from compress.gate import Check, Gate, Verdict, judge, overall
 from compress.run_folder import RunFolder
 from compress.statistics import Estimate, speedup, top1_drop_pp
+from compress.waterfall import Fall, Flip, falls, flips
 from runtimes import environment
 from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
-from runtimes.files import replacing, write_json, write_text
+from runtimes.evalset import EvalSet
+from runtimes.files import replacing, write_json
 from runtimes.measure import Measurement
 from runtimes.target import Target
 
 SCHEMA_VERSION = 1
+FLOAT32_FILE = "model-float32.onnx"
 BASELINE_FILE = "model-baseline.onnx"  # the network before its first stage `prune`
 ARTIFACTS, SAMPLE = "artifacts", "sample"  # folders of a run: what ships, and some test images for bundles
+FLIPPED = "flipped"  # the folder of images that are answered otherwise, small, by their number in the test split
+FLIPS_SHOWN, PICTURE_SIDE = 24, 128
 DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
 
 
@@ -69,16 +77,26 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Left:
-    """What a run leaves besides measurements: histories of training and plans of pruning by step, files elsewhere."""
+    """What a run leaves besides measurements: histories of training and plans of pruning by step, files elsewhere.
+
+    answers: the class that the network predicted for each test image after each step that changed it. channels: of each
+    layer of the float32 file, before it was cut and now.
+    """
 
     training: dict[str, Any]
     pruning: dict[str, Any]
     elsewhere: tuple[Elsewhere, ...] = ()
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    channels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What report.json holds. verdict: None without a gate."""
+    """What report.json holds. verdict: None without a gate.
+
+    falls: by target, how top-1 changed from step to step. flips: by target, the images that what ships answers
+    otherwise than the baseline: how many of each kind, and some of them, which lie in `flipped/`. channels: see `Left`.
+    """
 
     recipe: str
     verdict: Verdict | None
@@ -88,6 +106,9 @@ class Report:
     training: dict[str, Any]
     pruning: dict[str, Any]
     elsewhere: tuple[Elsewhere, ...]
+    falls: dict[str, tuple[Fall, ...]]
+    flips: dict[str, dict[str, Any]]
+    channels: dict[str, tuple[int, int]]
     artifacts: tuple[dict[str, Any], ...]
     measurements: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
@@ -104,10 +125,18 @@ def publish(
     artifacts: list[Artifact],
     measurements: list[Measurement],
     left: Left,
+    images: EvalSet,
 ) -> Report:
-    """Build the report of the recipe of that name, write it and the picture, and copy the artifacts to artifacts/."""
+    """Build the report of the recipe of that name, write its documents, and copy the artifacts to artifacts/.
+
+    images: the test split's, in its order.
+    """
+    from compress import documents
+
     confidence = gate.confidence if gate else DEFAULT_CONFIDENCE
     labels = [sample.label for sample in data.test if sample.label is not None]
+    flipped = {target: flips(taken[0].predicted, taken[-1].predicted, labels)
+               for target, taken in _by_target(measurements).items()}  # fmt: skip
     rows = tuple(_rows(measurements, labels, gate, confidence))
     report = Report(
         recipe=recipe,
@@ -118,6 +147,12 @@ def publish(
         training=left.training,
         pruning=left.pruning,
         elsewhere=left.elsewhere,
+        falls={
+            target: falls(_steps(left.answers, taken), labels, confidence)
+            for target, taken in _by_target(measurements).items()
+        },
+        flips={target: _told(found, images.names) for target, found in flipped.items()},
+        channels=left.channels,
         artifacts=tuple({"file": artifact.path.name, **asdict(artifact.manifest)} for artifact in artifacts),
         measurements=tuple(measurement.to_json() for measurement in measurements),
         environment=asdict(environment.describe()),
@@ -125,8 +160,10 @@ def publish(
     )
     for artifact in artifacts:
         _copy(artifact, folder.path / ARTIFACTS)
+    shown = {flip.index for found in flipped.values() for flip in found[:FLIPS_SHOWN]}
+    _write_pictures(folder.path / FLIPPED, images, shown)
     write_json(folder.path / "report.json", asdict(report))
-    write_documents(folder.path)
+    documents.write(folder.path)
     return report
 
 
@@ -160,33 +197,6 @@ def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:
     name = re.sub(r"-sm\d+\.engine$", ".onnx", last.pop("artifact"))
     artifact = Artifact.load(folder / ARTIFACTS / name)
     return artifact, Target.from_json(last)
-
-
-def write_documents(folder: Path) -> None:
-    """Write report.md and the picture of accuracy against latency from the folder's report.json."""
-    import jinja2
-
-    from compress import figures
-
-    report = read(folder)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (Markdown, not HTML)
-    )  # fmt: skip
-    template = templates.get_template("report.md.j2")
-    write_text(
-        folder / "report.md",
-        template.render(
-            report=report,
-            tables=tables(report),
-            elsewhere=elsewhere_tables(report),
-            boards=board_tables(folder),
-            quantization=quantization_tables.of_lineage,
-            pruning=pruning_tables,
-        ),
-    )
-    with replacing(folder / figures.FILE_NAME) as temporary:
-        figures.accuracy_latency(report, temporary)
 
 
 def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
@@ -300,6 +310,40 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
             verdict=overall(list(checks)) if checks else None,
         ))  # fmt: skip
     return rows
+
+
+def _by_target(measurements: list[Measurement]) -> dict[str, list[Measurement]]:
+    found: dict[str, list[Measurement]] = {}
+    for one in measurements:
+        found.setdefault(one.target.name, []).append(one)
+    return found
+
+
+def _steps(answers: dict[str, list[int]], taken: list[Measurement]) -> list[tuple[str, Sequence[int]]]:
+    """Return the way to what ships: the networks, then the files made of the last of them, in the target's runtime."""
+    files = [
+        (f"{one.precision} in {one.target.runtime}", one.predicted) for one in taken if one.artifact != BASELINE_FILE
+    ]
+    return [*answers.items(), *files]
+
+
+def _told(found: list[Flip], names: tuple[str, ...]) -> dict[str, Any]:
+    counts = Counter(flip.kind for flip in found)
+    shown = [{**asdict(flip), "kind": flip.kind, "name": names[flip.index]} for flip in found[:FLIPS_SHOWN]]
+    return {"counts": {kind: counts[kind] for kind in ("lost", "won", "both wrong")}, "shown": shown}
+
+
+def _write_pictures(folder: Path, images: EvalSet, indices: set[int]) -> None:
+    """Write small JPEGs of those images, in place of any that were there."""
+    from PIL import Image
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    for index in sorted(indices):
+        picture = Image.fromarray(images.pixels(np.asarray([index]))[0])
+        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+        with replacing(folder / f"{index}.jpg") as temporary:
+            picture.save(temporary, format="jpeg", quality=80)
 
 
 def _describe(data: Data) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The run folder: every step's result under the content of all that went into it, so that a run resumes by itself.
 
-recipe.yaml splits.json run.log report.json report.md accuracy_latency.png   what a reader wants
+recipe.yaml splits.json run.log report.json report.html report.md accuracy_latency.svg   what a reader wants
 artifacts/                                                                   what ships
 steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
 """
@@ -39,7 +39,10 @@ PRESENTATION = {
     "__main__.py",
     "terminal.py",
     "report.py",
-    "figures.py",
+    "charts.py",
+    "documents.py",
+    "html_report.py",
+    "waterfall.py",
     "gate.py",
     "statistics.py",
     "doctor.py",

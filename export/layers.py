@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,19 @@ def layers_of(model: onnx.ModelProto) -> dict[str, Layer]:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if is_layer(node, constants)]
     return {node.name: _layer(node, constants) for node in nodes}
+
+
+def output_channels(path: Path) -> dict[str, int]:
+    """Return the number of output channels of each layer of a float32 file, by node, in the graph's order."""
+    model = onnx.load(path)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if is_layer(node, constants):
+            turned = any(one.name == "transB" and one.i for one in node.attribute)
+            axis = 1 if node.op_type == "Gemm" and not turned else 0
+            found[node.name] = int(constants[node.input[1]].dims[axis])
+    return found
 
 
 def is_layer(node: NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:

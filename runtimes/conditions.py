@@ -24,8 +24,8 @@ def lines(measurements: Iterable[Measurement]) -> list[str]:
     taken = list(measurements)
     for one in taken:
         runs, slow = np.size(one.latency_ms), slow_runs(one)
-        warm = f"after {one.warmup_runs} of warm-up" if one.warmup_runs else "without warm-up"
-        found.append(f"{one.artifact}: {runs} runs {warm}, {slow} of them over {SLOW:g} times their block's median")
+        warm = {None: "", 0: " without warm-up"}.get(one.warmup_runs, f" after {one.warmup_runs} of warm-up")
+        found.append(f"{one.artifact}: {runs} runs{warm}, {slow} of them over {SLOW:g} times their block's median")
         if one.steady is False:
             found.append(f"{one.artifact}: not steady; runs still got faster or slower when the warm-up ended")
     state = taken[0].telemetry if taken else {}

@@ -36,8 +36,9 @@ class Measurement:
     predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
     device_ms_p50: of the same runs on the device's own clock (CUDA events), None where it has none.
     telemetry: the machine's state `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
-    warmup_runs: before the timed ones, the most of any session. steady: whether each session's warm-up ended because
-    runs no longer got faster or slower; None without warm-up. energy_mj: per call and rail, by `energy.per_call_mj`.
+    warmup_runs: before the timed ones, the most of any session, None in older files. steady: whether each session's
+    warm-up ended because runs no longer got faster or slower; None without warm-up. energy_mj: per call and rail, by
+    `energy.per_call_mj`.
     """
 
     artifact: str
@@ -59,7 +60,7 @@ class Measurement:
     session_options: dict[str, str] = field(default_factory=dict)
     telemetry: dict[str, Any] = field(default_factory=dict)
     device_ms_p50: float | None = None
-    warmup_runs: int = 0
+    warmup_runs: int | None = None
     steady: bool | None = None
     energy_mj: dict[str, float] | Unknown = UNKNOWN
     schema_version: int = SCHEMA_VERSION

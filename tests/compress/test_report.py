@@ -6,86 +6,15 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
-import numpy as np
 import pytest
+from made_report import GATE, PARITY, PLAN, RUNS, measurement, publish
 
-from compress import figures, pruning_tables, report
-from compress.dataset import Data, Rejected, Sample
+from compress import documents, pruning_tables, report
 from compress.gate import Gate
-from compress.run_folder import RunFolder
-from runtimes.artifact import Artifact, Manifest
-from runtimes.clock import Timing
 from runtimes.errors import InputError
-from runtimes.files import sha256_file
 from runtimes.measure import Measurement
-from runtimes.metrics import accuracy
-from runtimes.preprocessing import Preprocessing
-from runtimes.target import Target
-
-IMAGES = 400
-PARITY = {"images": 3, "agreement": 1.0, "max_logit_difference": 0.1, "sqnr_db": None}
-NODE = {"name": "stem", "layer": "stem", "op": "QLinearConv", "kind": "integer", "time_ms": 0.25}
-RUNS = {"int8": [NODE], "float32": [{**NODE, "op": "Conv", "kind": "float", "time_ms": 0.5}]}
-QUANTIZE = {
-    "step": "quantize", "engine": "compress", "calibration_images": 3, "held_out_images": 3,
-    "calibration": {"method": "min-max"},
-    "attempts": [{"step": "nearest rounding", "sqnr_db": 20.1, "agreement": 0.9, "kept": True}],
-    "layers": [{"name": "stem", "op": "depthwise Conv", "outputs": 8, "precision": "int8", "weight_bits": 7,
-                "limited_channels": 3, "sqnr_db": 31.5}],
-}  # fmt: skip
-LABELS = np.arange(IMAGES) % 2
-
-
-def measurement(precision: str, wrong: int, latency_ms: float, size_bytes: int) -> Measurement:
-    """Return a measurement whose first `wrong` images are misclassified."""
-    predicted = LABELS.copy()
-    predicted[:wrong] = 1 - predicted[:wrong]
-    logits = np.eye(2, dtype=np.float32)[predicted]
-    runs = latency_ms * np.random.default_rng(0).uniform(0.95, 1.05, (30, 10))
-    return Measurement(
-        artifact=f"model-{precision}.onnx", sha256="0" * 64, precision=precision, size_bytes=size_bytes,
-        target=Target("board"), timing=Timing(), latency_ms_p50=float(np.median(runs)), latency_ms_p90=latency_ms * 1.1,
-        latency_ms_p99=None, latency_ms=tuple(map(tuple, runs.tolist())), throughput_images_per_s=1000 / latency_ms,
-        resident_bytes=1, evalset_sha256="1" * 64, accuracy=accuracy(logits, LABELS),
-        predicted=tuple(predicted.tolist()),
-        environment={"cpu": "test"},
-    )  # fmt: skip
-
-
-def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None) -> report.Report:
-    test = tuple(Sample(f"{index}.png", b"", int(label)) for index, label in enumerate(LABELS))
-    data = Data(("a", "b"), test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
-    model = folder / "model-float32.onnx"
-    model.parent.mkdir(parents=True, exist_ok=True)
-    model.write_bytes(b"model")
-    manifest = Manifest(
-        sha256_file(model), 5, "onnx", "float32", "images", (None, 3, 8, 8), "logits", Preprocessing(8, 8), ("a", "b"),
-        lineage=(QUANTIZE, {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}),
-    )  # fmt: skip
-    artifact = Artifact(model, manifest)
-    artifact.save_manifest()
-    baseline = measurement("float32", 40, 2.0, 8_000_000)
-    run_folder = RunFolder(folder / "run", "test", fresh=False)
-    judged_by = None if gate is None else Gate(**gate)
-    return report.publish(
-        "test", judged_by, run_folder, data, [artifact], [baseline, int8], report.Left({}, {"1-prune": [PLAN]}, (FAR,))
-    )
-
-
-PLAN = {
-    "cuts": [
-        {"group": "features.1", "layers": ["features.1"], "before": 32, "kept": list(range(24)), "lost": 0.125,
-         "saved": 0.0625},
-        {"group": "features.2", "layers": ["features.2"], "before": 8, "kept": list(range(8)), "lost": 0, "saved": 0},
-    ],
-    "unit": "ms", "cost_before": 1.0, "asked": 0.6, "predicted": 0.58, "measured": 0.61,
-}  # fmt: skip
-FAR = report.Elsewhere(
-    {"name": "orin"}, "model-int8-tensorrt.onnx", "int8", 1_250_000, "no NVIDIA GPU is here", "the board builds it",
-    None, "Jetson Orin Nano", 0.81, "estimate, not measured",
-)  # fmt: skip
-GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -137,9 +66,9 @@ def test_the_documents_hold_what_a_reader_looks_for(tmp_path: Path) -> None:
                    "| nearest rounding | 20.1 | 0.900 | yes |",
                    "| stem | depthwise | 8 | int7 | 3 | 31.5 | 0.250 | 0.500 |",
                    "| int8 | integer | 1 | 0.25 | QLinearConv |",
-                   "![accuracy against latency](accuracy_latency.png)"):  # fmt: skip
+                   "![accuracy against latency](accuracy_latency.svg)"):  # fmt: skip
         assert wanted in text
-    assert (tmp_path / "run" / figures.FILE_NAME).read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(tmp_path / "run" / documents.PICTURE).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert (tmp_path / "run" / "artifacts" / "model-float32.onnx").read_bytes() == b"model"
 
 
@@ -157,7 +86,7 @@ def test_every_kind_of_file_is_compared_with_what_it_was_made_of(
     content = json.loads(path.read_text())
     content["artifacts"][0] |= {"precision": precision, "lineage": [step]}
     path.write_text(json.dumps(content))
-    report.write_documents(tmp_path / "run")
+    documents.write(tmp_path / "run")
     (found,) = [one for one in (tmp_path / "run" / "report.md").read_text().splitlines() if "  - against" in one]
     assert line in found
     assert "on 3 calibration images: top-1 agreement 1.0000, largest logit difference 0.1" in found

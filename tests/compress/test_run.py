@@ -58,14 +58,22 @@ def test_the_smoke_recipe_ends_in_a_table_and_a_report(smoke: tuple[Path, subpro
     assert done.returncode == 0, done.stderr
     assert "float32" in done.stdout
     assert "int8" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"report: {out / 'report.md'}"
+    assert done.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert "epoch 1/" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_run_folder_holds_what_the_readme_says(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, _ = smoke
-    for name in ("recipe.yaml", "splits.json", "report.json", "report.md", "accuracy_latency.png", "run.log"):
+    for name in (
+        "recipe.yaml",
+        "splits.json",
+        "report.json",
+        "report.html",
+        "report.md",
+        "accuracy_latency.svg",
+        "run.log",
+    ):
         assert (out / name).stat().st_size > 0
     assert not list(out.rglob("*.tmp"))
     resolved = yaml.safe_load((out / "recipe.yaml").read_text())

@@ -35,6 +35,7 @@ def test_a_slow_run_is_slow_against_its_own_block() -> None:
     [
         ({}, "a.onnx: 6 runs after 20 of warm-up, 1 of them over 1.5 times their block's median"),
         ({"warmup_runs": 0, "steady": None}, "a.onnx: 6 runs without warm-up, 1 of them"),
+        ({"warmup_runs": None, "steady": None}, "a.onnx: 6 runs, 1 of them"),
         ({}, "whether the machine throttled is unknown"),
         ({}, "energy is unknown"),
         ({"steady": False}, "a.onnx: not steady"),

@@ -1,0 +1,222 @@
+"""Charts as SVG text: they scale, need no program to draw, and follow the reader's light or dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 720, 380
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 16, 48
+LABEL_HEIGHT, LETTER = 17, 7.2  # of the text beside a point, in pixels
+ROW, NAMES, SAID = 30, 190, 210  # of a waterfall: height of a row, width of its name and of what is said of it
+
+# What charts are drawn with; pages that hold them have it once, files of their own carry it.
+STYLE = """
+:root { --ink: #1c2329; --muted: #5b6770; --grid: #d5dbe0; --paper: #ffffff;
+  --float32: #4a6fa5; --float16: #7a5ba6; --int8: #b8460f; --good: #1a7f4b; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e7ebee; --muted: #a3adb5; --grid: #38424a; --paper: #14191d;
+    --float32: #8ab4f8; --float16: #c3a6f0; --int8: #ff9e64; --good: #62d394; --bad: #ff8a80; } }
+.chart { font: 13px system-ui, sans-serif; color: var(--ink); }
+.chart text { fill: currentColor; } .chart .muted { fill: var(--muted); }
+.chart .grid { stroke: var(--grid); } .chart .axis { stroke: var(--muted); }
+.chart .float32 { color: var(--float32); } .chart .float16 { color: var(--float16); }
+.chart .int8 { color: var(--int8); } .chart .good { color: var(--good); } .chart .bad { color: var(--bad); }
+.chart .neutral { color: var(--muted); }
+.chart .mark { fill: currentColor; } .chart .line { fill: none; stroke: currentColor; stroke-width: 2; }
+.chart .bar { stroke: currentColor; stroke-width: 1.5; }
+.chart .front { fill: none; stroke: var(--muted); stroke-dasharray: 5 4; }
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A file in the picture of accuracy against latency. The interval of y is optional, and so is x's further end."""
+
+    name: str
+    kind: str
+    x: float
+    y: float
+    x_to: float | None = None
+    y_from: float | None = None
+    y_to: float | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a waterfall: from the value before to its own. note: what is said beside it."""
+
+    name: str
+    value: float
+    before: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over steps 1, 2, …"""
+
+    name: str
+    kind: str
+    values: Sequence[float]
+
+
+def standalone(svg: str) -> str:
+    """Return a chart as a file of its own."""
+    head, rest = svg.split(">", 1)
+    paper = f'<rect width="{WIDTH}" height="100%" style="fill: var(--paper)"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{paper}{rest}\n'
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats: none is as fast and more accurate, or as accurate and faster."""
+    front: list[Point] = []
+    for one in sorted(points, key=lambda point: (point.x, -point.y)):
+        if not front or one.y > front[-1].y:
+            front.append(one)
+    return front
+
+
+def accuracy_latency(title: str, points: Sequence[Point]) -> str:
+    """Return top-1 in percent against milliseconds, with intervals and the Pareto front."""
+    x_high = 1.15 * max(point.x_to or point.x for point in points)
+    ys = [value for point in points for value in (point.y, point.y_from, point.y_to) if value is not None]
+    plot = _Plot(0.0, x_high, min(ys), max(ys), HEIGHT)
+    parts = [*plot.axes("latency, ms: p50, line to p90", "top-1 %")]
+    front = pareto(points)
+    if len(front) > 1:
+        steps = " ".join(f"{plot.x(point.x):.1f},{plot.y(point.y):.1f}" for point in front)
+        parts.append(f'<polyline class="front" points="{steps}"/>')
+    for point in points:
+        x, y = plot.x(point.x), plot.y(point.y)
+        parts.append(f'<g class="{escape(point.kind)}">')
+        if point.y_from is not None and point.y_to is not None:
+            parts.append(f'<path class="bar" d="M{x:.1f} {plot.y(point.y_from):.1f}V{plot.y(point.y_to):.1f}"/>')
+        if point.x_to is not None:
+            parts.append(f'<path class="bar" d="M{x:.1f} {y:.1f}H{plot.x(point.x_to):.1f}"/>')
+        parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>')
+    parts += _labels([(point.name, plot.x(point.x), plot.y(point.y) - 12) for point in points])  # above the line to p90
+    told = "; ".join(f"{point.name}: {point.y:.2f} % at {point.x:.3g} ms" for point in points)
+    return _svg(title, told, HEIGHT, parts)
+
+
+def waterfall(title: str, bars: Sequence[Bar]) -> str:
+    """Return bars from one value to the next, below each other, values in percent."""
+    height = TOP + ROW * len(bars) + BOTTOM
+    values = [bar.value for bar in bars]
+    spread = max(max(values) - min(values), 1.0)
+    low, high = max(0.0, min(values) - 0.15 * spread), max(values) + 0.15 * spread
+    left, right = NAMES, WIDTH - SAID
+    parts = []
+    for tick in _ticks(low, high, 5):
+        x = left + (tick - low) / (high - low) * (right - left)
+        parts.append(f'<path class="grid" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
+        parts.append(f'<text class="muted" x="{x:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text class="muted" x="{(left + right) / 2}" y="{height - 8}" text-anchor="middle">top-1 %</text>')
+    for index, bar in enumerate(bars):
+        middle = TOP + ROW * (index + 0.5)
+        start = low if bar.before is None else bar.before
+        kind = "neutral" if bar.before is None else "good" if bar.value >= bar.before else "bad"
+        x0, x1 = (left + (value - low) / (high - low) * (right - left) for value in sorted((start, bar.value)))
+        parts.append(f'<text x="{left - 10}" y="{middle + 4}" text-anchor="end">{escape(_shortened(bar.name))}</text>')
+        parts.append(f'<rect class="mark {kind}" x="{x0:.1f}" y="{middle - 8}" width="{max(x1 - x0, 2):.1f}" '
+                     f'height="16" rx="2"/>')  # fmt: skip
+        parts.append(f'<text class="muted" x="{right + 10}" y="{middle + 4}">{escape(bar.note)}</text>')
+    told = "; ".join(f"{bar.name}: {bar.value:.2f} %, {bar.note}" for bar in bars)
+    return _svg(title, told, height, parts)
+
+
+def curves(title: str, y_title: str, lines: Sequence[Curve]) -> str:
+    """Return lines over epochs."""
+    height = 260
+    steps = max(len(line.values) for line in lines)
+    finite = [value for line in lines for value in line.values if math.isfinite(value)]
+    plot = _Plot(1.0, float(max(steps, 2)), min(finite, default=0.0), max(finite, default=1.0), height, right=110)
+    parts = [*plot.axes("epoch", y_title)]
+    for line in lines:
+        spots = [(plot.x(step), plot.y(value)) for step, value in enumerate(line.values, 1) if math.isfinite(value)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+        parts.append(f'<g class="{escape(line.kind)}"><polyline class="line" points="{path}"/></g>')
+    parts += _labels([(line.name, plot.x(len(line.values)), plot.y(line.values[-1])) for line in lines
+                      if line.values and math.isfinite(line.values[-1])])  # fmt: skip
+    told = "; ".join(f"{line.name} ends at {line.values[-1]:.4g}" for line in lines if line.values)
+    return _svg(title, told, height, parts)
+
+
+class _Plot:
+    """Where values lie in the picture, with some air above and below."""
+
+    def __init__(
+        self, x_low: float, x_high: float, y_low: float, y_high: float, height: int, right: int = RIGHT
+    ) -> None:
+        air = 0.12 * (y_high - y_low) or 1.0
+        self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low - air, y_high + air
+        self.height, self.right = height, right
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - self.right)
+
+    def y(self, value: float) -> float:
+        return TOP + (self.y_high - value) / (self.y_high - self.y_low) * (self.height - TOP - BOTTOM)
+
+    def axes(self, x_title: str, y_title: str) -> list[str]:
+        floor, end = self.height - BOTTOM, WIDTH - self.right
+        parts = []
+        for tick in _ticks(self.y_low, self.y_high, 6):
+            y = self.y(tick)
+            parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{end}"/>')
+            parts.append(f'<text class="muted" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        for tick in _ticks(self.x_low, self.x_high, 8):
+            x = self.x(tick)
+            parts.append(f'<path class="axis" d="M{x:.1f} {floor}v5"/>')
+            parts.append(f'<text class="muted" x="{x:.1f}" y="{floor + 19}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<path class="axis" d="M{LEFT} {floor}H{end}"/>')
+        parts.append(
+            f'<text x="{(LEFT + end) / 2}" y="{self.height - 8}" text-anchor="middle">{escape(x_title)}</text>'
+        )
+        middle = (TOP + floor) / 2
+        parts.append(f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
+                     f"{escape(y_title)}</text>")  # fmt: skip
+        return parts
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    """Return round values between two, 1, 2 or 5 times a power of ten apart."""
+    rough = (high - low) / most
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _labels(places: list[tuple[str, float, float]]) -> list[str]:
+    """Return names beside their points, moved down where they would lie on each other, and to the left at the edge."""
+    parts: list[str] = []
+    taken: list[tuple[float, float, float]] = []
+    for name, x, y in sorted(places, key=lambda place: place[2]):
+        wide = LETTER * len(name)
+        start = x + 10 if x + 10 + wide <= WIDTH else x - 10 - wide
+        spot = y + 4
+        while any(abs(spot - other) < LABEL_HEIGHT and start < end and begin < start + wide
+                  for begin, end, other in taken):  # fmt: skip
+            spot += 2
+        taken.append((start, start + wide, spot))
+        if spot - y > LABEL_HEIGHT:
+            parts.append(f'<path class="axis" d="M{x:.1f} {y:.1f}L{start - 2:.1f} {spot - 4:.1f}"/>')
+        parts.append(f'<text x="{start:.1f}" y="{spot:.1f}">{escape(name)}</text>')
+    return parts
+
+
+def _shortened(name: str) -> str:
+    most = int((NAMES - 12) / LETTER)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _svg(title: str, told: str, height: int, parts: list[str]) -> str:
+    """Return a picture that screen readers read as its title and what is told of it."""
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{title}. {told}")}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )

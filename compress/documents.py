@@ -1,0 +1,33 @@
+"""What people read of a run: report.html, report.md and the picture, all made of the folder's report.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress import charts, html_report, pruning_tables, quantization_tables, report
+from runtimes.files import write_text
+
+PICTURE = "accuracy_latency.svg"
+
+
+def write(folder: Path) -> None:
+    """Write all documents of a run folder; raises InputError where it has no report that can be read."""
+    import jinja2
+
+    content = report.read(folder)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("compress"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+    )  # fmt: skip
+    tables = {
+        "tables": report.tables(content),
+        "elsewhere": report.elsewhere_tables(content),
+        "boards": report.board_tables(folder),
+    }
+    text = templates.get_template("report.md.j2").render(
+        report=content, quantization=quantization_tables.of_lineage, pruning=pruning_tables, **tables
+    )
+    write_text(folder / "report.md", text)
+    write_text(folder / PICTURE, charts.standalone(html_report.picture(content, content["rows"])))
+    page = templates.get_template("report.html.j2").render(html_report.page(content, folder), **tables)
+    write_text(folder / "report.html", page)

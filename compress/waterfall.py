@@ -1,0 +1,64 @@
+"""Where the points went: top-1 of every network on the way to what ships, each against the one before, in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.statistics import Estimate, top1_drop_pp
+
+
+@dataclass(frozen=True)
+class Fall:
+    """One step. drop_pp: against the step before, None for the first. lost, won: right answers that went and came."""
+
+    name: str
+    top1: float
+    drop_pp: Estimate | None
+    lost: int
+    won: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A test image that what ships answers otherwise than the baseline does; classes are numbers."""
+
+    index: int
+    label: int
+    before: int
+    after: int
+
+    @property
+    def kind(self) -> str:
+        """Return whether a right answer was lost or won, or both are wrong."""
+        return "lost" if self.before == self.label else "won" if self.after == self.label else "both wrong"
+
+
+def falls(steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int], confidence: float) -> tuple[Fall, ...]:
+    """Return a fall for each (name, predicted classes of the N images); labels: their true classes."""
+    truth = np.asarray(labels)
+    found: list[Fall] = []
+    right_before = None
+    for name, predicted in steps:
+        right = np.asarray(predicted) == truth
+        if right_before is None:
+            found.append(Fall(name, float(right.mean()), None, 0, 0))
+        else:
+            drop = top1_drop_pp(right_before, right, np.ones(len(right), bool), confidence)
+            lost, won = int(np.sum(right_before & ~right)), int(np.sum(~right_before & right))
+            found.append(Fall(name, float(right.mean()), drop, lost, won))
+        right_before = right
+    return tuple(found)
+
+
+def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int]) -> list[Flip]:
+    """Return the images whose answer changed: those lost first, then those won, then those wrong both times."""
+    changed = [
+        Flip(index, label, one, other)
+        for index, (label, one, other) in enumerate(zip(labels, before, after, strict=True))
+        if one != other
+    ]
+    order = ("lost", "won", "both wrong")
+    return sorted(changed, key=lambda flip: order.index(flip.kind))

@@ -1,0 +1,100 @@
+"""Reports of measurements with chosen latencies and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import report
+from compress.dataset import Data, Rejected, Sample
+from compress.gate import Gate
+from compress.run_folder import RunFolder
+from runtimes import evalset
+from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
+from runtimes.files import sha256_file
+from runtimes.measure import Measurement
+from runtimes.metrics import accuracy
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+IMAGES = 400
+PARITY = {"images": 3, "agreement": 1.0, "max_logit_difference": 0.1, "sqnr_db": None}
+NODE = {"name": "stem", "layer": "stem", "op": "QLinearConv", "kind": "integer", "time_ms": 0.25}
+RUNS = {"int8": [NODE], "float32": [{**NODE, "op": "Conv", "kind": "float", "time_ms": 0.5}]}
+QUANTIZE = {
+    "step": "quantize", "engine": "compress", "calibration_images": 3, "held_out_images": 3,
+    "calibration": {"method": "min-max"},
+    "attempts": [{"step": "nearest rounding", "sqnr_db": 20.1, "agreement": 0.9, "kept": True}],
+    "layers": [{"name": "stem", "op": "depthwise Conv", "outputs": 8, "precision": "int8", "weight_bits": 7,
+                "limited_channels": 3, "sqnr_db": 31.5}],
+}  # fmt: skip
+LABELS = np.arange(IMAGES) % 2
+
+
+def measurement(precision: str, wrong: int, latency_ms: float, size_bytes: int, target: str = "board") -> Measurement:
+    """Return a measurement whose first `wrong` images are misclassified."""
+    predicted = LABELS.copy()
+    predicted[:wrong] = 1 - predicted[:wrong]
+    logits = np.eye(2, dtype=np.float32)[predicted]
+    runs = latency_ms * np.random.default_rng(0).uniform(0.95, 1.05, (30, 10))
+    return Measurement(
+        artifact=f"model-{precision}.onnx", sha256="0" * 64, precision=precision, size_bytes=size_bytes,
+        target=Target(target), timing=Timing(), latency_ms_p50=float(np.median(runs)), latency_ms_p90=latency_ms * 1.1,
+        latency_ms_p99=None, latency_ms=tuple(map(tuple, runs.tolist())), throughput_images_per_s=1000 / latency_ms,
+        resident_bytes=1, evalset_sha256="1" * 64, accuracy=accuracy(logits, LABELS),
+        predicted=tuple(predicted.tolist()),
+        environment={"cpu": "test"},
+    )  # fmt: skip
+
+
+def publish(
+    folder: Path,
+    int8: Measurement,
+    gate: dict[str, Any] | None,
+    classes: tuple[str, ...] = ("a", "b"),
+    elsewhere: tuple[Measurement, ...] = (),
+) -> report.Report:
+    """Publish a report of a baseline and `int8`, and what was measured on other targets, in `folder`/run."""
+    test = tuple(Sample(f"{index}.png", b"", int(label)) for index, label in enumerate(LABELS))
+    data = Data(classes, test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
+    model = folder / "model-float32.onnx"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    model.write_bytes(b"model")
+    manifest = Manifest(
+        sha256_file(model), 5, "onnx", "float32", "images", (None, 3, 8, 8), "logits", Preprocessing(8, 8), ("a", "b"),
+        lineage=(QUANTIZE, {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}),
+    )  # fmt: skip
+    artifact = Artifact(model, manifest)
+    artifact.save_manifest()
+    baseline = measurement("float32", 40, 2.0, 8_000_000)
+    run_folder = RunFolder(folder / "run", "test", fresh=False)
+    judged_by = None if gate is None else Gate(**gate)
+    answers = {"0-train": baseline.predicted, "1-prune": int8.predicted}
+    left = report.Left({"0-train": HISTORY}, {"1-prune": [PLAN]}, (FAR,), answers, {"stem": (16, 8)})
+    images = evalset.write(
+        folder / "images", np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8), LABELS,
+        tuple(sample.name for sample in test), data.classes, Preprocessing(8, 8),
+    )  # fmt: skip
+    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8, *elsewhere], left, images)
+
+
+HISTORY = [{"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val": {"loss": 1.1 / epoch, "top1": 1 - 0.2 / epoch}}
+           for epoch in (1, 2, 3)]  # fmt: skip
+
+
+PLAN = {
+    "cuts": [
+        {"group": "features.1", "layers": ["features.1"], "before": 32, "kept": list(range(24)), "lost": 0.125,
+         "saved": 0.0625},
+        {"group": "features.2", "layers": ["features.2"], "before": 8, "kept": list(range(8)), "lost": 0, "saved": 0},
+    ],
+    "unit": "ms", "cost_before": 1.0, "asked": 0.6, "predicted": 0.58, "measured": 0.61,
+}  # fmt: skip
+FAR = report.Elsewhere(
+    {"name": "orin"}, "model-int8-tensorrt.onnx", "int8", 1_250_000, "no NVIDIA GPU is here", "the board builds it",
+    None, "Jetson Orin Nano", 0.81, "estimate, not measured",
+)  # fmt: skip
+GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
