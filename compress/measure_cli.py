@@ -19,7 +19,7 @@ from compress.tables import print_table
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
 @click.option(
-    "--blocks", default=30, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 10 runs."
+    "--blocks", default=150, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 3 runs."
 )
 @click.option("--mlperf", is_flag=True, help="By MLPerf's rule for a single stream: 1,024 queries, 60 seconds, p90.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")

@@ -86,11 +86,16 @@ def ratio_of_speedups(
 
 
 def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
-    """Return the logarithm of the ratio of medians in each session, or in each block where there is one session."""
-    above, below = np.asarray(above_ms, np.float64), np.asarray(below_ms, np.float64)
-    count = min(sessions, len(above)) if sessions > 1 else len(above)
-    parts = zip(np.array_split(above, count), np.array_split(below, count), strict=True)
-    return np.asarray([math.log(np.median(one) / np.median(other)) for one, other in parts])
+    """Return the logarithm of the ratio of medians in each block, or its median over each session's blocks.
+
+    Runs of one block are neighbours in time, so that what the machine did to both cancels; a burst spoils few blocks.
+    """
+    medians = (np.median(np.asarray(runs, np.float64), axis=1) for runs in (above_ms, below_ms))
+    above, below = medians
+    of_blocks = np.log(above / below)
+    if sessions <= 1:
+        return of_blocks
+    return np.asarray([np.median(part) for part in np.array_split(of_blocks, min(sessions, len(of_blocks)))])
 
 
 def _exponential(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:

@@ -31,6 +31,7 @@ STREAM_QUERIES, STREAM_S = (
 class Timing:
     """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
 
+    Blocks are short, so that what the machine does to one artifact it does to its neighbours, too.
     warmup: at least so many runs, and on until two windows of ten take the same time, within 3 %.
     sessions: the artifacts are loaded anew so many times, and each time warmed up and timed for its share of the
     blocks. What loading does to the speed (where in memory things lie) is seen as chance then, and not as a property.
@@ -39,9 +40,9 @@ class Timing:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
 
     warmup: int = 20
-    blocks: int = 30
-    runs_per_block: int = 10
-    sessions: int = 5
+    blocks: int = 150
+    runs_per_block: int = 3
+    sessions: int = 15
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup <= 10_000 and 2 <= self.blocks <= 10_000 and 1 <= self.runs_per_block <= 10_000):

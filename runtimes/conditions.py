@@ -9,13 +9,12 @@ import numpy as np
 from runtimes.measure import Measurement
 from runtimes.telemetry import UNKNOWN, throttled_between
 
-SLOW = 1.5  # times the median of its block, beyond which a run is called slow
+SLOW = 1.5  # times p50, beyond which a run is called slow
 
 
 def slow_runs(one: Measurement) -> int:
-    """Return how many timed runs took more than 1.5 times the median of their block."""
-    latency_ms = np.asarray(one.latency_ms)
-    return int(np.sum(latency_ms > SLOW * np.median(latency_ms, axis=1, keepdims=True)))
+    """Return how many timed runs took more than 1.5 times p50."""
+    return int(np.sum(np.asarray(one.latency_ms) > SLOW * one.latency_ms_p50))
 
 
 def lines(measurements: Iterable[Measurement]) -> list[str]:
@@ -25,7 +24,7 @@ def lines(measurements: Iterable[Measurement]) -> list[str]:
     for one in taken:
         runs, slow = np.size(one.latency_ms), slow_runs(one)
         warm = {None: "", 0: " without warm-up"}.get(one.warmup_runs, f" after {one.warmup_runs} of warm-up")
-        found.append(f"{one.artifact}: {runs} runs{warm}, {slow} of them over {SLOW:g} times their block's median")
+        found.append(f"{one.artifact}: {runs} runs{warm}, {slow} of them over {SLOW:g} times p50")
         if one.steady is False:
             found.append(f"{one.artifact}: not steady; runs still got faster or slower when the warm-up ended")
     state = taken[0].telemetry if taken else {}

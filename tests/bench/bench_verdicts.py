@@ -38,6 +38,7 @@ from compress.models import mobilenet_v2
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, measure
 from runtimes.artifact import Artifact, Manifest
+from runtimes.clock import Timing
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Images, Session
@@ -47,9 +48,9 @@ SIMULATIONS = int(os.environ.get("SIMULATIONS") or 2000)
 LATENCY_SIMULATIONS = max(200, SIMULATIONS // 4)
 CLASSES, IMAGES, MANY = 10, 4_000, 20_000
 TOP1, LOST = 0.8, 0.03  # of the old network; the share of images that a quantized one usually answers otherwise
-BLOCKS, RUNS, SESSIONS = 30, 10, 5
 REAL, SLOWER = 20, 1.05
-TIMING = measure.Timing()
+TIMING = Timing()
+BLOCKS, RUNS, SESSIONS = TIMING.blocks, TIMING.runs_per_block, TIMING.sessions
 LIMITS = Limits()
 
 
