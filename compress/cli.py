@@ -74,8 +74,10 @@ for command in (
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a recipe's value, e.g. stages.0.epochs=3."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME of the recipe unless given.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of the steps' results, which runs may share; "
+              "the run folder unless given.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of going on with it.")
-def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -> None:
+def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:
     """Train, quantize, export, measure and judge as a recipe says; a second run goes on where the first stopped.
 
     Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
@@ -88,7 +90,7 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool)
 
     checked = recipes.load(recipe, overrides)
     with parallel.together():
-        folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh)
+        folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
         with (
             Terminal(folder.path / "run.log", quiet=not parallel.is_first()) as terminal,
             tracking(checked.tracking if parallel.is_first() else (), folder.path, checked.name) as track,
@@ -98,6 +100,30 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool)
         return
     _print_report(folder.path)
     sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)
+
+
+@commands.command()
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for all trials; sweeps/NAME unless given.")
+@click.option("--storage", metavar="URL", help="A database that several machines reach, as Optuna names it; a file in "
+              "the folder unless given.")  # fmt: skip
+def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
+    """Run a recipe with many settings, a grid or a search, to the Pareto front of accuracy and latency.
+
+    The same command goes on where it stopped; run it several times at once, and they share the trials.
+
+    Example: compress sweep recipes/sweeps/solar.yaml
+    """
+    from compress import sweep as sweeping
+    from compress import sweep_results
+    from compress.terminal import Terminal
+
+    checked = sweeping.load(sweep_file)
+    folder = out or Path("sweeps") / sweep_file.stem
+    with Terminal(folder / "sweep.log") as terminal:
+        trials = sweeping.run(sweep_file, checked, folder, storage, terminal.say)
+    print_table(sweep_results.table(trials, checked), f"{sweep_file.stem}: {checked.method}, {len(trials)} trials")
+    click.echo(f"recipes of the front: {folder / 'front'}; table and picture: {folder / 'sweep.md'}")
 
 
 @commands.command()

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compress import dataset, parallel, plugins, report
 from compress.context import Context
 from compress.dataset import Data, Rejected
@@ -21,7 +23,7 @@ from runtimes import environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UnavailableError
 from runtimes.files import write_json, write_text
-from runtimes.measure import Measurement, measure
+from runtimes.measure import Measurement, evaluate, measure
 from runtimes.session import package_of
 from runtimes.target import Target
 
@@ -66,12 +68,14 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
     measurements: list[Measurement] = []
     unmeasured: list[report.Elsewhere] = []
     artifacts: list[Artifact] = []
+    val_top1: dict[str, float] = {}
     for target in recipe.targets:
         files = onnx_files(work, before, float32, checkpoint, target)
         why = why_not[target.name]
         if why is None:
             shipped = engines(work, files, target) if target.runtime == "trt" else files
             measurements += _measure(work, shipped, target)
+            val_top1 |= _val_top1(work, shipped[-1], target)
         else:
             rows, shipped = elsewhere(work, files, target, why)
             unmeasured += rows
@@ -79,7 +83,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
     _write_sample(work)
     answers = {name: _answers(work, network) for name, network in networks.items()}
     left = report.Left(
-        _training_history(folder), _plans(folder), tuple(unmeasured), answers, _channels(before, float32)
+        _training_history(folder), _plans(folder), tuple(unmeasured), answers, _channels(before, float32), val_top1
     )
     images = work.prepared("test")
     return report.publish(recipe.name, recipe.gate, folder, work.data, artifacts, measurements, left, images)
@@ -196,6 +200,20 @@ def _measure(work: Work, artifacts: list[Artifact], target: Target) -> list[Meas
 
     folder = work.step(f"measure-{target.name}", inputs, (), make)
     return [Measurement.from_json(fields) for fields in json.loads((folder / "measurements.json").read_text())]
+
+
+def _val_top1(work: Work, artifact: Artifact, target: Target) -> dict[str, float]:
+    """Return top-1 of what ships on val, by target, for those who compare settings: the test split is not for that."""
+    if not work.data.val:
+        return {}
+
+    def make(work: Work, folder: Path) -> None:
+        images = work.prepared("val")
+        right = evaluate(artifact, target, images).argmax(1) == images.labels
+        write_json(folder / "top1.json", float(np.mean(right)))
+
+    inputs = [origin(artifact), target, environment.describe().for_runtimes()]
+    return {target.name: json.loads((work.step(f"val-{target.name}", inputs, (), make) / "top1.json").read_text())}
 
 
 def _answers(work: Work, network: Path) -> list[int]:

@@ -116,5 +116,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def shipped_recipes() -> list[Path]:
-    """Return the recipes in the folder `recipes` of the working folder, without the targets that they name."""
-    return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name != "targets")
+    """Return the recipes in the folder `recipes` of the working folder, without targets and sweeps."""
+    return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name not in ("targets", "sweeps"))

@@ -38,13 +38,17 @@ DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact on one target against the target's first, float32 before it was cut, which has no drop."""
+    """One artifact on one target against the target's first, float32 before it was cut, which has no drop.
+
+    val_top1: on the images of val, by which settings may be chosen; of what ships alone, None where there is no val.
+    """
 
     target: str
     artifact: str
     precision: str
     images: int
     top1: float
+    val_top1: float | None
     top1_drop_pp: Estimate | None
     size_bytes: int
     latency_ms_p50: float
@@ -80,7 +84,7 @@ class Left:
     """What a run leaves besides measurements: histories of training and plans of pruning by step, files elsewhere.
 
     answers: the class that the network predicted for each test image after each step that changed it. channels: of each
-    layer of the float32 file, before it was cut and now.
+    layer of the float32 file, before it was cut and now. val_top1: of what ships, by target.
     """
 
     training: dict[str, Any]
@@ -88,6 +92,7 @@ class Left:
     elsewhere: tuple[Elsewhere, ...] = ()
     answers: dict[str, list[int]] = field(default_factory=dict)
     channels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    val_top1: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def publish(
     labels = [sample.label for sample in data.test if sample.label is not None]
     flipped = {target: flips(taken[0].predicted, taken[-1].predicted, labels)
                for target, taken in _by_target(measurements).items()}  # fmt: skip
-    rows = tuple(_rows(measurements, labels, gate, confidence))
+    rows = tuple(_rows(measurements, labels, gate, confidence, left.val_top1))
     report = Report(
         recipe=recipe,
         verdict=overall([check for row in rows for check in row.checks]) if gate else None,
@@ -280,7 +285,13 @@ def _optional(milliseconds: float | None) -> str:
     return "-" if milliseconds is None else f"{milliseconds:.2f}"
 
 
-def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None, confidence: float) -> list[Row]:
+def _rows(
+    measurements: list[Measurement],
+    labels: list[int],
+    gate: Gate | None,
+    confidence: float,
+    val_top1: dict[str, float],
+) -> list[Row]:
     baseline: Measurement | None = None
     rows = []
     for one, following in zip(measurements, [*measurements[1:], None], strict=True):
@@ -300,6 +311,7 @@ def _rows(measurements: list[Measurement], labels: list[int], gate: Gate | None,
             precision=one.precision,
             images=one.accuracy.images,
             top1=one.accuracy.top1,
+            val_top1=val_top1.get(one.target.name) if ships else None,
             top1_drop_pp=drop,
             size_bytes=one.size_bytes,
             latency_ms_p50=one.latency_ms_p50,

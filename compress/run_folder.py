@@ -2,6 +2,7 @@
 
 recipe.yaml splits.json run.log report.json report.html report.md accuracy_latency.svg   what a reader wants
 artifacts/                                                                   what ships
+lock                                                                         held by the process that works in it
 steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
 """
 
@@ -13,16 +14,18 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from compress import __version__, parallel
+from compress import __version__, locks, parallel
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
 from runtimes.files import write_json
 
 SCHEMA_VERSION = 1
-MARKER, DONE = "run.json", "done.json"
+MARKER, DONE, LOCK = "run.json", "done.json", "lock"
+WAIT_S = 0.5
 PRESENTATION = {
     "check_cli.py",
     "cli.py",
@@ -37,6 +40,9 @@ PRESENTATION = {
     "tracking.py",
     "verdict_formats.py",
     "__main__.py",
+    "sweep.py",
+    "sweep_config.py",
+    "sweep_results.py",
     "terminal.py",
     "report.py",
     "charts.py",
@@ -55,10 +61,15 @@ PRESENTATION = {
 class RunFolder:
     """A folder that belongs to the recipe of one name."""
 
-    def __init__(self, path: Path, recipe_name: str, fresh: bool) -> None:
-        """Open or make the folder; `fresh` empties a run folder first. Raises InputError for any other folder."""
-        self.path = path
+    def __init__(self, path: Path, recipe_name: str, fresh: bool, cache: Path | None = None) -> None:
+        """Open or make the folder; `fresh` empties a run folder first.
+
+        cache: where the steps' results lie, which several runs may share; the run folder itself unless given. Raises
+        InputError for any other folder, and for one that another process works in.
+        """
+        self.path, self.cache = path, cache or path
         self.steps: dict[str, Path] = {}
+        self._held = ExitStack()  # until the process ends
         if parallel.is_first():
             self._open(recipe_name, fresh)
         parallel.wait()
@@ -69,10 +80,13 @@ class RunFolder:
         for part in (path, *path.parents):
             if part.exists() and not part.is_dir():
                 raise InputError(f"{part}: is a file; choose another folder with --out")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and {part.name for part in path.iterdir()} - {LOCK}:
             _require_own(marker, recipe_name)
-            if fresh:
-                shutil.rmtree(path)
+        if not self._held.enter_context(locks.held(path / LOCK)):
+            raise InputError(f"{path}: {locks.owner(path / LOCK)} works in it; wait for that, stop it, or choose "
+                             "another folder with --out")  # fmt: skip
+        if fresh:
+            _empty(path)
         if not marker.exists():
             write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
 
@@ -85,27 +99,31 @@ class RunFolder:
         unfinished folder of the same inputs is handed to `make` again, which may resume from what it left there.
         together: all processes call it, not the first alone.
         """
-        folder, content, missing = parallel.from_first(lambda: self._begin(name, inputs, packages))
-        path = Path(folder)
-        if missing:
-            start = time.monotonic()
-            if together or parallel.is_first():
-                make(path)
-            if parallel.is_first():
-                write_json(path / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
-            parallel.wait()
+        with ExitStack() as held:
+            folder, content, missing = parallel.from_first(lambda: self._begin(name, inputs, packages, held))
+            path = Path(folder)
+            if missing:
+                start = time.monotonic()
+                if together or parallel.is_first():
+                    make(path)
+                if parallel.is_first():
+                    write_json(path / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
+                parallel.wait()
         self.steps[name] = path
         return path
 
-    def _begin(self, name: str, inputs: Any, packages: tuple[str, ...]) -> tuple[str, dict[str, Any], bool]:
-        """Return the step's folder, what identifies it, and whether it is still to be done."""
+    def _begin(
+        self, name: str, inputs: Any, packages: tuple[str, ...], held: ExitStack
+    ) -> tuple[str, dict[str, Any], bool]:
+        """Return the step's folder, what identifies it, and whether it is still to be done, by this process alone."""
         content = {"step": name, "inputs": inputs, "packages": package_versions(packages), "code": code_digest()}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        folder = self.path / "steps" / f"{name}-{key[:12]}"
-        missing = not (folder / DONE).exists()
-        if missing:
+        folder = self.cache / "steps" / f"{name}-{key[:12]}"
+        if not (folder / DONE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-        return str(folder), {**content, "key": key}, missing
+            while not held.enter_context(locks.held(folder / LOCK)):
+                time.sleep(WAIT_S)  # another run that shares the cache makes it
+        return str(folder), {**content, "key": key}, not (folder / DONE).exists()
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it was done, in order."""
@@ -122,6 +140,15 @@ def code_digest() -> str:
             if path.name not in PRESENTATION:
                 digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock that is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _require_own(marker: Path, recipe_name: str) -> None:

@@ -94,7 +94,7 @@ def _build(work: Work, folder: Path, artifact: Artifact, target: Target) -> None
     from export.to_trt import to_trt
 
     capability = engine.build_for(artifact, target).compute_capability
-    cache = work.folder.path / "timing" / f"{target.name}.cache"
+    cache = work.folder.cache / "timing" / f"{target.name}.cache"
     to_trt(artifact, target, folder / _engine_name(artifact, capability), work.terminal.say, cache)
 
 
@@ -181,7 +181,7 @@ def _quantize(work: Work, folder: Path, float32: Artifact, scheme: Scheme, targe
     make_int8(
         float32, work.prepared("calibration"), scheme, work.recipe.quantize, target,
         folder / f"model-int8-{scheme.name}.onnx", work.terminal.progress, work.terminal.say,
-        work.folder.path / "calibration", _learned_ranges(learned, scheme),
+        work.folder.cache / "calibration", _learned_ranges(learned, scheme),
     )  # fmt: skip
 
 

@@ -90,8 +90,7 @@ def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int)
 
     Runs of one block are neighbours in time, so that what the machine did to both cancels; a burst spoils few blocks.
     """
-    medians = (np.median(np.asarray(runs, np.float64), axis=1) for runs in (above_ms, below_ms))
-    above, below = medians
+    above, below = (np.median(np.asarray(runs, np.float64), axis=1) for runs in (above_ms, below_ms))
     of_blocks = np.log(above / below)
     if sessions <= 1:
         return of_blocks

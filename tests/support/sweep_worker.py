@@ -1,0 +1,38 @@
+"""A sweep whose runs are made up: accuracy and latency follow from the settings. Run it to work on a sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress import sweep
+from runtimes.errors import CompressError
+
+PAUSE_S = 0.15
+
+
+def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, pause_s: float = 0.0) -> None:
+    """Stand in for `sweep._run`: write a report as of a run with those settings; lr 0.5 does not converge."""
+    time.sleep(pause_s)
+    lr, width = float(settings["stages.0.lr"]), float(settings["model.width"])
+    if lr == 0.5:
+        raise CompressError("stages.0: the loss is NaN")
+    row: dict[str, Any] = {
+        "target": "this-cpu", "top1": 0.5, "val_top1": 0.9 - abs(lr - 0.01) - 0.1 / width, "latency_ms_p50": width,
+        "speedup_p50": None, "size_bytes": int(1e6 * width),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps({"schema_version": 1, "rows": [row]}))
+    (folder / "recipe.yaml").write_text(f"settings: {json.dumps(settings)}\n")
+
+
+if __name__ == "__main__":
+    file, out = Path(sys.argv[1]), Path(sys.argv[2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "_run", lambda *given: made_run(*given, pause_s=PAUSE_S))
+        sweep.run(file, sweep.load(file), out, None, lambda line: print(line, flush=True))
