@@ -79,12 +79,12 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def accuracy_latency(title: str, points: Sequence[Point]) -> str:
-    """Return top-1 in percent against milliseconds, with intervals and the Pareto front."""
+def accuracy_latency(title: str, points: Sequence[Point], y_title: str = "top-1 %") -> str:
+    """Return percents against milliseconds, with intervals and the Pareto front."""
     x_high = 1.15 * max(point.x_to or point.x for point in points)
     ys = [value for point in points for value in (point.y, point.y_from, point.y_to) if value is not None]
     plot = _Plot(0.0, x_high, min(ys), max(ys), HEIGHT)
-    parts = [*plot.axes("latency, ms: p50, line to p90", "top-1 %")]
+    parts = [*plot.axes("latency, ms: p50, line to p90", y_title)]
     front = pareto(points)
     if len(front) > 1:
         steps = " ".join(f"{plot.x(point.x):.1f},{plot.y(point.y):.1f}" for point in front)

@@ -15,6 +15,8 @@ from compress.tables import print_table
 LIMITS = (
     click.option("--max-top1-drop-pp", default=0.5, show_default=True, type=click.FloatRange(0, 100),
                  help="Percentage points of top-1, and of a class's recall, that may be lost."),
+    click.option("--min-agreement", default=0.98, show_default=True, type=click.FloatRange(0, 1, True),
+                 help="Share of answers that must stay, where the test images have no labels."),
     click.option("--max-slowdown", default=1.1, show_default=True, type=click.FloatRange(1, 100),
                  help="New / old latency, each against the float32 file timed with it."),
     click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 1, True, True)),
@@ -52,12 +54,10 @@ def accept(run_folder: Path, out: Path | None) -> None:
 def check(
     run_folder: Path,
     against: Path | None,
-    max_top1_drop_pp: float,
-    max_slowdown: float,
-    confidence: float,
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
+    **limits: float,
 ) -> None:
     """Say whether a run lost accuracy or speed against an accepted one: pass, regression or inconclusive.
 
@@ -70,10 +70,7 @@ def check(
 
     new = comparison.load(run_folder)
     old = comparison.load(against or comparison.ACCEPTED_FOLDER / f"{new.recipe}.json")
-    limits = comparison.Limits(
-        max_top1_drop_pp=max_top1_drop_pp, max_slowdown=max_slowdown, confidence=confidence
-    )  # fmt: skip
-    compared = comparison.compare(old, new, limits)
+    compared = comparison.compare(old, new, comparison.Limits(**limits))
     verdict = comparison.verdict(compared)
     if junit:
         write_text(junit, verdict_formats.junit(new.recipe, compared))
@@ -95,7 +92,7 @@ def check(
 @click.command()
 @click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @_with_limits
-def compare(runs: tuple[Path, ...], max_top1_drop_pp: float, max_slowdown: float, confidence: float) -> None:
+def compare(runs: tuple[Path, ...], **limits: float) -> None:
     """Compare runs or accepted files with the first of them.
 
     Example: compress compare recipes/accepted/mobilenet_int8.json runs/a runs/b
@@ -105,10 +102,9 @@ def compare(runs: tuple[Path, ...], max_top1_drop_pp: float, max_slowdown: float
 
     if len(runs) < 2:
         raise InputError("give two runs or more; the first is what the others are compared with")
-    limits = comparison.Limits(max_top1_drop_pp=max_top1_drop_pp, max_slowdown=max_slowdown, confidence=confidence)
     first, *others = [comparison.load(path) for path in runs]
     for path, other in zip(runs[1:], others, strict=True):
-        compared = comparison.compare(first, other, limits)
+        compared = comparison.compare(first, other, comparison.Limits(**limits))
         print_table(verdict_formats.table(compared), f"{path} against {runs[0]}")
         for line in verdict_formats.details(compared):
             click.echo(line)

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from compress import report
+from compress import report, statistics
 from compress.config import Config
-from compress.gate import Check, Verdict, at_most, overall
+from compress.gate import UNKNOWN_DROP, Check, Verdict, at_least, at_most, overall
 from compress.statistics import Estimate, holm, images_to_settle, mcnemar, ratio_of_speedups, top1_drop_pp
 from compress.synsets import class_names
 from runtimes.clock import Timing
@@ -28,11 +28,13 @@ IGNORED = ("python", "memory_gib")  # of an environment: they change no latency 
 class Limits(Config):
     """What a new result may lose against an accepted one; each is judged by a one-sided bound at `confidence`.
 
-    max_top1_drop_pp: percentage points of top-1, and of a class's recall. max_slowdown: new / old latency at p50, both
+    max_top1_drop_pp: percentage points of top-1, and of a class's recall. min_agreement: share of test images that keep
+    their answer, where these have no labels. max_slowdown: new / old latency at p50, both
     against the float32 file that was timed with them.
     """
 
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] = 0.5
+    min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.98
     max_slowdown: Annotated[float, Field(ge=1, le=100)] = 1.1
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
@@ -63,7 +65,7 @@ class Accepted:
 
     recipe: str
     classes: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[int | None, ...]
     results: tuple[Result, ...]
     toolkit_version: str
     schema_version: int = SCHEMA_VERSION
@@ -169,8 +171,12 @@ def _compared(before: Result, after: Result, old: Accepted, new: Accepted, limit
     drops: tuple[ClassDrop, ...] = ()
     top1, probability, agreement = None, None, float("nan")
     if before.images != after.images or old.labels != new.labels:
-        checks.append(Check("max_top1_drop_pp", limits.max_top1_drop_pp, UNKNOWN, "inconclusive"))
+        checks.append(Check("max_top1_drop_pp", limits.max_top1_drop_pp, UNKNOWN_DROP, "inconclusive"))
         notes.append("the test images differ: accuracy is not compared; accept a run on the same images")
+    elif None in new.labels:
+        same = statistics.agreement(before.predicted, after.predicted, limits.confidence)
+        agreement = same.value
+        checks.append(at_least("min_agreement", same, limits.min_agreement))
     else:
         one, other, labels = (np.asarray(values) for values in (before.predicted, after.predicted, new.labels))
         agreement = float(np.mean(one == other))
@@ -200,9 +206,6 @@ def _slowdown(before: Result, after: Result, limits: Limits) -> Estimate:
     same = before.reference_bytes == after.reference_bytes
     sides = [(one.reference_ms if same else np.ones_like(one.latency_ms), one.latency_ms) for one in (before, after)]
     return ratio_of_speedups(sides[0], sides[1], limits.confidence, (before.sessions, after.sessions))
-
-
-UNKNOWN = Estimate(0.0, -100.0, 100.0)
 
 
 def _accuracy_notes(drop: Estimate, images: int, check: Check, limits: Limits) -> list[str]:

@@ -12,24 +12,28 @@ from compress.statistics import Estimate
 
 Verdict = Literal["pass", "regression", "inconclusive"]
 
+UNKNOWN_DROP = Estimate(0.0, -100.0, 100.0)
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 3, "inconclusive": 4}
 
 
 class Gate(Config):
     """The limits; each is judged by a one-sided bound at `confidence`, so that noise decides nothing.
 
-    max_top1_drop_pp: percentage points. min_speedup_p50: float32 / INT8 latency. max_size_ratio: INT8 / float32 bytes.
+    max_top1_drop_pp: percentage points. min_agreement: share of test images with float32's answer, for which no labels
+    are needed. min_speedup_p50: float32 / INT8 latency. max_size_ratio: INT8 / float32 bytes.
     """
 
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
+    min_agreement: Annotated[float, Field(gt=0, le=1)] | None = None
     min_speedup_p50: Annotated[float, Field(gt=0, le=1000)] | None = None
     max_size_ratio: Annotated[float, Field(gt=0, le=10)] | None = None
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
 
     @model_validator(mode="after")
     def _limits_something(self) -> Gate:
-        if self.max_top1_drop_pp is None and self.min_speedup_p50 is None and self.max_size_ratio is None:
-            raise ValueError("a gate needs at least one of max_top1_drop_pp, min_speedup_p50, max_size_ratio")
+        limits = ("max_top1_drop_pp", "min_agreement", "min_speedup_p50", "max_size_ratio")
+        if all(getattr(self, name) is None for name in limits):
+            raise ValueError(f"a gate needs at least one of {', '.join(limits)}")
         return self
 
 
@@ -43,11 +47,15 @@ class Check:
     verdict: Verdict
 
 
-def judge(gate: Gate, drop_pp: Estimate, speedup_p50: Estimate, size_ratio: float) -> tuple[Check, ...]:
-    """Judge one artifact against float32 by every limit that the gate has."""
+def judge(
+    gate: Gate, drop_pp: Estimate | None, agreement: Estimate, speedup_p50: Estimate, size_ratio: float
+) -> tuple[Check, ...]:
+    """Judge one artifact against float32 by every limit that the gate has; drop_pp: None without labels."""
     checks = []
     if gate.max_top1_drop_pp is not None:
-        checks.append(at_most("max_top1_drop_pp", drop_pp, gate.max_top1_drop_pp))
+        checks.append(at_most("max_top1_drop_pp", drop_pp or UNKNOWN_DROP, gate.max_top1_drop_pp))
+    if gate.min_agreement is not None:
+        checks.append(at_least("min_agreement", agreement, gate.min_agreement))
     if gate.min_speedup_p50 is not None:
         checks.append(at_least("min_speedup_p50", speedup_p50, gate.min_speedup_p50))
     if gate.max_size_ratio is not None:

@@ -38,14 +38,19 @@ def picture(report: dict[str, Any], rows: list[Row]) -> str:
     several = len({row["target"] for row in rows}) > 1
     points, baseline = [], 0.0
     for row in rows:
-        top1, drop = 100 * row["top1"], row["top1_drop_pp"]
+        drop, same = row["top1_drop_pp"], row.get("agreement")
+        top1 = 100 * (row["top1"] if row["top1"] is not None else same["value"] if same else 1.0)
         baseline = top1 if drop is None else baseline
+        bounds = (baseline - drop["high"], baseline - drop["low"]) if drop else (None, None)
+        if row["top1"] is None and same:
+            bounds = (100 * same["low"], 100 * same["high"])
         name = "uncut" if row["artifact"] == BASELINE_FILE else row["precision"]
         points.append(charts.Point(
             f"{name} on {row['target']}" if several else name, row["precision"], row["latency_ms_p50"], top1,
-            row["latency_ms_p90"], *((baseline - drop["high"], baseline - drop["low"]) if drop else (None, None)),
+            row["latency_ms_p90"], *bounds,
         ))  # fmt: skip
-    return charts.accuracy_latency(f"{report['recipe']}: accuracy against latency", points)
+    y_title = "top-1 %" if rows[0]["top1"] is not None else "answers as the baseline's, %"
+    return charts.accuracy_latency(f"{report['recipe']}: accuracy against latency", points, y_title)
 
 
 def _target(report: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:

@@ -121,6 +121,8 @@ def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Dat
     data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
     if not data.test:
         raise InputError("the data set has no test split to measure on; give data.test or data.root")
+    if recipe.gate and recipe.gate.max_top1_drop_pp is not None and any(one.label is None for one in data.test):
+        raise InputError("gate.max_top1_drop_pp: the test images have no labels; give min_agreement in its place")
     if recipe.stages and not (data.train and data.val):
         raise InputError("the stages need the splits train and val; give data.root or data.train")
 

@@ -17,8 +17,8 @@ from compress import __version__
 from compress.dataset import Data
 from compress.gate import Check, Gate, Verdict, judge, overall
 from compress.run_folder import RunFolder
-from compress.statistics import Estimate, speedup, top1_drop_pp
-from compress.waterfall import Fall, Flip, falls, flips
+from compress.statistics import Estimate, agreement, speedup, top1_drop_pp
+from compress.waterfall import KINDS, Fall, Flip, falls, flips
 from runtimes import environment
 from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
@@ -40,6 +40,7 @@ DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
 class Row:
     """One artifact on one target against the target's first, float32 before it was cut, which has no drop.
 
+    top1, top1_drop_pp: None where the test images have no labels. agreement: share of them with the baseline's answer.
     val_top1: on the images of val, by which settings may be chosen; of what ships alone, None where there is no val.
     """
 
@@ -47,9 +48,10 @@ class Row:
     artifact: str
     precision: str
     images: int
-    top1: float
+    top1: float | None
     val_top1: float | None
     top1_drop_pp: Estimate | None
+    agreement: Estimate | None
     size_bytes: int
     latency_ms_p50: float
     latency_ms_p90: float | None
@@ -139,7 +141,7 @@ def publish(
     from compress import documents
 
     confidence = gate.confidence if gate else DEFAULT_CONFIDENCE
-    labels = [sample.label for sample in data.test if sample.label is not None]
+    labels = [sample.label for sample in data.test]
     flipped = {target: flips(taken[0].predicted, taken[-1].predicted, labels)
                for target, taken in _by_target(measurements).items()}  # fmt: skip
     rows = tuple(_rows(measurements, labels, gate, confidence, left.val_top1))
@@ -155,6 +157,7 @@ def publish(
         falls={
             target: falls(_steps(left.answers, taken), labels, confidence)
             for target, taken in _by_target(measurements).items()
+            if None not in labels
         },
         flips={target: _told(found, images.names) for target, found in flipped.items()},
         channels=left.channels,
@@ -206,22 +209,24 @@ def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:
 
 def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Return a table of text for each target by its title: a header, then one line per artifact, the baseline first."""
-    header = ["artifact", "top-1 %", "drop pp", "MB", "p50 ms", "p90", "p99", "speed-up", "verdict"]
+    labelled = all(row["top1"] is not None for row in report["rows"])
+    header = ["artifact", *(["top-1 %", "drop pp"] if labelled else ["same %"]), "MB", "p50 ms", "p90", "p99",
+              "speed-up", "verdict"]  # fmt: skip
     found: dict[str, list[list[str]]] = {}
     for row, measurement in zip(report["rows"], report["measurements"], strict=True):
         target, drop, faster = measurement["target"], row["top1_drop_pp"], row["speedup_p50"]
+        same = f"{100 * row['agreement']['value']:.2f}" if row.get("agreement") else ""
         threads = f"{target['threads']} thread{'s' if target['threads'] > 1 else ''}"
         title = f"{target['name']}: {target['runtime']} on {target['provider']}, {threads}, batch {target['batch']}"
         found.setdefault(title, [header]).append([
             "uncut" if row["artifact"] == BASELINE_FILE else row["precision"],
-            f"{100 * row['top1']:.2f}",
-            f"{drop['value'] + 0.0:+.2f}" if drop else "",
+            *([f"{100 * row['top1']:.2f}", f"{drop['value'] + 0.0:+.2f}" if drop else ""] if labelled else [same]),
             f"{row['size_bytes'] / 1e6:.2f}",
             f"{row['latency_ms_p50']:.2f}",
             _optional(row["latency_ms_p90"]),
             _optional(row["latency_ms_p99"]),
             f"{faster['value']:.2f}x" if faster else "",
-            row["verdict"] or ("baseline" if drop is None else "no gate"),
+            row["verdict"] or ("no gate" if faster else "baseline"),
         ])  # fmt: skip
     return found
 
@@ -287,7 +292,7 @@ def _optional(milliseconds: float | None) -> str:
 
 def _rows(
     measurements: list[Measurement],
-    labels: list[int],
+    labels: list[int | None],
     gate: Gate | None,
     confidence: float,
     val_top1: dict[str, float],
@@ -298,21 +303,23 @@ def _rows(
         if baseline is None or one.target != baseline.target:
             baseline = one
         ships = following is None or following.target != one.target  # the last of a target is what the gate judges
-        assert one.accuracy is not None, "the test split has labels"
-        drop, faster = None, None
+        drop, same, faster = None, None, None
         checks: tuple[Check, ...] = ()
         if one is not baseline:
-            drop = top1_drop_pp(baseline.predicted, one.predicted, labels, confidence)
+            if one.accuracy is not None:
+                drop = top1_drop_pp(baseline.predicted, one.predicted, np.asarray(labels), confidence)
+            same = agreement(baseline.predicted, one.predicted, confidence)
             faster = speedup(baseline.latency_ms, one.latency_ms, confidence, len(one.timing.shares()))
-            checks = judge(gate, drop, faster, one.size_bytes / baseline.size_bytes) if gate and ships else ()
+            checks = judge(gate, drop, same, faster, one.size_bytes / baseline.size_bytes) if gate and ships else ()
         rows.append(Row(
             target=one.target.name,
             artifact=one.artifact,
             precision=one.precision,
-            images=one.accuracy.images,
-            top1=one.accuracy.top1,
+            images=len(one.predicted),
+            top1=one.accuracy.top1 if one.accuracy else None,
             val_top1=val_top1.get(one.target.name) if ships else None,
             top1_drop_pp=drop,
+            agreement=same,
             size_bytes=one.size_bytes,
             latency_ms_p50=one.latency_ms_p50,
             latency_ms_p90=one.latency_ms_p90,
@@ -340,9 +347,9 @@ def _steps(answers: dict[str, list[int]], taken: list[Measurement]) -> list[tupl
 
 
 def _told(found: list[Flip], names: tuple[str, ...]) -> dict[str, Any]:
-    counts = Counter(flip.kind for flip in found)
+    kinds = Counter(flip.kind for flip in found)
     shown = [{**asdict(flip), "kind": flip.kind, "name": names[flip.index]} for flip in found[:FLIPS_SHOWN]]
-    return {"counts": {kind: counts[kind] for kind in ("lost", "won", "both wrong")}, "shown": shown}
+    return {"counts": {kind: kinds[kind] for kind in KINDS}, "shown": shown}
 
 
 def _write_pictures(folder: Path, images: EvalSet, indices: set[int]) -> None:
@@ -363,6 +370,7 @@ def _describe(data: Data) -> dict[str, Any]:
     for split in ("train", "val", "test"):
         per_class = Counter(sample.label for sample in data.split(split))
         counts[split] = {name: per_class[label] for label, name in enumerate(data.classes)}
+        counts[split] |= {"": per_class[None]} if per_class[None] else {}  # images without labels
     return {
         "classes": data.classes,
         "images_per_class": counts,

@@ -55,6 +55,20 @@ def _score(lost: int, won: int, images: int, difference: float) -> float:
     return 0.0 if distance == 0 else math.copysign(math.inf, distance)
 
 
+def agreement(baseline: npt.ArrayLike, candidate: npt.ArrayLike, confidence: float) -> Estimate:
+    """Estimate the share of images that get the same answer from both; predicted classes (N,).
+
+    One-sided bounds of Jeffreys' interval (Brown, Cai and DasGupta, Statistical Science 16, 2001, section 4.1.2).
+    """
+    from scipy.stats import beta
+
+    answers, others = np.asarray(baseline), np.asarray(candidate)
+    images, same = len(answers), int(np.sum(answers == others))
+    low = 0.0 if same == 0 else float(beta.ppf(1 - confidence, same + 0.5, images - same + 0.5))
+    high = 1.0 if same == images else float(beta.ppf(confidence, same + 0.5, images - same + 0.5))
+    return Estimate(same / images, low, high)
+
+
 def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float, sessions: int = 1) -> Estimate:
     """Estimate baseline p50 / candidate p50 from interleaved runs, each (blocks, runs) in milliseconds.
 

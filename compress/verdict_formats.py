@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from xml.etree import ElementTree
 
 from compress.comparison import Compared
 from compress.gate import Check, Verdict
 
 UNITS = {"max_top1_drop_pp": "points of top-1 lost", "class_recall": "points of a class's recall lost",
+         "min_agreement": "of all answers kept",
          "max_slowdown": "times the latency"}  # fmt: skip
 LEVELS: dict[Verdict, str] = {"regression": "error", "inconclusive": "warning", "pass": "notice"}
 
@@ -27,6 +29,8 @@ def details(compared: tuple[Compared, ...]) -> list[str]:
     """Return what the table does not say, a line each."""
     lines = []
     for one in compared:
+        if one.top1 is None and not math.isnan(one.agreement):
+            lines.append(f"{one.target}: {100 * one.agreement:.1f} % of {one.images} answers the same; no labels")
         if one.top1 is not None:
             old, new = one.top1
             lines.append(f"{one.target}: top-1 {100 * old:.2f} % before, {100 * new:.2f} % now, {one.images} images; "

@@ -9,6 +9,8 @@ import numpy as np
 
 from compress.statistics import Estimate, top1_drop_pp
 
+KINDS = ("lost", "won", "both wrong", "changed")
+
 
 @dataclass(frozen=True)
 class Fall:
@@ -23,20 +25,27 @@ class Fall:
 
 @dataclass(frozen=True)
 class Flip:
-    """A test image that what ships answers otherwise than the baseline does; classes are numbers."""
+    """A test image that what ships answers otherwise than the baseline does; classes are numbers.
+
+    label: None where nobody knows.
+    """
 
     index: int
-    label: int
+    label: int | None
     before: int
     after: int
 
     @property
     def kind(self) -> str:
-        """Return whether a right answer was lost or won, or both are wrong."""
+        """Return which of `KINDS` it is: a right answer lost or won, both wrong, or changed where no label is known."""
+        if self.label is None:
+            return "changed"
         return "lost" if self.before == self.label else "won" if self.after == self.label else "both wrong"
 
 
-def falls(steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int], confidence: float) -> tuple[Fall, ...]:
+def falls(
+    steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int | None], confidence: float
+) -> tuple[Fall, ...]:
     """Return a fall for each (name, predicted classes of the N images); labels: their true classes."""
     truth = np.asarray(labels)
     found: list[Fall] = []
@@ -53,12 +62,11 @@ def falls(steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int], con
     return tuple(found)
 
 
-def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int]) -> list[Flip]:
+def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> list[Flip]:
     """Return the images whose answer changed: those lost first, then those won, then those wrong both times."""
     changed = [
         Flip(index, label, one, other)
         for index, (label, one, other) in enumerate(zip(labels, before, after, strict=True))
         if one != other
     ]
-    order = ("lost", "won", "both wrong")
-    return sorted(changed, key=lambda flip: order.index(flip.kind))
+    return sorted(changed, key=lambda flip: KINDS.index(flip.kind))

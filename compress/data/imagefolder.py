@@ -20,8 +20,9 @@ class Config(Section):
     """Either `root`, or single folders for what the recipe needs.
 
     root: holds train/, and val/ and test/ where there are any, each of class folders; or the class folders themselves.
-    train, val, test: folders of class folders, in place of those in root. calibration: a folder of images, labels not
-    needed. val_share and test_share: of the images to split where a folder is missing.
+    train, val, test: folders of class folders, in place of those in root. test may hold images without labels: what
+    ships is judged by its agreement with the baseline then. calibration: a folder of images, labels not needed.
+    val_share and test_share: of the images to split where a folder is missing.
     classes: a text file with one class folder's name a line, in the order of the network's outputs, or "imagenet" (its
     1000 synsets; a folder may also be named by the class's index). Without it the sorted names of the class folders.
     """
@@ -53,7 +54,7 @@ def load(config: Config) -> Data:
         found["train"] = _samples(config.root, classes, "")
     found = _split_the_rest(config, found, tuple(classes))
     _require_disjoint(found)
-    calibration = _unlabelled(config.calibration) if config.calibration else ()
+    calibration = _unlabelled(config.calibration, "calibration") if config.calibration else ()
     return Data(
         tuple(classes), found.get("train", ()), found.get("val", ()), found.get("test", ()), calibration=calibration
     )
@@ -114,6 +115,8 @@ def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample,
                 f"{class_folder}: class '{class_folder.name}' has no images; add some or remove the folder"
             )
         samples += [Sample(f"{split}/{file.relative_to(folder.resolve())}".lstrip("/"), file, label) for file in files]
+    if not samples and split == "test" and _image_files(folder):
+        return _unlabelled(folder, split)
     if not samples:
         raise InputError(f"{folder}: holds no class folders; expected {folder}/CLASS/image.jpg")
     return tuple(samples)
@@ -144,10 +147,10 @@ def _require_disjoint(found: dict[str, tuple[Sample, ...]]) -> None:
             )
 
 
-def _unlabelled(folder: Path) -> tuple[Sample, ...]:
-    _require_folder(folder, "calibration")
+def _unlabelled(folder: Path, split: str) -> tuple[Sample, ...]:
+    _require_folder(folder, split)
     samples = tuple(
-        Sample(f"calibration/{file.relative_to(folder.resolve())}", file, None) for file in _image_files(folder)
+        Sample(f"{split}/{file.relative_to(folder.resolve())}", file, None) for file in _image_files(folder)
     )
     if not samples:
         raise InputError(f"{folder}: holds no images to calibrate on")

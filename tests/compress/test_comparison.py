@@ -83,6 +83,21 @@ def test_a_collapsed_class_is_named_though_the_mean_is_fine() -> None:
     assert "class 'class-3' collapsed" in "\n".join(verdict_formats.details((one,)))
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, "pass"), (0.01, "pass"), (0.02, "inconclusive"), (0.1, "regression")]
+)
+def test_without_labels_the_share_of_kept_answers_is_judged(share: float, expected: str) -> None:
+    unknown = {"labels": (None,) * IMAGES}
+    changed = np.where(np.arange(IMAGES) < share * IMAGES, (RIGHT + 1) % CLASSES, RIGHT)
+    (one,) = compare(accepted(**unknown), accepted(result(changed), **unknown), Limits(min_agreement=0.98))
+    assert verdicts(one) == {"min_agreement": expected, "max_slowdown": "pass"}
+    assert (one.top1, one.mcnemar, one.classes) == (None, None, ())
+    assert one.agreement == pytest.approx(1 - share)
+    told = verdict_formats.details((one,))
+    assert told[0] == f"here: {100 * (1 - share):.1f} % of 5000 answers the same; no labels"
+    assert "min_agreement" in verdict_formats.junit("solar", (one,))
+
+
 def test_an_implausible_gain_is_told() -> None:
     (one,) = compare(accepted(result(broken(0.05))), accepted(), Limits())
     assert one.verdict == "pass"

@@ -142,3 +142,19 @@ def test_a_target_that_is_not_here_is_told_with_its_estimate(tmp_path: Path) -> 
     )
     assert table[1] == ["model-int8-tensorrt.onnx", "1.25", "-", "0.81"]
     assert title in (tmp_path / "run/report.md").read_text()
+
+
+@pytest.mark.parametrize(("wrong", "verdict"), [(40, "pass"), (48, "inconclusive"), (80, "regression")])
+def test_without_labels_agreement_is_judged_and_shown(tmp_path: Path, wrong: int, verdict: str) -> None:
+    made = publish(tmp_path, measurement("int8", wrong, 1.0, 1), {"min_agreement": 0.97}, labelled=False)
+    baseline, int8 = made.rows
+    assert made.verdict == verdict
+    assert (baseline.top1, int8.top1, int8.top1_drop_pp) == (None, None, None)
+    assert int8.agreement is not None
+    assert int8.agreement.value == pytest.approx(1 - (wrong - 40) / 400)
+    ((_, table),) = report.tables(report.read(tmp_path / "run")).items()
+    assert table[0][:2] == ["artifact", "same %"]
+    assert table[2][1] == f"{100 * int8.agreement.value:.2f}"
+    assert "Where the points went" not in (tmp_path / "run/report.html").read_text()
+    changed = "the images have no labels" in (tmp_path / "run/report.html").read_text()
+    assert changed == (wrong != 40)

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from compress.statistics import (
     Estimate,
+    agreement,
     holm,
     images_to_settle,
     mcnemar,
@@ -224,3 +226,20 @@ def test_so_many_images_as_are_told_settle_it() -> None:
 
 def test_on_the_limit_no_number_of_images_settles_it() -> None:
     assert images_to_settle(Estimate(0.5, -0.2, 1.2), 1000, 0.5, 0.95) is None
+
+
+@pytest.mark.parametrize("same", [28, 25, 15, 1])
+def test_bounds_of_agreement_are_those_of_the_posterior_with_jeffreys_prior(same: int) -> None:
+    def density(share: float) -> float:
+        return share ** (same - 0.5) * (1 - share) ** (30 - same - 0.5)
+
+    found = agreement([0] * 30, [0] * same + [1] * (30 - same), 0.95)
+    whole = quad(density, 0, 1)[0]
+    assert quad(density, 0, found.low)[0] / whole == pytest.approx(0.05, abs=1e-6)
+    assert quad(density, 0, found.high)[0] / whole == pytest.approx(0.95, abs=1e-6)
+    assert found.value == same / 30
+
+
+def test_bounds_of_agreement_end_at_none_and_all() -> None:
+    assert agreement([0, 1], [0, 1], 0.95).high == 1.0
+    assert agreement([0, 1], [1, 0], 0.95).low == 0.0

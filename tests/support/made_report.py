@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def publish(
     gate: dict[str, Any] | None,
     classes: tuple[str, ...] = ("a", "b"),
     elsewhere: tuple[Measurement, ...] = (),
+    labelled: bool = True,
 ) -> report.Report:
     """Publish a report of a baseline and `int8`, and what was measured on other targets, in `folder`/run."""
-    test = tuple(Sample(f"{index}.png", b"", int(label)) for index, label in enumerate(LABELS))
+    test = tuple(Sample(f"{index}.png", b"", int(label) if labelled else None) for index, label in enumerate(LABELS))
     data = Data(classes, test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
     model = folder / "model-float32.onnx"
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -73,12 +75,15 @@ def publish(
     run_folder = RunFolder(folder / "run", "test", fresh=False)
     judged_by = None if gate is None else Gate(**gate)
     answers = {"0-train": baseline.predicted, "1-prune": int8.predicted}
+    taken = [baseline, int8, *elsewhere]
+    if not labelled:
+        taken = [replace(one, accuracy=None) for one in taken]
     left = report.Left({"0-train": HISTORY}, {"1-prune": [PLAN]}, (FAR,), answers, {"stem": (16, 8)})
     images = evalset.write(
         folder / "images", np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8), LABELS,
         tuple(sample.name for sample in test), data.classes, Preprocessing(8, 8),
     )  # fmt: skip
-    return report.publish("test", judged_by, run_folder, data, [artifact], [baseline, int8, *elsewhere], left, images)
+    return report.publish("test", judged_by, run_folder, data, [artifact], taken, left, images)
 
 
 HISTORY = [{"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val": {"loss": 1.1 / epoch, "top1": 1 - 0.2 / epoch}}

@@ -251,3 +251,12 @@ def test_settings_are_checked(settings: dict[str, object], message: str) -> None
 def test_the_word_imagenet_is_no_path() -> None:
     assert imagefolder.Config(test=Path("t"), classes="imagenet").classes == "imagenet"
     assert imagefolder.Config.model_validate({"test": "t", "classes": "a.txt"}).classes == Path("a.txt")
+
+
+def test_a_test_folder_without_class_folders_has_no_labels(make_tree: MakeTree, tmp_path: Path) -> None:
+    make_tree("photos", {"": 3})
+    names = tmp_path / "classes.txt"
+    names.write_text("cat\ndog\n")
+    data = load(Config(test=tmp_path / "photos", classes=names))
+    assert [sample.label for sample in data.test] == [None] * 3
+    assert data.classes == ("cat", "dog")
