@@ -37,7 +37,7 @@ def lines(measurements: Iterable[Measurement]) -> list[str]:
     for one in taken:
         if one.energy_mj != UNKNOWN:
             rails = ", ".join(f"{rail} {mj:.3g}" for rail, mj in one.energy_mj.items())
-            found.append(f"{one.artifact}: millijoules per call, the whole machine's, by rail: {rails}")
+            found.append(f"{one.artifact}: millijoules per call by rail, all that it used meanwhile: {rails}")
     if taken and all(one.energy_mj == UNKNOWN for one in taken):
         found.append("energy is unknown, the system does not show it")
     return found

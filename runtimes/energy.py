@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.session import Images, Session
+from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown, rails
 
+CARD = "gpu"  # the rail that nvidia-smi tells of
 BUSY_S = 2.0  # how long a session works to be seen; sensors average over up to a second, which is left out
 SETTLING_S, EVERY_S = 1.0, 0.1
 
 
-def is_known(state: Mapping[str, Any]) -> bool:
-    """Whether a reading of telemetry, as JSON, shows energy or power."""
-    return bool(state["energy_j"] != UNKNOWN or state["power_w"] != UNKNOWN)
+def is_known(state: Mapping[str, Any], target: Target) -> bool:
+    """Whether a reading of telemetry, as JSON, shows energy or power of what a target runs on."""
+    rails = {rail for name in ("energy_j", "power_w") if state[name] != UNKNOWN for rail in state[name]}
+    return bool(_of(dict.fromkeys(rails, 0.0), target))
 
 
-def per_call_mj(session: Session, inputs: list[Images], root: Path = Path("/")) -> dict[str, float] | Unknown:
-    """Return millijoules of a call by rail, all that the machine used while it did nothing else but call.
+def per_call_mj(
+    session: Session, inputs: list[Images], target: Target, root: Path = Path("/")
+) -> dict[str, float] | Unknown:
+    """Return millijoules of a call by rail, all that the rail used while the machine did nothing else but call.
 
-    A rail is a counter's (RAPL) or a sensor's, such as VDD_IN, which is a Jetson's whole module.
+    A rail is a counter's (RAPL) or a sensor's, such as VDD_IN, which is a Jetson's whole module; a graphics card's is
+    left out where the target does not run on it.
     """
     samples: list[dict[str, float]] = []
     done = threading.Event()
@@ -41,7 +47,11 @@ def per_call_mj(session: Session, inputs: list[Images], root: Path = Path("/")) 
                for rail in (samples[0] if samples else {}) if all(rail in one for one in samples)}  # fmt: skip
     # A counter that ran over, and so is lower, tells nothing.
     power_w.update({rail: (last[rail] - first[rail]) / passed_s for rail in first if last.get(rail, -1) >= first[rail]})
-    return {rail: round(1000 * watts * passed_s / calls, 4) for rail, watts in power_w.items()} or UNKNOWN
+    return {rail: round(1000 * watts * passed_s / calls, 4) for rail, watts in _of(power_w, target).items()} or UNKNOWN
+
+
+def _of(rails_w: dict[str, float], target: Target) -> dict[str, float]:
+    return {rail: watts for rail, watts in rails_w.items() if rail != CARD or target.provider == "cuda"}
 
 
 def _sample(root: Path, samples: list[dict[str, float]], done: threading.Event) -> None:

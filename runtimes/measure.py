@@ -118,8 +118,8 @@ def measure(
             taken.append(interleave(sessions, inputs, timing, done, blocks, progress))
             if len(taken) == len(timing.shares()):
                 state["after"] = telemetry.read().to_json()
-                seen = with_energy and energy.is_known(state["before"])
-                used_mj = [energy.per_call_mj(session, images) if seen else UNKNOWN
+                seen = with_energy and energy.is_known(state["before"], target)
+                used_mj = [energy.per_call_mj(session, images, target) if seen else UNKNOWN
                            for session, images in zip(sessions, inputs, strict=True)]  # fmt: skip
     machine = environment.describe().for_runtimes()
     return [

@@ -42,8 +42,8 @@ def test_a_slow_run_is_slow_against_p50() -> None:
         ({"telemetry": {side: {**STATE, "throttling": []} for side in ("before", "after")}}, "nothing throttled"),
         ({"telemetry": {side: {**STATE, "throttling": ["heat"]} for side in ("before", "after")}},
          "throttled while it was timed: heat"),
-        ({"energy_mj": {"VDD_IN": 4.25, "gpu": 1000.0}}, "a.onnx: millijoules per call, the whole machine's, by rail: "
-         "VDD_IN 4.25, gpu 1e+03"),
+        ({"energy_mj": {"VDD_IN": 4.25, "gpu": 1000.0}}, "a.onnx: millijoules per call by rail, all that it used "
+         "meanwhile: VDD_IN 4.25, gpu 1e+03"),
     ],
 )  # fmt: skip
 def test_what_is_known_is_told(changes: dict[str, Any], told: str) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from runtimes import energy
+from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN
 
+CPU, GPU = Target("cpu"), Target("gpu", provider="cuda")
 IMAGES = [np.zeros((1, 3, 2, 2), np.float32)]
 
 
@@ -36,6 +38,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "BUSY_S", 0.4)
     monkeypatch.setattr(energy, "SETTLING_S", 0.1)
     monkeypatch.setattr(energy, "EVERY_S", 0.05)
+    monkeypatch.setenv("PATH", "")  # no command of this machine's tells of its own power
 
 
 def file(root: Path, name: str, text: str) -> Path:
@@ -48,7 +51,7 @@ def file(root: Path, name: str, text: str) -> Path:
 def test_a_counter_tells_the_energy_of_a_call(tmp_path: Path) -> None:
     counter = file(tmp_path, "powercap/intel-rapl:0/energy_uj", "1000000")
     file(tmp_path, "powercap/intel-rapl:0/name", "package-0")
-    found = energy.per_call_mj(Working(counter), IMAGES, tmp_path)
+    found = energy.per_call_mj(Working(counter), IMAGES, CPU, tmp_path)
     assert found == {"package-0 0": pytest.approx(50, rel=0.01)}
 
 
@@ -56,7 +59,7 @@ def test_sampled_power_tells_the_energy_of_a_call(tmp_path: Path) -> None:
     file(tmp_path, "hwmon/hwmon0/power1_input", "5000000")
     file(tmp_path, "hwmon/hwmon0/name", "board")
     session = Working(None)
-    found = energy.per_call_mj(session, IMAGES, tmp_path)
+    found = energy.per_call_mj(session, IMAGES, CPU, tmp_path)
     assert isinstance(found, dict)
     assert found["board power1"] == pytest.approx(5000 * 0.4 / session.calls, rel=0.2)
 
@@ -66,10 +69,18 @@ def test_a_counter_that_ran_over_tells_nothing(tmp_path: Path) -> None:
     file(tmp_path, "powercap/intel-rapl:0/name", "package-0")
     session = Working(None)
     session.run = lambda images: (counter.write_text("5"), time.sleep(0.01))  # type: ignore[method-assign,assignment,return-value]
-    assert energy.per_call_mj(session, IMAGES, tmp_path) == UNKNOWN
+    assert energy.per_call_mj(session, IMAGES, CPU, tmp_path) == UNKNOWN
 
 
 def test_where_nothing_is_shown_it_is_unknown(tmp_path: Path) -> None:
-    assert energy.per_call_mj(Working(None), IMAGES, tmp_path) == UNKNOWN
-    assert not energy.is_known({"energy_j": UNKNOWN, "power_w": UNKNOWN})
-    assert energy.is_known({"energy_j": UNKNOWN, "power_w": {"gpu": 1.0}})
+    assert energy.per_call_mj(Working(None), IMAGES, CPU, tmp_path) == UNKNOWN
+    assert not energy.is_known({"energy_j": UNKNOWN, "power_w": UNKNOWN}, CPU)
+    assert energy.is_known({"energy_j": {"package-0": 2.5}, "power_w": UNKNOWN}, CPU)
+
+
+def test_a_graphics_card_counts_where_the_target_runs_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {"energy_j": UNKNOWN, "power_w": {"gpu": 120.0}}
+    assert [energy.is_known(seen, target) for target in (CPU, GPU)] == [False, True]
+    monkeypatch.setattr(energy, "rails", lambda root: ({}, {"gpu": 120.0}))
+    assert energy.per_call_mj(Working(None), IMAGES, CPU) == UNKNOWN
+    assert isinstance(energy.per_call_mj(Working(None), IMAGES, GPU), dict)

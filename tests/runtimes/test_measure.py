@@ -412,7 +412,7 @@ def test_a_measurement_names_its_artifact_and_circumstances(fake_artifact: FakeM
     assert found.environment == environment.describe().for_runtimes()
 
 
-@pytest.mark.parametrize("seen", ["unknown", {"gpu": 40.0}])
+@pytest.mark.parametrize("seen", ["unknown", {"board": 40.0}])
 def test_the_state_of_the_machine_before_and_after_goes_with_it_and_energy_where_it_is_seen(
     fake_artifact: FakeMaker, monkeypatch: pytest.MonkeyPatch, seen: Any
 ) -> None:
@@ -421,10 +421,10 @@ def test_the_state_of_the_machine_before_and_after_goes_with_it_and_energy_where
     ]
     readings = iter([SimpleNamespace(to_json=lambda state=state: state) for state in states])
     monkeypatch.setattr(telemetry, "read", readings.__next__)
-    monkeypatch.setattr(energy, "per_call_mj", lambda session, inputs: {"gpu": 3.5})
+    monkeypatch.setattr(energy, "per_call_mj", lambda session, inputs, target: {"board": 3.5})
     for found in measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet):
         assert found.telemetry == {"before": states[0], "after": states[1]}
-        assert found.energy_mj == ("unknown" if seen == "unknown" else {"gpu": 3.5})
+        assert found.energy_mj == ("unknown" if seen == "unknown" else {"board": 3.5})
 
 
 def test_a_measurement_from_before_there_was_telemetry_is_read(fake_artifact: FakeMaker) -> None:
