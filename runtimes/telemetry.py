@@ -98,18 +98,6 @@ def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     return reasons if reasons or told else UNKNOWN
 
 
-def mean_power_w(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | Unknown:
-    """Return each rail's mean power between two readings (as JSON): from its energy, else the mean of both readings."""
-    duration_s = after["monotonic_s"] - before["monotonic_s"]
-    starts, ends = (_known(reading["energy_j"], {}) for reading in (before, after))
-    # A counter that ran over, and so is lower, tells nothing.
-    counted = [rail for rail in starts if duration_s > 0 and ends.get(rail, -1.0) >= starts[rail]]
-    first, last = (_known(reading["power_w"], {}) for reading in (before, after))
-    power_w = {rail: (first[rail] + last[rail]) / 2 for rail in first if rail in last}
-    power_w.update({rail: (ends[rail] - starts[rail]) / duration_s for rail in counted})
-    return {rail: round(watts, 3) for rail, watts in power_w.items()} or UNKNOWN
-
-
 def _known(value: Value | Unknown, otherwise: Value) -> Value:
     return otherwise if value == UNKNOWN else value
 

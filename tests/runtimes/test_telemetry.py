@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import telemetry
-from runtimes.telemetry import UNKNOWN, Telemetry, mean_power_w, read, throttled_between
+from runtimes.telemetry import UNKNOWN, Telemetry, read, throttled_between
 
 JETSON = {
     "devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil",
@@ -252,10 +252,3 @@ def test_what_slowed_a_measurement_is_told(after: dict[str, object], slowed: lis
 def test_what_nobody_tells_is_not_fine() -> None:
     nothing = EVERYTHING_UNKNOWN.to_json()
     assert throttled_between(nothing, nothing) == UNKNOWN
-    assert mean_power_w(nothing, nothing) == UNKNOWN
-
-
-def test_mean_power_is_energy_by_time_or_the_mean_of_both_readings() -> None:
-    before = {**QUIET, "monotonic_s": 10.0, "energy_j": {"package": 100.0, "ran over": 9e9}, "power_w": {"gpu": 20.0}}
-    after = {**QUIET, "monotonic_s": 14.0, "energy_j": {"package": 160.0, "ran over": 1.0}, "power_w": {"gpu": 40.0}}
-    assert mean_power_w(before, after) == {"gpu": 30.0, "package": 15.0}
