@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from compress import charts, html_report, pruning_tables, quantization_tables, report
+from runtimes import conditions
 from runtimes.files import write_text
+from runtimes.measure import Measurement
 
 PICTURE = "accuracy_latency.svg"
+
+
+def _conditions(content: dict[str, Any]) -> list[str]:
+    taken = [Measurement.from_json(one) for one in content["measurements"]]
+    names = dict.fromkeys(one.target.name for one in taken)
+    return [f"{name}: {line}" for name in names
+            for line in conditions.lines(one for one in taken if one.target.name == name)]  # fmt: skip
 
 
 def write(folder: Path) -> None:
@@ -25,7 +35,11 @@ def write(folder: Path) -> None:
         "boards": report.board_tables(folder),
     }
     text = templates.get_template("report.md.j2").render(
-        report=content, quantization=quantization_tables.of_lineage, pruning=pruning_tables, **tables
+        report=content,
+        conditions=_conditions(content),
+        quantization=quantization_tables.of_lineage,
+        pruning=pruning_tables,
+        **tables,
     )
     write_text(folder / "report.md", text)
     write_text(folder / PICTURE, charts.standalone(html_report.picture(content, content["rows"])))

@@ -45,7 +45,6 @@ from runtimes.session import Images, Session
 from runtimes.target import Target
 
 SIMULATIONS = int(os.environ.get("SIMULATIONS") or 2000)
-LATENCY_SIMULATIONS = max(200, SIMULATIONS // 4)
 CLASSES, IMAGES, MANY = 10, 4_000, 20_000
 TOP1, LOST = 0.8, 0.03  # of the old network; the share of images that a quantized one usually answers otherwise
 REAL, SLOWER = 20, 1.05
@@ -63,7 +62,7 @@ def main() -> None:
     power = np.mean([verdict_of(rng, MANY, drop) == "regression" for _ in range(SIMULATIONS)])
     stated = stated_power(MANY, drop)
     print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; stated: {stated:.3f}")
-    coverage = {**drop_coverage(rng), **latency_coverage(rng)}
+    coverage = {**drop_coverage(rng), **agreement_coverage(rng), **latency_coverage(rng)}
     for name, rate in coverage.items():
         print(f"coverage      {rate:.3f} {name}")
     covered, found = real_pairs()
@@ -122,6 +121,20 @@ def drop_coverage(rng: np.random.Generator) -> dict[str, float]:
     return rates
 
 
+def agreement_coverage(rng: np.random.Generator) -> dict[str, float]:
+    """Return how often the bounds of agreement hold, for true shares that differ from set to set."""
+    bounds = []
+    for share in rng.uniform(0.9, 0.995, SIMULATIONS):
+        changed = (rng.random(IMAGES) > share).astype(np.int64)
+        found = statistics.agreement(np.zeros(IMAGES, np.int64), changed, LIMITS.confidence)
+        bounds.append((found.low <= share, share <= found.high))
+    low, high = np.mean(bounds, axis=0)
+    return {
+        f"agreement, {IMAGES} images, above low": float(low),
+        f"agreement, {IMAGES} images, below high": float(high),
+    }
+
+
 def session(rng: np.random.Generator, ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return simulated milliseconds of a reference and an artifact that takes `ratio` of it, (blocks, runs) each."""
     speed = rng.lognormal(0, 0.2)
@@ -137,7 +150,7 @@ def session(rng: np.random.Generator, ratio: float) -> tuple[npt.NDArray[np.floa
 def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
     """Return how often the bounds of a speed-up and of a slowdown hold."""
     bounds: dict[str, list[tuple[bool, bool]]] = {"speed-up": [], "slowdown": []}
-    for _ in range(LATENCY_SIMULATIONS):
+    for _ in range(SIMULATIONS):
         before, after = session(rng, 0.5), session(rng, 0.5 * 1.2)
         faster = statistics.speedup(*before, LIMITS.confidence, SESSIONS)
         bounds["speed-up"].append((faster.low <= 2, faster.high >= 2))
