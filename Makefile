@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: run test test-slow test-arm64 test-faults test-hostile bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -35,6 +35,12 @@ bench-cost: $(INSTALLED)
 
 bench-verdicts: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_verdicts.py
+
+test-faults: $(INSTALLED)
+	$(BIN)/python tests/faults/kills.py
+
+test-hostile: $(INSTALLED)
+	$(BIN)/python tests/hostile/hostile.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

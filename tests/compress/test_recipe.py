@@ -74,6 +74,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"stages": [{"stage": "train", "augment": {"hflipp": True}}]},
         "stages.0.augment.hflipp: unknown key; did you mean 'hflip'?",
     ),
+    ({"seed": True}, "seed: must be a valid integer, unable to parse string as an integer, not true"),
     ({"targets": [{"name": "a", "thread": 3}]}, "targets.0.thread: unknown key; did you mean 'threads'?"),
     ({"timing": {"block": 3}}, "timing.block: unknown key; did you mean 'blocks'?"),
     ({"quantize": {"engin": "nncf"}}, "quantize.engin: unknown key; did you mean 'engine'?"),

@@ -1,0 +1,74 @@
+"""Tars that would write elsewhere, hold links or devices, or are not what they say."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from case import CLASSES, SIDE, Case, artifact_in, leaves, put, written
+
+from export.bundle import write_bundle
+from runtimes import evalset
+from runtimes.artifact import Artifact
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+
+def bundles(folder: Path) -> Iterator[Case]:
+    """Give tars that would write elsewhere, hold links or devices, or are not what they say."""
+    artifact = artifact_in(folder / "model")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
+    sample = evalset.write(
+        folder / "sample", pixels, np.zeros(4, np.int64), tuple("wxyz"), CLASSES, Preprocessing(SIDE, SIDE)
+    )
+    good = folder / "good.tar"
+    write_bundle(Artifact.load(artifact), Target("here"), folder / "sample", sample, good)
+    with tarfile.open(good) as opened:
+        members = {one.name: opened.extractfile(one).read() for one in opened.getmembers()}  # type: ignore[union-attr]
+    description = json.loads(members["bundle.json"])
+    found = {
+        f"cut to {share} %": good.read_bytes()[: good.stat().st_size * share // 100] for share in (0, 1, 10, 50, 90)
+    }
+    found |= {"random bytes": np.random.default_rng(1).bytes(3000), "a text": b"no tar\n"}
+    for name in ("../evil", "/tmp/evil", "a/../../evil", "..", "C:\\evil", "sample/../../evil", "-rf", "a\x01b"):
+        found[f"a member {name!r}"] = _tar({**members, name: b"evil"})
+    for kind, code in (("link", tarfile.SYMTYPE), ("hard link", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE),
+                       ("pipe", tarfile.FIFOTYPE), ("folder", tarfile.DIRTYPE)):  # fmt: skip
+        found[f"a {kind}"] = _tar(members, special=code)
+    for name in members:
+        found[f"without {name}"] = _tar({key: value for key, value in members.items() if key != name})
+        found[f"another {name}"] = _tar({**members, name: members[name][:-1] + b"\x00"})
+    for key, _ in leaves(description):
+        changed = copy.deepcopy(description)
+        put(changed, key, [["no"]])
+        if key[0] != "recipe":
+            found[f"bundle.json: {'.'.join(map(str, key))}"] = _tar(
+                {**members, "bundle.json": json.dumps(changed).encode()}
+            )
+    for name, content in found.items():
+        place = folder / f"case-{zlib.crc32(name.encode())}"
+        path = written(place / "bundle.tar", content)
+        report = {"schema_version": 1, "rows": [], "measurements": []}
+        written(folder / "run" / "report.json", json.dumps(report).encode())
+        arguments = ["deploy", str(path), "nobody@127.0.0.1:9", "--run", str(folder / "run")]
+        yield Case(name, place, arguments, "", content)
+
+
+def _tar(members: dict[str, bytes], special: bytes | None = None) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as opened:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+        if special is not None:
+            member = tarfile.TarInfo("evil")
+            member.type, member.linkname = special, "/etc/passwd"
+            opened.addfile(member)
+    return stream.getvalue()

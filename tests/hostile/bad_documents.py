@@ -1,0 +1,52 @@
+"""Manifests with a wrong value at every field, and files that are no reports."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from case import NO_JSON, Case, artifact_in, leaves, put, written
+
+
+def manifests(folder: Path) -> Iterator[Case]:
+    """Give manifests with a wrong value at every field, and files that are not the ones they name."""
+    artifact = artifact_in(folder / "model")
+    whole = json.loads(artifact.with_name("model.onnx.json").read_text())
+    wrong: dict[str, bytes] = {}
+    for path, value in leaves(whole):
+        if path[0] in ("lineage", "versions", "recipe", "opset", "scheme"):
+            continue  # told, not used
+        for other in ({"no": 1}, [[]], "no such", -7):
+            changed = copy.deepcopy(whole)
+            put(changed, path, other)
+            if other != value and not (path[0] == "labels" and other == "no such"):
+                wrong[f"{'.'.join(map(str, path))} is {other}"] = json.dumps(changed).encode()
+    for name in set(whole) - {"lineage", "versions", "recipe", "opset", "scheme", "output"}:
+        wrong[f"without {name}"] = json.dumps({key: value for key, value in whole.items() if key != name}).encode()
+    wrong |= {f"JSON: {text[:20]!r}": text for text in NO_JSON}
+    for name, content in wrong.items():
+        place = folder / f"case-{zlib.crc32(name.encode())}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(artifact, place / "model.onnx")
+        written(place / "model.onnx.json", content)
+        yield Case(name, place, ["measure", str(place / "model.onnx"), "--blocks", "2"], "model.onnx", content)
+
+
+def reports(folder: Path) -> Iterator[Case]:
+    """Give run folders and accepted results that hold no report."""
+    for command, name in (("report", "report.json"), ("bundle", "report.json"), ("accept", "report.json")):
+        for index, content in enumerate(NO_JSON):
+            place = folder / f"{command}-{index}"
+            written(place / name, content)
+            more = {"report": [], "bundle": ["-o", str(place / "out.tar")], "accept": ["-o", str(place / "out.json")]}
+            told = content + command.encode()
+            yield Case(f"{command} of {content[:20]!r}", place, [command, str(place), *more[command]], name, told)
+    for index, content in enumerate((*NO_JSON, b'{"schema_version": 1, "results": [{}]}')):
+        place = folder / f"check-{index}"
+        path = written(place / "accepted.json", content)
+        arguments = ["compare", str(path), str(path)]
+        yield Case(f"compare {content[:20]!r}", place, arguments, path.name, content + b"compare")

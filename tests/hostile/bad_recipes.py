@@ -1,0 +1,84 @@
+"""Recipes with a wrong value at every path, and texts that are no recipe."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from case import ROOT, Case, leaves, put, written
+
+from compress import recipe
+
+WRONG_LEAVES = ({"no such": 1}, [[[]]])
+
+
+def recipes(folder: Path) -> Iterator[Case]:
+    """Give recipes with a wrong value at every path, and texts that are no recipe."""
+    for name, content in {**dict(_wrong_values()), **YAML_TEXTS}.items():
+        path = folder / f"{len(content)}-{zlib.crc32(name.encode())}.yaml"
+        yield Case(name, folder, ["validate", str(written(path, content))], path.name, content)
+
+
+def _wrong_values() -> Iterator[tuple[str, bytes]]:
+    whole = recipe.load(ROOT / "recipes/mobilenet_int8.yaml").model_dump(mode="json")
+    for path, _ in leaves(whole):
+        for wrong in WRONG_LEAVES:
+            changed = copy.deepcopy(whole)
+            put(changed, path, wrong)
+            yield f"{'.'.join(map(str, path))} is {wrong}", yaml.safe_dump(changed).encode()
+
+
+LEAST = b"data: {name: elpv}\nmodel: {arch: mobilenet_v2}\n"
+YAML_TEXTS = {
+    "empty": b"",
+    "a list": b"- data\n",
+    "a number": b"12\n",
+    "aliases that explode": b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8)),
+    "an alias to itself": b"a: &a [*a]\n",
+    "a merge key": b"a: &a {b: 1}\nc:\n  <<: *a\n",
+    "a tag that runs code": b"!!python/object/apply:os.system ['touch evil']\n",
+    "a tag inside": LEAST + b"name: !!python/name:os.system\n",
+    "a tag of YAML's own": LEAST + b"seed: !!int '3'\n",
+    "a key twice": LEAST + b"seed: 1\nseed: 2\n",
+    "a key twice, deep": b"data: {name: elpv, name: imagefolder}\nmodel: {arch: mobilenet_v2}\n",
+    "a mapping for a key": b"{a: 1}: 2\n",
+    "two documents": LEAST + b"---\n" + LEAST,
+    "tabs": b"data:\n\tname: elpv\n",
+    "never closed": b"data: {name: elpv\n",
+    "not UTF-8": b"name: \xff\xfe\n",
+    "UTF-16": "name: x".encode("utf-16"),
+    "zero bytes inside": b"name: a\x00b\n",
+    "a bell": b"name: \x07\n",
+    "binary": bytes(range(256)) * 4,
+    "an archive": b"PK\x03\x04" + bytes(64),
+    "nested a thousand deep": b"a: " + b"[" * 1000 + b"]" * 1000,
+    "nested ten thousand deep": b"a: " + b"{a: " * 10_000 + b"}" * 10_000,
+    "larger than a recipe": LEAST + b"# " + b"x" * (1 << 20),
+    "a whole number of 5000 digits": LEAST + b"seed: " + b"9" * 5000 + b"\n",
+    "a huge seed": LEAST + b"seed: 99999999999999999999\n",
+    "not a number": LEAST + b"stages: [{stage: train, lr: .nan}]\n",
+    "infinite": LEAST + b"stages: [{stage: train, lr: .inf}]\n",
+    "beyond all floats": LEAST + b"stages: [{stage: train, lr: 1e999}]\n",
+    "a billion epochs": LEAST + b"stages: [{stage: train, epochs: 1000000000}]\n",
+    "negative": LEAST + b"stages: [{stage: train, epochs: -1}]\n",
+    "a name that leaves the folder": LEAST + b"name: ../../evil\n",
+    "a name that is a path": LEAST + b"name: /etc/passwd\n",
+    "a name of right-to-left marks": LEAST + "name: \u202egnp\n".encode(),
+    "a name with a new line": LEAST + b'name: "a\\nb"\n',
+    "a stage that is a path": LEAST + b"stages: [{stage: ../../evil}]\n",
+    "a stage that is a module": LEAST + b"stages: [{stage: os.system}]\n",
+    "a stage with underscores": LEAST + b"stages: [{stage: __init__}]\n",
+    "a model that is a module": b"data: {name: elpv}\nmodel: {arch: os.path}\n",
+    "a data set that is a module": b"data: {name: os}\nmodel: {arch: mobilenet_v2}\n",
+    "a runtime that is a path": LEAST + b"targets: [{name: a, runtime: ../ort}]\n",
+    "a target file that is none": LEAST + b"targets: [/etc/passwd]\n",
+    "a target of a device": LEAST + b"targets: [/dev/zero]\n",
+    "a timestamp": LEAST + b"seed: 2001-01-01\n",
+    "yes for a number": LEAST + b"seed: yes\n",
+    "an unknown key of letters that look alike": LEAST + "sееd: 1\n".encode(),
+    "ten thousand unknown keys": LEAST + b"".join(b"k%d: 1\n" % index for index in range(10_000))[:0] + b"zz: 1\n",
+}

@@ -1,0 +1,81 @@
+"""What one input is, and what several kinds of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.models import mobilenet_v2
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from runtimes.artifact import Artifact, Manifest
+from runtimes.files import sha256_file
+from runtimes.preprocessing import Preprocessing
+
+ROOT = Path(__file__).parents[2]
+SIDE, CLASSES = 16, ("a", "b", "c")
+NO_JSON = (
+    b"",
+    b"null",
+    b"[]",
+    b"12",
+    b'"text"',
+    b"{",
+    b"\xff\xfe",
+    b'{"schema_version": 1}',
+    b'{"schema_version": 99}',
+    b'{"schema_version": null}',
+    b"[" * 5000 + b"]" * 5000,
+    b"NaN",
+    b'{"a": ' + b"9" * 5000 + b"}",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input. content: tells it from others. named: what the answer must name. is_right: it must be accepted."""
+
+    name: str
+    folder: Path
+    arguments: list[str]
+    named: str
+    content: bytes
+    is_right: bool = False
+
+
+def artifact_in(folder: Path) -> Path:
+    """Write a small network and its manifest; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    torch.manual_seed(0)
+    network = mobilenet_v2.build(mobilenet_v2.Config(width=0.25), len(CLASSES)).eval()
+    to_onnx(network, path, SIDE, opset=18, batch=None)
+    manifest = Manifest(sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, SIDE, SIDE),
+                        OUTPUT_NAME, Preprocessing(SIDE, SIDE), CLASSES, 18)  # fmt: skip
+    Artifact(path, manifest).save_manifest()
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Give every value in nested JSON that is no mapping and no list, with its path."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from leaves(one, (*path, key))
+    if not isinstance(value, (dict, list)):
+        yield path, value
+
+
+def put(content: Any, path: tuple[Any, ...], value: Any) -> None:
+    *parents, last = path
+    for one in parents:
+        content = content[one]
+    content[last] = value

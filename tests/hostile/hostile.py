@@ -1,0 +1,129 @@
+"""Gives the command line what strangers might: is each answered by a line that names it, and nothing else?
+
+    inputs     distinct files that are wrong, damaged or evil
+    answered   those that ended with exit code 1 or 2 within the time and memory allowed, all that was said being lines
+               of "compress: …" that name the file, with no traceback and nothing written beside
+
+Pictures that are odd but right (CMYK, 16 bits, a palette, transparency, animation, turned by EXIF) must be read, and
+are counted with those of their kind. The last line is JSON.
+
+    make test-hostile
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bad_bundles
+import bad_checkpoints
+import bad_documents
+import bad_models
+import bad_pictures
+import bad_recipes
+from case import Case
+from click.testing import CliRunner
+
+from compress.cli import commands
+
+KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
+    "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,
+    "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
+    "bundles": bad_bundles.bundles,
+}  # fmt: skip
+ALLOWED_S = 60
+ALLOWED_BYTES = 2 << 30  # by which the process may grow over all inputs
+MOST_LINES = 40
+
+
+def main() -> None:
+    """Try all inputs; print what was not answered, the counts by kind, and JSON."""
+    warnings.simplefilter("ignore")
+    seen: set[bytes] = set()
+    inputs, answered = Counter[str](), Counter[str]()
+    before = peak_bytes()
+    with tempfile.TemporaryDirectory(prefix="compress-hostile-") as name:
+        for kind, make in KINDS.items():
+            if sys.argv[1:] and kind not in sys.argv[1:]:
+                continue
+            start = time.monotonic()
+            for case in make(Path(name) / kind):
+                if case.content in seen:
+                    continue
+                seen.add(case.content)
+                inputs[kind] += 1
+                problem = tried(case)
+                answered[kind] += problem is None
+                if problem:
+                    print(f"{kind}: {case.name}: {problem}", flush=True)
+            print(
+                f"{kind:<14} {answered[kind]} of {inputs[kind]} answered, {time.monotonic() - start:.0f} s", flush=True
+            )
+    grown = peak_bytes() - before
+    print(f"memory         grew by {grown / 2**20:.0f} MiB at most; {ALLOWED_BYTES / 2**20:.0f} allowed")
+    counts = {"inputs": inputs.total(), "answered": answered.total()}
+    print(json.dumps(counts))
+    sys.exit(counts["inputs"] != counts["answered"] or counts["inputs"] < 500 or grown > ALLOWED_BYTES)
+
+
+def tried(case: Case) -> str | None:
+    """Return what is wrong with the answer to an input, None where nothing is."""
+    there = snapshot(case.folder)
+    try:
+        with limited_to(ALLOWED_S):
+            done = CliRunner().invoke(commands, case.arguments)
+    except TimeoutError:
+        return f"no answer in {ALLOWED_S} s"
+    said = done.stderr.strip().splitlines()
+    if done.exception and not isinstance(done.exception, SystemExit):
+        return f"{type(done.exception).__name__}: {done.exception}"
+    if case.is_right:
+        return None if done.exit_code == 0 else f"exit code {done.exit_code}: {said[-1:]}"
+    if done.exit_code not in (1, 2):
+        return f"exit code {done.exit_code}"
+    lines = [line for line in said if line.startswith("compress: ")]
+    if not lines or "Traceback" in done.stderr or len(lines) > MOST_LINES:
+        return f"said {said[-3:]}"
+    if not any(case.named in line for line in lines):
+        return f"does not name {case.named}: {lines[:2]}"
+    written = snapshot(case.folder) - there
+    return f"wrote {sorted(map(str, written))[:3]}" if written else None
+
+
+def snapshot(folder: Path) -> set[Path]:
+    """Return all that is in a folder, but for what a run folder holds of a run that was refused."""
+    return {path for path in folder.rglob("*") if "run" not in path.relative_to(folder).parts[:1]}
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def limited_to(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in the block after so long."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+if __name__ == "__main__":
+    main()
