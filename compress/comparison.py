@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from compress.statistics import Estimate, holm, images_to_settle, mcnemar, ratio
 from compress.synsets import class_names
 from runtimes.clock import Timing
 from runtimes.errors import InputError
-from runtimes.files import write_json
+from runtimes.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 ACCEPTED_FOLDER = Path("recipes/accepted")
@@ -106,7 +105,7 @@ def of_run(folder: Path) -> Accepted:
     """Return what a finished run ships to each target; raises InputError where there is no report."""
     content = report.read(folder)
     try:
-        labels = json.loads((folder / "splits.json").read_text())["test"]
+        labels = read_json(folder / "splits.json")["test"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder / 'splits.json'}: can't be read ({error}); run the recipe again") from error
     of_target: dict[str, list[dict[str, Any]]] = {}
@@ -134,7 +133,7 @@ def load(path: Path) -> Accepted:
     if path.is_dir():
         return of_run(path)
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         version = content.pop("schema_version")
         if version != SCHEMA_VERSION:
             raise InputError(

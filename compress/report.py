@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from runtimes import environment
 from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
-from runtimes.files import replacing, write_json
+from runtimes.files import read_json, replacing, write_json
 from runtimes.measure import Measurement
 from runtimes.target import Target
 
@@ -33,6 +32,20 @@ BASELINE_FILE = "model-baseline.onnx"  # the network before its first stage `pru
 ARTIFACTS, SAMPLE = "artifacts", "sample"  # folders of a run: what ships, and some test images for bundles
 FLIPPED = "flipped"  # the folder of images that are answered otherwise, small, by their number in the test split
 FLIPS_SHOWN, PICTURE_SIDE = 24, 128
+ALWAYS_THERE = (
+    "recipe",
+    "verdict",
+    "confidence",
+    "rows",
+    "data",
+    "training",
+    "pruning",
+    "artifacts",
+    "measurements",
+    "environment",
+    "durations_s",
+    "toolkit_version",
+)  # in a report of any version that is read
 DEFAULT_CONFIDENCE = 0.95  # of the intervals where the recipe has no gate
 
 
@@ -179,7 +192,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the content of a run folder's report.json; raises InputError where there is none that can be read."""
     path = folder / "report.json"
     try:
-        report: dict[str, Any] = json.loads(path.read_text())
+        report: dict[str, Any] = read_json(path)
         version = report["schema_version"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; finish the run with: compress run RECIPE --out {folder}") from None
@@ -187,6 +200,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a report ({error}); run the recipe again") from error
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; run the recipe again")
+    missing = [name for name in ALWAYS_THERE if name not in report]
+    if missing:
+        raise InputError(f"{path}: not a report (it has no {missing[0]}); run the recipe again")
     return report
 
 
@@ -265,7 +281,7 @@ def board_tables(folder: Path) -> dict[str, list[list[str]]]:
 
 def _board_measurement(path: Path) -> Measurement:
     try:
-        return Measurement.from_json(json.loads(path.read_text()))
+        return Measurement.from_json(read_json(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a measurement ({error}); deploy the bundle again") from error
 

@@ -21,7 +21,7 @@ from typing import Any
 from compress import __version__, locks, parallel
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
-from runtimes.files import write_json
+from runtimes.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 MARKER, DONE, LOCK = "run.json", "done.json", "lock"
@@ -127,7 +127,7 @@ class RunFolder:
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it was done, in order."""
-        return {name: json.loads((folder / DONE).read_text())["duration_s"] for name, folder in self.steps.items()}
+        return {name: read_json(folder / DONE)["duration_s"] for name, folder in self.steps.items()}
 
 
 @functools.cache
@@ -153,7 +153,7 @@ def _empty(folder: Path) -> None:
 
 def _require_own(marker: Path, recipe_name: str) -> None:
     try:
-        owner = json.loads(marker.read_text())
+        owner = read_json(marker)
         version, recipe = owner["schema_version"], owner["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{marker.parent}: is not empty and no run folder; choose another with --out") from None

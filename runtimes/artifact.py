@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import ArtifactError
-from runtimes.files import sha256_file, write_json
+from runtimes.files import read_json, sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -124,7 +123,7 @@ def manifest_path(path: Path) -> Path:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        fields = json.loads(path.read_text())
+        fields = read_json(path)
         version = fields["schema_version"]
         if version != SCHEMA_VERSION:
             raise ArtifactError(

@@ -9,7 +9,6 @@ golden.npy       float32 (N, classes) logits that the artifact gave on the machi
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from runtimes import engine, environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.evalset import EvalSet
-from runtimes.files import replacing, sha256_file
+from runtimes.files import parse_json, read_json, replacing, sha256_file
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -131,7 +130,7 @@ def recipe_of(tar: Path) -> str | None:
     try:
         with tarfile.open(tar) as archive:
             stream = archive.extractfile(DESCRIPTION)
-            recipe = json.loads(stream.read())["recipe"] if stream else None
+            recipe = parse_json(stream.read())["recipe"] if stream else None
     except FileNotFoundError as error:
         raise InputError(f"{tar}: no such file") from error
     except (tarfile.TarError, EOFError, KeyError, ValueError, TypeError) as error:
@@ -184,7 +183,7 @@ def _inside(name: str) -> str:
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
         if content["schema_version"] != SCHEMA_VERSION:
             raise InputError(f"{path}: schema version {content['schema_version']}, not {SCHEMA_VERSION}; make it again")
         named = {_inside(name) for name in content["files"]}

@@ -7,7 +7,6 @@ evalset.json  class names, preprocessing, names of the images, sha256 of both ar
 
 from __future__ import annotations
 
-import json
 import mmap
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import InputError
-from runtimes.files import replacing, sha256_file, write_json
+from runtimes.files import read_json, replacing, sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -118,7 +117,7 @@ def write(
 def load(folder: Path) -> EvalSet:
     """Open an evaluation set, its images memory-mapped; raises InputError where it is not one, or was changed."""
     try:
-        description = json.loads((folder / "evalset.json").read_text())
+        description = read_json(folder / "evalset.json")
         if description["schema_version"] != SCHEMA_VERSION:
             raise InputError(f"{folder}: evaluation set of schema version {description['schema_version']}, not 1")
         for name, digest in description["sha256"].items():

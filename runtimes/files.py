@@ -60,3 +60,16 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raises OSError, and ValueError for all that is no JSON."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says; raises ValueError for all that is no JSON, or is nested too deep for anybody."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None

@@ -6,7 +6,6 @@ counted over the session's life.
 
 from __future__ import annotations
 
-import json
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError
+from runtimes.files import read_json
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -46,7 +46,7 @@ def load(artifact: Artifact, target: Target) -> Session:
             f"{artifact.path}: target '{target.name}' has runtime 'fake', which runs no {artifact.manifest.format} file"
         )
     try:
-        content = json.loads(artifact.path.read_text())
+        content = read_json(artifact.path)
         logits, latency_ms = np.asarray(content["logits"], np.float32), float(content["latency_ms"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{artifact.path}: not a fake artifact with latency_ms and logits ({error!r})") from error

@@ -150,7 +150,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"gate": {}, "quantize": {}},
-        "gate: a gate needs at least one of max_top1_drop_pp, min_speedup_p50, max_size_ratio",
+        "gate: a gate needs at least one of max_top1_drop_pp, min_agreement, min_speedup_p50, max_size_ratio",
     ),
     (
         {"targets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},

@@ -82,8 +82,8 @@ def tortured(folder: Path, index: int, kills: int, whole: dict[str, str], length
             told["different"] = sorted(name for name in {*whole, *mine} if whole.get(name) != mine.get(name))
         kills -= len(told["killed_in"])
         runs.append(told)
-        print(f"run {index}-{len(runs)}: killed in {', '.join(told['killed_in']) or 'nothing'}; "
-              f"{'ended' if told['ended'] else 'did not end'}; {told['different'] or 'the same'}", flush=True)  # fmt: skip
+        where, end = ", ".join(told["killed_in"]) or "nothing", "ended" if told["ended"] else "did not end"
+        print(f"run {index}-{len(runs)}: killed in {where}; {end}; {told['different'] or 'the same'}", flush=True)
     return runs
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from case import CLASSES, SIDE, Case, artifact_in, leaves, put, written
 
+from compress.report import ALWAYS_THERE
 from export.bundle import write_bundle
 from runtimes import evalset
 from runtimes.artifact import Artifact
@@ -54,7 +55,7 @@ def bundles(folder: Path) -> Iterator[Case]:
     for name, content in found.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
         path = written(place / "bundle.tar", content)
-        report = {"schema_version": 1, "rows": [], "measurements": []}
+        report = {"schema_version": 1, **dict.fromkeys(ALWAYS_THERE, ())}
         written(folder / "run" / "report.json", json.dumps(report).encode())
         arguments = ["deploy", str(path), "nobody@127.0.0.1:9", "--run", str(folder / "run")]
         yield Case(name, place, arguments, "", content)
