@@ -158,14 +158,20 @@ def unpack(tar: Path, folder: Path) -> Bundle:
         raise InputError(f"{tar}: not a tar that can be read ({error}); make the bundle again") from error
     except FileNotFoundError as error:
         raise InputError(f"{tar}: no such file") from error
-    return load(folder)
+    try:
+        return load(folder)
+    except InputError as error:  # name what the user has, not where it was unpacked
+        raise InputError(f"{tar}: {str(error).replace(f'{folder}/', '').removeprefix(f'{folder}: ')}") from error
 
 
 def _check(tar: Path, members: list[tarfile.TarInfo]) -> None:
     for member in members:
         if not member.isfile():
             raise InputError(f"{tar}: {member.name} is no plain file; it was not made by compress bundle")
-        _inside(member.name)
+        try:
+            _inside(member.name)
+        except InputError as error:
+            raise InputError(f"{tar}: {error}") from error
     if sum(member.size for member in members) > MOST_UNPACKED_BYTES:
         raise InputError(f"{tar}: would unpack to more than {MOST_UNPACKED_BYTES >> 30} GiB")
     if DESCRIPTION not in {member.name for member in members}:

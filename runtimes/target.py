@@ -56,6 +56,8 @@ class Target:
             raise ValueError("must have 1 to 1024 threads and a batch of 1 to 4096")
         if not re.fullmatch(r"auto|[0-9]{1,2}\.[0-9]", self.compute_capability):
             raise ValueError(f"must have a compute_capability such as 8.6 in quotes, not {self.compute_capability!r}")
+        if type(self.cuda_graph) is not bool:
+            raise ValueError(f"must have a cuda_graph of true or false, not {self.cuda_graph!r}")
         if self.dla is not None and self.dla not in (0, 1):
             raise ValueError(f"must have a dla of 0 or 1, not {self.dla}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +49,30 @@ def quantize_file(
     if out.resolve() == model_path.resolve():
         raise InputError(f"{out}: is the model itself; choose another file with -o")
     samples = _samples(calibration, settings.calibration_images)
-    model = standard_form(_read(model_path))
-    _require_side(model, preprocessing.crop, model_path)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
+        with _naming(model_path):
+            model = standard_form(_read(model_path))
+            _require_side(model, preprocessing.crop, model_path)
+            float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
         readable = _readable(samples, say)
         images = dataset.write_evalset(
             Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
             lambda done, total: progress("prepare images", done, total),
         )  # fmt: skip
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
-        return make_int8(float32, images, scheme, settings, here, out, progress, say, cache)
+        with _naming(model_path):
+            return make_int8(float32, images, scheme, settings, here, out, progress, say, cache)
+
+
+@contextmanager
+def _naming(model_path: Path) -> Iterator[None]:
+    """Begin what is wrong with a model with its path."""
+    try:
+        yield
+    except InputError as error:
+        raise error if str(model_path) in str(error) else InputError(f"{model_path}: {error}") from error
+    except UnicodeDecodeError as error:  # names, which protobuf reads when they are asked for
+        raise InputError(f"{model_path}: not an ONNX file ({error})") from error
 
 
 def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
@@ -73,15 +87,16 @@ def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
 
 
 def _readable(samples: tuple[Sample, ...], say: Callable[[str], None]) -> tuple[Sample, ...]:
-    kept = []
+    kept, bad = [], []
     for sample in samples:
         try:
             decode(sample.source)
             kept.append(sample)
         except UnreadableImageError as error:
             say(f"set aside: {error}")
-    if len(kept) < SMALLEST_SHARE_READABLE * len(samples) - 1:
-        raise InputError(f"{len(samples) - len(kept)} of {len(samples)} calibration images can't be read")
+            bad.append(str(error))
+    if not kept or len(kept) < SMALLEST_SHARE_READABLE * len(samples) - 1:
+        raise InputError(f"{len(bad)} of {len(samples)} calibration images can't be read, the first: {bad[0]}")
     return tuple(kept)
 
 

@@ -35,8 +35,14 @@ class Network:
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
 
     def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Return every output by its name."""
-        values = self._session.run(self.outputs, inputs)
+        """Return every output by its name; raises InputError where the model can't be run on such inputs."""
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        try:
+            values = self._session.run(self.outputs, inputs)
+        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
+            shapes = ", ".join(f"'{name}' of {value.shape}" for name, value in inputs.items())
+            raise InputError(f"the model can't be run on {shapes} ({str(error).splitlines()[0]})") from error
         return dict(zip(self.outputs, values, strict=True))
 
 

@@ -44,7 +44,7 @@ def bundles(folder: Path) -> Iterator[Case]:
         found[f"a {kind}"] = _tar(members, special=code)
     for name in members:
         found[f"without {name}"] = _tar({key: value for key, value in members.items() if key != name})
-        found[f"another {name}"] = _tar({**members, name: members[name][:-1] + b"\x00"})
+        found[f"another {name}"] = _tar({**members, name: bytes([members[name][0] ^ 1]) + members[name][1:]})
     for key, _ in leaves(description):
         changed = copy.deepcopy(description)
         put(changed, key, [["no"]])
@@ -58,7 +58,7 @@ def bundles(folder: Path) -> Iterator[Case]:
         report = {"schema_version": 1, **dict.fromkeys(ALWAYS_THERE, ())}
         written(folder / "run" / "report.json", json.dumps(report).encode())
         arguments = ["deploy", str(path), "nobody@127.0.0.1:9", "--run", str(folder / "run")]
-        yield Case(name, place, arguments, "", content)
+        yield Case(name, place, arguments, path.name, content)
 
 
 def _tar(members: dict[str, bytes], special: bytes | None = None) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from case import SIDE, Case, artifact_in, written
+from case import Case, artifact_in, written
 from PIL import Image
 
 
@@ -24,9 +24,10 @@ def pictures(folder: Path) -> Iterator[Case]:
     for name, content in {**damaged, **_bombs(), **NO_PICTURES, **odd}.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
         suffix = next((f".{ending}" for ending in good if name.startswith(ending)), ".png")
-        path = written(place / f"picture{suffix}", content)
-        arguments = ["quantize", str(artifact), "--calibration", str(place), "--resize", str(SIDE), "--crop", str(SIDE),
-                     "--images", "1", "-o", str(folder / "run" / "out.onnx"), "--target", "generic"]  # fmt: skip
+        path = written(place / "test" / "a" / f"picture{suffix}", content)
+        for other in ("train/a", "train/b", "test/b"):
+            written(place / other / "good.png", good["png"])
+        arguments = ["evaluate", str(artifact), "--data", f"imagefolder:{place}"]
         yield Case(name, place, arguments, path.name, content, is_right=name in odd)
 
 
