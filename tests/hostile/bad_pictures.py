@@ -25,7 +25,7 @@ def pictures(folder: Path) -> Iterator[Case]:
         place = folder / f"case-{zlib.crc32(name.encode())}"
         suffix = next((f".{ending}" for ending in good if name.startswith(ending)), ".png")
         path = written(place / "test" / "a" / f"picture{suffix}", content)
-        for other in ("train/a", "train/b", "test/b"):
+        for other in ("train/a", "train/b", "val/a", "val/b", "test/b"):
             written(place / other / "good.png", good["png"])
         arguments = ["evaluate", str(artifact), "--data", f"imagefolder:{place}"]
         yield Case(name, place, arguments, path.name, content, is_right=name in odd)

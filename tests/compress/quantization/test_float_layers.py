@@ -61,7 +61,9 @@ def test_latency_decides_where_it_can_be_measured(
 def test_short_networks_are_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def measure(artifacts: list[Any], target: Any, images: None, timing: Any, progress: Any) -> list[Any]:
+    def measure(
+        artifacts: list[Any], target: Any, images: None, timing: Any, progress: Any, with_energy: bool
+    ) -> list[Any]:
         asked.append(timing.blocks)
         runs = np.full((timing.blocks, timing.runs_per_block), speed["ms"])
         return [SimpleNamespace(latency_ms=runs, latency_ms_p50=speed["ms"])] * 2
