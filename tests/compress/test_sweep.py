@@ -161,8 +161,7 @@ def test_two_processes_share_a_sweep_and_a_killed_one_loses_nothing(tmp_path: Pa
     path, out = written(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 3.0, 4.0]}), tmp_path / "out"
     killed = worker(path, out)
     assert killed.stdout is not None
-    while " 1 of 10 done" not in killed.stdout.readline():
-        pass
+    assert any(" 1 of 10 done" in line for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()

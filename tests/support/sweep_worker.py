@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from compress import sweep
+from compress.report import ALWAYS_THERE
 from runtimes.errors import CompressError
 
 PAUSE_S = 0.15
@@ -27,7 +28,7 @@ def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, 
         "speedup_p50": None, "size_bytes": int(1e6 * width),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps({"schema_version": 1, "rows": [row]}))
+    (folder / "report.json").write_text(json.dumps({**dict.fromkeys(ALWAYS_THERE), "schema_version": 1, "rows": [row]}))
     (folder / "recipe.yaml").write_text(f"settings: {json.dumps(settings)}\n")
 
 
