@@ -82,6 +82,7 @@ def test_shards_are_written_once_and_in_an_order_of_their_own(folder: Path) -> N
     assert {path for path in shards if path.stat().st_mtime_ns == before[path]} == set(shards) - {shards[1]}
 
 
+@pytest.mark.slow  # train, prune, distill, QAT: a minute
 def test_the_run_sets_aside_what_cannot_be_read_and_learns(run: Path) -> None:
     report = json.loads((run / "report.json").read_text())
     top1 = {row["artifact"].partition("-")[2]: row["top1"] for row in report["rows"]}
@@ -92,6 +93,7 @@ def test_the_run_sets_aside_what_cannot_be_read_and_learns(run: Path) -> None:
     assert all(f"set aside: {name}" in log for name in TRUNCATED)
 
 
+@pytest.mark.slow  # train, prune, distill, QAT: a minute
 def test_evaluation_names_the_classes_and_agrees_with_the_run(folder: Path, run: Path) -> None:
     artifact = next((run / "artifacts").glob("model-int8*.onnx"))
     answers = [

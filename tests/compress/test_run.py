@@ -221,6 +221,7 @@ def test_interrupted_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
     assert not (out / "report.json").exists()
 
 
+@pytest.mark.slow  # two runs; tests/compress/training tests the state by itself
 def test_asked_to_end_it_writes_its_state_and_the_next_run_ends_with_the_same_files(
     smoke: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
