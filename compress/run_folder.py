@@ -48,6 +48,7 @@ PRESENTATION = {
     "charts.py",
     "documents.py",
     "html_report.py",
+    "locks.py",
     "waterfall.py",
     "gate.py",
     "statistics.py",

@@ -8,6 +8,7 @@ Pictures that are odd but right (CMYK, 16 bits, a palette, transparency, animati
 are counted with those of their kind. The last line is JSON.
 
     make test-hostile
+    python tests/hostile/hostile.py recipes bundles    # these kinds alone
 """
 
 from __future__ import annotations

@@ -109,6 +109,8 @@ def test_a_damaged_description_is_one_line(
     with pytest.raises(InputError) as caught:
         bundle.unpack(rewritten(packed(), "bundle.json", change), tmp_path / "board")
     assert "\n" not in str(caught.value)
+    assert ".tar: " in str(caught.value)  # what the user has, and not
+    assert str(tmp_path / "board") not in str(caught.value)  # where it was unpacked
 
 
 @pytest.mark.parametrize(("name", "kind"), [
@@ -123,8 +125,9 @@ def test_a_member_that_leaves_the_folder_is_refused_and_nothing_is_written(
     member.type, member.linkname = kind, "/etc/passwd"
     with tarfile.open(tar, "a") as archive:
         archive.addfile(member)
-    with pytest.raises(InputError, match="not made by compress bundle"):
+    with pytest.raises(InputError, match="not made by compress bundle") as caught:
         bundle.unpack(tar, tmp_path / "board")
+    assert str(caught.value).startswith(f"{tar}: ")
     assert not (tmp_path / "board").exists()
     assert not (tmp_path / "escaped").exists()
 

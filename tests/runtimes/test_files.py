@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.files import replacing, sha256_file, write_bytes, write_json, write_text
+from runtimes.files import read_json, replacing, sha256_file, write_bytes, write_json, write_text
 
 
 def test_a_new_file_and_its_folders_appear_with_the_content(tmp_path: Path) -> None:
@@ -109,3 +109,10 @@ def test_sha256_in_pieces_is_that_of_all_bytes(tmp_path: Path, size: int) -> Non
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     (tmp_path / "f").write_bytes(content)
     assert sha256_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 5000 + b"]" * 5000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_json_or_too_deep_or_too_long_a_number_is_a_value_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError):  # noqa: PT011 (Python's own words)
+        read_json(tmp_path / "a.json")

@@ -40,6 +40,7 @@ def test_names_that_could_be_a_path_or_an_option_are_refused(name: str) -> None:
         ({"compute_capability": "sm86"}, "compute_capability such as 8.6 in quotes, not 'sm86'"),
         ({"compute_capability": "8.6\n"}, "compute_capability such as 8.6"),
         ({"dla": 2}, "dla of 0 or 1, not 2"),
+        ({"cuda_graph": "yes"}, "cuda_graph of true or false, not 'yes'"),
     ],
 )
 def test_fields_out_of_bounds_are_refused(fields: dict[str, Any], message: str) -> None:

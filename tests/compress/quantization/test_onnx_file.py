@@ -125,7 +125,28 @@ def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
         (folder / "photos" / f"{index}.png").write_bytes(b"not an image")
     result = quantize(folder)
     assert result.exit_code == 2
-    assert "12 of 24 calibration images can't be read" in result.output
+    assert "12 of 24 calibration images can't be read, the first: " in result.output
+    assert "0.png: not a readable image" in result.output
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_model_of_other_channels_is_one_line_that_names_it(folder: Path, channels: int) -> None:
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = channels
+    onnx.save(model, folder / "model.onnx")
+    result = quantize(folder)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if line.startswith("compress:")]
+    assert f"{folder / 'model.onnx'}: " in line
+
+
+def test_a_folder_of_one_damaged_image_names_it(folder: Path) -> None:
+    (folder / "one").mkdir()
+    (folder / "one" / "bad.png").write_bytes(b"not an image")
+    result = quantize(folder, photos="one")
+    assert result.exit_code == 2
+    assert "1 of 1 calibration images can't be read, the first: " in result.output
+    assert "bad.png" in result.output
 
 
 def test_the_model_itself_is_not_overwritten(folder: Path) -> None:
