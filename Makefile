@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 test-faults test-hostile bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: run test test-slow test-arm64 test-faults test-load test-hostile bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -38,6 +38,9 @@ bench-verdicts: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(BIN)/python tests/faults/kills.py
+
+test-load: $(INSTALLED)
+	$(BIN)/python tests/faults/load.py
 
 test-hostile: $(INSTALLED)
 	$(BIN)/python tests/hostile/hostile.py
