@@ -9,6 +9,11 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+# By how much the logarithm of the ratio of two networks' speeds differs from one occasion to the next on one machine,
+# beyond what sessions of one occasion show, as its clocks and its neighbours are others: see `make bench-verdicts`.
+OCCASION_SD = 0.01
+TINY = 1e-30
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -72,12 +77,13 @@ def agreement(baseline: npt.ArrayLike, candidate: npt.ArrayLike, confidence: flo
 def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float, sessions: int = 1) -> Estimate:
     """Estimate baseline p50 / candidate p50 from interleaved runs, each (blocks, runs) in milliseconds.
 
-    The geometric mean of the sessions' ratios with Student's bounds over sessions: runs of one session are alike, and
-    so are those of one block, so that only sessions are independent of each other (Kalibera and Jones, ISMM 2013).
-    sessions: into which the blocks are divided; with one, blocks are taken for sessions.
+    The trimmed mean of the logarithms of the sessions' ratios with Yuen's bounds (Biometrika 61, 1974), which bursts in
+    a few sessions don't spoil. Runs of one session are alike, and so are those of one block, so that only sessions are
+    independent of each other (Kalibera and Jones, ISMM 2013). sessions: into which the blocks are divided; with one,
+    blocks are taken for sessions.
     """
-    logs = _log_ratios(baseline_ms, candidate_ms, sessions)
-    return _exponential(float(np.mean(logs)), float(np.var(logs, ddof=1)) / len(logs), len(logs) - 1, confidence)
+    mean, variance, freedom = _trimmed(_log_ratios(baseline_ms, candidate_ms, sessions))
+    return _exponential(mean, variance, freedom, confidence)
 
 
 def ratio_of_speedups(
@@ -89,14 +95,15 @@ def ratio_of_speedups(
     """Estimate how much slower an artifact became against a reference, which was interleaved with it both times.
 
     before, after: milliseconds of (reference, artifact), each (blocks, runs); sessions: of each. Above 1: slower. What
-    the machine did to both in one session cancels. Bounds as in `speedup`, of two samples (Welch, Biometrika 34, 1947).
+    the machine did to both in one session cancels. Bounds as in `speedup`, of two samples (Welch, Biometrika 34, 1947),
+    and wider by what the ratio of two networks is known to differ between two occasions, of which each sample is one.
     """
     new, old = (_log_ratios(artifact, reference, count)
                 for (reference, artifact), count in ((after, sessions[1]), (before, sessions[0])))  # fmt: skip
-    parts = [float(np.var(logs, ddof=1)) / len(logs) for logs in (new, old)]
-    squares = sum(part**2 / (len(logs) - 1) for part, logs in zip(parts, (new, old), strict=True))
-    freedom = sum(parts) ** 2 / squares if squares else len(new) + len(old) - 2
-    return _exponential(float(np.mean(new) - np.mean(old)), sum(parts), freedom, confidence)
+    (slower, *of_new), (faster, *of_old) = _trimmed(new), _trimmed(old)
+    variance = of_new[0] + of_old[0] + 2 * OCCASION_SD**2
+    freedom = variance**2 / max(sum(part**2 / free for part, free in (of_new, of_old)), TINY)
+    return _exponential(slower - faster, variance, freedom, confidence)
 
 
 def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
@@ -109,6 +116,17 @@ def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int)
     if sessions <= 1:
         return of_blocks
     return np.asarray([np.median(part) for part in np.array_split(of_blocks, min(sessions, len(of_blocks)))])
+
+
+def _trimmed(logs: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the mean without the fifth at each end, its variance, and the degrees of freedom that this has.
+
+    Yuen's: the winsorized variance; with fewer than five values nothing is trimmed and they are Student's.
+    """
+    ordered, cut = np.sort(logs), len(logs) // 5
+    kept = ordered[cut : len(ordered) - cut]
+    squares = (len(logs) - 1) * float(np.var(np.clip(ordered, kept[0], kept[-1]), ddof=1))
+    return float(np.mean(kept)), squares / (len(kept) * (len(kept) - 1)), len(kept) - 1
 
 
 def _exponential(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:

@@ -4,7 +4,7 @@
     power         share of true drops of twice the limit that it calls a regression, beside the share that theory states
                   for so many images
     coverage      of every bound that is printed as holding with 95 %: share of simulations in which it does
-    real A/A      the same two files measured in two sessions, on this machine as it is: how often the two-sided 95 %
+    real A/A      the same two files measured on two occasions, on this machine as it is: how often the two-sided 95 %
                   interval of the change in latency covers 1; and how often it is above 1 when one session's artifact
                   is made 5 % slower by waiting in it
 
@@ -151,9 +151,10 @@ def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
     """Return how often the bounds of a speed-up and of a slowdown hold."""
     bounds: dict[str, list[tuple[bool, bool]]] = {"speed-up": [], "slowdown": []}
     for _ in range(SIMULATIONS):
-        before, after = session(rng, 0.5), session(rng, 0.5 * 1.2)
-        faster = statistics.speedup(*before, LIMITS.confidence, SESSIONS)
-        bounds["speed-up"].append((faster.low <= 2, faster.high >= 2))
+        drift = np.exp(rng.normal(0, statistics.OCCASION_SD, 2))  # from one occasion to the next
+        before, after = session(rng, 0.5 * drift[0]), session(rng, 0.5 * 1.2 * drift[1])
+        faster, truth = statistics.speedup(*before, LIMITS.confidence, SESSIONS), 2 / drift[0]
+        bounds["speed-up"].append((faster.low <= truth, faster.high >= truth))
         slower = statistics.ratio_of_speedups(before, after, LIMITS.confidence, (SESSIONS, SESSIONS))
         bounds["slowdown"].append((slower.low <= 1.2, slower.high >= 1.2))
     rates = {name: np.mean(pairs, axis=0) for name, pairs in bounds.items()}
@@ -184,6 +185,7 @@ class Slowed:
 def real_pairs() -> tuple[int, int]:
     """Return how many intervals of real sessions cover 1, and how many find the slower one."""
     covered = found = 0
+    drifts: list[float] = []
     sessions = (TIMING.sessions, TIMING.sessions)
     confidence = 0.975  # each side, so that the interval holds with 95 %
     with tempfile.TemporaryDirectory() as name:
@@ -191,8 +193,14 @@ def real_pairs() -> tuple[int, int]:
         for _ in range(REAL):
             first, second, slowed = (_taken(artifacts, slow) for slow in (False, False, True))
             same = statistics.ratio_of_speedups(first, second, confidence, sessions)
+            slower = statistics.ratio_of_speedups(first, slowed, LIMITS.confidence, sessions)
             covered += same.low <= 1 <= same.high
-            found += statistics.ratio_of_speedups(first, slowed, confidence, sessions).low > 1
+            found += slower.low > 1
+            drifts.append(math.log(same.value) / math.sqrt(2))
+            told = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (same, slower))
+            print("              again {}, slowed {}".format(*told), flush=True)
+    spread = math.sqrt(float(np.mean(np.square(drifts))))
+    print(f"occasions     the ratio of two networks differs by {spread:.4f} (SD of its logarithm) between occasions")
     return covered, found
 
 
