@@ -124,6 +124,7 @@ def weights(out: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow  # torchrun starts twice
 def test_a_killed_process_is_started_again_and_the_weights_are_the_same(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     undisturbed = start(tmp_path / "recipe.yaml", tmp_path / "whole")

@@ -242,6 +242,7 @@ def test_images_at_an_address_are_fetched_together(make_context: MakeContext, tm
     assert same(batches(replace(context, train=tuple(samples)), settings), batches(context, settings))
 
 
+@pytest.mark.slow  # over half a minute
 def test_memory_stays_flat_over_50_000_images_and_20_resumes(tmp_path: Path) -> None:
     worker = Path(__file__).parents[2] / "support/memory_worker.py"
     done = subprocess.run([sys.executable, worker, tmp_path], capture_output=True, text=True, timeout=280)
