@@ -104,7 +104,9 @@ def test_an_implausible_gain_is_told() -> None:
     assert "implausible: better by" in one.notes[0]
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(1.0, "pass"), (1.06, "pass"), (1.1, "inconclusive"), (1.2, "regression")])
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.0, "pass"), (1.06, "pass"), (1.1, "inconclusive"), (1.2, "regression")]
+)
 def test_a_slowdown_is_judged(factor: float, expected: str) -> None:
     assert verdicts(judged(result(latency_ms=slower(0.5 * factor))))["max_slowdown"] == expected
 
