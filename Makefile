@@ -57,4 +57,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv runs sweeps .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -146,7 +146,6 @@ def _confusion(one: Row) -> dict[str, Any]:
     return {
         "artifact": one["artifact"],
         "matrix": matrix if len(matrix) <= MATRIX_CLASSES else None,
-        "largest": max(map(max, matrix)) or 1,
         "most": [(true, taken, count) for count, true, taken in most[:CONFUSIONS_SHOWN]],
     }
 

@@ -14,8 +14,8 @@ from runtimes.errors import CompressError
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Try to hold the lock, and give whether that succeeded.
+def held(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Try to hold the lock, and give whether that succeeded. wait: until it does.
 
     POSIX record locks: the system drops them with the process, so that none is ever stale, children don't inherit them,
     and network file systems know them. The file stays.
@@ -23,7 +23,7 @@ def held(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise CompressError(f"{path}: can't be locked ({error.strerror}); choose another folder") from error

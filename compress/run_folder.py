@@ -25,7 +25,6 @@ from runtimes.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 MARKER, DONE, LOCK = "run.json", "done.json", "lock"
-WAIT_S = 0.5
 PRESENTATION = {
     "check_cli.py",
     "cli.py",
@@ -122,8 +121,7 @@ class RunFolder:
         folder = self.cache / "steps" / f"{name}-{key[:12]}"
         if not (folder / DONE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            while not held.enter_context(locks.held(folder / LOCK)):
-                time.sleep(WAIT_S)  # another run that shares the cache makes it
+            held.enter_context(locks.held(folder / LOCK, wait=True))  # for another run that shares the cache
         return str(folder), {**content, "key": key}, not (folder / DONE).exists()
 
     def durations_s(self) -> dict[str, float]:

@@ -146,10 +146,8 @@ def _is_dead(by: dict[str, Any] | None) -> bool:
         return False
     try:
         os.kill(by["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # another user's lives
     return False
 
 

@@ -21,10 +21,7 @@ STEADY = 0.03  # two windows of warm-up whose medians differ by less are of a ma
 WINDOW_RUNS = 10
 MOST_WARMUP = 10  # times the warm-up asked for, after which it counts as unsteady
 
-STREAM_QUERIES, STREAM_S = (
-    1024,
-    60.0,
-)  # MLPerf Inference until v1.0; the 90th percentile is what counts
+STREAM_QUERIES, STREAM_S = 1024, 60.0  # MLPerf Inference until v1.0; its latency is the 90th percentile
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_a_command_is_taken_as_it_is_written(command: str) -> None:
     found = commands.commands[name]
     while isinstance(found, click.Group):
         found = found.commands[arguments.pop(0)]
-    found.make_context(name, arguments)
+    assert found.make_context(name, arguments).command is found
 
 
 @pytest.mark.parametrize("name", sorted(commands.commands))
