@@ -182,7 +182,7 @@ def _compared(before: Result, after: Result, old: Accepted, new: Accepted, limit
         drop = top1_drop_pp(one, other, labels, limits.confidence)
         checks.append(at_most("max_top1_drop_pp", drop, limits.max_top1_drop_pp))
         top1 = (float(np.mean(one == labels)), float(np.mean(other == labels)))
-        probability = mcnemar(*_changes(one, other, labels))
+        probability = mcnemar(*statistics.changes(one, other, labels))
         drops = _class_drops(one, other, labels, new.classes, limits)
         if drops:
             checks.append(Check("class_recall", limits.max_top1_drop_pp, _worst(drops), "regression"))
@@ -220,13 +220,6 @@ def _accuracy_notes(drop: Estimate, images: int, check: Check, limits: Limits) -
     return notes
 
 
-def _changes(
-    one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
-) -> tuple[int, int]:
-    """Return how many right answers were lost and won."""
-    return int(np.sum((one == labels) & (other != labels))), int(np.sum((one != labels) & (other == labels)))
-
-
 def _class_drops(
     one: npt.NDArray[np.int64],
     other: npt.NDArray[np.int64],
@@ -237,11 +230,13 @@ def _class_drops(
     """Return the classes that lost more than the limit by more than chance, tested for all classes at once."""
     shown = class_names(classes)
     present = [label for label in range(len(classes)) if np.any(labels == label)]
-    changes = [_changes(one[labels == label], other[labels == label], labels[labels == label]) for label in present]
-    probabilities = holm([mcnemar(lost, won) for lost, won in changes])
+    changed = [
+        statistics.changes(one[labels == label], other[labels == label], labels[labels == label]) for label in present
+    ]
+    probabilities = holm([mcnemar(lost, won) for lost, won in changed])
     drops = [
         ClassDrop(shown[label], int(np.sum(labels == label)), lost, won, probability)
-        for label, (lost, won), probability in zip(present, changes, probabilities, strict=True)
+        for label, (lost, won), probability in zip(present, changed, probabilities, strict=True)
     ]
     by_chance = 1 - limits.confidence
     return tuple(one for one in drops if one.probability <= by_chance and one.drop_pp > limits.max_top1_drop_pp)

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from compress import charts, html_report, pruning_tables, quantization_tables, report
-from runtimes import conditions
 from runtimes.files import write_text
-from runtimes.measure import Measurement
 
 PICTURE = "accuracy_latency.svg"
-
-
-def _conditions(content: dict[str, Any]) -> list[str]:
-    taken = [Measurement.from_json(one) for one in content["measurements"]]
-    names = dict.fromkeys(one.target.name for one in taken)
-    return [f"{name}: {line}" for name in names
-            for line in conditions.lines(one for one in taken if one.target.name == name)]  # fmt: skip
 
 
 def write(folder: Path) -> None:
@@ -34,14 +24,14 @@ def write(folder: Path) -> None:
         "elsewhere": report.elsewhere_tables(content),
         "boards": report.board_tables(folder),
     }
+    page = html_report.page(content, folder)
     text = templates.get_template("report.md.j2").render(
         report=content,
-        conditions=_conditions(content),
+        conditions=[f"{one['name']}: {line}" for one in page["targets"] for line in one["conditions"]],
         quantization=quantization_tables.of_lineage,
         pruning=pruning_tables,
         **tables,
     )
     write_text(folder / "report.md", text)
     write_text(folder / PICTURE, charts.standalone(html_report.picture(content, content["rows"])))
-    page = templates.get_template("report.html.j2").render(html_report.page(content, folder), **tables)
-    write_text(folder / "report.html", page)
+    write_text(folder / "report.html", templates.get_template("report.html.j2").render(page, **tables))

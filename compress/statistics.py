@@ -24,6 +24,12 @@ class Estimate:
     high: float
 
 
+def changes(baseline: npt.ArrayLike, candidate: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[int, int]:
+    """Return how many right answers were lost and how many won; predicted classes and labels, (N,) each."""
+    right, still_right = (np.asarray(predicted) == np.asarray(labels) for predicted in (baseline, candidate))
+    return int(np.sum(right & ~still_right)), int(np.sum(~right & still_right))
+
+
 def top1_drop_pp(
     baseline: npt.ArrayLike, candidate: npt.ArrayLike, labels: npt.ArrayLike, confidence: float
 ) -> Estimate:
@@ -32,8 +38,7 @@ def top1_drop_pp(
     baseline, candidate: predicted classes (N,); labels: (N,). One-sided score bounds of Tango (Statistics in Medicine
     17, 1998, equation 10), which keep their level where nearly all changes are losses.
     """
-    right, still_right = (np.asarray(predicted) == np.asarray(labels) for predicted in (baseline, candidate))
-    lost, won, images = int(np.sum(right & ~still_right)), int(np.sum(~right & still_right)), len(right)
+    (lost, won), images = changes(baseline, candidate, labels), len(np.asarray(labels))
     reach = NormalDist().inv_cdf(confidence)
     low, high = (_score_bound(lost, won, images, side) for side in (reach, -reach))
     return Estimate(100 * (lost - won) / images, 100 * low, 100 * high)

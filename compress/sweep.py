@@ -86,17 +86,18 @@ def _study(sweep: Sweep, path: Path, out: Path, storage: str | None) -> optuna.S
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(sweep.model_dump(mode="json"), sort_keys=True)
     name = f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    address = storage or f"sqlite:///{out.resolve() / 'sweep.db'}"
     try:
         kept = optuna.storages.RDBStorage(
-            storage or f"sqlite:///{out.resolve() / 'sweep.db'}", heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S,
+            address, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S,
             heartbeat_stale_trial_callback=_queue_again,
         )  # fmt: skip
+        return optuna.create_study(
+            storage=kept, sampler=_sampler(sweep, 0), study_name=name, load_if_exists=True,
+            directions=[DIRECTIONS[one] for one in sweep.objectives],
+        )  # fmt: skip
     except _database_errors() as error:
-        raise InputError(f"--storage {storage}: can't be opened ({str(error).splitlines()[0]})") from error
-    return optuna.create_study(
-        storage=kept, sampler=_sampler(sweep, 0), study_name=name, load_if_exists=True,
-        directions=[DIRECTIONS[one] for one in sweep.objectives],
-    )  # fmt: skip
+        raise InputError(f"{address}: can't be opened ({str(error).splitlines()[0]}); mend --storage") from error
 
 
 def _sampler(sweep: Sweep, trial: int) -> optuna.samplers.BaseSampler:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.statistics import Estimate, top1_drop_pp
+from compress.statistics import Estimate, changes, top1_drop_pp
 
 KINDS = ("lost", "won", "both wrong", "changed")
 
@@ -49,16 +49,13 @@ def falls(
     """Return a fall for each (name, predicted classes of the N images); labels: their true classes."""
     truth = np.asarray(labels)
     found: list[Fall] = []
-    right_before = None
+    before: Sequence[int] | None = None
     for name, predicted in steps:
-        right = np.asarray(predicted) == truth
-        if right_before is None:
-            found.append(Fall(name, float(right.mean()), None, 0, 0))
-        else:
-            drop = top1_drop_pp(right_before, right, np.ones(len(right), bool), confidence)
-            lost, won = int(np.sum(right_before & ~right)), int(np.sum(~right_before & right))
-            found.append(Fall(name, float(right.mean()), drop, lost, won))
-        right_before = right
+        top1 = float(np.mean(np.asarray(predicted) == truth))
+        drop = None if before is None else top1_drop_pp(before, predicted, truth, confidence)
+        lost, won = (0, 0) if before is None else changes(before, predicted, truth)
+        found.append(Fall(name, top1, drop, lost, won))
+        before = predicted
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from runtimes.session import Images, Session
 from runtimes.target import Target
-from runtimes.telemetry import UNKNOWN, Unknown, rails
+from runtimes.telemetry import UNKNOWN, Unknown, counted_j, watts_now
 
 CARD = "gpu"  # the rail that nvidia-smi tells of
 BUSY_S = 2.0  # how long a session works to be seen; sensors average over up to a second, which is left out
@@ -34,13 +34,13 @@ def per_call_mj(
     samples: list[dict[str, float]] = []
     done = threading.Event()
     sampler = threading.Thread(target=_sample, args=(root, samples, done), daemon=True)
-    first, start = rails(root)[0], time.monotonic()
+    first, start = counted_j(root), time.monotonic()
     sampler.start()
     calls = 0
     while (passed_s := time.monotonic() - start) < BUSY_S:
         session.run(inputs[calls % len(inputs)])
         calls += 1
-    last = rails(root)[0]
+    last = counted_j(root)
     done.set()
     sampler.join()
     power_w = {rail: sum(one[rail] for one in samples) / len(samples)
@@ -57,5 +57,5 @@ def _of(rails_w: dict[str, float], target: Target) -> dict[str, float]:
 def _sample(root: Path, samples: list[dict[str, float]], done: threading.Event) -> None:
     wait_s = SETTLING_S
     while not done.wait(wait_s):
-        samples.append(rails(root)[1])
+        samples.append(watts_now(root))
         wait_s = EVERY_S

@@ -80,9 +80,14 @@ def read(root: Path = Path("/")) -> Telemetry:
     )
 
 
-def rails(root: Path = Path("/")) -> tuple[dict[str, float], dict[str, float]]:
-    """Return joules counted so far and watts now, both by rail; empty where the system does not show them."""
-    return _energy_j(root / "sys"), _power_w(root / "sys", _Commands.ask_for_power())
+def counted_j(root: Path = Path("/")) -> dict[str, float]:
+    """Return joules counted so far by rail; empty where the system does not show them. Takes no command."""
+    return _energy_j(root / "sys")
+
+
+def watts_now(root: Path = Path("/")) -> dict[str, float]:
+    """Return watts by rail; empty where the system does not show them. Commands may take a tenth of a second."""
+    return _power_w(root / "sys", _Commands.ask_for_power())
 
 
 def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str] | Unknown:

@@ -81,6 +81,6 @@ def test_where_nothing_is_shown_it_is_unknown(tmp_path: Path) -> None:
 def test_a_graphics_card_counts_where_the_target_runs_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {"energy_j": UNKNOWN, "power_w": {"gpu": 120.0}}
     assert [energy.is_known(seen, target) for target in (CPU, GPU)] == [False, True]
-    monkeypatch.setattr(energy, "rails", lambda root: ({}, {"gpu": 120.0}))
+    monkeypatch.setattr(energy, "watts_now", lambda root: {"gpu": 120.0})
     assert energy.per_call_mj(Working(None), IMAGES, CPU) == UNKNOWN
     assert isinstance(energy.per_call_mj(Working(None), IMAGES, GPU), dict)
