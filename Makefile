@@ -37,7 +37,7 @@ bench-verdicts: $(INSTALLED)
 	$(BIN)/python tests/bench/bench_verdicts.py
 
 test-faults: $(INSTALLED)
-	$(BIN)/python tests/faults/kills.py
+	PYTHONPATH=tests/support $(BIN)/python tests/faults/faults.py
 
 test-load: $(INSTALLED)
 	$(BIN)/python tests/faults/load.py

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+from compress.termination import one_line_when_asked_to_end
+
 
 def main() -> None:
     """Run the command line."""
     missing = [name for name in ("rich_click", "pydantic", "yaml") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"compress: the command line needs {', '.join(missing)}: pip install -e '.[host]'")
-    from compress.cli import main as run
+    with one_line_when_asked_to_end():
+        from compress.cli import main as run
 
-    run()
+        run()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from compress import __version__, check_cli, data_cli, measure_cli
 from compress.tables import print_table
 from runtimes.errors import CompressError
 
-INTERRUPTED = 130  # what shells report for Ctrl-C
-
 CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG), ""),
@@ -33,8 +31,6 @@ class _Commands(click.RichGroup):
             return super().invoke(context)
         except CompressError as error:
             _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on from the last finished epoch or step", INTERRUPTED)
         except OSError as error:
             if error.errno not in CURES:
                 raise

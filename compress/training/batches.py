@@ -46,7 +46,7 @@ class TrainingBatches:
         workers = config.workers if self._images.take_long else 0
         self._loader: DataLoader[Batch] = DataLoader(
             self._images, batch_sampler=self._positions, collate_fn=_as_they_are, num_workers=workers,
-            persistent_workers=workers > 0, worker_init_fn=_outlive_sigterm,
+            persistent_workers=workers > 0, worker_init_fn=_outlive_signals,
             generator=torch.Generator(), pin_memory=context.device == "cuda",
         )  # fmt: skip
 
@@ -140,8 +140,9 @@ class _Images(Dataset[Batch]):
         return self._augmenter(pixels, rng)
 
 
-def _outlive_sigterm(worker: int) -> None:
-    """Leave it to the parent to end: schedulers and torchrun ask all processes of a group at once."""
+def _outlive_signals(worker: int) -> None:
+    """Leave it to the parent to end: terminals, schedulers and torchrun ask all processes of a group at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

@@ -23,12 +23,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from compress import checkpoint, parallel
 from compress.context import Context
 from compress.losses import Loss
+from compress.termination import TerminatedError, termination
 from compress.training.augmentation import mixing
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig
 from compress.training.optimization import frozen, like_parameters, make_optimizer, make_schedule
 from compress.training.sync_batchnorm import synchronised
-from compress.training.termination import TerminatedError, termination
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_json

@@ -182,18 +182,6 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     assert_one_line(result, 1, "No space left on device; free space or choose another folder with --out")
 
 
-def test_an_interrupt_is_one_line_that_says_how_to_go_on(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from compress import pipeline
-
-    def interrupted(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline, "run", interrupted)
-    assert_one_line(call("run", recipe, "--out", tmp_path / "run"), 130, "interrupted; the same command goes on")
-
-
 def test_a_target_of_another_architecture_is_refused_before_any_work(recipe: Path, tmp_path: Path) -> None:
     other = "x86-avx2" if "arm64" in call("doctor").output.split("instruction set")[1][:40] else "arm64"
     result = call("run", recipe, "--out", tmp_path / "run", "--set", f"targets=[{{name: b, instruction_set: {other}}}]")

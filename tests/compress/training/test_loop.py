@@ -17,10 +17,10 @@ from compress import checkpoint, plugins
 from compress.context import Context
 from compress.losses import cross_entropy
 from compress.models import mobilenet_v2
+from compress.termination import TerminatedError
 from compress.training import loop
 from compress.training.config import Augment, FitConfig
 from compress.training.loop import STATE_FILE, fit, predict
-from compress.training.termination import TerminatedError
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy
