@@ -28,7 +28,7 @@ from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
 from runtimes.measure import answer
-from runtimes.metrics import Accuracy, Calibration, accuracy, calibration
+from runtimes.metrics import Accuracy, Calibration, Scores, accuracy_of, calibration, scores
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load
 from runtimes.target import Target
@@ -131,16 +131,15 @@ def evaluate(
     """
     fitted = [_fit_labels(artifact, test, target) for artifact in artifacts]  # before any work
     with tempfile.TemporaryDirectory() as temporary:
-        every = [
-            _all_logits(artifact, images_, target, folder or Path(temporary), progress)
+        chunks = [
+            _logits(artifact, images_, target, folder or Path(temporary), progress)
             for artifact, images_ in zip(artifacts, fitted, strict=True)
         ]
-        results: list[Evaluation] = []
-        first: _Answers | None = None
-        for artifact, images_, logits in zip(artifacts, fitted, every, strict=True):
-            results.append(_judge(artifact, images_, target, logits(), first))
-            first = _Answers.of(logits(), images_) if first is None else first
-    return results
+        answers = [_answers(images_, paths) for images_, paths in zip(fitted, chunks, strict=True)]
+    return [
+        _judge(artifact, images_, target, mine, answers[0] if index else None)
+        for index, (artifact, images_, mine) in enumerate(zip(artifacts, fitted, answers, strict=True))
+    ]
 
 
 def _of_samples(classes: tuple[str, ...], samples: tuple[Sample, ...]) -> TestImages:
@@ -170,18 +169,8 @@ def _fit_labels(artifact: Artifact, test: TestImages, target: Target) -> TestIma
     return replace(test, classes=manifest.labels, labels=moved[test.labels])
 
 
-class _AllLogits:
-    """The chunks of one artifact on disk; NaN stands for images that could not be read."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-
-    def __call__(self) -> Logits:
-        return np.concatenate([np.load(path, allow_pickle=False) for path in self._paths])
-
-
-def _all_logits(artifact: Artifact, test: TestImages, target: Target, out: Path, progress: Progress) -> _AllLogits:
-    """Make the chunks that are not there yet."""
+def _logits(artifact: Artifact, test: TestImages, target: Target, out: Path, progress: Progress) -> list[Path]:
+    """Make the chunks that are not there yet, and return all; NaN stands for images that could not be read."""
     folder, total = out / _key(artifact, test, target), len(test.names)
     starts = range(0, total, CHUNK)
     paths = [folder / f"{start:08d}.npy" for start in starts]
@@ -192,7 +181,7 @@ def _all_logits(artifact: Artifact, test: TestImages, target: Target, out: Path,
             for path, start, (count, _), absent in zip(paths, starts, shapes, missing, strict=True):
                 if absent:
                     _write_chunk(path, _chunk(session, artifact, test, target, start, start + count, progress))
-    return _AllLogits(paths)
+    return paths
 
 
 def _key(artifact: Artifact, test: TestImages, target: Target) -> str:
@@ -252,42 +241,52 @@ def _decode(sample: Sample, preprocessing: Preprocessing) -> Pixels | None:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What an artifact said. answers: names of classes, as others may order theirs in another way."""
+    """What an artifact said. read: (N,) which images could be decoded; scores: of these."""
 
     read: npt.NDArray[np.bool_]
-    answers: npt.NDArray[np.str_]
-    right: npt.NDArray[np.bool_]
+    scores: Scores
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
 
-    @classmethod
-    def of(cls, logits: Logits, test: TestImages) -> _Answers:
-        """Take it from logits, which are NaN for images that could not be read."""
-        predicted = logits.argmax(1)
-        return cls(~np.isnan(logits[:, 0]), np.asarray(test.classes)[predicted], predicted == test.labels)
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = self.scores.predicted == self.labels
+        return right
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        """Of the classes, as another artifact may order its own in another way."""
+        return np.asarray(self.classes)[self.scores.predicted]
 
 
-def _judge(
-    artifact: Artifact,
-    test: TestImages,
-    target: Target,
-    logits: Logits,
-    first: _Answers | None,
-) -> Evaluation:
-    read = ~np.isnan(logits[:, 0])
-    unreadable = tuple(name for name, there in zip(test.names, read, strict=True) if not there)
-    if len(unreadable) > MAX_UNREADABLE * len(read):
-        raise InputError(f"{len(unreadable)} of {len(read)} images can't be read, for example {unreadable[0]}; "
+def _answers(test: TestImages, chunks: list[Path]) -> _Answers:
+    """Take from logits what metrics need, a chunk at a time."""
+    parts: list[Scores] = []
+    read: list[npt.NDArray[np.bool_]] = []
+    for path, start in zip(chunks, range(0, len(test.names), CHUNK), strict=True):
+        logits = np.load(path, allow_pickle=False)
+        read.append(~np.isnan(logits[:, 0]))
+        if read[-1].any():
+            parts.append(scores(logits[read[-1]], test.labels[start : start + CHUNK][read[-1]]))
+    there = np.concatenate(read)
+    unreadable = [name for name, one in zip(test.names, there, strict=True) if not one]
+    if len(unreadable) > MAX_UNREADABLE * len(there):
+        raise InputError(f"{len(unreadable)} of {len(there)} images can't be read, for example {unreadable[0]}; "
                          f"more than {MAX_UNREADABLE:.0%} of them say nothing of the accuracy")  # fmt: skip
+    return _Answers(there, Scores.joined(parts), test.labels[there], test.classes)
+
+
+def _judge(artifact: Artifact, test: TestImages, target: Target, mine: _Answers, first: _Answers | None) -> Evaluation:
     drop, agreement = None, None
     if first is not None:
-        mine = _Answers.of(logits, test)
-        if not np.array_equal(read, first.read):
+        if not np.array_equal(mine.read, first.read):
             raise CompressError("the images that can be read changed during the evaluation; run it again with --out")
-        drop = top1_drop_pp(first.right[read], mine.right[read], np.ones(int(read.sum()), bool), CONFIDENCE)
-        agreement = float(np.mean(mine.answers[read] == first.answers[read]))
+        drop = top1_drop_pp(first.right, mine.right, np.ones(len(mine.right), bool), CONFIDENCE)
+        agreement = float(np.mean(mine.names == first.names))
     return Evaluation(
         artifact.path.name, artifact.manifest.sha256, target, class_names(test.classes),
-        accuracy(logits[read], test.labels[read]), calibration(logits[read], test.labels[read]),
-        unreadable, drop, agreement,
+        accuracy_of(mine.scores, mine.labels, len(test.classes)), calibration(mine.scores, mine.labels),
+        tuple(name for name, there in zip(test.names, mine.read, strict=True) if not there), drop, agreement,
     )  # fmt: skip
 
 

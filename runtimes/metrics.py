@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 TOP5_NEEDS_CLASSES = 6  # with five classes or fewer the right one is always among five
 CALIBRATION_BINS = 15  # as in the paper
-ROWS = 4096  # float64 copies of all logits of ImageNet's 50,000 images would be 400 MB each
+ROWS = 1024  # at once: float64 copies of all logits of ImageNet's 50,000 images would be 400 MB each
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,33 @@ class Accuracy:
     confusion: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Accuracy:
+    def from_json(cls, content: dict[str, Any]) -> Accuracy:
         """Rebuild from JSON, whose lists stand for the tuples."""
-        lists = {name: tuple(fields[name]) for name in ("precision", "recall", "f1")}
-        return cls(**{**fields, **lists, "confusion": tuple(tuple(row) for row in fields["confusion"])})
+        lists = {name: tuple(content[name]) for name in ("precision", "recall", "f1")}
+        return cls(**{**content, **lists, "confusion": tuple(tuple(row) for row in content["confusion"])})
 
 
-def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Accuracy:
-    """Compare `(N, classes)` logits with `(N,)` labels from 0 to classes - 1; of equal logits the first class counts.
+@dataclass(frozen=True)
+class Scores:
+    """What metrics need of each image's logits, so that these can be let go.
+
+    predicted: (N,) int64, of equal logits the first class; loss: (N,) float64 cross-entropy in nats; confidence: (N,)
+    float64, the greatest softmax output; among_five: (N,) whether the right class is among the first five.
+    """
+
+    predicted: npt.NDArray[np.int64]
+    loss: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+    among_five: npt.NDArray[np.bool_]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """Return the scores of all parts' images, in their order."""
+        return cls(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)))
+
+
+def scores(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Scores:
+    """Compare `(N, classes)` logits with `(N,)` labels from 0 to classes - 1, some rows at a time.
 
     Raises ValueError for N = 0, other shapes, labels outside the classes or logits that are not finite.
     """
@@ -46,40 +66,43 @@ def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> 
         raise ValueError(f"{len(logits)} rows of logits for {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} for {logits.shape[1]} classes")
+    starts = range(0, len(labels), ROWS)
+    return Scores.joined([_scores(logits[start : start + ROWS], labels[start : start + ROWS]) for start in starts])
+
+
+def _scores(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Scores:
     if not np.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinity")
-    classes = logits.shape[1]
-    predicted = logits.argmax(1)
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    total = np.exp(shifted).sum(1)
+    right = logits[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank = (logits > right).sum(1) + ((logits == right) & earlier).sum(1)  # ties as argmax breaks them
+    own = shifted[np.arange(len(labels)), labels]
+    return Scores(logits.argmax(1).astype(np.int64), np.log(total) - own, 1 / total, rank < 5)
+
+
+def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Accuracy:
+    """Return the accuracy of logits; shapes and errors as of `scores`."""
+    return accuracy_of(scores(logits, labels), labels, logits.shape[1])
+
+
+def accuracy_of(found: Scores, labels: npt.NDArray[np.int64], classes: int) -> Accuracy:
+    """Return the accuracy of images by their scores; labels: (N,)."""
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    np.add.at(confusion, (labels, found.predicted), 1)
     hits = confusion.diagonal().astype(np.float64)
     precision, recall = _ratio(hits, confusion.sum(0) * 1.0), _ratio(hits, confusion.sum(1) * 1.0)
     return Accuracy(
         images=len(labels),
-        loss=_cross_entropy(logits, labels),
-        top1=float(np.mean(predicted == labels)),
-        top5=_top5(logits, labels) if classes >= TOP5_NEEDS_CLASSES else None,
+        loss=float(np.mean(found.loss)),
+        top1=float(np.mean(found.predicted == labels)),
+        top5=float(np.mean(found.among_five)) if classes >= TOP5_NEEDS_CLASSES else None,
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
         f1=tuple(_ratio(2 * precision * recall, precision + recall).tolist()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
-
-
-def _cross_entropy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    lost = []
-    for start in range(0, len(labels), ROWS):
-        part, right = logits[start : start + ROWS], labels[start : start + ROWS]
-        shifted = part.astype(np.float64) - part.max(1, keepdims=True)
-        lost.append(np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(right)), right])
-    return float(np.mean(np.concatenate(lost)))
-
-
-def _top5(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    right = logits[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(logits.shape[1]) < labels[:, None]
-    rank = (logits > right).sum(1) + ((logits == right) & earlier).sum(1)  # ties as argmax breaks them
-    return float(np.mean(rank < 5))
 
 
 def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -106,18 +129,15 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def calibration(
-    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], bins: int = CALIBRATION_BINS
-) -> Calibration:
+def calibration(found: Scores, labels: npt.NDArray[np.int64], bins: int = CALIBRATION_BINS) -> Calibration:
     """Return the expected (equation 3) and maximum (equation 5) calibration error of Guo et al., ICML 2017.
 
-    logits: (N, classes), finite; labels: (N,). Bins are of equal width, (m / bins, (m + 1) / bins].
+    labels: (N,). Bins are of equal width, (m / bins, (m + 1) / bins].
     """
-    confidence = np.concatenate([_confidence(logits[start : start + ROWS]) for start in range(0, len(labels), ROWS)])
-    right = (logits.argmax(1) == labels).astype(np.float64)
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    right = (found.predicted == labels).astype(np.float64)
+    index = np.clip(np.ceil(found.confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     images = np.bincount(index, minlength=bins)
-    mean_confidence = _ratio(np.bincount(index, confidence, bins).astype(np.float64), images.astype(np.float64))
+    mean_confidence = _ratio(np.bincount(index, found.confidence, bins).astype(np.float64), images.astype(np.float64))
     mean_right = _ratio(np.bincount(index, right, bins).astype(np.float64), images.astype(np.float64))
     gaps = np.abs(mean_right - mean_confidence)
     return Calibration(
@@ -128,9 +148,3 @@ def calibration(
             for m in range(bins)
         ),
     )
-
-
-def _confidence(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    greatest: npt.NDArray[np.float64] = 1 / np.exp(shifted).sum(1)
-    return greatest

@@ -157,7 +157,7 @@ def test_calibration_error_is_that_of_the_papers_equations() -> None:
         if inside.any():
             gap = abs(np.mean(logits[inside].argmax(1) == labels[inside]) - confidence[inside].mean())
             expected, greatest = expected + inside.sum() / 500 * gap, max(greatest, gap)
-    found = metrics.calibration(logits, labels)
+    found = metrics.calibration(metrics.scores(logits, labels), labels)
     assert found.expected_error == pytest.approx(expected)
     assert found.maximum_error == pytest.approx(greatest)
     assert sum(one.images for one in found.bins) == 500
