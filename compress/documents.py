@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compress import charts, html_report, pruning_tables, quantization_tables, report
 from runtimes.files import write_text
+from runtimes.metrics import confusion_rows
 
 PICTURE = "accuracy_latency.svg"
 
@@ -30,6 +31,7 @@ def write(folder: Path) -> None:
         conditions=[f"{one['name']}: {line}" for one in page["targets"] for line in one["conditions"]],
         quantization=quantization_tables.of_lineage,
         pruning=pruning_tables,
+        confusion_rows=confusion_rows,
         **tables,
     )
     write_text(folder / "report.md", text)

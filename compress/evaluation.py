@@ -28,7 +28,7 @@ from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
 from runtimes.measure import answer
-from runtimes.metrics import Accuracy, Calibration, Scores, accuracy_of, calibration, scores
+from runtimes.metrics import Accuracy, Calibration, Scores, accuracy_of, calibration, images_per_class, scores
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load
 from runtimes.target import Target
@@ -88,9 +88,10 @@ class Evaluation:
     def per_class(self) -> list[dict[str, Any]]:
         """Return precision, recall and F1 of each class with its number of images, in the order of the outputs."""
         shares = zip(self.accuracy.precision, self.accuracy.recall, self.accuracy.f1, strict=True)
+        counts = images_per_class(self.accuracy.confusion, len(self.classes))
         return [
-            {"class": name, "images": sum(row), "precision": precision, "recall": recall, "f1": f1}
-            for name, row, (precision, recall, f1) in zip(self.classes, self.accuracy.confusion, shares, strict=True)
+            {"class": name, "images": count, "precision": precision, "recall": recall, "f1": f1}
+            for name, count, (precision, recall, f1) in zip(self.classes, counts, shares, strict=True)
         ]
 
     def to_json(self) -> dict[str, Any]:

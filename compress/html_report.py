@@ -11,6 +11,7 @@ from compress.report import BASELINE_FILE, FLIPPED
 from compress.synsets import class_names
 from runtimes import conditions
 from runtimes.measure import Measurement
+from runtimes.metrics import confusion_rows, images_per_class
 
 MATRIX_CLASSES = 20  # above that, the most frequent confusions are listed instead
 CONFUSIONS_SHOWN, WORST_LAYERS = 20, 5
@@ -68,7 +69,9 @@ def _target(report: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         "layers": layers,
         "flips": _flips(report.get("flips", {}).get(name), folder),
         "classes": _classes(report, taken),
-        "confusions": [_confusion(one) for one in (taken[0], taken[-1]) if one["accuracy"]],
+        "confusions": [
+            _confusion(one, len(report["data"]["classes"])) for one in (taken[0], taken[-1]) if one["accuracy"]
+        ],
     }
 
 
@@ -129,9 +132,10 @@ def _classes(report: dict[str, Any], taken: list[Row]) -> list[Row]:
     if not before or not now:
         return []
     names = class_names(tuple(report["data"]["classes"]))
+    images = images_per_class(now["confusion"], len(names))
     return [
         {
-            "name": name, "images": sum(now["confusion"][index]), "precision": now["precision"][index],
+            "name": name, "images": images[index], "precision": now["precision"][index],
             "before": before["recall"][index], "now": now["recall"][index],
             "drop_pp": 100 * (before["recall"][index] - now["recall"][index]), "f1": now["f1"][index],
         }
@@ -139,14 +143,13 @@ def _classes(report: dict[str, Any], taken: list[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _confusion(one: Row) -> dict[str, Any]:
-    matrix = one["accuracy"]["confusion"]
-    most = sorted(((count, true, taken) for true, counts in enumerate(matrix) for taken, count in enumerate(counts)
-                   if count and true != taken), reverse=True)  # fmt: skip
+def _confusion(one: Row, classes: int) -> dict[str, Any]:
+    cells = one["accuracy"]["confusion"]
+    most = sorted(((images, true, taken) for true, taken, images in cells if true != taken), reverse=True)
     return {
         "artifact": one["artifact"],
-        "matrix": matrix if len(matrix) <= MATRIX_CLASSES else None,
-        "most": [(true, taken, count) for count, true, taken in most[:CONFUSIONS_SHOWN]],
+        "matrix": confusion_rows(cells, classes) if classes <= MATRIX_CLASSES else None,
+        "most": [(true, taken, images) for images, true, taken in most[:CONFUSIONS_SHOWN]],
     }
 
 

@@ -23,10 +23,10 @@ from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import read_json, replacing, write_json
-from runtimes.measure import Measurement
+from runtimes.measure import Measurement, upgraded
 from runtimes.target import Target
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FLOAT32_FILE = "model-float32.onnx"
 BASELINE_FILE = "model-baseline.onnx"  # the network before its first stage `prune`
 ARTIFACTS, SAMPLE = "artifacts", "sample"  # folders of a run: what ships, and some test images for bundles
@@ -198,12 +198,16 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; finish the run with: compress run RECIPE --out {folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a report ({error}); run the recipe again") from error
-    if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; run the recipe again")
+    if version not in (1, SCHEMA_VERSION):
+        raise InputError(f"{path}: schema version {version}, this toolkit reads 1 and {SCHEMA_VERSION}; "
+                         "run the recipe again")  # fmt: skip
     missing = [name for name in ALWAYS_THERE if name not in report]
     if missing:
         raise InputError(f"{path}: not a report (it has no {missing[0]}); run the recipe again")
-    return report
+    try:
+        return {**report, "measurements": [upgraded(one) for one in report["measurements"]]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a report ({error}); run the recipe again") from error
 
 
 def shipped(folder: Path, target: str | None) -> tuple[Artifact, Target]:

@@ -15,12 +15,12 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Progress, Stream, Taken, Timing, interleave, single_stream
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
-from runtimes.metrics import Accuracy, accuracy
+from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
 from runtimes.session import Images, Session, load
 from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie beyond each percentile that is reported
 EVALUATION_BATCH = 32
 INPUTS = 8  # different images in turn, so that no run sees what the last one left in the cache
@@ -72,8 +72,7 @@ class Measurement:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Measurement:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
-        if fields["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"measurement of schema version {fields['schema_version']}, not {SCHEMA_VERSION}")
+        fields = upgraded(fields)
         return cls(
             **{
                 **fields,
@@ -84,6 +83,17 @@ class Measurement:
                 "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
             }
         )
+
+
+def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a measurement's JSON as this version writes it; raises ValueError for versions that it does not know."""
+    version = fields["schema_version"]
+    if version not in (1, SCHEMA_VERSION):
+        raise ValueError(f"measurement of schema version {version}, not {SCHEMA_VERSION}")
+    found = fields["accuracy"]
+    if version == 1 and found is not None:
+        found = {**found, "confusion": confusion_of_rows(found["confusion"])}
+    return {**fields, "accuracy": found, "schema_version": SCHEMA_VERSION}
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ ROWS = 1024  # at once: float64 copies of all logits of ImageNet's 50,000 images
 class Accuracy:
     """How well logits fit labels: all shares are 0 to 1, loss is the mean cross-entropy in nats.
 
-    top5 is None with fewer than six classes. confusion[i][j] counts images of class i that were taken for class j.
+    top5 is None with fewer than six classes. confusion holds (class, answer, images) where there are images, in order.
     precision, recall and f1 are per class, 0 where a class was never predicted or never there.
     """
 
@@ -29,13 +29,40 @@ class Accuracy:
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f1: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, int, int], ...]
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Accuracy:
         """Rebuild from JSON, whose lists stand for the tuples."""
         lists = {name: tuple(content[name]) for name in ("precision", "recall", "f1")}
-        return cls(**{**content, **lists, "confusion": tuple(tuple(row) for row in content["confusion"])})
+        return cls(
+            **{
+                **content,
+                **lists,
+                "confusion": tuple((true, taken, images) for true, taken, images in content["confusion"]),
+            }
+        )
+
+
+def confusion_rows(confusion: Iterable[Sequence[int]], classes: int) -> list[list[int]]:
+    """Return the confusion as a matrix with a row per class, for few classes."""
+    rows = [[0] * classes for _ in range(classes)]
+    for true, taken, images in confusion:
+        rows[true][taken] = images
+    return rows
+
+
+def images_per_class(confusion: Iterable[Sequence[int]], classes: int) -> list[int]:
+    """Return how many images each class has."""
+    counts = [0] * classes
+    for true, _, images in confusion:
+        counts[true] += images
+    return counts
+
+
+def confusion_of_rows(rows: list[list[int]]) -> list[tuple[int, int, int]]:
+    """Return the confusion of a matrix with a row per class, as schema version 1 had it."""
+    return [(true, taken, images) for true, row in enumerate(rows) for taken, images in enumerate(row) if images]
 
 
 @dataclass(frozen=True)
@@ -89,10 +116,10 @@ def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> 
 
 def accuracy_of(found: Scores, labels: npt.NDArray[np.int64], classes: int) -> Accuracy:
     """Return the accuracy of images by their scores; labels: (N,)."""
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, found.predicted), 1)
-    hits = confusion.diagonal().astype(np.float64)
-    precision, recall = _ratio(hits, confusion.sum(0) * 1.0), _ratio(hits, confusion.sum(1) * 1.0)
+    cells, counts = np.unique(labels * classes + found.predicted, return_counts=True)
+    hits = np.bincount(labels[found.predicted == labels], minlength=classes).astype(np.float64)
+    precision = _ratio(hits, np.bincount(found.predicted, minlength=classes).astype(np.float64))
+    recall = _ratio(hits, np.bincount(labels, minlength=classes).astype(np.float64))
     return Accuracy(
         images=len(labels),
         loss=float(np.mean(found.loss)),
@@ -101,7 +128,7 @@ def accuracy_of(found: Scores, labels: npt.NDArray[np.int64], classes: int) -> A
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
         f1=tuple(_ratio(2 * precision * recall, precision + recall).tolist()),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        confusion=tuple(zip(*(values.tolist() for values in (*np.divmod(cells, classes), counts)), strict=True)),
     )
 
 

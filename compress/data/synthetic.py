@@ -17,7 +17,7 @@ class Config(Section):
     """size: side in pixels. noise: standard deviation in grey levels. seed: of the images and the split."""
 
     name: Literal["synthetic"] = "synthetic"
-    classes: Annotated[int, Field(ge=2, le=1000)] = 3
+    classes: Annotated[int, Field(ge=2, le=10_000)] = 3
     images_per_class: Annotated[int, Field(ge=3, le=10_000)] = 40
     size: Annotated[int, Field(ge=8, le=512)] = 32
     noise: Annotated[float, Field(ge=0, le=255)] = 24

@@ -82,7 +82,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
                 raise _diverged("validation logits", float("nan"), run.epoch, config)
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
-            _save_state(run, context.folder)
+            _save_state(run, config, context.folder)
             _end_if(parallel.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
@@ -155,7 +155,7 @@ def _train_epoch(
         context.progress(what, done + run.step, all_steps)
         if parallel.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
-            _save_state(run, context.folder)
+            _save_state(run, config, context.folder)
             saved = time.monotonic()
             _end_if(parallel.any_of(asked_to_end()), f"step {run.step} of {what}")
     _require_finite(run, config)
@@ -250,8 +250,8 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
     )
 
 
-def _save_state(run: _Run, folder: Path) -> None:
-    """Write all of it, in the first process; the state before is kept, too."""
+def _save_state(run: _Run, config: FitConfig, folder: Path) -> None:
+    """Write all of it, in the first process; the state before is kept, too. Raises where nobody could go on from it."""
     total = _mean_total(run)
     if not parallel.is_first():
         return
@@ -261,6 +261,8 @@ def _save_state(run: _Run, folder: Path) -> None:
     optimizer = run.optimizer.state_dict()
     for index, values in optimizer["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise _diverged("weights", float("nan"), run.epoch + 1, config)
     rest = {
         "epoch": run.epoch,
         "step": run.step,

@@ -15,6 +15,7 @@ import pytest
 from made_report import GATE, HISTORY, measurement, publish
 
 from compress import documents
+from runtimes.metrics import confusion_of_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
@@ -180,7 +181,7 @@ def test_a_thousand_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
     confusion = np.eye(1000, dtype=int) * 40 + np.random.default_rng(0).integers(0, 3, (1000, 1000))
     for one in report["measurements"]:
         per_class = {name: [0.5] * 1000 for name in ("precision", "recall", "f1")}
-        one["accuracy"] = {**one["accuracy"], **per_class, "confusion": confusion.tolist()}
+        one["accuracy"] = {**one["accuracy"], **per_class, "confusion": confusion_of_rows(confusion.tolist())}
     report["data"]["classes"] = [f"n{index:08d}" for index in range(1000)]
     report["data"]["images_per_class"] = {"test": dict.fromkeys(report["data"]["classes"], 50)}
     report["training"] = {f"{index}-train": HISTORY * 100 for index in range(4)}

@@ -15,6 +15,7 @@ from compress.run_folder import RunFolder
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.measure import Measurement
+from runtimes.metrics import confusion_rows
 
 OLDER = Path(__file__).parents[1] / "samples" / "schema-1"
 
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 def newer(path: Path) -> None:
     """Make a file one of a version that is still to come."""
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "schema_version": 2}))
+    path.write_text(json.dumps({**content, "schema_version": 9}))
 
 
 def test_an_older_report_is_printed_written_and_compared(run: Path) -> None:
@@ -45,6 +46,9 @@ def test_older_measurements_have_one_session_and_no_conditions() -> None:
     for fields in json.loads((OLDER / "report.json").read_text())["measurements"]:
         one = Measurement.from_json(fields)
         assert (one.warmup_runs, one.steady, one.energy_mj) == (None, None, "unknown")
+        assert one.accuracy is not None
+        rows = confusion_rows(one.accuracy.confusion, len(one.accuracy.recall))
+        assert rows == fields["accuracy"]["confusion"]  # a matrix then
 
 
 def test_an_older_run_folder_is_gone_on_with(run: Path) -> None:
@@ -70,5 +74,5 @@ def test_newer_files_are_refused_with_both_versions(run: Path) -> None:
         (ArtifactError, lambda: Artifact.load(run / "model.onnx")),
     ]
     for kind, call in calls:
-        with pytest.raises(kind, match="schema version 2"):
+        with pytest.raises(kind, match="schema version 9"):
             call()  # type: ignore[operator]

@@ -107,7 +107,7 @@ def test_report_json_round_trips_and_names_its_schema(tmp_path: Path) -> None:
     [
         (None, "no such file; finish the run"),
         ("{", "not a report"),
-        ('{"schema_version": 99}', "schema version 99, this toolkit reads 1"),
+        ('{"schema_version": 99}', "schema version 99, this toolkit reads 1 and 2"),
     ],
 )
 def test_a_report_that_can_not_be_read_is_one_line(tmp_path: Path, content: str | None, message: str) -> None:

@@ -29,6 +29,18 @@ LOST_BOARDS = 8
 PATIENCE_S = 300
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": runs.ROOT}
 
+POISONED = """
+import sys, torch
+backward, count, chosen = torch.Tensor.backward, 0, int(sys.argv.pop(1))
+def poisoned(self, *arguments, **options):
+    global count
+    count += 1
+    return backward(self * float("nan") if count == chosen else self, *arguments, **options)
+torch.Tensor.backward = poisoned
+from compress.__main__ import main
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -83,12 +95,11 @@ def signals(folder: Path, whole: Whole) -> Iterator[Told]:
 
 
 def nan_losses(folder: Path, whole: Whole) -> Iterator[Told]:
-    """Let the loss go to infinity in a stage, then mend the learning rate."""
-    for stage in (0, 2, 3):
-        out = folder / f"nan-{stage}"
-        process = runs.start(out, "--set", f"stages.{stage}.lr=100", "--set", f"stages.{stage}.optimizer=sgd")
-        wrong = _stopped(process, out, 1, "lower lr")
-        yield Told(f"a loss of NaN in stage {stage}", (*wrong, *_ends(out, whole)))
+    """Let one loss of all the stages' be NaN, in the middle and at the end of an epoch."""
+    for number in (5, 9, 36, 45, 60, 80, 95):
+        out = folder / f"nan-{number}"
+        wrong = _stopped(runs.start(out, ("-c", POISONED, str(number))), out, 1, "try a lower lr")
+        yield Told(f"the gradient of batch {number} is NaN", (*wrong, *_ends(out, whole)))
 
 
 def two_runs(folder: Path, whole: Whole) -> Iterator[Told]:

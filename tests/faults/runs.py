@@ -63,9 +63,9 @@ def undisturbed(out: Path) -> Whole:
     return Whole(results(out), decided(out), parts, size)
 
 
-def start(out: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+def start(out: Path, program: tuple[str, ...] = ("-m", "compress"), **options: Any) -> subprocess.Popen[str]:
     """Start the recipe in a folder, as a group of processes of its own."""
-    command = [sys.executable, "-m", "compress", "run", str(RECIPE), "--out", str(out), *arguments]
+    command = [sys.executable, *program, "run", str(RECIPE), "--out", str(out)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     return subprocess.Popen(command, **{"cwd": ROOT, "env": ENVIRONMENT, **quiet, **options})
 

@@ -61,7 +61,10 @@ def test_confusion_precision_recall_and_f1_are_those_of_the_slow_reference(
     found = accuracy(logits, labels)
     predicted, classes = [int(np.argmax(row)) for row in logits], logits.shape[1]
     pairs = list(zip(labels.tolist(), predicted, strict=True))
-    assert found.confusion == tuple(tuple(pairs.count((i, j)) for j in range(classes)) for i in range(classes))
+    rows = [[pairs.count((i, j)) for j in range(classes)] for i in range(classes)]
+    assert metrics.confusion_rows(found.confusion, classes) == rows
+    assert metrics.confusion_of_rows(rows) == list(found.confusion)
+    assert metrics.images_per_class(found.confusion, classes) == [sum(row) for row in rows]
     for index in range(classes):
         hits, was, said = pairs.count((index, index)), labels.tolist().count(index), predicted.count(index)
         assert found.precision[index] == pytest.approx(hits / said if said else 0)
@@ -84,7 +87,7 @@ def test_three_images_worked_out_by_hand() -> None:
     found = accuracy(logits, np.array([0, 1, 1]))
     assert found.top1 == pytest.approx(2 / 3)
     assert found.loss == pytest.approx(-(math.log(0.7) + math.log(0.5) + math.log(0.4)) / 3, rel=1e-6)
-    assert found.confusion == ((1, 0, 0), (1, 1, 0), (0, 0, 0))
+    assert found.confusion == ((0, 0, 1), (1, 0, 1), (1, 1, 1))
     assert found.precision == pytest.approx((0.5, 1, 0))
     assert found.recall == pytest.approx((1, 0.5, 0))
     assert found.f1 == pytest.approx((2 / 3, 2 / 3, 0))
@@ -109,7 +112,7 @@ def test_top5_counts_the_fifth_place_and_not_the_sixth(place: int, top5: float) 
 
 
 def test_of_equal_logits_the_first_class_is_predicted() -> None:
-    assert accuracy(np.zeros((2, 3), np.float32), np.array([0, 1])).confusion == ((1, 0, 0), (1, 0, 0), (0, 0, 0))
+    assert accuracy(np.zeros((2, 3), np.float32), np.array([0, 1])).confusion == ((0, 0, 1), (1, 0, 1))
 
 
 @pytest.mark.parametrize("tied", [6, 10])
