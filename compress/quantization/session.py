@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from export.scheme import EXACT_KERNELS
 from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.errors import InputError
@@ -26,8 +27,8 @@ class Network:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if exact and environment.detect_instruction_set() == "x86-avx2":
-            # ONNX Runtime's switch to kernels that sum in 32 bits; with VNNI they do so anyhow, and it makes them slow
-            options.add_session_config_entry("session.x64quantprecision", "1")
+            for key, value in EXACT_KERNELS.items():
+                options.add_session_config_entry(key, value)
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]

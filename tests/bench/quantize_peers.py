@@ -27,10 +27,11 @@ from quantize_networks import FOLDER, Subject
 
 from compress.quantization import nncf_engine
 from compress.quantization.config import Quantize
-from compress.quantization.int8 import EXACT_KERNELS, make_int8
+from compress.quantization.int8 import make_int8
 from compress.quantization.schemes import scheme_named
 from compress.terminal import Terminal
 from export.layers import layers_of
+from export.scheme import EXACT_KERNELS
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.evalset import EvalSet

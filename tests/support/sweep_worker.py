@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compress import sweep
-from compress.report import ALWAYS_THERE
+from compress.report import ALWAYS_THERE, SCHEMA_VERSION
 from runtimes.errors import CompressError
 
 PAUSE_S = 0.15
@@ -28,7 +28,8 @@ def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, 
         "speedup_p50": None, "size_bytes": int(1e6 * width),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps({**dict.fromkeys(ALWAYS_THERE), "schema_version": 1, "rows": [row]}))
+    report = {**dict.fromkeys(ALWAYS_THERE), "schema_version": SCHEMA_VERSION, "measurements": [], "rows": [row]}
+    (folder / "report.json").write_text(json.dumps(report))
     (folder / "recipe.yaml").write_text(f"settings: {json.dumps(settings)}\n")
 
 
