@@ -15,10 +15,11 @@ from pydantic_core import ErrorDetails
 from compress.plugins import TAG
 
 Location = tuple[int | str, ...]
+MOST_LINES = 20
 
 
 def lines(error: ValidationError, root: type, content: Any) -> list[str]:
-    """Return one line per problem that validating `content` as a `root` found."""
+    """Return one line per problem that validating `content` as a `root` found, and one that counts those beyond 20."""
     found = error.errors(include_url=False)
     broken_inside = {details["loc"][:depth] for details in found for depth in range(1, len(details["loc"]))}
     told: dict[str, list[str]] = {}
@@ -29,7 +30,9 @@ def lines(error: ValidationError, root: type, content: Any) -> list[str]:
             where, _, message = line.rpartition("\0")
             told.setdefault(where, []).append(message)
     misfits = told.pop("", [])  # between sections; each names its own path
-    return [*(f"{where}: {_joined(messages)}" for where, messages in told.items()), *misfits]
+    problems = [*(f"{where}: {_joined(messages)}" for where, messages in told.items()), *misfits]
+    beyond = len(problems) - MOST_LINES
+    return [*problems[:MOST_LINES], *([f"and {beyond} more like these"] if beyond > 0 else [])]
 
 
 def _joined(messages: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from compress import recipe_errors, strict_yaml
+from compress.config import no_truth_for_numbers
 from runtimes.errors import InputError
 from runtimes.target import Target
 
@@ -30,7 +31,7 @@ def load(name: str) -> Target:
     content = strict_yaml.read(path)
     content.setdefault("name", path.stem)
     try:
-        return TypeAdapter(Target).validate_python(content)
+        return TypeAdapter(Target).validate_python(no_truth_for_numbers(content, Target))
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Target, content))) from None
 

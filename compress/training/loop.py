@@ -255,14 +255,15 @@ def _save_state(run: _Run, config: FitConfig, folder: Path) -> None:
     total = _mean_total(run)
     if not parallel.is_first():
         return
-    tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
+    weights = run.network.state_dict()
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise _diverged("weights", float("nan"), run.epoch + 1, config)
+    tensors = {f"network.{name}": value for name, value in weights.items()}
     if run.average:
         tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
     optimizer = run.optimizer.state_dict()
     for index, values in optimizer["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
-    if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise _diverged("weights", float("nan"), run.epoch + 1, config)
     rest = {
         "epoch": run.epoch,
         "step": run.step,

@@ -92,6 +92,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stages": [{"stage": "trian"}]}, "stages.0.stage: there is no 'trian'; did you mean 'train'?"),
     ({"stages": [{"stage": "train"}, {"epochs": 1}]}, "stages.1: must name its stage"),
     # types
+    (
+        {"timing": {"blocks": True}},
+        "timing.blocks: must be a valid integer, unable to parse string as an integer, not true",
+    ),
+    (
+        {"preprocessing": {"std": [0.5, True, 0.5]}},
+        "preprocessing.std.1: must be a valid number, unable to parse string as a number, not true",
+    ),
+    (
+        {"targets": [{"name": "a", "threads": False}]},
+        "targets.0.threads: must be a valid integer, unable to parse string as an integer, not false",
+    ),
     ({"seed": "abc"}, 'seed: must be a valid integer, unable to parse string as an integer, not "abc"'),
     ({"seed": 1.5}, "seed: must be a valid integer, got a number with a fractional part, not 1.5"),
     (
@@ -203,6 +215,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_missing_sections_are_told(tmp_path: Path) -> None:
     assert problems(tmp_path, {"seed": 1}) == ["data: is required", "model: is required"]
+
+
+def test_beyond_twenty_problems_are_counted(tmp_path: Path) -> None:
+    found = problems(tmp_path, {f"key{index}": 1 for index in range(1000)})
+    assert len(found) == 21
+    assert found[-1] == "and 982 more like these"  # data and model are missing, too
 
 
 def test_all_misfits_between_sections_are_told_at_once(tmp_path: Path) -> None:

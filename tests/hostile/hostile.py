@@ -43,7 +43,7 @@ KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
 }  # fmt: skip
 ALLOWED_S = 60
 ALLOWED_BYTES = 2 << 30  # by which the process may grow over all inputs
-MOST_LINES = 40
+MOST_LINES = 21
 
 
 def main() -> None:

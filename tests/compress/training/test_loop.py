@@ -356,6 +356,21 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_told_alike(make_con
         fit(convolutions(), make_context(), config(batch_size=36, schedule="cosine"), loss)
 
 
+def test_no_state_is_written_that_nobody_could_go_on_from(make_context: MakeContext) -> None:
+    steps, often, plain = 0, config(checkpoint_minutes=1e-9), cross_entropy(0.0)
+
+    def loss(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        once = (logits - logits.detach()).abs().sqrt().sum() if steps == 8 else 0.0  # its gradient is NaN
+        return plain(images, logits, labels) + once
+
+    expected = fit(convolutions(), make_context("whole"), config(), plain)
+    with pytest.raises(CompressError, match="weights became nan in epoch 2"):
+        fit(convolutions(), make_context("cut"), often, loss)
+    assert identical(fit(convolutions(), make_context("cut"), often, plain), expected)
+
+
 def test_predictions_are_those_of_eval_mode_in_order(make_context: MakeContext) -> None:
     images = make_context().prepared("train")
     network = convolutions().train()
