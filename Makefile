@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test test-slow test-arm64 test-faults test-load test-hostile bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: run test test-slow test-arm64 test-faults test-load test-hostile audit bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
 run: $(INSTALLED)
 	$(BIN)/compress run recipes/mobilenet_int8.yaml
@@ -44,6 +44,9 @@ test-load: $(INSTALLED)
 
 test-hostile: $(INSTALLED)
 	$(BIN)/python tests/hostile/hostile.py
+
+audit: $(INSTALLED)
+	$(BIN)/python tests/hostile/audit.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
