@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from runtimes.errors import InputError, UnavailableError
-from runtimes.files import replacing
+from runtimes.files import replacing, user_cache
 
 INDEX_VERSION = 1
 
@@ -142,8 +142,7 @@ def _index_file(path: str, label_suffixes: tuple[str, ...]) -> Path:
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
     key = hashlib.sha256(content.encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "compress/archives" / f"{key[:24]}.npz"
+    return user_cache("archives") / f"{key[:24]}.npz"
 
 
 def _read_index(path: Path) -> list[Member]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -201,6 +200,7 @@ def quantize(
     from compress.quantization.onnx_file import quantize_file
     from compress.terminal import Terminal
     from runtimes.errors import InputError
+    from runtimes.files import user_cache
     from runtimes.preprocessing import Preprocessing
 
     settings = Quantize(engine=engine, calibration_images=images, calibration=Calibration(method),
@@ -211,7 +211,7 @@ def quantize(
         raise InputError(f"preprocessing {error}") from error
     with Terminal() as terminal:
         made = quantize_file(model, calibration, target, preprocessing, settings, out, terminal.progress, terminal.say,
-                             _cache_folder())  # fmt: skip
+                             user_cache("calibration"))  # fmt: skip
     _print_quantization(made)
 
 
@@ -222,11 +222,6 @@ def _triple(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"--{name}: give three numbers, as in 0.5,0.5,0.5, not {text!r}") from error
-
-
-def _cache_folder() -> Path:
-    """Return where ranges are kept between calls."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compress" / "calibration"
 
 
 def _print_quantization(artifact: Any) -> None:
@@ -334,10 +329,10 @@ def doctor() -> None:
 
 
 def _print_report(folder: Path) -> None:
-    from compress import report
+    from compress import report, report_tables
 
     content = report.read(folder)
-    shown = report.tables(content) | report.board_tables(folder) | report.elsewhere_tables(content)
+    shown = report_tables.measured(content) | report_tables.boards(folder) | report_tables.elsewhere(content)
     for title, lines in shown.items():
         print_table(lines, title)
     for row in content["rows"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress import charts, html_report, pruning_tables, quantization_tables, report
+from compress import charts, html_report, pruning_tables, quantization_tables, report, report_tables
 from runtimes.files import write_text
 from runtimes.metrics import confusion_rows
 
@@ -21,9 +21,9 @@ def write(folder: Path) -> None:
         autoescape=jinja2.select_autoescape(["html.j2"]),
     )  # fmt: skip
     tables = {
-        "tables": report.tables(content),
-        "elsewhere": report.elsewhere_tables(content),
-        "boards": report.board_tables(folder),
+        "tables": report_tables.measured(content),
+        "elsewhere": report_tables.elsewhere(content),
+        "boards": report_tables.boards(folder),
     }
     page = html_report.page(content, folder)
     text = templates.get_template("report.md.j2").render(

@@ -37,7 +37,7 @@ def measure(
 
     Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
     """
-    from compress import report
+    from compress import report_tables
     from compress.terminal import Terminal
     from runtimes import conditions
     from runtimes import evalset as evalsets
@@ -63,7 +63,7 @@ def measure(
     elif as_json:
         click.echo(json.dumps([one.to_json() for one in taken]))
     else:
-        print_table(report.measurement_table(taken))
+        print_table(report_tables.plain(taken))
         for line in conditions.lines(taken):
             click.echo(line)
 

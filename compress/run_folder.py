@@ -44,6 +44,7 @@ PRESENTATION = {
     "sweep_results.py",
     "terminal.py",
     "report.py",
+    "report_tables.py",
     "charts.py",
     "documents.py",
     "html_report.py",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
-from compress import comparison, verdict_formats
+from compress import check_cli, comparison, verdict_formats
 from compress.cli import commands
 from compress.comparison import Accepted, Limits, Result, compare, verdict
 from runtimes.errors import InputError
@@ -213,3 +213,8 @@ def test_compare_shows_each_against_the_first(tmp_path: Path) -> None:
     assert code == 0
     assert said.count("against") == 2
     assert call("compare", paths[0])[0] == 2
+
+
+def test_the_commands_limits_are_those_told_here() -> None:
+    defaults = {option.name: option.default for option in check_cli.check.params}
+    assert Limits().model_dump().items() <= defaults.items()

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from made_report import GATE, PARITY, PLAN, RUNS, measurement, publish
 
-from compress import documents, pruning_tables, report
+from compress import documents, pruning_tables, report, report_tables
 from compress.gate import Gate
 from runtimes.errors import InputError
 from runtimes.measure import Measurement
@@ -136,7 +136,7 @@ def test_a_plan_without_a_clock_says_so() -> None:
 
 def test_a_target_that_is_not_here_is_told_with_its_estimate(tmp_path: Path) -> None:
     publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), None)
-    ((title, table),) = report.elsewhere_tables(report.read(tmp_path / "run")).items()
+    ((title, table),) = report_tables.elsewhere(report.read(tmp_path / "run")).items()
     assert title == (
         "orin: not measured, no NVIDIA GPU is here; no engine, the board builds it; "
         "Jetson Orin Nano: estimate, not measured"
@@ -153,7 +153,7 @@ def test_without_labels_agreement_is_judged_and_shown(tmp_path: Path, wrong: int
     assert (baseline.top1, int8.top1, int8.top1_drop_pp) == (None, None, None)
     assert int8.agreement is not None
     assert int8.agreement.value == pytest.approx(1 - (wrong - 40) / 400)
-    ((_, table),) = report.tables(report.read(tmp_path / "run")).items()
+    ((_, table),) = report_tables.measured(report.read(tmp_path / "run")).items()
     assert table[0][:2] == ["artifact", "same %"]
     assert table[2][1] == f"{100 * int8.agreement.value:.2f}"
     assert "Where the points went" not in (tmp_path / "run/report.html").read_text()
