@@ -128,7 +128,7 @@ def _parity(model: onnx.ModelProto, converted: Artifact, images: Images, batch: 
 
 def _exact_answers(model: onnx.ModelProto, images: Images) -> Images:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     exact = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     given = exact.get_inputs()[0]

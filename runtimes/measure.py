@@ -215,9 +215,10 @@ def answer(
         full[: len(images)] = images
         images = full
     part = session.run(images)[: len(pixels)]
-    if part.ndim != 2 or part.shape[1] != len(artifact.manifest.labels):
+    if part.shape != (len(pixels), len(artifact.manifest.labels)):
         classes = len(artifact.manifest.labels)
-        raise ArtifactError(f"{artifact.path.name} answers {part.shape}, not a logit for each of {classes} classes")
+        raise ArtifactError(f"{artifact.path.name} answers {part.shape} to {len(pixels)} images, not a logit for each "
+                            f"of {classes} classes")  # fmt: skip
     if not np.isfinite(part).all():
         raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
     return artifact.manifest.logits(part)

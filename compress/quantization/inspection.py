@@ -44,7 +44,7 @@ def what_runs(artifact: Artifact, target: Target, runs: int = 20) -> tuple[Runti
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = target.threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
         for key, value in artifact.manifest.session_options.items():
             options.add_session_config_entry(key, value)

@@ -25,7 +25,7 @@ class Network:
     def __init__(self, model: onnx.ModelProto, exact: bool = True) -> None:
         """Open a session. exact: integer kernels don't saturate, whatever the processor (they may be slower)."""
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         if exact and environment.detect_instruction_set() == "x86-avx2":
             for key, value in EXACT_KERNELS.items():
                 options.add_session_config_entry(key, value)

@@ -31,12 +31,16 @@ class LitertSession:
         self._output_index = interpreter.get_output_details()[0]["index"]
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
         assert self._interpreter is not None, "the session was closed"
         if images.shape != self._shape:
             raise InputError(f"the file takes images of shape {list(self._shape)}, not {list(images.shape)}")
         self._interpreter.set_tensor(self._input["index"], self._as_input(images))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            told = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"the file can't be run on {list(images.shape)}: {told}") from error
         logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)  # a copy
         return logits
 

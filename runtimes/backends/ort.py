@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PACKAGE = "onnxruntime"
+TYPES = {"float32": ("tensor(float)", "tensor(float)"), "uint8": ("tensor(uint8)", "tensor(float)")}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -24,14 +25,22 @@ class OrtSession:
     """One ONNX Runtime session with one input and one output."""
 
     def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        self._failures = (state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented)
+        self._path = artifact.path
         self._session: onnxruntime.InferenceSession | None = session
         self._input_name = artifact.manifest.input_name
         self._output_names = [artifact.manifest.output_name]
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
         assert self._session is not None, "the session was closed"
-        logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
+        except self._failures as error:
+            told = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"{self._path}: can't be run on {list(images.shape)}: {told}") from error
         return logits
 
     def close(self) -> None:
@@ -71,7 +80,7 @@ def _session(ort: ModuleType, artifact: Artifact, target: Target, provider: str)
     options = ort.SessionOptions()
     options.intra_op_num_threads = target.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     refused = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
                state.NoSuchFile, RuntimeError, ValueError)  # fmt: skip
     try:
@@ -91,6 +100,9 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
             f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
             f"{manifest.input_name!r} and {manifest.output_name!r}"
         )
+    types, wanted = (session.get_inputs()[0].type, session.get_outputs()[0].type), TYPES[manifest.input_dtype]
+    if types != wanted:
+        raise ArtifactError(f"{artifact.path}: takes {types[0]} and gives {types[1]}, not {' and '.join(wanted)}")
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
     if shape != list(manifest.file_shape):
         raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.file_shape)}")

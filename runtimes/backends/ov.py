@@ -28,12 +28,16 @@ class OvSession:
         self._compile(target.batch)
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
         import openvino
 
         request = self._requests.get(len(images)) or self._compile(len(images))
-        request.set_input_tensor(0, openvino.Tensor(images, shared_memory=True))
-        request.infer()
+        try:
+            request.set_input_tensor(0, openvino.Tensor(images, shared_memory=True))
+            request.infer()
+        except RuntimeError as error:
+            where = f"{self._artifact.path}: can't be run on {list(images.shape)}"
+            raise ArtifactError(f"{where}: {_one_line(error)}") from error
         logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()  # the next run writes there
         return logits
 

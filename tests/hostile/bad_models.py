@@ -10,9 +10,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from case import SIDE, Case, artifact_in, written
+from case import CLASSES, SIDE, Case, artifact_in, evalset_in, written
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from export.to_onnx import INPUT_NAME, OUTPUT_NAME
+from runtimes.artifact import Artifact, Manifest
+from runtimes.files import sha256_file
+from runtimes.preprocessing import Preprocessing
+
+TAKEN_BY_ONNX_RUNTIME = ("an unknown domain", "version 0 of IR")  # of which no node makes use: they run as they should
 
 
 def models(folder: Path) -> Iterator[Case]:
@@ -46,6 +53,18 @@ def models(folder: Path) -> Iterator[Case]:
         arguments = ["quantize", str(path), "--calibration", str(photos), "--resize", str(SIDE), "--crop", str(SIDE),
                      "-o", str(place / "out.onnx"), "--target", "generic"]  # fmt: skip
         yield Case(name, place, arguments, "model.onnx", content)
+    images = evalset_in(folder / "images")
+    vouched = {name: (content, INPUT_NAME, OUTPUT_NAME) for name, content in found.items()}
+    vouched |= {name: (model.SerializeToString(), "x", "y") for name, model in _wrong_answers().items()}
+    for name, (content, inputs, outputs) in vouched.items():
+        place = folder / f"vouched-{zlib.crc32(name.encode())}"
+        path = written(place / "model.onnx", content)
+        manifest = Manifest(sha256_file(path), len(content), "onnx", "float32", inputs, (None, 3, SIDE, SIDE), outputs,
+                            Preprocessing(SIDE, SIDE), CLASSES, 18)  # fmt: skip
+        Artifact(path, manifest).save_manifest()
+        arguments = ["evaluate", str(path), "--evalset", str(images)]
+        taken = name in TAKEN_BY_ONNX_RUNTIME
+        yield Case(f"vouched for: {name}", place, arguments, "model.onnx", content + b" and its manifest", taken)
 
 
 def _odd_graphs(good: bytes) -> dict[str, onnx.ModelProto]:
@@ -148,4 +167,39 @@ def _no_classifiers() -> dict[str, onnx.ModelProto]:
         "a loop without end": graph(
             [helper.make_node("Constant", [], ["n"], value=numpy_helper.from_array(np.asarray(2**60), "n")),
              helper.make_node("Flatten", ["x"], ["y"])], [x], [flat]),
+    }  # fmt: skip
+
+
+def _wrong_answers() -> dict[str, onnx.ModelProto]:
+    """Return files whose names and shapes are right, and whose answers are not."""
+
+    def graph(
+        nodes: list[tuple[str, list[str], str, dict[str, Any]]], constants: dict[str, Any],
+        kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = ("n", "c"),
+    ) -> onnx.ModelProto:  # fmt: skip
+        made = helper.make_graph(
+            [helper.make_node(op, inputs, [output], **attributes) for op, inputs, output, attributes in nodes], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+            [helper.make_tensor_value_info("y", kind, shape)],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        )  # fmt: skip
+        return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    flat, three = ("Flatten", ["x"], "f", {}), ("Gather", ["f", "i"], "g", {"axis": 1})
+    first = {"i": np.arange(3)}
+    return {
+        "one row for all images": graph([flat, three, ("Slice", ["g", "z", "o", "z"], "y", {})],
+                                        {**first, "z": np.array([0]), "o": np.array([1])}, shape=("m", "c")),
+        "a class too many": graph([flat, ("Gather", ["f", "i"], "y", {"axis": 1})], {"i": np.arange(4)}),
+        "a picture": graph([("Identity", ["x"], "y", {})], {}, shape=("n", "c", "h", "w")),
+        "NaN": graph([flat, three, ("Mul", ["g", "nan"], "y", {})], {**first, "nan": np.float32("nan")}),
+        "texts": graph([flat, three, ("Cast", ["g"], "y", {"to": TensorProto.STRING})], first, TensorProto.STRING),
+        "whole numbers": graph([flat, three, ("Cast", ["g"], "y", {"to": TensorProto.INT64})], first,
+                               TensorProto.INT64),
+        "float64": graph([flat, three, ("Cast", ["g"], "y", {"to": TensorProto.DOUBLE})], first, TensorProto.DOUBLE),
+        "a shape that is found impossible in the run": graph([("Reshape", ["x", "s"], "y", {})],
+                                                             {"s": np.array([7, -1])}),
+        "a class that is not there": graph(
+            [flat, ("ArgMax", ["f"], "a", {"axis": 1, "keepdims": 0}), ("Mul", ["a", "k"], "j", {}),
+             ("Gather", ["f", "j"], "y", {"axis": 1})], {"k": np.array(10_000)}),
     }  # fmt: skip

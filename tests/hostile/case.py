@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from compress.models import mobilenet_v2
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
@@ -57,6 +59,15 @@ def artifact_in(folder: Path) -> Path:
                         OUTPUT_NAME, Preprocessing(SIDE, SIDE), CLASSES, 18)  # fmt: skip
     Artifact(path, manifest).save_manifest()
     return path
+
+
+def evalset_in(folder: Path) -> Path:
+    """Write some random images with labels; return the folder."""
+    rng = np.random.default_rng(0)
+    pixels = (rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(8))
+    names = tuple(map(str, range(8)))
+    evalset.write(folder, pixels, rng.integers(0, len(CLASSES), 8), names, CLASSES, Preprocessing(SIDE, SIDE))
+    return folder
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -16,7 +16,7 @@ import pytest
 from runtimes import clock, energy, environment, measure, metrics, telemetry
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
-from runtimes.errors import CompressError, InputError
+from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.measure import Measurement
 from runtimes.preprocessing import Preprocessing
@@ -281,6 +281,15 @@ def test_another_number_of_logits_than_classes_is_an_error(
 ) -> None:
     with pytest.raises(CompressError):
         measure.measure([fake_artifact(logits=np.ones((1, columns)))], TARGET, make_evalset(), SHORT, quiet)
+
+
+def test_another_number_of_answers_than_images_is_an_error(
+    fake_artifact: FakeMaker, make_evalset: SetMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_row = SimpleNamespace(run=lambda images: np.ones((1, 3), np.float32), close=lambda: None)
+    monkeypatch.setattr(measure, "load", lambda artifact, target: one_row)
+    with pytest.raises(ArtifactError, match=r"answers \(1, 3\) to [2-9] images, not a logit for each of 3 classes"):
+        measure.evaluate(fake_artifact(), TARGET, make_evalset())
 
 
 # What fits what

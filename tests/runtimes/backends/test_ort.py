@@ -225,3 +225,30 @@ def test_a_manifest_of_another_network_is_an_artifact_error(
 ) -> None:
     with pytest.raises(ArtifactError):
         ort.load(onnx_artifact(**fields), TARGET)
+
+
+def test_what_an_operator_can_not_do_is_one_error_and_no_log(
+    onnx_artifact: Callable[..., Artifact], capfd: pytest.CaptureFixture[str]
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["images", "seven"], ["logits"])],
+        "impossible",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 6, 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", "C"])],
+        [numpy_helper.from_array(np.array([7, -1]), "seven")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    session = ort.load(onnx_artifact(model.SerializeToString()), TARGET)
+    with pytest.raises(ArtifactError, match=r"tiny.onnx: can't be run on \[2, 3, 6, 6\]: .*Reshape"):
+        session.run(np.zeros((2, 3, 6, 6), np.float32))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING])
+def test_answers_of_another_type_are_refused(onnx_artifact: Callable[..., Artifact], kind: int) -> None:
+    model = network()
+    model.graph.node[-1].output[0] = "flat"
+    model.graph.node.append(helper.make_node("Cast", ["flat"], ["logits"], to=kind))
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    with pytest.raises(ArtifactError, match=r"takes tensor\(float\) and gives tensor\((double|int64|string)\), not"):
+        ort.load(onnx_artifact(model.SerializeToString()), TARGET)
