@@ -44,9 +44,11 @@ def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
 def read(path: Path) -> dict[Any, Any]:
     """Return the mapping that a YAML file holds; raises InputError with the line of what is wrong."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as stream:
+            read = stream.read(MAX_BYTES + 1)  # a device never ends
+        if len(read) > MAX_BYTES:
             raise InputError(f"{path}: larger than 1 MiB, not a recipe")
-        text = path.read_text(encoding="utf-8")
+        text = read.decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; see: compress list recipes") from None
     except IsADirectoryError:

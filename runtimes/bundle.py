@@ -23,7 +23,7 @@ from runtimes import engine, environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.evalset import EvalSet
-from runtimes.files import parse_json, read_json, replacing, sha256_file
+from runtimes.files import MOST_JSON_BYTES, parse_json, read_json, replacing, sha256_file
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -127,12 +127,11 @@ def verify(bundle: Bundle) -> Verification:
 
 def recipe_of(tar: Path) -> str | None:
     """Return the name of the recipe that a bundle comes from; raises InputError for what is no bundle."""
+    _require_file(tar)
     try:
-        with tarfile.open(tar) as archive:
+        with tarfile.open(tar, "r:") as archive:
             stream = archive.extractfile(DESCRIPTION)
-            recipe = parse_json(stream.read())["recipe"] if stream else None
-    except FileNotFoundError as error:
-        raise InputError(f"{tar}: no such file") from error
+            recipe = parse_json(stream.read(MOST_JSON_BYTES))["recipe"] if stream else None
     except (tarfile.TarError, EOFError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{tar}: holds no readable {DESCRIPTION}; it was not made by compress bundle") from error
     return str(recipe) if recipe else None
@@ -144,8 +143,9 @@ def unpack(tar: Path, folder: Path) -> Bundle:
     Raises InputError for what is no bundle, for members that are no plain files or would leave the folder, and for more
     than 4 GiB; nothing is written then.
     """
+    _require_file(tar)
     try:
-        with tarfile.open(tar) as archive:
+        with tarfile.open(tar, "r:") as archive:
             members = archive.getmembers()
             _check(tar, members)
             for member in members:
@@ -156,12 +156,15 @@ def unpack(tar: Path, folder: Path) -> Bundle:
                         out.write(piece)
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{tar}: not a tar that can be read ({error}); make the bundle again") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{tar}: no such file") from error
     try:
         return load(folder)
     except InputError as error:  # name what the user has, not where it was unpacked
         raise InputError(f"{tar}: {str(error).replace(f'{folder}/', '').removeprefix(f'{folder}: ')}") from error
+
+
+def _require_file(tar: Path) -> None:
+    if not tar.is_file():
+        raise InputError(f"{tar}: no such file")
 
 
 def _check(tar: Path, members: list[tarfile.TarInfo]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MOST_JSON_BYTES = 1 << 28
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -63,8 +65,12 @@ def _flush(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; raises OSError, and ValueError for all that is no JSON."""
-    return parse_json(path.read_bytes())
+    """Return what a JSON file holds; raises OSError, and ValueError for all that is no JSON, or more than 256 MiB."""
+    with path.open("rb") as stream:
+        content = stream.read(MOST_JSON_BYTES + 1)  # a device never ends
+    if len(content) > MOST_JSON_BYTES:
+        raise ValueError(f"larger than {MOST_JSON_BYTES >> 20} MiB")
+    return parse_json(content)
 
 
 def parse_json(text: str | bytes) -> Any:

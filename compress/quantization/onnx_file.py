@@ -101,13 +101,13 @@ def _readable(samples: tuple[Sample, ...], say: Callable[[str], None]) -> tuple[
 
 
 def _read(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give an ONNX file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: is a folder; give an ONNX file") from error
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX file ({str(error).splitlines()[0]})") from error
     return model

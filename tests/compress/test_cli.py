@@ -255,3 +255,21 @@ def test_a_runtime_that_is_missing_or_runs_other_files_is_told_before_any_work(
     monkeypatch.setattr(environment, "package_versions", lambda names=(): {})
     result = call("run", recipe, "--out", tmp_path / "run", "--set", f"targets=[{{name: b, runtime: {runtime}}}]")
     assert_one_line(result, code, "target 'b'", message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("validate", "/dev/zero"),
+        ("quantize", "/dev/zero", "--calibration", ".", "-o", "int8.onnx"),
+        ("check", "run", "--against", "/dev/zero"),
+        ("deploy", "/dev/zero", "me@board"),
+        ("measure", "/dev/zero"),
+        ("data", "check", "/dev/zero"),
+    ],
+)
+def test_a_device_that_never_ends_is_answered(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(call(*arguments), 2, "")

@@ -116,3 +116,8 @@ def test_what_is_no_json_or_too_deep_or_too_long_a_number_is_a_value_error(tmp_p
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011 (Python's own words)
         read_json(tmp_path / "a.json")
+
+
+def test_a_device_that_never_ends_is_no_json() -> None:
+    with pytest.raises(ValueError, match="larger than 256 MiB"):
+        read_json(Path("/dev/zero"))
