@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from compress import recipe_errors, strict_yaml
 from compress.config import Config
@@ -59,7 +59,7 @@ class Board(Config):
 
     host: str
     user: str | None = None
-    port: int = 22
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
     python: str = "python3"
     folder: str = "compress-bundles"
     identity: Path | None = None
@@ -85,7 +85,7 @@ def find_board(name: str, inventory: Path | None) -> Board:
         return boards[name]
     user, _, address = name.rpartition("@")
     host, _, port = address.partition(":")
-    if not user or not host or (port and not port.isdigit()):
+    if not user or not host or (port and not (port.isdecimal() and 0 < int(port) < 1 << 16)):
         known = f"; {inventory} has {', '.join(boards)}" if boards else "; or name a board of --inventory"
         raise InputError(f"'{name}' is no board: give user@host or user@host:port{known}")
     return Board(host=host, user=user, port=int(port or 22))
@@ -108,6 +108,9 @@ def deploy(
     if importlib.util.find_spec("asyncssh") is None:
         raise UnavailableError("deploying needs the package asyncssh: pip install -e '.[remote]'")
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        for path in (board.identity, known_hosts):
+            if path is not None and not path.expanduser().is_file():
+                raise InputError(f"{path}: no such file")
         opened = bundle.unpack(tar, Path(folder) / "bundle")
         return asyncio.run(_deploy(opened, name, board, known_hosts, progress, say))
 
@@ -271,6 +274,9 @@ def store(run_folder: Path, deployed: Deployed) -> Path:
 def _inventory(path: Path) -> dict[str, Board]:
     boards, problems = {}, []
     for name, section in strict_yaml.read(path).items():
+        if not isinstance(section, dict):
+            problems.append(f"{path}: {name}: must be a mapping, as {{host: 10.0.0.8, user: me}}")
+            continue
         try:
             boards[str(name)] = Board.model_validate(section)
         except ValidationError as error:

@@ -190,6 +190,33 @@ def test_boards_by_address_and_by_name(tmp_path: Path) -> None:
     assert f"{tmp_path / 'bad.yaml'}: orin.hots" in str(caught.value)
 
 
+@pytest.mark.parametrize(("inventory", "message"), [
+    ("orin: 3", "orin: must be a mapping, as {host: 10.0.0.8, user: me}"),
+    ("orin: {host: a, port: 99999}", "orin.port: must be less than or equal to 65535, not 99999"),
+    ("orin: {host: a, shell: bash}", "orin.shell: unknown key; there are folder, host, identity, port, python, user"),
+    ("orin: {}", "orin.host: is required"),
+])  # fmt: skip
+def test_what_is_wrong_in_an_inventory_is_named(tmp_path: Path, inventory: str, message: str) -> None:
+    path = tmp_path / "boards.yaml"
+    path.write_text(inventory)
+    with pytest.raises(InputError) as caught:
+        find_board("orin", path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("name", ["me@host:0", "me@host:70000", "me@host:x", "@host", "me@", "host"])
+def test_what_is_no_address_is_told(name: str) -> None:
+    with pytest.raises(InputError, match="is no board: give user@host or user@host:port"):
+        find_board(name, None)
+
+
+def test_a_key_or_known_hosts_that_is_no_file_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    board = Board(host="127.0.0.1", identity=Path("/dev/zero"))
+    for one, known in ((board, None), (Board(host="127.0.0.1"), tmp_path / "none")):
+        with pytest.raises(InputError, match="no such file"):
+            deploy.deploy(tmp_path / "no.tar", "pi", one, known, lambda *_: None, print)
+
+
 def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
     path = deploy.store(tmp_path, deploy.Deployed("pi", (), "", {"latency_ms_p50": 1.0}))
     assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0}
