@@ -22,6 +22,43 @@ def recipes(folder: Path) -> Iterator[Case]:
         yield Case(name, folder, ["validate", str(written(path, content))], path.name, content)
 
 
+def sweeps(folder: Path) -> Iterator[Case]:
+    """Give sweeps of a recipe that is right."""
+    small = written(folder / "small.yaml", LEAST)
+    for index, text in enumerate(SWEEPS):
+        path = written(folder / f"sweep-{index}.yaml", text.replace("RECIPE", str(small)).encode())
+        yield Case(text[:60], folder, ["sweep", str(path), "--out", str(folder / "out")], path.name, text.encode())
+
+
+def inventories(folder: Path) -> Iterator[Case]:
+    """Give files that hold no boards, for a bundle that is none either."""
+    run = ROOT / "tests/samples/schema-1"
+    for index, text in enumerate(INVENTORIES):
+        path = written(folder / f"boards-{index}.yaml", text.encode())
+        arguments = ["deploy", str(folder / "no.tar"), "orin", "--run", str(run), "--inventory", str(path)]
+        yield Case(text[:60], folder, arguments, path.name, text.encode())
+
+
+SWEEPS = (
+    "", "[]", "12", "recipe: 3", "recipe: RECIPE", "{recipe: RECIPE, vary: 3}", "{recipe: RECIPE, vary: {}}",
+    "{recipe: RECIPE, vary: {seed: []}}", "{recipe: RECIPE, vary: {seed: {low: 5, high: 1}}, method: random}",
+    "{recipe: RECIPE, vary: {seed: {low: 1, high: 5}}}", "{recipe: RECIPE, vary: {no: [1]}}",
+    "{recipe: RECIPE, vary: {seed: [1, x]}}", "{recipe: RECIPE, vary: {seed: [1]}, trials: 99999999999}",
+    "{recipe: RECIPE, vary: {seed: [1]}, method: random, trials: yes}", '{recipe: RECIPE, vary: {"": [1]}}',
+    "{recipe: RECIPE, vary: {seed: [1]}, objectives: []}", "{recipe: RECIPE, vary: {seed: [1]}, objectives: [price]}",
+    "{recipe: RECIPE, vary: {seed: [1]}, target: nowhere}", "{recipe: /dev/zero, vary: {seed: [1]}}",
+    "{recipe: ../../../etc/passwd, vary: {seed: [1]}}", "{recipe: RECIPE, vary: {seed: [1]}, vary: {seed: [2]}}",
+    "{recipe: RECIPE, vary: &a {seed: [*a]}}", "{recipe: RECIPE, vary: !!python/object/apply:os.system [id]}",
+    "{recipe: RECIPE, vary: {seed: [.nan]}}", "{recipe: RECIPE, vary: {stages.7.lr: [1]}}", "x" * (1 << 21),
+)  # fmt: skip
+INVENTORIES = (
+    "", "[]", "orin", "orin: 3", "orin: {}", "orin: {host: 3}", "orin: {host: a, port: x}", "orin: {host: a, port: 0}",
+    "orin: {host: a, port: 99999999}", "orin: {host: a, shell: sh}", "orin: &a [*a]",
+    "orin: {host: a}\norin: {host: b}",
+    '!!python/object/apply:os.system ["id"]', "orin: {host: a, identity: [1]}", "x" * (1 << 21),
+)  # fmt: skip
+
+
 def _wrong_values() -> Iterator[tuple[str, bytes]]:
     whole = recipe.load(ROOT / "recipes/mobilenet_int8.yaml").model_dump(mode="json")
     for path, _ in leaves(whole):

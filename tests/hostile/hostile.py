@@ -39,7 +39,7 @@ from compress.cli import commands
 KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,
     "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
-    "bundles": bad_bundles.bundles,
+    "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
 }  # fmt: skip
 ALLOWED_S = 60
 ALLOWED_BYTES = 2 << 30  # by which the process may grow over all inputs
