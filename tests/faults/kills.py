@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ def kill(folder: Path, whole: Whole, kills: int) -> dict[str, int]:
         parts = pool.map(lambda index: _some(folder, index, shares[index], whole), range(together))
         found = [one for part in parts for one in part]
     where = Counter(part for one in found for part in one.killed_in)
-    print("killed in: " + ", ".join(f"{part} {where[part]}" for part in whole.parts_s))
+    print(textwrap.fill("killed in: " + ", ".join(f"{part} {where[part]}" for part in whole.parts_s), 80))
     otherwise = sum(one.decided_otherwise for one in found)
     print(f"other first layers left float by the clock: {otherwise} of {len(found)} runs; that file is not compared")
     return {
