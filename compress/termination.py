@@ -20,8 +20,8 @@ def one_line_when_asked_to_end() -> Iterator[None]:
     """End the block in one line when a signal asks for that, with the exit code that shells report for it.
 
     It ends as by an exception, so that temporary files are removed; what a library makes of that exception (torch's
-    exporter a page of its own) is not shown. Not for SIGTERM under torchrun, whose processes may wait for each other in
-    C++, where no exception arrives.
+    exporter a page of its own) is not shown. Not for what was ignored before, as nohup does; nor for SIGTERM under
+    torchrun, whose processes may wait for each other in C++, where no exception arrives.
     """
     asked: list[int] = []
 
@@ -29,9 +29,10 @@ def one_line_when_asked_to_end() -> Iterator[None]:
         asked.append(number)
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGINT, end)
-    if "MASTER_ADDR" not in os.environ:
-        signal.signal(signal.SIGTERM, end)
+    for number in HOW:
+        under_torchrun = number == signal.SIGTERM and "MASTER_ADDR" in os.environ
+        if signal.getsignal(number) != signal.SIG_IGN and not under_torchrun:
+            signal.signal(number, end)
     try:
         yield
     finally:

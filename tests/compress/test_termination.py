@@ -31,10 +31,26 @@ with one_line_when_asked_to_end(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
 )
 def test_a_signal_is_one_line(tmp_path: Path, sent: signal.Signals, code: int, line: str) -> None:
     command = [sys.executable, "-c", WORK, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(sent)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (code, f"{line}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_ignored_before_stays_ignored(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK.replace("time.sleep(60)", "time.sleep(1)"), str(tmp_path)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as nohup and & do
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")

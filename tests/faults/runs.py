@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,10 +65,11 @@ def undisturbed(out: Path) -> Whole:
 
 
 def start(out: Path, program: tuple[str, ...] = ("-m", "compress"), **options: Any) -> subprocess.Popen[str]:
-    """Start the recipe in a folder, as a group of processes of its own."""
+    """Start the recipe in a folder, as a group of processes of its own that listens to Ctrl-C."""
     command = [sys.executable, *program, "run", str(RECIPE), "--out", str(out)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, **{"cwd": ROOT, "env": ENVIRONMENT, **quiet, **options})
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # nohup and & ignore it
+    return subprocess.Popen(command, **{"cwd": ROOT, "env": ENVIRONMENT, **quiet, **listening, **options})
 
 
 def draw(rng: np.random.Generator, whole: Whole, count: int) -> list[Moment]:
