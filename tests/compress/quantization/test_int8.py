@@ -91,7 +91,10 @@ def test_our_file_is_accurate_without_a_session_option(scheme: str, images: eval
     assert [line["name"] for line in step["layers"]] == ["first", "depthwise", "pointwise", "gemm"]
 
 
-def test_no_two_neighbouring_products_overflow_int16_without_vnni(images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_no_two_neighbouring_products_overflow_int16_without_vnni(
+    images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "runs_here", lambda scheme: False)  # else the clock decides how many layers stay float
     artifact = make(tmp_path, images, "x86-avx2")
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer}
     checked = 0
