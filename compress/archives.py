@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from compress.user_cache import user_cache
 from runtimes.errors import InputError, UnavailableError
-from runtimes.files import replacing, user_cache
+from runtimes.files import replacing
 
 INDEX_VERSION = 1
 

@@ -199,8 +199,8 @@ def quantize(
     from compress.quantization.config import Calibration, Quantize
     from compress.quantization.onnx_file import quantize_file
     from compress.terminal import Terminal
+    from compress.user_cache import user_cache
     from runtimes.errors import InputError
-    from runtimes.files import user_cache
     from runtimes.preprocessing import Preprocessing
 
     settings = Quantize(engine=engine, calibration_images=images, calibration=Calibration(method),

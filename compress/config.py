@@ -31,7 +31,7 @@ class Config(BaseModel):
 def no_truth_for_numbers(value: Any, annotation: Any) -> Any:
     """Make texts of true and false where a type wants a number, which pydantic would take for 1 and 0.
 
-    In lists and in the fields of data classes, too; a `Config` sees to its own.
+    In lists, in mappings and in the fields of data classes, too; a `Config` sees to its own.
     """
     types = _types(annotation)
     if isinstance(value, bool):
@@ -41,7 +41,7 @@ def no_truth_for_numbers(value: Any, annotation: Any) -> Any:
     if isinstance(value, dict):
         classes = [one for one in types if isinstance(one, type) and is_dataclass(one)]
         hints = {name: hint for one in classes for name, hint in get_type_hints(one).items()}
-        return {key: no_truth_for_numbers(one, hints.get(key)) for key, one in value.items()}
+        return {key: no_truth_for_numbers(one, hints.get(key) if classes else annotation) for key, one in value.items()}
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import shlex
@@ -85,10 +86,11 @@ def find_board(name: str, inventory: Path | None) -> Board:
         return boards[name]
     user, _, address = name.rpartition("@")
     host, _, port = address.partition(":")
-    if not user or not host or (port and not (port.isdecimal() and 0 < int(port) < 1 << 16)):
-        known = f"; {inventory} has {', '.join(boards)}" if boards else "; or name a board of --inventory"
-        raise InputError(f"'{name}' is no board: give user@host or user@host:port{known}")
-    return Board(host=host, user=user, port=int(port or 22))
+    if user and host:
+        with contextlib.suppress(ValidationError):  # of the port
+            return Board.model_validate({"host": host, "user": user, **({"port": port} if port else {})})
+    known = f"; {inventory} has {', '.join(boards)}" if boards else "; or name a board of --inventory"
+    raise InputError(f"'{name}' is no board: give user@host or user@host:port{known}")
 
 
 def deploy(
@@ -107,10 +109,10 @@ def deploy(
     """
     if importlib.util.find_spec("asyncssh") is None:
         raise UnavailableError("deploying needs the package asyncssh: pip install -e '.[remote]'")
+    for option, path in (("--identity", board.identity), ("--known-hosts", known_hosts)):
+        if path is not None and not path.expanduser().is_file():
+            raise InputError(f"{path}: no such file; give another with {option}")
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        for path in (board.identity, known_hosts):
-            if path is not None and not path.expanduser().is_file():
-                raise InputError(f"{path}: no such file")
         opened = bundle.unpack(tar, Path(folder) / "bundle")
         return asyncio.run(_deploy(opened, name, board, known_hosts, progress, say))
 

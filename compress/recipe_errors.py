@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -83,17 +83,26 @@ def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
     """Return the path as it stands in the file, without the tags of unions, and the keys of the section at its end."""
     path: list[str] = []
     candidates: list[type] = [root]
+    is_key = False  # of a mapping, as a module's name is
     for part in location:
         known = {name: hint for candidate in candidates for name, hint in _fields(candidate).items()}
         tagged = [candidate for candidate in candidates if _tag(candidate) == part]
-        if isinstance(part, int):
+        if isinstance(part, int) or is_key:
             path.append(str(part))
+            is_key = False
         elif tagged and len(candidates) > 1:
             candidates = tagged
         elif part in known:
             path.append(part)
             candidates = _sections(known[part]) or candidates
+            is_key = _is_mapping(known[part])
     return path, sorted({name for candidate in candidates for name in _fields(candidate)})
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Return whether a type is a mapping, or one with bounds."""
+    origin = get_origin(annotation)
+    return origin is dict or (origin is Annotated and _is_mapping(get_args(annotation)[0]))
 
 
 def _sections(annotation: Any) -> list[type]:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, fsync, rename. And where caches are."""
+"""Files that are either whole or not there: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -79,8 +79,3 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
-
-
-def user_cache(name: str) -> Path:
-    """Return the folder where things of that name are kept for all runs of a user, whether it is there or not."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compress" / name

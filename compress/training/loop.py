@@ -82,7 +82,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
                 raise _diverged("validation logits", float("nan"), run.epoch, config)
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
-            _save_state(run, config, context.folder)
+            _save_state(run, context.folder)
             _end_if(parallel.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
@@ -155,7 +155,7 @@ def _train_epoch(
         context.progress(what, done + run.step, all_steps)
         if parallel.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
-            _save_state(run, config, context.folder)
+            _save_state(run, context.folder)
             saved = time.monotonic()
             _end_if(parallel.any_of(asked_to_end()), f"step {run.step} of {what}")
     _require_finite(run, config)
@@ -228,9 +228,12 @@ def _mean_total(run: _Run) -> float:
 
 
 def _require_finite(run: _Run, config: FitConfig) -> None:
+    """Raise where nobody could go on: in all processes, which have the same weights."""
     total = _mean_total(run)
     if not math.isfinite(total):
         raise _diverged("training loss", total, run.epoch + 1, config)
+    if not all(bool(value.isfinite().all()) for value in run.network.state_dict().values()):
+        raise _diverged("weights", math.nan, run.epoch + 1, config)
 
 
 def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> CompressError:
@@ -250,15 +253,12 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
     )
 
 
-def _save_state(run: _Run, config: FitConfig, folder: Path) -> None:
-    """Write all of it, in the first process; the state before is kept, too. Raises where nobody could go on from it."""
+def _save_state(run: _Run, folder: Path) -> None:
+    """Write all of it, in the first process; the state before is kept, too."""
     total = _mean_total(run)
     if not parallel.is_first():
         return
-    weights = run.network.state_dict()
-    if not all(bool(value.isfinite().all()) for value in weights.values()):
-        raise _diverged("weights", float("nan"), run.epoch + 1, config)
-    tensors = {f"network.{name}": value for name, value in weights.items()}
+    tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     if run.average:
         tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
     optimizer = run.optimizer.state_dict()

@@ -24,7 +24,8 @@ class LitertSession:
     A file whose first layer is INT8 takes int8 images; they are quantized here, which a clock around `run` sees.
     """
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, artifact: Artifact) -> None:
+        self._path = artifact.path
         self._interpreter: Interpreter | None = interpreter
         self._input = interpreter.get_input_details()[0]
         self._shape = tuple(int(side) for side in self._input["shape"])
@@ -40,7 +41,9 @@ class LitertSession:
             self._interpreter.invoke()
         except RuntimeError as error:
             told = " ".join(str(error).split())[:300]
-            raise ArtifactError(f"the file can't be run on {list(images.shape)}: {told}") from error
+            raise ArtifactError(
+                f"{self._path}: can't be run on {list(images.shape)}, convert it again ({told})"
+            ) from error
         logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)  # a copy
         return logits
 
@@ -77,7 +80,7 @@ def load(artifact: Artifact, target: Target) -> Session:
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"{artifact.path}: LiteRT refuses it: {' '.join(str(error).split())[:300]}") from error
     _check_signature(interpreter, artifact)
-    return LitertSession(interpreter)
+    return LitertSession(interpreter, artifact)
 
 
 def _check_signature(interpreter: Interpreter, artifact: Artifact) -> None:

@@ -40,7 +40,9 @@ class OrtSession:
             logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
         except self._failures as error:
             told = " ".join(str(error).split())[:300]
-            raise ArtifactError(f"{self._path}: can't be run on {list(images.shape)}: {told}") from error
+            raise ArtifactError(
+                f"{self._path}: can't be run on {list(images.shape)}, export it again ({told})"
+            ) from error
         return logits
 
     def close(self) -> None:
@@ -102,7 +104,8 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
         )
     types, wanted = (session.get_inputs()[0].type, session.get_outputs()[0].type), TYPES[manifest.input_dtype]
     if types != wanted:
-        raise ArtifactError(f"{artifact.path}: takes {types[0]} and gives {types[1]}, not {' and '.join(wanted)}")
+        raise ArtifactError(f"{artifact.path}: takes {types[0]} and gives {types[1]}, not "
+                            f"{' and '.join(wanted)}; export it again")  # fmt: skip
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
     if shape != list(manifest.file_shape):
         raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.file_shape)}")

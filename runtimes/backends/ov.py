@@ -37,7 +37,7 @@ class OvSession:
             request.infer()
         except RuntimeError as error:
             where = f"{self._artifact.path}: can't be run on {list(images.shape)}"
-            raise ArtifactError(f"{where}: {_one_line(error)}") from error
+            raise ArtifactError(f"{where}, export it again ({_one_line(error)})") from error
         logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()  # the next run writes there
         return logits
 

@@ -261,8 +261,8 @@ def test_a_runtime_that_is_missing_or_runs_other_files_is_told_before_any_work(
     "arguments",
     [
         ("validate", "/dev/zero"),
-        ("quantize", "/dev/zero", "--calibration", ".", "-o", "int8.onnx"),
-        ("check", "run", "--against", "/dev/zero"),
+        ("quantize", "/dev/zero", "--calibration", "photos", "-o", "int8.onnx"),
+        ("compare", "/dev/zero", "/dev/zero"),
         ("deploy", "/dev/zero", "me@board"),
         ("measure", "/dev/zero"),
         ("data", "check", "/dev/zero"),
@@ -271,5 +271,6 @@ def test_a_runtime_that_is_missing_or_runs_other_files_is_told_before_any_work(
 def test_a_device_that_never_ends_is_answered(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_images(tmp_path / "photos", 4)
     monkeypatch.chdir(tmp_path)
-    assert_one_line(call(*arguments), 2, "")
+    assert_one_line(call(*arguments), 2, "/dev/zero")

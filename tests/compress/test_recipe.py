@@ -104,6 +104,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"targets": [{"name": "a", "threads": False}]},
         "targets.0.threads: must be a valid integer, unable to parse string as an integer, not false",
     ),
+    (
+        {"stages": [{"stage": "train", "lr_scale": {"classifier": True}}]},
+        "stages.0.lr_scale.classifier: must be a valid number, unable to parse string as a number, not true",
+    ),
     ({"seed": "abc"}, 'seed: must be a valid integer, unable to parse string as an integer, not "abc"'),
     ({"seed": 1.5}, "seed: must be a valid integer, got a number with a fractional part, not 1.5"),
     (

@@ -54,8 +54,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vary": {}}, "vary: must have at least one item"),
-        ({"vary": {"stages.0.lr": []}}, "vary: must have at least one item"),
+        ({"vary": {}}, "vary.stages.0.lr: must have at least one item"),
+        ({"vary": {"stages.0.lr": []}}, "vary.stages.0.lr: must have at least one item"),
         ({"vary": {"stages.0.lr": {"low": 0.1, "high": 0.2}}}, "a grid needs a list of values"),
         ({"vary": {"stages.0.lr": {"low": 0.2, "high": 0.1}}}, "low must be less than high"),
         ({"vary": {"stages.0.lr": {"low": 0, "high": 1, "log": True}}, "method": "tpe", "trials": 3}, "above 0"),

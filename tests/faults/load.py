@@ -9,7 +9,7 @@
     sweep        50 trials, each a run: the last ten take no longer than the first ten, and neither the memory nor the
                  open files of the sweep's own process grow
 
-The last line is JSON. Some 20 minutes on two cores.
+The last line is JSON. Under an hour on two cores.
 
     make test-load
 """

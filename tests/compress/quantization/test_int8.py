@@ -85,7 +85,8 @@ def test_our_file_is_accurate_without_a_session_option(scheme: str, images: eval
     assert artifact.manifest.session_options == {}
     batch = PREPROCESSING.normalize(images.images)
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
-    assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch)) > 25
+    elsewhere = SCHEMES[scheme].sums == "exact"  # it promises nothing of processors that sum in 16 bits
+    assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=elsewhere)) > 25
     step = artifact.manifest.lineage[0]
     assert (step["engine"], step["calibration_images"]) == ("compress", 24)
     assert [line["name"] for line in step["layers"]] == ["first", "depthwise", "pointwise", "gemm"]
@@ -191,7 +192,7 @@ def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
     )  # fmt: skip
     batch = PREPROCESSING.normalize(images.images)
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
-    exact = onnx_graphs.run_model(onnx.load(artifact.path), batch)
+    exact = onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=True)
     parity = verified["parity_with_float32"]
     assert (verified["step"], parity["images"]) == ("verify", 24)
     assert parity["agreement"] == np.mean(expected.argmax(1) == exact.argmax(1))
