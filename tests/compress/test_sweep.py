@@ -54,7 +54,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vary": {}}, "vary.stages.0.lr: must have at least one item"),
+        ({"vary": {}}, "vary: must have at least one item"),
         ({"vary": {"stages.0.lr": []}}, "vary.stages.0.lr: must have at least one item"),
         ({"vary": {"stages.0.lr": {"low": 0.1, "high": 0.2}}}, "a grid needs a list of values"),
         ({"vary": {"stages.0.lr": {"low": 0.2, "high": 0.1}}}, "low must be less than high"),
