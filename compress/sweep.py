@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -126,12 +127,14 @@ def _grid(sweep: Sweep) -> dict[str, list[Scalar]]:
 
 def _take_back(study: optuna.Study) -> None:
     """Queue again what processes of this machine left behind that no longer live, and what failed."""
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False):
         gone = trial.state == TrialState.RUNNING and _is_dead(trial.user_attrs.get("by"))
         if gone:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)  # another may have
+            with contextlib.suppress(UpdateFinishedTrialError):  # another process looked at it a moment before
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         if gone or trial.state == TrialState.FAIL:
             _queue_again(study, trial)
 

@@ -11,9 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sweep_worker
 import yaml
+from optuna.trial import FrozenTrial, TrialState
 from sweep_worker import made_run
 
 from compress import sweep, sweep_results
@@ -173,6 +175,31 @@ def test_two_processes_share_a_sweep_and_a_killed_one_loses_nothing(tmp_path: Pa
     assert all(one["values"] for one in trials)
     settings = [json.dumps(one["settings"]) for one in trials]
     assert len(set(settings)) == len(settings) == 10
+
+
+def test_a_trial_that_two_processes_take_back_at_once_is_made_once(
+    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = written(tmp_path), tmp_path / "out"
+    killed = worker(path, out)
+    assert killed.stdout is not None
+    assert any(line.startswith("trial 1,") for line in killed.stdout)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    faster: list[int] = []
+
+    def between(self: object, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: object) -> None:
+        if state == TrialState.FAIL and not faster:
+            faster.append(trial.number)
+            optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{out / 'sweep.db'}").tell(
+                trial.number, state=state
+            )
+
+    monkeypatch.setattr(optuna.samplers.GridSampler, "after_trial", between)
+    trials = done(path, out)
+    assert len(faster) == 1
+    assert len({json.dumps(one.settings) for one in trials if one.values}) == len(trials) == 6
 
 
 @pytest.mark.slow  # a minute
