@@ -9,7 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 16, 48
-LABEL_HEIGHT, LETTER = 17, 7.2  # of the text beside a point, in pixels
+LABEL_HEIGHT, DESCENT, LETTER = 17, 4, 7.2  # of the text beside a point, in pixels
 ROW, NAMES, SAID = 30, 190, 210  # of a waterfall: height of a row, width of its name and of what is said of it
 
 # What charts are drawn with; pages that hold them have it once, files of their own carry it.
@@ -21,6 +21,7 @@ STYLE = """
     --float32: #8ab4f8; --float16: #c3a6f0; --int8: #ff9e64; --good: #62d394; --bad: #ff8a80; } }
 .chart { font: 13px system-ui, sans-serif; color: var(--ink); }
 .chart text { fill: currentColor; } .chart .muted { fill: var(--muted); }
+.chart .name { stroke: var(--paper); stroke-width: 4; paint-order: stroke; }
 .chart .grid { stroke: var(--grid); } .chart .axis { stroke: var(--muted); }
 .chart .float32 { color: var(--float32); } .chart .float16 { color: var(--float16); }
 .chart .int8 { color: var(--int8); } .chart .good { color: var(--good); } .chart .bad { color: var(--bad); }
@@ -97,7 +98,8 @@ def accuracy_latency(title: str, points: Sequence[Point], y_title: str = "top-1 
         if point.x_to is not None:
             parts.append(f'<path class="bar" d="M{x:.1f} {y:.1f}H{plot.x(point.x_to):.1f}"/>')
         parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>')
-    parts += _labels([(point.name, plot.x(point.x), plot.y(point.y) - 12) for point in points])  # above the line to p90
+    lines = [(plot.x(point.x) - 6, plot.x(point.x_to or point.x) + 6, plot.y(point.y)) for point in points]
+    parts += _labels([(point.name, plot.x(point.x), plot.y(point.y) - 12) for point in points], lines)
     told = "; ".join(f"{point.name}: {point.y:.2f} % at {point.x:.3g} ms" for point in points)
     return _svg(title, told, HEIGHT, parts)
 
@@ -191,21 +193,24 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def _labels(places: list[tuple[str, float, float]]) -> list[str]:
-    """Return names beside their points, moved down where they would lie on each other, and to the left at the edge."""
+def _labels(places: list[tuple[str, float, float]], lines: Sequence[tuple[float, float, float]] = ()) -> list[str]:
+    """Return names beside their points, moved down where they would lie on each other, and to the left at the edge.
+
+    lines: from x to x at y, which they keep off as well.
+    """
     parts: list[str] = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(begin, end, y - 1, y + 1) for begin, end, y in lines]
     for name, x, y in sorted(places, key=lambda place: place[2]):
         wide = LETTER * len(name)
         start = x + 10 if x + 10 + wide <= WIDTH else x - 10 - wide
         spot = y + 4
-        while any(abs(spot - other) < LABEL_HEIGHT and start < end and begin < start + wide
-                  for begin, end, other in taken):  # fmt: skip
+        while any(start < end and begin < start + wide and spot - LABEL_HEIGHT + DESCENT < bottom
+                  and top < spot + DESCENT for begin, end, top, bottom in taken):  # fmt: skip
             spot += 2
-        taken.append((start, start + wide, spot))
-        if spot - y > LABEL_HEIGHT:
+        taken.append((start, start + wide, spot - LABEL_HEIGHT + DESCENT, spot + DESCENT))
+        if spot - y > 2 * LABEL_HEIGHT:
             parts.append(f'<path class="axis" d="M{x:.1f} {y:.1f}L{start - 2:.1f} {spot - 4:.1f}"/>')
-        parts.append(f'<text x="{start:.1f}" y="{spot:.1f}">{escape(name)}</text>')
+        parts.append(f'<text class="name" x="{start:.1f}" y="{spot:.1f}">{escape(name)}</text>')
     return parts
 
 

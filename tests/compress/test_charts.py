@@ -75,6 +75,16 @@ def test_names_do_not_lie_on_each_other() -> None:
     assert all(next_one - one >= charts.LABEL_HEIGHT - 2 for one, next_one in pairwise(heights))
 
 
+def test_names_do_not_lie_on_points_and_their_lines() -> None:
+    close = [Point("float32", "float32", 0.63, 82.11, 0.9), Point("int8", "int8", 0.56, 81.96, 0.82)]
+    svg = parsed(charts.accuracy_latency("close", [*close, Point("uncut", "float32", 2.27, 82.11, 2.92, 80.5, 83.6)]))
+    names = [one for one in svg.iter() if one.text in {"float32", "int8", "uncut"}]
+    marks = [float(one.attrib["cy"]) for one in svg.iter() if one.tag.endswith("circle")]
+    assert (len(names), len(marks)) == (3, 3)
+    for baseline in (float(one.attrib["y"]) for one in names):
+        assert not any(baseline - 12 < mark < baseline + 3 for mark in marks)
+
+
 def test_a_waterfall_tells_screen_readers_what_it_shows() -> None:
     svg = parsed(charts.waterfall("points", [Bar("train", 80, None, "80.00 %"), Bar("prune", 70, 80, "-10.00")]))
     assert svg.attrib["role"] == "img"
