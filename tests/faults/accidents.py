@@ -91,6 +91,10 @@ def signals(folder: Path, whole: Whole) -> Iterator[Told]:
                 os.killpg(process.pid, sent)
                 wrong = _stopped(process, out, code, "the same command goes on")
                 yield Told(f"{sent.name} in {moment.part}", tuple(wrong))
+            else:  # it was faster than its moment, or failed before
+                _, told = process.communicate()
+                failed = () if process.returncode == 0 else (f"exit code {process.returncode}: {told[-200:]}",)
+                yield Told(f"{sent.name} in {moment.part} was missed, the run had ended", failed)
         yield Told(f"a run after all of {sent.name}", tuple(_ends(out, whole)))
 
 
