@@ -99,7 +99,7 @@ def accuracy_latency(title: str, points: Sequence[Point], y_title: str = "top-1 
             parts.append(f'<path class="bar" d="M{x:.1f} {y:.1f}H{plot.x(point.x_to):.1f}"/>')
         parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>')
     lines = [(plot.x(point.x) - 6, plot.x(point.x_to or point.x) + 6, plot.y(point.y)) for point in points]
-    parts += _labels([(point.name, plot.x(point.x), plot.y(point.y) - 12) for point in points], lines)
+    parts += _labels([(point.name, plot.x(point.x), plot.y(point.y)) for point in points], lines, raised=12)
     told = "; ".join(f"{point.name}: {point.y:.2f} % at {point.x:.3g} ms" for point in points)
     return _svg(title, told, HEIGHT, parts)
 
@@ -193,22 +193,24 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def _labels(places: list[tuple[str, float, float]], lines: Sequence[tuple[float, float, float]] = ()) -> list[str]:
+def _labels(
+    places: list[tuple[str, float, float]], lines: Sequence[tuple[float, float, float]] = (), raised: float = 0.0
+) -> list[str]:
     """Return names beside their points, moved down where they would lie on each other, and to the left at the edge.
 
-    lines: from x to x at y, which they keep off as well.
+    lines: from x to x at y, which they keep off as well. raised: pixels that names begin above their points.
     """
     parts: list[str] = []
     taken = [(begin, end, y - 1, y + 1) for begin, end, y in lines]
     for name, x, y in sorted(places, key=lambda place: place[2]):
         wide = LETTER * len(name)
         start = x + 10 if x + 10 + wide <= WIDTH else x - 10 - wide
-        spot = y + 4
+        spot = y - raised + 4
         while any(start < end and begin < start + wide and spot - LABEL_HEIGHT + DESCENT < bottom
                   and top < spot + DESCENT for begin, end, top, bottom in taken):  # fmt: skip
             spot += 2
         taken.append((start, start + wide, spot - LABEL_HEIGHT + DESCENT, spot + DESCENT))
-        if spot - y > 2 * LABEL_HEIGHT:
+        if spot - y > LABEL_HEIGHT:
             parts.append(f'<path class="axis" d="M{x:.1f} {y:.1f}L{start - 2:.1f} {spot - 4:.1f}"/>')
         parts.append(f'<text class="name" x="{start:.1f}" y="{spot:.1f}">{escape(name)}</text>')
     return parts

@@ -199,6 +199,7 @@ def test_a_trial_that_two_processes_take_back_at_once_is_made_once(
     monkeypatch.setattr(optuna.samplers.GridSampler, "after_trial", between)
     trials = done(path, out)
     assert len(faster) == 1
+    assert len({json.dumps(one) for one in made}) == len(made)  # each once
     assert len({json.dumps(one.settings) for one in trials if one.values}) == len(trials) == 6
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,22 @@ def signals(folder: Path, whole: Whole) -> Iterator[Told]:
     for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         out, rng = folder / sent.name, np.random.default_rng(sent.value)
         for moment in runs.draw(rng, whole, SIGNALS_PER_RUN):
-            process = runs.start(out)
-            if runs.wait_for(moment, process, out, whole):
-                os.killpg(process.pid, sent)
-                wrong = _stopped(process, out, code, "the same command goes on")
-                yield Told(f"{sent.name} in {moment.part}", tuple(wrong))
-            else:  # it was faster than its moment, or failed before
-                _, told = process.communicate()
-                failed = () if process.returncode == 0 else (f"exit code {process.returncode}: {told[-200:]}",)
-                yield Told(f"{sent.name} in {moment.part} was missed, the run had ended", failed)
+            process = _caught(moment, out, whole)
+            os.killpg(process.pid, sent)
+            wrong = _stopped(process, out, code, "the same command goes on")
+            yield Told(f"{sent.name} in {moment.part}", tuple(wrong))
         yield Told(f"a run after all of {sent.name}", tuple(_ends(out, whole)))
+
+
+def _caught(moment: Moment, out: Path, whole: Whole) -> subprocess.Popen[str]:
+    """Return a run at that moment; one that was quicker than the undisturbed one begins anew, and is met earlier."""
+    process = runs.start(out)
+    while not runs.wait_for(moment, process, out, whole):
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+        shutil.rmtree(out)
+        moment, process = replace(moment, share=moment.share / 2), runs.start(out)
+    return process
 
 
 def nan_losses(folder: Path, whole: Whole) -> Iterator[Told]:
