@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-from compress.termination import one_line_when_asked_to_end
+from compress.process.signals import one_line_when_asked_to_end
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     if missing:
         sys.exit(f"compress: the command line needs {', '.join(missing)}: pip install -e '.[host]'")
     with one_line_when_asked_to_end():
-        from compress.cli import main as run
+        from compress.cli.main import main as run
 
         run()
 

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import runtimes
-from compress import plugins, target_files
-from compress.recipe import shipped_recipes
+from compress.recipe import plugins, targets
+from compress.recipe.recipe import shipped_recipes
 from runtimes import environment
 from runtimes.target import runtime_names
 
@@ -38,7 +38,7 @@ def listing(kind: str) -> list[tuple[str, str]]:
     if kind == "recipes":
         return [(str(path), _first_comment(path)) for path in shipped_recipes()]
     if kind == "targets":
-        return [(path.stem, _first_comment(path)) for path in target_files.shipped()]
+        return [(path.stem, _first_comment(path)) for path in targets.shipped()]
     if kind == "runtimes":
         folder = Path(runtimes.__file__).parent / "backends"
         return [(name, _first_line(folder / f"{name}.py")) for name in runtime_names()]

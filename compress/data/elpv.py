@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
-from compress.dataset import Data, Sample, stratified_split
+from compress.images.samples import Data, Sample, stratified_split
+from compress.recipe.section import Config as Section
 from runtimes.errors import InputError, UnavailableError
 
 CLASSES = ("functional", "defective")

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress.config import Config as Section
-from compress.dataset import Data, Sample, stratified_split
-from compress.synsets import imagenet_synsets
+from compress.images.samples import Data, Sample, stratified_split
+from compress.images.synsets import imagenet_synsets
+from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
 from runtimes.images import EXTENSIONS
 

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from compress import archives
-from compress.archives import Member, Slice
-from compress.config import Config as Section
-from compress.dataset import Data, Sample
-from compress.synsets import SYNSET, imagenet_synsets
+from compress.images import archives
+from compress.images.archives import Member, Slice
+from compress.images.samples import Data, Sample
+from compress.images.synsets import SYNSET, imagenet_synsets
+from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
 from runtimes.images import EXTENSIONS
 

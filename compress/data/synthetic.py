@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from compress.config import Config as Section
-from compress.dataset import Data, Sample, stratified_split
+from compress.images.samples import Data, Sample, stratified_split
+from compress.recipe.section import Config as Section
 
 
 class Config(Section):

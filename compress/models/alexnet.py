@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Config(Section):
-    """dropout: before both hidden layers of the classifier. weights: see `compress.weights.load_weights`."""
+    """dropout: before both hidden layers of the classifier. weights: see `networks.weights.load_weights`."""
 
     arch: Literal["alexnet"] = "alexnet"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Config(Section):
-    """size: 0 to 4. weights: see `compress.weights.load_weights`. dropout: before the classifier."""
+    """size: 0 to 4. weights: see `networks.weights.load_weights`. dropout: before the classifier."""
 
     arch: Literal["efficientnet_lite"] = "efficientnet_lite"
     size: Annotated[int, Field(ge=0, le=4)] = 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ UNUSED_WEIGHTS = ("AuxLogits.",)  # which helps in training alone
 
 
 class Config(Section):
-    """dropout: before the classifier. weights: see `compress.weights.load_weights`.
+    """dropout: before the classifier. weights: see `networks.weights.load_weights`.
 
     torchvision's were made for a mean and standard deviation of 0.5.
     """

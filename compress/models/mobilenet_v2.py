@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Config(Section):
-    """width: multiplies all channels. weights: see `compress.weights.load_weights`. dropout: before the classifier."""
+    """width: multiplies all channels. weights: see `networks.weights.load_weights`. dropout: before the classifier."""
 
     arch: Literal["mobilenet_v2"] = "mobilenet_v2"
     width: Annotated[float, Field(gt=0, le=4)] = 1.0

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Config(Section):
-    """size: which of the two networks. weights: see `compress.weights.load_weights`. dropout: in the classifier."""
+    """size: which of the two networks. weights: see `networks.weights.load_weights`. dropout: in the classifier."""
 
     arch: Literal["mobilenet_v3"] = "mobilenet_v3"
     size: Literal["small", "large"] = "small"

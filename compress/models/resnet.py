@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Config(Section):
-    """depth: 18 (basic blocks) or 50 (bottlenecks). weights: see `compress.weights.load_weights`."""
+    """depth: 18 (basic blocks) or 50 (bottlenecks). weights: see `networks.weights.load_weights`."""
 
     arch: Literal["resnet"] = "resnet"
     depth: Literal[18, 50] = 18

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Config(Section):
     """depth: layers with weights. batch_norm: behind every convolution. dropout: before both hidden layers.
 
-    weights: see `compress.weights.load_weights`.
+    weights: see `networks.weights.load_weights`.
     """
 
     arch: Literal["vgg"] = "vgg"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch_pruning
 from torch import Tensor, nn
 
-from compress.tracing import run_layers
+from compress.networks.layers import run_layers
 from runtimes.errors import InputError
 
 Side = Literal["out", "in"]

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import onnx
 from scipy.optimize import nnls
 
+from compress.process.code_digest import code_digest
 from compress.pruning.shapes import Shapes, Width, resized
 from compress.quantization.inspection import what_runs
-from compress.run_folder import code_digest
-from compress.statistics import speedup
+from compress.verdict.statistics import speedup
 from export.hard_activations import rewrite_hard_activations
 from export.plan import make_plan
 from export.quantize import insert_qdq

@@ -13,9 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import pruning_tables
-from compress.context import Context
-from compress.losses import cross_entropy
+from compress.pruning import tables as pruning_tables
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.importance import Scores, scores
 from compress.pruning.latency import Bench, LatencyTable, Sample, measured_table
@@ -24,6 +22,8 @@ from compress.pruning.shapes import Shapes, Width, layer_names, macs
 from compress.pruning.surgery import checked_cut
 from compress.quantization.schemes import scheme_for
 from compress.training.batches import normalize
+from compress.training.context import Context
+from compress.training.losses import cross_entropy
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest

@@ -11,8 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from compress.networks.layers import run_layers
 from compress.pruning.groups import Group
-from compress.tracing import run_layers
 from export.layers import layers_of
 from runtimes.errors import InputError
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from compress.process.code_digest import code_digest
 from compress.quantization.config import Calibration
 from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
-from compress.quantization.session import visit_tensors
-from compress.run_folder import code_digest
+from compress.quantization.ort_graph import visit_tensors
 from runtimes.clock import Progress
 from runtimes.environment import package_versions
 from runtimes.errors import InputError

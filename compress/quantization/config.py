@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from compress.config import Config
+from compress.recipe.section import Config
 
 LEARNED = "quantization.json"  # what the stage qat leaves beside its weights
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from compress.quantization.session import Network
-from compress.statistics import Estimate, speedup
+from compress.quantization.ort_graph import Network
+from compress.verdict.statistics import Estimate, speedup
 from export.layers import layers_of
 from export.quantize import Quantized
 from export.scheme import Scheme

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from compress.quantization.ort_graph import Network, batches
 from compress.quantization.post_training import Candidate, Search
-from compress.quantization.session import Network, batches
 from export.layers import layers_of, limits_neighbours, row_scales, to_rows
 from export.quantize import DEQUANTIZED
 from export.subgraph import with_outputs

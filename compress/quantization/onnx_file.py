@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from compress import dataset
-from compress.dataset import Sample
+from compress.images import samples as dataset
+from compress.images.samples import Sample
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
+from compress.quantization.ort_graph import Network
 from compress.quantization.schemes import scheme_named
-from compress.quantization.session import Network
 from export.standard_form import standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest

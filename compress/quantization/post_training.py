@@ -13,12 +13,12 @@ import numpy.typing as npt
 import onnx
 
 from compress.quantization.calibration import Range, calibrate
-from compress.quantization.channels import Channels, channel_statistics
 from compress.quantization.config import Quantize
-from compress.quantization.equalization import equalize
+from compress.quantization.correction.channels import Channels, channel_statistics
+from compress.quantization.correction.equalization import equalize
+from compress.quantization.correction.recovery import analytic_bias, correct_biases, recover
 from compress.quantization.float_layers import CompareSpeed, entrances
-from compress.quantization.recovery import analytic_bias, correct_biases, recover
-from compress.quantization.session import logits
+from compress.quantization.ort_graph import logits
 from export.layers import layers_of
 from export.parity import Parity, compare
 from export.plan import make_plan

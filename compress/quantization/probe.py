@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.quantization.session import Network
+from compress.quantization.ort_graph import Network
 from export.layers import LARGEST_NEIGHBOUR_SUM, to_rows
 
 CHANNELS = (3, 4, 5, 16, 19, 32, 64)

@@ -11,7 +11,7 @@ from compress.training.config import FitConfig, Teacher
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.context import Context
+    from compress.training.context import Context
 
 
 class Config(FitConfig):

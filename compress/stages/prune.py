@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from compress.config import Config as Section
+from compress.recipe.section import Config as Section
 from compress.training.config import FitConfig
 from runtimes.errors import InputError
 from runtimes.target import Target
@@ -16,8 +16,8 @@ from runtimes.target import Target
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.context import Context
     from compress.pruning.plans import Price
+    from compress.training.context import Context
 
 CUTS = True  # what comes behind is compared with the network before
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -55,7 +55,7 @@ class Config(Section):
         return self
 
     def measures_on(self, targets: tuple[Target, ...]) -> Target | None:
-        """See `compress.config.Config.measures_on`."""
+        """See `compress.recipe.section.Config.measures_on`."""
         if self.latency is None:
             return None
         found = [target for target in targets if self.target in (None, target.name)]
@@ -69,13 +69,13 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the narrower network; leaves the plan of each round in `plan-N.json`."""
     from dataclasses import replace
 
-    from compress import parallel
+    from compress.process import distributed
     from compress.pruning import plans
     from compress.training.teaching import train
 
-    price = plans.pricing(model, context, config) if parallel.is_first() else None  # by one clock
+    price = plans.pricing(model, context, config) if distributed.is_first() else None  # by one clock
     for number in range(1, config.rounds + 1):
-        plan = plans.from_json(parallel.from_first(partial(_planned, model, context, config, price, number)))
+        plan = plans.from_json(distributed.from_first(partial(_planned, model, context, config, price, number)))
         for line in plans.lines(plan):
             context.say(line)
         model = plans.apply(model, context, plan)

@@ -11,7 +11,7 @@ from compress.training.config import FitConfig, Teacher
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.context import Context
+    from compress.training.context import Context
 
 CALIBRATION_IMAGES = 256
 
@@ -40,11 +40,11 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     import onnx
     import torch
 
-    from compress import parallel
+    from compress.process import distributed
     from compress.quantization.calibration import calibrate
     from compress.quantization.config import LEARNED, Calibration
-    from compress.quantization.fake_quant import FakeQuantNetwork
-    from compress.quantization.fold import write_back
+    from compress.quantization.qat.fake_quant import FakeQuantNetwork
+    from compress.quantization.qat.fold import write_back
     from compress.quantization.schemes import scheme_named
     from compress.training.teaching import train
     from export.hard_activations import rewrite_hard_activations
@@ -63,6 +63,6 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
     assert isinstance(network, FakeQuantNetwork)
     write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))
-    if parallel.is_first():
+    if distributed.is_first():
         write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
     return model

@@ -9,7 +9,7 @@ from compress.training.config import FitConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.context import Context
+    from compress.training.context import Context
 
 
 class Config(FitConfig):

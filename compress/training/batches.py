@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from compress.archives import Slice, is_remote
-from compress.context import Context
+from compress.images.archives import Slice, is_remote
 from compress.training.augmentation import Augmenter, Pixels
 from compress.training.config import FitConfig
+from compress.training.context import Context
 from compress.training.crops import random_resized_crop, resize
 from runtimes import images
 from runtimes.errors import InputError

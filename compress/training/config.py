@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from compress import plugins
-from compress.config import Config
+from compress.recipe import plugins
+from compress.recipe.section import Config
 
 if TYPE_CHECKING:
     ModelConfig: TypeAlias = Any

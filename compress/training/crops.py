@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from compress import jpeg
+from compress.images import jpeg
 from compress.training.config import Augment
 from runtimes import images
 from runtimes.preprocessing import Preprocessing

@@ -20,13 +20,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compress import checkpoint, parallel
-from compress.context import Context
-from compress.losses import Loss
-from compress.termination import TerminatedError, termination
+from compress.networks import checkpoint
+from compress.process import distributed
+from compress.process.signals import TerminatedError, termination
 from compress.training.augmentation import mixing
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig
+from compress.training.context import Context
+from compress.training.losses import Loss
 from compress.training.optimization import frozen, like_parameters, make_optimizer, make_schedule
 from compress.training.sync_batchnorm import synchronised
 from runtimes.errors import CompressError, InputError
@@ -67,11 +68,11 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     """
     network = network.to(context.device).to(memory_format=torch.channels_last)
     with ExitStack() as stack:
-        batches = stack.enter_context(TrainingBatches(context, config, parallel.rank(), parallel.ranks()))
+        batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.ranks()))
         asked_to_end = stack.enter_context(termination())
         still = stack.enter_context(frozen(network, config.freeze))
         run = _begin(network, context, config, batches.steps)
-        if config.sync_batchnorm and parallel.ranks() > 1:
+        if config.sync_batchnorm and distributed.ranks() > 1:
             stack.enter_context(synchronised(run.network))  # not the averaged network, which is not trained
         step = _Step(run, context, config, loss, batches.size, still)
         validation = context.prepared("val")
@@ -83,7 +84,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
             _save_state(run, context.folder)
-            _end_if(parallel.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
+            _end_if(distributed.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
 
@@ -123,15 +124,15 @@ def predict(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.
 
 def _validation_logits(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
     """Return as `predict`; each process runs its share of the images, all with the first one's running statistics."""
-    if parallel.ranks() == 1:
+    if distributed.ranks() == 1:
         return predict(network, images, device)
-    parallel.copy_from_first(network.buffers())
-    mine = np.array_split(np.arange(len(images)), parallel.ranks())[parallel.rank()]
+    distributed.copy_from_first(network.buffers())
+    mine = np.array_split(np.arange(len(images)), distributed.ranks())[distributed.rank()]
     some = predict(network, images.take(mine), device) if len(mine) else np.zeros((0, 1), np.float32)
-    classes = int(parallel.summed(np.asarray([some.shape[1] if parallel.is_first() else 0]))[0])
+    classes = int(distributed.summed(np.asarray([some.shape[1] if distributed.is_first() else 0]))[0])
     logits = np.zeros((len(images), classes), np.float32)
     logits[mine] = some
-    every: npt.NDArray[np.float32] = parallel.summed(logits)
+    every: npt.NDArray[np.float32] = distributed.summed(logits)
     return every
 
 
@@ -153,11 +154,11 @@ def _train_epoch(
         train_step(pixels, labels)
         run.step += 1
         context.progress(what, done + run.step, all_steps)
-        if parallel.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
+        if distributed.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
             _save_state(run, context.folder)
             saved = time.monotonic()
-            _end_if(parallel.any_of(asked_to_end()), f"step {run.step} of {what}")
+            _end_if(distributed.any_of(asked_to_end()), f"step {run.step} of {what}")
     _require_finite(run, config)
     run.epoch += 1
     run.step = 0
@@ -179,7 +180,7 @@ class _Step:
         self._still, self._batch_size = still, batch_size
         self._arithmetic = _arithmetic(context, config)
         self._mix = mixing(config.augment, len(context.classes))
-        self._network = parallel.distributed_network(run.network)
+        self._network = distributed.distributed_network(run.network)
 
     def prepare(self) -> None:
         """Set the modules' modes for an epoch."""
@@ -212,7 +213,7 @@ class _Step:
         with torch.autocast(self._context.device, self._arithmetic, enabled=self._arithmetic != torch.float32):
             logits = self._network(images)
         # Processes may have batches of different sizes, and the mean of their gradients is taken.
-        share = len(pixels) * parallel.ranks() / self._batch_size
+        share = len(pixels) * distributed.ranks() / self._batch_size
         value = self._loss(images, logits, labels) * share
         self._run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self._run.total += value.detach()
@@ -224,7 +225,7 @@ class _Step:
 
 def _mean_total(run: _Run) -> float:
     """Return the sum of the losses since the epoch began, the mean over all processes."""
-    return float(parallel.summed(np.asarray([float(run.total)]))[0]) / parallel.ranks()
+    return float(distributed.summed(np.asarray([float(run.total)]))[0]) / distributed.ranks()
 
 
 def _require_finite(run: _Run, config: FitConfig) -> None:
@@ -244,7 +245,7 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
     lr, train_loss = float(max(run.schedule.get_last_lr())), _mean_total(run) / steps
     run.total.zero_()
     run.history.append({"epoch": run.epoch, "lr": lr, "train_loss": train_loss, "val": asdict(metrics)})
-    if parallel.is_first():
+    if distributed.is_first():
         write_json(context.folder / "history.json", run.history)
     context.track(run.epoch, {"lr": lr, "train_loss": train_loss, "val_loss": metrics.loss, "val_top1": metrics.top1})
     context.say(
@@ -256,7 +257,7 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
 def _save_state(run: _Run, folder: Path) -> None:
     """Write all of it, in the first process; the state before is kept, too."""
     total = _mean_total(run)
-    if not parallel.is_first():
+    if not distributed.is_first():
         return
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     if run.average:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.context import Context
-from compress.losses import Loss, cross_entropy, decoupled_distillation, distillation
 from compress.training.augmentation import variants, variants_per_image
 from compress.training.batches import normalize
 from compress.training.config import FitConfig, Teacher
+from compress.training.context import Context
 from compress.training.loop import fit
+from compress.training.losses import Loss, cross_entropy, decoupled_distillation, distillation
 from runtimes.errors import InputError
 
 KEY_BYTES = 300  # of a hash, a tensor and their places in a table

@@ -22,8 +22,9 @@ import torch
 from bench_data import make_photographs
 from bench_train import CLASSES, Clock, Setting, context_of
 
-from compress import plugins, recipe, weights
-from compress.dataset import Sample
+from compress.images.samples import Sample
+from compress.networks import weights
+from compress.recipe import plugins, recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 1_281_167

@@ -25,10 +25,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from compress.context import Context
-from compress.dataset import Sample
+from compress.images.samples import Sample
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
+from compress.training.context import Context
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target

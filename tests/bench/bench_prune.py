@@ -40,19 +40,21 @@ import torch
 import torch_pruning
 from torch import nn
 
-from compress import checkpoint, dataset, plugins, recipe, weights
-from compress.context import Context
-from compress.dataset import Data
-from compress.losses import cross_entropy
+from compress.images import samples
+from compress.images.samples import Data
 from compress.models import mobilenet_v2, mobilenet_v3
+from compress.networks import checkpoint, weights
+from compress.process.console import Terminal
 from compress.pruning import plans
 from compress.pruning.groups import find_groups
 from compress.pruning.importance import scores
 from compress.pruning.shapes import Shapes, macs
 from compress.pruning.surgery import checked_cut
-from compress.recipe import Recipe
+from compress.recipe import plugins, recipe
+from compress.recipe.recipe import Recipe
 from compress.stages import distill, prune, train
-from compress.terminal import Terminal
+from compress.training.context import Context
+from compress.training.losses import cross_entropy
 from compress.training.teaching import train as train_network
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, evalset
@@ -193,7 +195,7 @@ def _images(split: str, data: Data, given: Recipe, terminal: Terminal) -> EvalSe
     folder = FOLDER / "images" / split
     if (folder / "evalset.json").exists():
         return evalset.load(folder)
-    return dataset.write_evalset(
+    return samples.write_evalset(
         folder, data.split(split), data.classes, given.preprocessing,
         lambda done, total: terminal.progress(f"prepare {split} images", done, total),
     )  # fmt: skip

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from quantize_networks import FOLDER, PHOTOS, UNKNOWN, Subject, names, prepare
 from quantize_peers import OPENVINO, OURS, OURS_QAT, has_openvino, make_all, openvino
 
-from compress.terminal import Terminal
+from compress.process.console import Terminal
 from export.parity import compare
 from runtimes import environment
 from runtimes.clock import Timing

@@ -30,14 +30,14 @@ from bench_data import Reference, make_photographs
 from torch import nn
 from torch.utils.data import DataLoader
 
-from compress import weights
-from compress.context import Context
-from compress.dataset import Sample, write_evalset
-from compress.losses import cross_entropy
+from compress.images.samples import Sample, write_evalset
 from compress.models import mobilenet_v2, resnet
+from compress.networks import weights
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
+from compress.training.context import Context
 from compress.training.loop import fit
+from compress.training.losses import cross_entropy
 from compress.training.optimization import make_optimizer
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing

@@ -32,9 +32,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from compress import comparison, statistics
-from compress.comparison import Accepted, Limits, Result
 from compress.models import mobilenet_v2
+from compress.verdict import comparison, statistics
+from compress.verdict.comparison import Accepted, Limits, Result
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, measure
 from runtimes.artifact import Artifact, Manifest

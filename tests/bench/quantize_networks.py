@@ -18,13 +18,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compress import dataset, pipeline, plugins, recipe, weights
-from compress.checkpoint import WEIGHTS_FILE
-from compress.dataset import Sample
+from compress.images import samples as dataset
+from compress.images.samples import Sample
 from compress.models import efficientnet_lite
+from compress.networks import weights
+from compress.networks.checkpoint import WEIGHTS_FILE
+from compress.pipeline import run as pipeline
+from compress.pipeline.run_folder import RunFolder
+from compress.process.console import Terminal
 from compress.quantization.schemes import scheme_named
-from compress.run_folder import RunFolder
-from compress.terminal import Terminal
+from compress.recipe import plugins, recipe
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest

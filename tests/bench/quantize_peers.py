@@ -25,11 +25,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from quantize_networks import FOLDER, Subject
 
+from compress.process.console import Terminal
 from compress.quantization import nncf_engine
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.schemes import scheme_named
-from compress.terminal import Terminal
 from export.layers import layers_of
 from export.scheme import EXACT_KERNELS
 from runtimes.artifact import Artifact

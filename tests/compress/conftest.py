@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from compress import dataset
-from compress.context import Context
 from compress.data import synthetic
-from compress.dataset import Data
+from compress.images import samples
+from compress.images.samples import Data
+from compress.training.context import Context
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -64,7 +64,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         prepared = {
-            split: dataset.write_evalset(
+            split: samples.write_evalset(
                 tmp_path / f"images-{split}", stripes.split(split), stripes.classes, small, lambda done, total: None
             )
             for split in ("train", "val")

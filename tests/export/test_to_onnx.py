@@ -12,7 +12,7 @@ import torch
 from onnx_graphs import optimized_ops, ranges_of, run_model, sqnr_db, unsigned_scheme
 from torch import nn
 
-from compress import plugins
+from compress.recipe import plugins
 from export.quantize import insert_qdq
 from export.to_onnx import to_onnx
 from runtimes.errors import CompressError

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 import yaml
 
-from compress import recipe
 from compress.models import mobilenet_v2
-from compress.run_folder import RunFolder
+from compress.pipeline.run_folder import RunFolder
+from compress.recipe import recipe
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import evalset, measure
 from runtimes.artifact import Artifact, Manifest
@@ -46,7 +46,7 @@ from runtimes.target import Target
 CHILD = """
 import re, sys
 from pathlib import Path
-from compress.cli import commands
+from compress.cli.main import commands
 try:
     commands(sys.argv[1:], standalone_mode=False)
 except SystemExit as ended:

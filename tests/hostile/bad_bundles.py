@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from case import CLASSES, SIDE, Case, artifact_in, leaves, put, written
 
-from compress.report import ALWAYS_THERE
+from compress.report.report import ALWAYS_THERE
 from export.bundle import write_bundle
 from runtimes import evalset
 from runtimes.artifact import Artifact

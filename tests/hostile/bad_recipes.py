@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from case import ROOT, Case, leaves, put, written
 
-from compress import recipe
+from compress.recipe import recipe
 
 WRONG_LEAVES = ({"no such": 1}, [[[]]])
 

@@ -34,7 +34,7 @@ import bad_recipes
 from case import Case
 from click.testing import CliRunner
 
-from compress.cli import commands
+from compress.cli.main import commands
 
 KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,

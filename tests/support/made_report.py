@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from compress import report
-from compress.dataset import Data, Rejected, Sample
-from compress.gate import Gate
-from compress.run_folder import RunFolder
+from compress.images.samples import Data, Rejected, Sample
+from compress.pipeline.run_folder import RunFolder
+from compress.report import report
+from compress.verdict.gate import Gate
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compress import checkpoint
-from compress.archives import Slice
-from compress.context import Context
-from compress.dataset import Sample
+from compress.images.archives import Slice
+from compress.images.samples import Sample
+from compress.networks import checkpoint
 from compress.training.batches import TrainingBatches
 from compress.training.config import Augment, FitConfig
+from compress.training.context import Context
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

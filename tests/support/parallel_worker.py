@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress import checkpoint, dataset, parallel
-from compress.context import Context
 from compress.data import synthetic
-from compress.dataset import Data
-from compress.losses import cross_entropy
+from compress.images import samples
+from compress.images.samples import Data
+from compress.networks import checkpoint
+from compress.process import distributed
 from compress.training.config import FitConfig
+from compress.training.context import Context
 from compress.training.loop import fit
+from compress.training.losses import cross_entropy
 from runtimes import evalset
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -36,9 +38,9 @@ def network(norm: bool) -> nn.Module:
 def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
     torch.set_num_threads(1)
     data = synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
-    with parallel.together():
+    with distributed.together():
         for split in ("train", "val"):
-            parallel.from_first(partial(prepare, folder / f"images-{split}", data, split))
+            distributed.from_first(partial(prepare, folder / f"images-{split}", data, split))
         for name, fields in settings.items():
             (folder / name).mkdir(exist_ok=True)
             context = Context(
@@ -50,12 +52,12 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
             )  # fmt: skip
             given = dict(fields)
             trained = fit(network(bool(given.pop("norm", True))), context, FitConfig(**given), cross_entropy(0.1))
-            checkpoint.save(folder / name / str(parallel.rank()), trained)
+            checkpoint.save(folder / name / str(distributed.rank()), trained)
 
 
 def prepare(folder: Path, data: Data, split: str) -> int:
     """Write the images of a split."""
-    return len(dataset.write_evalset(folder, data.split(split), data.classes, SMALL, lambda done, total: None))
+    return len(samples.write_evalset(folder, data.split(split), data.classes, SMALL, lambda done, total: None))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from compress import sweep
-from compress.report import ALWAYS_THERE, SCHEMA_VERSION
+from compress.report.report import ALWAYS_THERE, SCHEMA_VERSION
+from compress.sweep import search as sweep
 from runtimes.errors import CompressError
 
 PAUSE_S = 0.15

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from compress.data import elpv
-from compress.dataset import Data
+from compress.images.samples import Data
 from runtimes.errors import InputError, UnavailableError
 
 

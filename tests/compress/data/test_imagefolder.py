@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from compress.data import imagefolder
 from compress.data.imagefolder import Config, load
-from compress.dataset import Data
+from compress.images.samples import Data
 from runtimes.errors import InputError, UnavailableError
 
 MakeTree = Callable[..., Path]

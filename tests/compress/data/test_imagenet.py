@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from made_imagenet import DEVKIT_FOLDER, SYNSETS, TRUNCATED, Made, ground_truth, in_folders, in_tars, made, meta, tar
 
-from compress import archives, dataset
 from compress.data import imagenet
-from compress.dataset import Data
-from compress.sharding import shard
+from compress.images import archives, samples
+from compress.images.samples import Data
+from compress.images.shards import shard
 from runtimes import images
 from runtimes.errors import InputError, UnavailableError
 
@@ -83,7 +83,7 @@ def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path
 
 def test_unreadable_images_are_set_aside_in_every_layout(tmp_path: Path, pictures: Made) -> None:
     for root in (in_folders(tmp_path / "folders", pictures), in_tars(tmp_path / "tars", pictures)):
-        kept = dataset.set_aside_unreadable(load(root), 0.1, silent)
+        kept = samples.set_aside_unreadable(load(root), 0.1, silent)
         assert {one.name for one in kept.rejected} == set(TRUNCATED)
         assert not {one.name for one in (*kept.train, *kept.val, *kept.test)} & set(TRUNCATED)
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from compress.data import synthetic
-from compress.dataset import Data
+from compress.images.samples import Data
 from runtimes import images
 
 CONFIG = synthetic.Config(classes=4, images_per_class=20, size=16)

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from torch import nn
 from torchvision.models import get_model_weights
 
-from compress import plugins
 from compress.models import efficientnet_lite, mobilenet_v2, mobilenet_v3, resnet, vgg
+from compress.recipe import plugins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

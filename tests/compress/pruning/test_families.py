@@ -11,12 +11,13 @@ import torch
 from networks import make_lively
 from pydantic import TypeAdapter
 
-from compress import checkpoint, plugins
-from compress.context import Context
+from compress.networks import checkpoint
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.schemes import SCHEMES
+from compress.recipe import plugins
 from compress.stages.prune import Config, run
+from compress.training.context import Context
 from compress.training.loop import predict
 from export.parity import compare
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx

@@ -15,7 +15,7 @@ from networks import Chain
 from compress.pruning.groups import find_groups
 from compress.pruning.search import Costs, choose_widths
 from compress.pruning.shapes import Shapes, Width, macs, resized
-from compress.quantization.session import Network
+from compress.quantization.ort_graph import Network
 from export.to_onnx import to_onnx
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)

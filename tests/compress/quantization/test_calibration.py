@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
-from compress.quantization import calibration, session
+from compress.quantization import calibration, ort_graph
 from compress.quantization.calibration import calibrate
 from compress.quantization.config import Calibration, Method
 from compress.quantization.histograms import Histogram, entropy_threshold
@@ -127,7 +127,7 @@ def test_batches_do_not_matter(
 ) -> None:
     expected = ranges_of(model, images, method)
     for size in (1, 3, 37):
-        monkeypatch.setattr(session, "BATCH", size)
+        monkeypatch.setattr(ort_graph, "BATCH", size)
         assert ranges_of(model, images, method) == {name: pytest.approx(ends, rel=1e-5)
                                                     for name, ends in expected.items()}  # fmt: skip
 

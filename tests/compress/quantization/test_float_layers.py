@@ -12,7 +12,7 @@ import pytest
 from compress.quantization import float_layers
 from compress.quantization.float_layers import by_latency, by_multiplications, entrances, multiplications
 from compress.quantization.schemes import SCHEMES
-from compress.statistics import Estimate
+from compress.verdict.statistics import Estimate
 from export.plan import make_plan
 from export.quantize import Quantized, insert_qdq
 

@@ -16,7 +16,7 @@ from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.probe import Probe
 from compress.quantization.schemes import SCHEMES, scheme_named
-from compress.statistics import Estimate
+from compress.verdict.statistics import Estimate
 from export.layers import layers_of, to_rows
 from export.scheme import EXACT_KERNELS
 from runtimes import environment, evalset

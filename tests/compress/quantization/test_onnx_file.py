@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from compress import cli
+from compress.cli import main as cli
 from runtimes.artifact import Artifact
 
 SMALL = ("--resize", "10", "--crop", "8", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")

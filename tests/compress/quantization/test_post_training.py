@@ -14,12 +14,12 @@ from onnx import helper, numpy_helper
 from compress.quantization import post_training
 from compress.quantization.calibration import calibrate
 from compress.quantization.config import Quantize
-from compress.quantization.equalization import Equalized
+from compress.quantization.correction.equalization import Equalized
+from compress.quantization.correction.recovery import recover
 from compress.quantization.float_layers import CompareSpeed, Speed
+from compress.quantization.ort_graph import logits
 from compress.quantization.post_training import Candidate, Search, facts, sensitivities, split
-from compress.quantization.recovery import recover
 from compress.quantization.schemes import SCHEMES
-from compress.quantization.session import logits
 from export.parity import Parity
 from export.quantize import Quantized
 from runtimes.errors import InputError

@@ -15,11 +15,11 @@ from networks import Chain, Tangle, make_lively
 from pydantic import ValidationError
 from torch import nn
 
-from compress.context import Context
 from compress.models import mobilenet_v2
 from compress.pruning import latency, plans
 from compress.pruning.shapes import Shapes, macs
 from compress.stages.prune import Config, run
+from compress.training.context import Context
 from runtimes.clock import Timing
 from runtimes.errors import InputError
 

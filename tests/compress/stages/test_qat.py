@@ -13,14 +13,14 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compress.context import Context
 from compress.quantization.calibration import calibrate
 from compress.quantization.config import LEARNED, Calibration
+from compress.quantization.ort_graph import logits
 from compress.quantization.schemes import SCHEMES
-from compress.quantization.session import logits
 from compress.stages.qat import Config, run
 from compress.stages.train import Config as TrainConfig
 from compress.stages.train import run as train
+from compress.training.context import Context
 from export.plan import make_plan
 from export.quantize import insert_qdq
 from export.to_onnx import to_onnx

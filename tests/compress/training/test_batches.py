@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from compress.archives import Slice
-from compress.context import Context
+from compress.images.archives import Slice
 from compress.training.augmentation import flip
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
+from compress.training.context import Context
 from runtimes import images
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import v2
 
-from compress import jpeg
+from compress.images import jpeg
 from compress.training.config import Augment
 from compress.training.crops import draw_box, random_resized_crop
 from runtimes import images

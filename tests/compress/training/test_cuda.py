@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.context import Context
-from compress.losses import cross_entropy
 from compress.training.augmentation import mixing
 from compress.training.batches import normalize
 from compress.training.config import Augment, FitConfig, Teacher
+from compress.training.context import Context
 from compress.training.loop import fit, predict
+from compress.training.losses import cross_entropy
 from compress.training.sync_batchnorm import synchronised
 from compress.training.teaching import train
 

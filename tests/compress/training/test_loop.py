@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from compress import checkpoint, plugins
-from compress.context import Context
-from compress.losses import cross_entropy
 from compress.models import mobilenet_v2
-from compress.termination import TerminatedError
+from compress.networks import checkpoint
+from compress.process.signals import TerminatedError
+from compress.recipe import plugins
 from compress.training import loop
 from compress.training.config import Augment, FitConfig
+from compress.training.context import Context
 from compress.training.loop import STATE_FILE, fit, predict
+from compress.training.losses import cross_entropy
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy

@@ -12,12 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress.context import Context
 from compress.models import mobilenet_v2
 from compress.stages import distill
 from compress.training import teaching
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig, Teacher
+from compress.training.context import Context
 from compress.training.loop import predict
 from runtimes.errors import InputError
 

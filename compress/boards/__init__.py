@@ -1,0 +1,1 @@
+"""Boards: inventory and deployment over SSH."""

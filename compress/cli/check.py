@@ -1,0 +1,114 @@
+"""The commands that compare results: accept, check and compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import rich_click as click
+
+from compress.process.table import print_table
+
+LIMITS = (
+    click.option("--max-top1-drop-pp", default=0.5, show_default=True, type=click.FloatRange(0, 100),
+                 help="Percentage points of top-1, and of a class's recall, that may be lost."),
+    click.option("--min-agreement", default=0.98, show_default=True, type=click.FloatRange(0, 1, True),
+                 help="Share of answers that must stay, where the test images have no labels."),
+    click.option("--max-slowdown", default=1.1, show_default=True, type=click.FloatRange(1, 100),
+                 help="New / old latency, each against the float32 file timed with it."),
+    click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 1, True, True)),
+)  # fmt: skip
+
+
+def _with_limits(command: click.decorators.FC) -> click.decorators.FC:
+    for option in reversed(LIMITS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="recipes/accepted/RECIPE.json unless given.")
+def accept(run_folder: Path, out: Path | None) -> None:
+    """Write down what a run ships, its answers and its latency, as what later runs are checked against.
+
+    Example: compress accept runs/mobilenet_int8
+    """
+    from compress.verdict import comparison
+
+    click.echo(f"wrote {comparison.accept(run_folder, out)}")
+
+
+@click.command(epilog="Exit codes: 0 pass, 1 the tool failed, 2 bad usage, 3 regression, 4 inconclusive.")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path),
+              help="An accepted file, or a run; recipes/accepted/RECIPE.json unless given.")  # fmt: skip
+@_with_limits
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML there.")
+@click.option("--markdown", type=click.Path(path_type=Path),
+              help="Write a summary there; the file of GITHUB_STEP_SUMMARY unless given.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def check(
+    run_folder: Path,
+    against: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    **limits: float,
+) -> None:
+    """Say whether a run lost accuracy or speed against an accepted one: pass, regression or inconclusive.
+
+    Answers are compared image by image. In GitHub's workflows what did not pass is annotated.
+
+    Example: compress check runs/mobilenet_int8 --junit check.xml
+    """
+    from compress.verdict import ci_formats, comparison, gate
+    from runtimes.files import write_text
+
+    new = comparison.load(run_folder)
+    old = comparison.load(against or comparison.ACCEPTED_FOLDER / f"{new.recipe}.json")
+    compared = comparison.compare(old, new, comparison.Limits(**limits))
+    verdict = comparison.verdict(compared)
+    if junit:
+        write_text(junit, ci_formats.junit(new.recipe, compared))
+    summary = markdown or os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        write_text(Path(summary), ci_formats.markdown(new.recipe, compared, verdict))
+    if as_json:
+        click.echo(json.dumps({"verdict": verdict, "targets": [asdict(one) for one in compared]}))
+    else:
+        print_table(ci_formats.table(compared))
+        for line in [*ci_formats.details(compared), f"verdict: {verdict}"]:
+            click.echo(line)
+    if _in_github():
+        for line in ci_formats.github(compared):
+            click.echo(line, err=as_json)
+    sys.exit(gate.EXIT_CODES[verdict])
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@_with_limits
+def compare(runs: tuple[Path, ...], **limits: float) -> None:
+    """Compare runs or accepted files with the first of them.
+
+    Example: compress compare recipes/accepted/mobilenet_int8.json runs/a runs/b
+    """
+    from compress.verdict import ci_formats, comparison
+    from runtimes.errors import InputError
+
+    if len(runs) < 2:
+        raise InputError("give two runs or more; the first is what the others are compared with")
+    first, *others = [comparison.load(path) for path in runs]
+    for path, other in zip(runs[1:], others, strict=True):
+        compared = comparison.compare(first, other, comparison.Limits(**limits))
+        print_table(ci_formats.table(compared), f"{path} against {runs[0]}")
+        for line in ci_formats.details(compared):
+            click.echo(line)
+
+
+def _in_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"

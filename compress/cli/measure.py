@@ -1,0 +1,128 @@
+"""The commands that measure files: measure and evaluate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from compress.process.table import print_table
+
+
+@click.command()
+@click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json; without it only latency.")
+@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
+@click.option(
+    "--blocks", default=150, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 3 runs."
+)
+@click.option("--mlperf", is_flag=True, help="By MLPerf's rule for a single stream: 1,024 queries, 60 seconds, p90.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+def measure(
+    artifacts: tuple[Path, ...],
+    evalset: Path | None,
+    runtime: str,
+    threads: int,
+    batch: int,
+    blocks: int,
+    mlperf: bool,
+    as_json: bool,
+) -> None:
+    """Measure artifacts on this machine, several of them interleaved.
+
+    Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
+    """
+    from compress.process.console import Terminal
+    from compress.report import tables as report_tables
+    from runtimes import conditions
+    from runtimes import evalset as evalsets
+    from runtimes import measure as measuring
+    from runtimes.artifact import Artifact
+    from runtimes.clock import Timing
+    from runtimes.errors import InputError
+    from runtimes.target import Target
+
+    try:
+        target = Target("local", runtime, threads=threads, batch=batch)
+    except ValueError as error:
+        raise InputError(f"--runtime: {error}") from error
+    images = evalsets.load(evalset) if evalset else None
+    loaded = [Artifact.load(path) for path in artifacts]
+    with Terminal() as terminal:
+        if mlperf:
+            streams = [measuring.stream(one, target, images, Timing(), terminal.progress) for one in loaded]
+        else:
+            taken = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal.progress)
+    if mlperf:
+        _print_streams(artifacts, streams, as_json)
+    elif as_json:
+        click.echo(json.dumps([one.to_json() for one in taken]))
+    else:
+        print_table(report_tables.plain(taken))
+        for line in conditions.lines(taken):
+            click.echo(line)
+
+
+def _print_streams(artifacts: tuple[Path, ...], streams: list[Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"artifact": path.name, **asdict(one)}
+                               for path, one in zip(artifacts, streams, strict=True)]))  # fmt: skip
+        return
+    lines = [["artifact", "queries", "seconds", "p90 ms", "p50", "p99"]]
+    for path, one in zip(artifacts, streams, strict=True):
+        percentiles = (one.latency_ms_p90, one.latency_ms_p50, one.latency_ms_p99)
+        lines.append([path.name, str(one.queries), f"{one.duration_s:.1f}", *(f"{ms:.2f}" for ms in percentiles)])
+    print_table(lines, "single stream, MLPerf's rule")
+
+
+@click.command()
+@click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--data", metavar="NAME:ROOT", help="A data set, as in imagefolder:/data/flowers; or elpv.")
+@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json, in place of --data.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]))
+@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers; the same command goes on there.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def evaluate(
+    artifacts: tuple[Path, ...],
+    data: str | None,
+    evalset: Path | None,
+    split: str,
+    runtime: str,
+    provider: Any,
+    threads: int,
+    batch: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Say how accurate artifacts are on a data set, and how they compare with the first.
+
+    Example: compress evaluate runs/mobilenet_int8/artifacts/*.onnx --data elpv --out answers
+    """
+    from compress import evaluate as evaluation
+    from compress.process.console import Terminal
+    from runtimes.artifact import Artifact
+    from runtimes.errors import InputError
+    from runtimes.target import Target
+
+    try:
+        target = Target("local", runtime, provider, threads=threads, batch=batch)
+    except ValueError as error:
+        raise InputError(f"--runtime: {error}") from error
+    loaded = [Artifact.load(path) for path in artifacts]
+    images = evaluation.find_images(data, evalset, split)
+    with Terminal() as terminal:
+        results = evaluation.evaluate(loaded, images, target, out, terminal.progress)
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in results]))
+        return
+    for title, lines in evaluation.tables(results).items():
+        print_table(lines, title)

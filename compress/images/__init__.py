@@ -1,0 +1,1 @@
+"""Data sets: samples, splits, archives, decoding checks."""

@@ -1,0 +1,223 @@
+"""Data sets: samples, seeded stratified splits, and setting aside what can't be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.images import jpeg
+from runtimes import evalset, images
+from runtimes.clock import Progress
+from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
+
+SPLITS = ("train", "val", "test", "calibration")
+DECODING_THREADS = max(4, os.cpu_count() or 1)  # decoders let go of the interpreter's lock
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image. name: stable, for splits.json and reports. label: None in a calibration folder without classes."""
+
+    name: str
+    source: images.Source
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that was set aside because it can't be decoded."""
+
+    name: str
+    split: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: class names and four splits; no image is in two of train, val and test.
+
+    calibration: empty unless the data set names a folder of its own; then `draw_calibration` takes from train.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    calibration: tuple[Sample, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """Return the samples of one of `SPLITS`."""
+        samples: tuple[Sample, ...] = getattr(self, name)
+        return samples
+
+    def fingerprint(self) -> str:
+        """Return a sha256 over the splits, labels and each file's name, size and time of change (or its bytes)."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for split in SPLITS:
+            for sample in self.split(split):
+                digest.update(repr((split, sample.name, sample.label, _identity(sample.source))).encode())
+        return digest.hexdigest()
+
+    def splits_json(self) -> dict[str, Any]:
+        """Return what splits.json holds: for each split the names and class of its images."""
+        return {
+            "classes": self.classes,
+            **{split: {sample.name: sample.label for sample in self.split(split)} for split in SPLITS},
+        }
+
+
+def stratified_split(
+    samples: Iterable[tuple[Sample, object]], shares: tuple[float, ...], classes: tuple[str, ...], seed: int
+) -> list[tuple[Sample, ...]]:
+    """Split `(sample, stratum)` pairs into len(shares) + 1 parts: the shares, then the rest.
+
+    Within each stratum the images are shuffled by the seed and cut at rounded shares; every part gets at least one
+    image of each class. Raises InputError for a class with fewer images than parts.
+    """
+    rng = np.random.default_rng(seed)
+    strata: dict[tuple[int, str], list[Sample]] = defaultdict(list)
+    for sample, stratum in samples:
+        assert sample.label is not None
+        strata[sample.label, repr(stratum)].append(sample)
+    parts: list[list[Sample]] = [[] for _ in range(len(shares) + 1)]
+    per_class = Counter(sample.label for members in strata.values() for sample in members)
+    for label, name in enumerate(classes):
+        if per_class[label] < len(parts):
+            raise InputError(
+                f"class '{name}' has {per_class[label]} images, fewer than the {len(parts)} splits; "
+                "add images or give val and test folders"
+            )
+    for key in sorted(strata):
+        members = [strata[key][index] for index in rng.permutation(len(strata[key]))]
+        for part, share in enumerate(shares):
+            count = round(share * len(strata[key]))
+            parts[part] += members[:count]
+            members = members[count:]
+        parts[-1] += members
+    _fill_gaps(parts, len(classes))
+    return [tuple(sorted(part, key=lambda sample: sample.name)) for part in parts]
+
+
+def _fill_gaps(parts: list[list[Sample]], classes: int) -> None:
+    """Give each part that rounding left without a class one image of it from the part that has most."""
+    counts = [Counter(sample.label for sample in part) for part in parts]
+    for label in range(classes):
+        for part, count in zip(parts, counts, strict=True):
+            if not count[label]:
+                donor = max(range(len(parts)), key=lambda index: counts[index][label])
+                given = next(sample for sample in parts[donor] if sample.label == label)
+                parts[donor].remove(given)
+                part.append(given)
+                counts[donor][label] -= 1
+                count[label] += 1
+
+
+def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
+    """Decode every image once and drop those that can't be read.
+
+    Raises InputError when their share of all images is above `limit`, or when a class or split would be left empty.
+    """
+    everything = [(split, sample) for split in SPLITS for sample in data.split(split)]
+    rejected = []
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        reasons = pool.map(lambda pair: why_unreadable(pair[1]), everything)
+        for done, ((split, sample), reason) in enumerate(zip(everything, reasons, strict=True), 1):
+            if reason:
+                rejected.append(Rejected(sample.name, split, reason))
+            if done % 64 == 0 or done == len(everything):
+                progress("check images", done, len(everything))
+    if len(rejected) > limit * len(everything):
+        raise InputError(
+            f"{len(rejected)} of {len(everything)} images can't be read, more than max_unreadable_images: {limit:g} "
+            f"allows; the first: {rejected[0].name} ({rejected[0].reason})"
+        )
+    kept = without(data, tuple(rejected))
+    _require_no_gap(data, kept)
+    return kept
+
+
+def _require_no_gap(data: Data, kept: Data) -> None:
+    """Raise where setting images aside emptied a split, or a class of a split."""
+    for split in SPLITS:
+        reasons = [one.reason for one in kept.rejected if one.split == split]
+        if reasons and not kept.split(split):
+            raise InputError(f"no image of the split '{split}' can be read; the first: {reasons[0]}")
+        gone = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}
+        for label in sorted(label for label in gone if label is not None):
+            raise InputError(
+                f"no image of the class '{data.classes[label]}' in the split '{split}' can be read; the first of the "
+                f"split: {reasons[0]}"
+            )
+
+
+def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:
+    """Return the data without the rejected images, which are listed instead."""
+    gone = {(one.split, one.name) for one in rejected}
+    train, val, test, calibration = (
+        tuple(sample for sample in data.split(split) if (split, sample.name) not in gone) for split in SPLITS
+    )
+    return replace(data, train=train, val=val, test=test, calibration=calibration, rejected=rejected)
+
+
+def draw_calibration(data: Data, count: int, seed: int) -> tuple[Sample, ...]:
+    """Return the images to calibrate on: at most `count`, from the calibration folder or else from train."""
+    pool = data.calibration or data.train
+    if not pool:
+        raise InputError("there are no calibration images: the data set has no train split; give data.calibration")
+    chosen = np.random.default_rng(seed).permutation(len(pool))[:count]
+    return tuple(pool[index] for index in sorted(chosen))
+
+
+def write_evalset(
+    folder: Path,
+    samples: tuple[Sample, ...],
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    progress: Callable[[int, int], None],
+) -> evalset.EvalSet:
+    """Decode, resize and crop the samples into an evaluation set on disk, in memory that does not grow with it."""
+    labels = None
+    if all(sample.label is not None for sample in samples):
+        labels = np.asarray([sample.label for sample in samples], np.int64)
+    pixels = _preprocessed(samples, preprocessing, lambda done: progress(done, len(samples)))
+    return evalset.write(folder, pixels, labels, tuple(sample.name for sample in samples), classes, preprocessing)
+
+
+def _preprocessed(
+    samples: tuple[Sample, ...], preprocessing: Preprocessing, done: Callable[[int], None]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for start in range(0, len(samples), 64):  # pool.map alone would decode everything ahead of the writer
+            chunk = samples[start : start + 64]
+            yield from pool.map(lambda one: images.resize_and_crop(images.decode(one.source), preprocessing), chunk)
+            done(start + len(chunk))
+
+
+def why_unreadable(sample: Sample) -> str | None:
+    """Return why an image can't be decoded, None where it can."""
+    try:
+        if not jpeg.is_whole(images.content(sample.source)):
+            images.decode(sample.source)
+    except images.UnreadableImageError as error:
+        return str(error)
+    return None
+
+
+def _identity(source: images.Source) -> object:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    if isinstance(source, Path):
+        status = source.stat()
+        return status.st_size, status.st_mtime_ns
+    return repr(source)

@@ -1,0 +1,75 @@
+"""Writing a data set as WebDataset shards, which many machines read well: tars of a few thousand encoded images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from compress.data.imagenet import CLASSES_FILE, find
+from compress.images.samples import Sample
+from runtimes import images
+from runtimes.clock import Progress
+from runtimes.errors import InputError
+from runtimes.files import replacing, write_json, write_text
+
+SCHEMA_VERSION = 1
+DESCRIPTION = "shards.json"
+
+
+def shard(root: str, out: Path, images_per_shard: int, seed: int, progress: Progress) -> dict[str, int]:
+    """Copy an ImageNet, file by file and in an order drawn by the seed, into train-*.tar and val-*.tar.
+
+    Returns how many shards each split has. Each is wholly there or not at all: the same command goes on where another
+    one stopped. Raises InputError for a folder with other shards, and for a root that is not in order.
+    """
+    found = find(root)
+    if found.problems:
+        raise InputError(f"{found.problems[0]}; see: compress data check {root}")
+    splits = {"train": found.train, "val": found.val}
+    names = hashlib.sha256(repr([[one.name for one in samples] for samples in splits.values()]).encode()).hexdigest()
+    _begin(out, {"schema_version": SCHEMA_VERSION, "images": names, "per_shard": images_per_shard, "seed": seed})
+    write_text(out / CLASSES_FILE, "".join(f"{name}\n" for name in found.classes))
+    total = sum(len(samples) for samples in splits.values())
+    done, counts = 0, {}
+    for split, samples in splits.items():
+        order = np.random.default_rng((seed, len(samples))).permutation(len(samples))
+        parts = [order[start : start + images_per_shard] for start in range(0, len(order), images_per_shard)]
+        for number, part in enumerate(parts):
+            path = out / f"{split}-{number:06d}.tar"
+            if not path.exists():
+                _write(path, (samples[index] for index in part), split)
+            done += len(part)
+            progress("write shards", done, total)
+        counts[split] = len(parts)
+    return counts
+
+
+def _begin(out: Path, description: dict[str, object]) -> None:
+    path = out / DESCRIPTION
+    if path.exists():
+        if json.loads(path.read_text()) != description:
+            raise InputError(f"{out}: holds shards of other images or settings; choose another folder")
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; choose another folder")
+    write_json(path, description)
+
+
+def _write(path: Path, samples: Iterable[Sample], split: str) -> None:
+    with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for sample in samples:
+            name = PurePosixPath(sample.name.removeprefix(f"{split}/"))
+            stem = str(name.parent / name.name.replace(".", "_", name.name.count(".") - 1).rpartition(".")[0])
+            _add(archive, f"{stem}{name.suffix}", images.content(sample.source))
+            _add(archive, f"{stem}.cls", str(sample.label).encode())
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))

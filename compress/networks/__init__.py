@@ -1,0 +1,1 @@
+"""Networks: creation, weights, checkpoints, shapes."""

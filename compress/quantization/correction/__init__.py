@@ -1,0 +1,1 @@
+"""Corrections that reduce quantization error: equalization, rounding, biases."""

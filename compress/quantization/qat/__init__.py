@@ -1,0 +1,1 @@
+"""Quantization-aware training: the exported graph as a trainable network."""

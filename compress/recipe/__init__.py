@@ -1,0 +1,1 @@
+"""Recipes: YAML files, checked against typed sections."""

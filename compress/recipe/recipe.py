@@ -1,0 +1,122 @@
+"""A recipe: the validated, frozen YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+
+from compress.process.tracking import Tracker
+from compress.quantization.config import Quantize
+from compress.recipe import errors as recipe_errors
+from compress.recipe import plugins, strict_yaml
+from compress.recipe import targets as target_files
+from compress.recipe.section import Config
+from compress.verdict.gate import Gate
+from runtimes.artifact import InputDtype, Output
+from runtimes.clock import Timing
+from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    DataConfig: TypeAlias = Any
+    ModelConfig: TypeAlias = Any
+    StageConfig: TypeAlias = Any
+    TargetOrName: TypeAlias = Target
+else:
+    DataConfig = plugins.config_union("data")
+    ModelConfig = plugins.config_union("models")
+    StageConfig = plugins.config_union("stages")
+    TargetOrName = Annotated[Target, BeforeValidator(target_files.from_recipe, json_schema_input_type=Target | str)]
+
+
+class Export(Config):
+    """How the network becomes ONNX. batch: a fixed number of images, or "dynamic".
+
+    input: `uint8` puts the normalisation into the file, which then takes pixels, (N, H, W, 3). output: `probabilities`
+    puts the softmax into it.
+    """
+
+    opset: Annotated[int, Field(ge=18, le=24)] = 18
+    batch: Annotated[int, Field(ge=1, le=4096)] | Literal["dynamic"] = "dynamic"
+    input: InputDtype = "float32"
+    output: Output = "logits"
+
+
+class Recipe(Config):
+    """Everything that a run is made of. name: of the run folder, too; the file's name unless given.
+
+    tracking: programs that get the training curves, `tensorboard` and `mlflow`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataConfig
+    preprocessing: Preprocessing = Preprocessing()
+    max_unreadable_images: Annotated[float, Field(ge=0, le=1)] = 0.01
+    model: ModelConfig
+    stages: tuple[StageConfig, ...] = ()
+    export: Export = Export()
+    quantize: Quantize | None = None
+    targets: Annotated[tuple[TargetOrName, ...], Field(min_length=1)] = (Target("local"),)
+    timing: Timing = Timing()
+    gate: Gate | None = None
+    tracking: tuple[Tracker, ...] = ()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Recipe:
+        misfits = [
+            f"export.batch: must be dynamic or {target.batch}, the batch of target '{target.name}'"
+            for target in self.targets
+            if self.export.batch not in ("dynamic", target.batch)
+        ]
+        target_names = [target.name for target in self.targets]
+        if len(set(target_names)) < len(target_names):
+            misfits.append(f"targets: must have different names, not {', '.join(target_names)}")
+        if self.gate and not self.quantize:
+            misfits.append("gate: compares INT8 with float32 and needs the section quantize")
+        for index, stage in enumerate(self.stages):
+            try:
+                stage.measures_on(self.targets)
+            except InputError as error:
+                misfits.append(f"stages.{index}.{error}")
+        if misfits:
+            raise ValueError("\n".join(misfits))
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the recipe as resolved, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `overrides` are `dotted.key=value` with the value as YAML.
+
+    Raises InputError with all problems at once, a line each, with its path in the file.
+    """
+    content = strict_yaml.read(path)
+    for assignment in overrides:
+        strict_yaml.override(content, assignment)
+    content.setdefault("name", re.sub("[^A-Za-z0-9_.-]|^[^A-Za-z0-9]", "-", path.stem)[:64].lstrip("-_.") or "recipe")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Recipe, content))) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a recipe, for editors."""
+    schema = TypeAdapter(Recipe).json_schema()
+    schema["required"].remove("name")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def shipped_recipes() -> list[Path]:
+    """Return the recipes in the folder `recipes` of the working folder, without targets and sweeps."""
+    return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name not in ("targets", "sweeps"))

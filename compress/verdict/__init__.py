@@ -1,0 +1,1 @@
+"""Verdicts: statistics, gate, comparison, formats for CI."""

@@ -1,0 +1,25 @@
+"""Progress and messages: the interface through which long-running functions report to the user."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Console(Protocol):
+    """Where messages and progress go; the host shows them on a terminal, a board shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Show one line."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of `what` are done."""
+
+
+class SilentConsole:
+    """Console that shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Do nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Do nothing."""

@@ -1,0 +1,252 @@
+"""Boards over ssh: a real server on loopback that runs real commands in a Python without torch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.boards import deploy
+from compress.boards.deploy import Board, find_board
+from export.bundle import write_bundle
+from runtimes import evalset
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import CompressError, InputError, UnavailableError
+from runtimes.files import sha256_file
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
+
+pytest.importorskip("asyncssh", reason="deploying needs asyncssh: pip install -e '.[remote]'")
+from board import Server, board_on_loopback, free_port, new_key
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with board_on_loopback(tmp_path) as running:
+        yield running
+
+
+def go(server: Server, tar: Path, board: Board | None = None, known_hosts: Path | None = None) -> deploy.Deployed:
+    """Deploy a bundle to a board."""
+    return deploy.deploy(tar, "pi", board or server.board, known_hosts or server.known_hosts, lambda *_: None, print)
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Return a maker of bundles of a fake artifact."""
+
+    def make(name: str = "b.tar", padding: int = 0) -> Path:
+        model = tmp_path / "m.fake"
+        content = {"latency_ms": 0.1, "logits": [[3.0, 0.0], [0.0, 2.0]], "padding": "x" * padding}
+        model.write_text(json.dumps(content))
+        preprocessing = Preprocessing(4, 4)
+        manifest = Manifest(sha256_file(model), model.stat().st_size, "fake", "float32", "x", (None, 3, 4, 4), "y",
+                            preprocessing, CLASSES, recipe="solar")  # fmt: skip
+        artifact = Artifact(model, manifest)
+        artifact.save_manifest()
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), np.uint8)
+        folder = tmp_path / "sample"
+        sample = evalset.write(folder, pixels, np.asarray([0, 1, 0, 1]), tuple("abcd"), CLASSES, preprocessing)
+        write_bundle(artifact, Target("pi", runtime="fake"), folder, sample, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def left_behind(home: Path) -> list[str]:
+    return [path.name for path in home.rglob("*.partial")]
+
+
+def test_the_second_time_nothing_is_copied(server: Server, make_bundle: Callable[..., Path]) -> None:
+    tar = make_bundle()
+    first = go(server, tar)
+    assert len(first.copied) == 8
+    assert first.measurement["accuracy"]["top1"] == 1.0
+    assert first.measurement["environment"]["cpu"]
+    assert "verified" in first.verified
+    assert go(server, tar).copied == ()
+    assert left_behind(server.home) == []
+
+
+def test_only_what_changed_is_copied_again(server: Server, make_bundle: Callable[..., Path]) -> None:
+    go(server, make_bundle())
+    (victim,) = server.home.rglob("golden.npy")
+    victim.write_bytes(b"damaged")
+    assert go(server, make_bundle()).copied == ("golden.npy",)
+    assert set(go(server, make_bundle("c.tar", padding=9)).copied) == {"m.fake", "m.fake.json", "bundle.json"}
+
+
+def test_a_host_key_that_is_not_known_or_another_is_refused(
+    server: Server, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").write_text("")
+    other = new_key(tmp_path / "other")
+    wrong = tmp_path / "wrong"
+    wrong.write_text(f"[127.0.0.1]:{server.board.port} {Path(f'{other}.pub').read_text()}")
+    for known in (tmp_path / "empty", wrong):
+        with pytest.raises(UnavailableError, match=r"host key is not the one in known_hosts.*ssh-keyscan"):
+            go(server, make_bundle(), known_hosts=known)
+    assert list(server.home.iterdir()) == []
+
+
+def test_a_key_that_is_refused_or_is_none_is_told(
+    server: Server, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = server.board.model_copy(update={"identity": new_key(tmp_path / "other")})
+    with pytest.raises(UnavailableError, match="refuses the key"):
+        go(server, make_bundle(), other)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(InputError, match="not a private key"):
+        go(server, make_bundle(), server.board.model_copy(update={"identity": tmp_path / "text"}))
+
+
+def test_a_board_that_is_off_is_told(server: Server, make_bundle: Callable[..., Path]) -> None:
+    closed = server.board.model_copy(update={"port": free_port()})
+    with pytest.raises(UnavailableError, match="can't be reached"):
+        go(server, make_bundle(), closed)
+
+
+@pytest.mark.parametrize(("script", "message"), [
+    ("echo '{\"python\": [3, 8], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": true}'", "is 3.8; 3.10 is needed"),
+    ("echo '{\"python\": [3, 11], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": false}'", "has no numpy"),
+    ("echo '{\"python\": [3, 11], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": true}'", "its disk is full"),
+    ("echo 'PermissionError: no' >&2; exit 1", "can't prepare .*: PermissionError: no"),
+])  # fmt: skip
+def test_what_a_board_lacks_is_one_line(
+    server: Server, make_bundle: Callable[..., Path], tmp_path: Path, script: str, message: str
+) -> None:
+    python = tmp_path / "odd-python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    with pytest.raises(UnavailableError, match=message):
+        go(server, make_bundle(), server.board.model_copy(update={"python": str(python)}))
+    with pytest.raises(UnavailableError, match="has no /no/python"):
+        go(server, make_bundle(), server.board.model_copy(update={"python": "/no/python"}))
+
+
+def test_after_a_lost_connection_the_same_command_goes_on(
+    server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is killed while the third file is under way, and started again."""
+    tar, original, count = make_bundle(padding=3_000_000), deploy._Remote._copy, 0
+
+    async def killing(self: deploy._Remote, name: str) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            asyncio.get_running_loop().call_later(0.01, server.kill)
+            await asyncio.sleep(0.05)
+        await original(self, name)
+
+    monkeypatch.setattr(deploy._Remote, "_copy", killing)
+    with pytest.raises(UnavailableError, match=r"connection was lost.*run the same command again"):
+        go(server, tar)
+    monkeypatch.undo()
+    server.start()
+    done = go(server, tar)
+    assert 0 < len(done.copied) < 8
+    assert left_behind(server.home) == []
+
+
+def test_answers_that_differ_there_are_an_error(server: Server, make_bundle: Callable[..., Path]) -> None:
+    tar = make_bundle()
+    go(server, tar)
+    program = server.home.parent / "board.py"
+    program.write_text(program.read_text().replace("    import runpy\n", "    import runpy, numpy\n"
+                      "    numpy.load, real = (lambda *a, **k: real(*a, **k)[::-1]), numpy.load\n", 1))  # fmt: skip
+    with pytest.raises(CompressError, match=r"another top-1|not the file"):
+        go(server, tar)
+
+
+def test_a_changed_bundle_is_refused_before_anything_is_sent(
+    server: Server, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    content = bytearray(make_bundle().read_bytes())
+    place = content.index(b"latency_ms")
+    content[place] ^= 1
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(InputError, match="is not the file that was bundled"):
+        go(server, tmp_path / "bad.tar")
+    assert list(server.home.iterdir()) == []
+
+
+def test_boards_by_address_and_by_name(tmp_path: Path) -> None:
+    assert find_board("pi@10.0.0.7:2222", None) == Board(host="10.0.0.7", user="pi", port=2222)
+    (tmp_path / "boards.yaml").write_text("orin: {host: 10.0.0.8, user: me, python: /opt/py/bin/python3}\n")
+    assert find_board("orin", tmp_path / "boards.yaml").python == "/opt/py/bin/python3"
+    with pytest.raises(InputError, match=r"'nano' is no board.*has orin"):
+        find_board("nano", tmp_path / "boards.yaml")
+    (tmp_path / "bad.yaml").write_text("orin: {hots: 10.0.0.8}\npi: {host: x, port: many}\n")
+    with pytest.raises(InputError) as caught:
+        find_board("orin", tmp_path / "bad.yaml")
+    assert len(str(caught.value).splitlines()) >= 3
+    assert f"{tmp_path / 'bad.yaml'}: orin.hots" in str(caught.value)
+
+
+@pytest.mark.parametrize(("inventory", "message"), [
+    ("orin: 3", "orin: must be a mapping, as {host: 10.0.0.8, user: me}"),
+    ("orin: {host: a, port: 99999}", "orin.port: must be less than or equal to 65535, not 99999"),
+    ("orin: {host: a, shell: bash}", "orin.shell: unknown key; there are folder, host, identity, port, python, user"),
+    ("orin: {}", "orin.host: is required"),
+])  # fmt: skip
+def test_what_is_wrong_in_an_inventory_is_named(tmp_path: Path, inventory: str, message: str) -> None:
+    path = tmp_path / "boards.yaml"
+    path.write_text(inventory)
+    with pytest.raises(InputError) as caught:
+        find_board("orin", path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("name", ["me@host:0", "me@host:70000", "me@host:x", "@host", "me@", "host"])
+def test_what_is_no_address_is_told(name: str) -> None:
+    with pytest.raises(InputError, match="is no board: give user@host or user@host:port"):
+        find_board(name, None)
+
+
+def test_a_key_or_known_hosts_that_is_no_file_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    board = Board(host="127.0.0.1", identity=Path("/dev/zero"))
+    for one, known in ((board, None), (Board(host="127.0.0.1"), tmp_path / "none")):
+        with pytest.raises(InputError, match="no such file"):
+            deploy.deploy(tmp_path / "no.tar", "pi", one, known, lambda *_: None, print)
+
+
+def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
+    path = deploy.store(tmp_path, deploy.Deployed("pi", (), "", {"latency_ms_p50": 1.0}))
+    assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0}
+    assert path == tmp_path / "boards/pi/measurement.json"
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_stays(
+    server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real file system of 128 KiB; the second time the check beforehand believes that there is room."""
+    folder = server.home / "bundles"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    try:
+        tar = make_bundle(padding=1_000_000)
+        with pytest.raises(UnavailableError, match=r"its disk is full: .* MB are needed, 0\.1 MB free"):
+            go(server, tar)
+        probe, count = deploy._Remote._probe, 0
+
+        async def hopeful(self: deploy._Remote) -> dict[str, object]:
+            nonlocal count
+            count += 1
+            found = await probe(self)
+            return {**found, "free_bytes": 1 << 40} if count == 1 else found
+
+        monkeypatch.setattr(deploy._Remote, "_probe", hopeful)
+        with pytest.raises(UnavailableError, match="its disk is full"):
+            go(server, tar)
+        assert left_behind(server.home) == []
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

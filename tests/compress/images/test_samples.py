@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress.images import samples as dataset
+from compress.images.samples import Data, Sample, stratified_split
+from runtimes import images
+from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
+
+WriteImage = Callable[..., Path]
+SHARES = [(0.25, 0.1), (0.25,), (0.4, 0.4), (0.1, 0.2, 0.3)]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Take progress that a test doesn't look at."""
+
+
+def samples_of(counts: list[int], strata: int = 1) -> list[tuple[Sample, object]]:
+    return [
+        (Sample(f"{label}/{index:03d}", b"", label), index % strata)
+        for label, count in enumerate(counts)
+        for index in range(count)
+    ]
+
+
+def per_class(part: tuple[Sample, ...]) -> Counter[int | None]:
+    return Counter(sample.label for sample in part)
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(4, 40), min_size=2, max_size=5),
+    strata=st.integers(1, 6),
+    shares=st.sampled_from(SHARES),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_a_split_is_disjoint_complete_and_has_every_class_everywhere(
+    counts: list[int], strata: int, shares: tuple[float, ...], seed: int
+) -> None:
+    samples = samples_of(counts, strata)
+    classes = tuple(str(label) for label in range(len(counts)))
+    parts = stratified_split(samples, shares, classes, seed)
+    names = [sample.name for part in parts for sample in part]
+    assert len(parts) == len(shares) + 1
+    assert len(names) == len(set(names))
+    assert set(names) == {sample.name for sample, _ in samples}
+    for part in parts:
+        assert set(per_class(part)) == set(range(len(counts)))
+        assert [sample.name for sample in part] == sorted(sample.name for sample in part)
+    assert parts == stratified_split(samples, shares, classes, seed)
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(10, 60), min_size=2, max_size=4),
+    strata=st.integers(1, 2),
+    shares=st.sampled_from(SHARES),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_each_stratum_is_cut_at_its_rounded_shares(
+    counts: list[int], strata: int, shares: tuple[float, ...], seed: int
+) -> None:
+    samples = samples_of(counts, strata)
+    stratum_of = {sample.name: (sample.label, stratum) for sample, stratum in samples}
+    totals = Counter(stratum_of.values())
+    parts = stratified_split(samples, shares, tuple(map(str, range(len(counts)))), seed)
+    moved = len(parts) * strata  # at most one image for each part that rounding left without the class
+    for part, share in zip(parts, shares, strict=False):
+        found = Counter(stratum_of[sample.name] for sample in part)
+        for stratum, total in totals.items():
+            exact = round(share * total) > 0 and sum(round(one * total) for one in shares) < total
+            assert abs(found[stratum] - share * total) <= (0.5 if exact else 0.5 + moved)
+
+
+def test_another_seed_gives_another_split() -> None:
+    samples = samples_of([40, 40])
+    first, second = (stratified_split(samples, (0.25,), ("a", "b"), seed) for seed in (0, 1))
+    assert first != second
+    assert [per_class(part) for part in first] == [per_class(part) for part in second]
+
+
+def test_a_part_that_rounding_leaves_without_a_class_gets_one_image_of_it() -> None:
+    test, val, train = stratified_split(samples_of([3, 100]), (0.1, 0.1), ("rare", "common"), 0)
+    assert [per_class(part) for part in (test, val, train)] == [{0: 1, 1: 10}, {0: 1, 1: 10}, {0: 1, 1: 80}]
+
+
+def test_a_class_with_fewer_images_than_parts_is_an_error() -> None:
+    with pytest.raises(InputError) as caught:
+        stratified_split(samples_of([9, 2]), (0.25, 0.1), ("cat", "dog"), 0)
+    assert str(caught.value) == (
+        "class 'dog' has 2 images, fewer than the 3 splits; add images or give val and test folders"
+    )
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, write_image: WriteImage) -> Data:
+    """Give 10 train images of which 2 can't be read, 2 of val, and 4 of test of which 1 can't be read."""
+
+    def sample(name: str, good: bool, label: int) -> Sample:
+        file = tmp_path / f"{name}.png"
+        if good:
+            write_image(file)
+        else:
+            file.write_bytes(b"\x89PNG broken")
+        return Sample(name, file, label)
+
+    return Data(
+        ("a", "b"),
+        train=tuple(sample(f"train{index}", index not in (3, 7), index % 2) for index in range(10)),
+        val=tuple(sample(f"val{index}", True, index % 2) for index in range(2)),
+        test=tuple(sample(f"test{index}", index != 2, index % 2) for index in range(4)),
+    )
+
+
+def test_unreadable_images_are_set_aside_and_listed(damaged: Data) -> None:
+    seen: list[tuple[str, int, int]] = []
+    kept = dataset.set_aside_unreadable(damaged, 0.5, lambda *event: seen.append(event))
+    assert [(one.name, one.split) for one in kept.rejected] == [
+        ("train3", "train"),
+        ("train7", "train"),
+        ("test2", "test"),
+    ]
+    assert all("not a readable image" in one.reason for one in kept.rejected)
+    assert [len(kept.split(split)) for split in dataset.SPLITS] == [8, 2, 3, 0]
+    assert not {one.name for one in kept.rejected} & {sample.name for sample in (*kept.train, *kept.test)}
+    assert seen[-1] == ("check images", 16, 16)
+
+
+def test_good_data_comes_back_unchanged(damaged: Data) -> None:
+    good = replace(damaged, train=damaged.train[:3], test=damaged.test[:2])
+    assert dataset.set_aside_unreadable(good, 0.0, silent) == good
+
+
+def test_as_many_unreadable_images_as_the_limit_are_allowed(damaged: Data) -> None:
+    assert len(dataset.set_aside_unreadable(damaged, 3 / 16, silent).rejected) == 3
+
+
+def test_more_unreadable_images_than_the_limit_are_an_error(damaged: Data) -> None:
+    with pytest.raises(InputError) as caught:
+        dataset.set_aside_unreadable(damaged, 0.1, silent)
+    message = str(caught.value)
+    assert message.startswith(
+        "3 of 16 images can't be read, more than max_unreadable_images: 0.1 allows; the first: train3 ("
+    )
+    assert "train3.png: not a readable image" in message
+
+
+def test_a_split_without_a_readable_image_is_an_error(damaged: Data) -> None:
+    broken = replace(damaged, train=damaged.train[:3], test=damaged.test[2:3])
+    with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
+        dataset.set_aside_unreadable(broken, 1.0, silent)
+
+
+def test_the_error_about_an_empty_split_names_an_image_of_that_split(damaged: Data) -> None:
+    broken = replace(damaged, test=damaged.test[2:3])
+    with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
+        dataset.set_aside_unreadable(broken, 1.0, silent)
+
+
+def test_a_class_without_a_readable_image_is_an_error(damaged: Data) -> None:
+    broken = replace(damaged, train=damaged.train[2:4])  # the only image of class b is unreadable
+    with pytest.raises(InputError, match="'b'"):
+        dataset.set_aside_unreadable(broken, 1.0, silent)
+
+
+def test_a_calibration_folder_without_a_readable_image_is_an_error(damaged: Data) -> None:
+    broken = replace(damaged, calibration=(replace(damaged.train[3], label=None),))
+    with pytest.raises(InputError, match="'calibration'"):
+        dataset.set_aside_unreadable(broken, 1.0, silent)
+
+
+def test_an_image_is_rejected_from_the_split_it_was_found_in_only(damaged: Data) -> None:
+    both = replace(damaged, val=(*damaged.val, damaged.train[0]))
+    kept = dataset.without(both, (dataset.Rejected("train0", "train", "why"),))
+    assert "train0" not in {sample.name for sample in kept.train}
+    assert "train0" in {sample.name for sample in kept.val}
+
+
+def test_calibration_is_drawn_from_train_by_the_seed(damaged: Data) -> None:
+    drawn = dataset.draw_calibration(damaged, 4, 0)
+    assert len(drawn) == len(set(drawn)) == 4
+    assert set(drawn) <= set(damaged.train)
+    assert drawn == dataset.draw_calibration(damaged, 4, 0)
+    assert len({dataset.draw_calibration(damaged, 4, seed) for seed in range(5)}) > 1
+
+
+def test_calibration_is_drawn_from_its_own_folder_if_there_is_one(damaged: Data) -> None:
+    own = tuple(Sample(f"c{index}", b"", None) for index in range(3))
+    assert dataset.draw_calibration(replace(damaged, calibration=own), 100, 0) == own
+
+
+def test_calibration_needs_images(damaged: Data) -> None:
+    with pytest.raises(InputError, match=r"^there are no calibration images: the data set has no train split; give "):
+        dataset.draw_calibration(replace(damaged, train=()), 4, 0)
+
+
+def test_an_evaluation_set_holds_the_prepared_images_in_order(
+    stripes: Data, small: Preprocessing, tmp_path: Path
+) -> None:
+    samples = (stripes.train * 3)[:70]  # more than one chunk
+    seen: list[tuple[int, int]] = []
+    written = dataset.write_evalset(tmp_path, samples, stripes.classes, small, lambda *event: seen.append(event))
+    expected = np.stack([images.resize_and_crop(images.decode(sample.source), small) for sample in samples])
+    np.testing.assert_array_equal(written.images, expected)
+    assert written.labels is not None
+    assert written.labels.tolist() == [sample.label for sample in samples]
+    assert written.names == tuple(sample.name for sample in samples)
+    assert seen == [(64, 70), (70, 70)]
+
+
+def test_an_evaluation_set_of_a_calibration_folder_has_no_labels(
+    stripes: Data, small: Preprocessing, tmp_path: Path
+) -> None:
+    samples = (stripes.train[0], replace(stripes.train[1], label=None))
+    assert dataset.write_evalset(tmp_path, samples, stripes.classes, small, lambda *event: None).labels is None
+
+
+def test_the_fingerprint_follows_everything_that_training_sees(damaged: Data) -> None:
+    before = damaged.fingerprint()
+    assert before == replace(damaged).fingerprint()
+    first = damaged.train[0]
+    changed = [
+        replace(damaged, classes=("b", "a")),
+        replace(damaged, train=(replace(first, label=1), *damaged.train[1:])),
+        replace(damaged, train=(replace(first, name="other"), *damaged.train[1:])),
+        replace(damaged, train=(replace(first, source=b"bytes"), *damaged.train[1:])),
+        replace(damaged, train=damaged.train[1:], val=(first, *damaged.val)),
+    ]
+    assert len({before, *(data.fingerprint() for data in changed)}) == 1 + len(changed)
+    assert isinstance(first.source, Path)
+    os.utime(first.source, ns=(0, 1))
+    assert damaged.fingerprint() != before
+
+
+def test_splits_json_lists_names_and_labels(damaged: Data) -> None:
+    content = damaged.splits_json()
+    assert content["classes"] == ("a", "b")
+    assert content["val"] == {"val0": 0, "val1": 1}
+    assert list(content) == ["classes", *dataset.SPLITS]

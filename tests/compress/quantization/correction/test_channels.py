@@ -1,0 +1,42 @@
+"""Channel statistics against float64 over all images at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphs
+import pytest
+
+from compress.quantization.correction.channels import Channels, channel_statistics
+from runtimes.evalset import EvalSet
+from runtimes.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def images(count: int) -> EvalSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return EvalSet(pixels, None, tuple(map(str, range(count))), tuple("abcde"), PREPROCESSING, "digest")
+
+
+@pytest.mark.parametrize(("count", "fixed"), [(1, None), (9, None), (10, 5)])
+def test_statistics_are_those_of_all_images_at_once(count: int, fixed: int | None) -> None:
+    model, given = onnx_graphs.residual_model(channels=3), images(count)
+    values = onnx_graphs.all_values(model, PREPROCESSING.normalize(given.images))
+    if fixed:
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = fixed
+    told: list[tuple[int, int]] = []
+    names = ["x", "c1", "a2", "s", "p", "f", "y"]
+    found = channel_statistics(model, names, given, lambda what, done, total: told.append((done, total)))
+    assert list(found) == names
+    for name in names:
+        flat = np.moveaxis(values[name].astype(np.float64), 1, 0).reshape(values[name].shape[1], -1)
+        np.testing.assert_allclose(found[name].low, flat.min(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[name].high, flat.max(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[name].mean, flat.mean(1), rtol=1e-4, atol=1e-5)
+    assert told[-1] == (count, count)
+
+
+def test_the_reach_is_that_of_the_farther_end() -> None:
+    channels = Channels(np.asarray([-3.0, 0.0, 1.0]), np.asarray([2.0, 5.0, 4.0]), np.zeros(3))
+    assert channels.reach.tolist() == [3, 5, 4]

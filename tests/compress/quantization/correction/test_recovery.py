@@ -1,0 +1,341 @@
+"""Bias correction and rounding in the network's order, on networks that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphs
+import pytest
+import torch
+from onnx import helper
+
+from compress.quantization import post_training
+from compress.quantization.correction import recovery
+from compress.quantization.correction.activations import Activations
+from compress.quantization.correction.channels import Channels, channel_statistics
+from compress.quantization.correction.recovery import analytic_bias, correct_biases, recover
+from compress.quantization.ort_graph import logits
+from compress.quantization.schemes import SCHEMES
+from export.layers import IntegerWeights, Layer, layers_of, nearest, overflowing_neighbours
+from export.quantize import Quantized, insert_qdq
+from runtimes.evalset import EvalSet
+from runtimes.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+Array = np.ndarray
+
+
+def silent(*_: object) -> None:
+    """Show nothing."""
+
+
+def images(count: int, seed: int = 0) -> EvalSet:
+    """Return images whose neighbouring pixels are correlated."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, 1, 1, 3)) + rng.normal(0, 30, (count, 8, 8, 3))
+    names = tuple(map(str, range(count)))
+    return EvalSet(pixels.clip(0, 255).astype(np.uint8), None, names, tuple("abcde"), PREPROCESSING, f"digest {seed}")
+
+
+def watched(model: onnx.ModelProto, given: EvalSet, scheme: str) -> dict[str, Channels]:
+    return channel_statistics(model, post_training._watched(model, SCHEMES[scheme]), given, silent)
+
+
+def quantized(
+    model: onnx.ModelProto, statistics: Mapping[str, Channels], scheme: str, float_nodes: frozenset[str] = frozenset()
+) -> Quantized:
+    ranges = {name: (float(known.low.min()), float(known.high.max())) for name, known in statistics.items()}
+    return insert_qdq(model, ranges, SCHEMES[scheme], float_nodes=float_nodes)
+
+
+def layer(op: str, shape: tuple[int, ...], groups: int = 1, axis: int = 0) -> Layer:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1, shape)
+    return Layer("l", op, "x", "y", weight, rng.normal(0, 1, shape[axis]), axis, groups, (1, 1), (0,) * 4, (1, 1))
+
+
+def dequantized(one: Layer, weights: IntegerWeights) -> Array:
+    shape = [1] * one.weight.ndim
+    shape[one.axis] = -1
+    return weights.integers * weights.scale.reshape(shape)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [
+    ((6, 5, 1, 1), 1), ((1, 5, 1, 1), 1), ((6, 3, 1, 1), 2), ((6, 1, 1, 1), 6), ((12, 1, 1, 1), 6)
+])  # fmt: skip
+def test_the_analytic_bias_keeps_the_mean_of_any_1x1_convolution(shape: tuple[int, ...], groups: int) -> None:
+    one = layer("Conv", shape, groups)
+    weights = nearest(one, "unknown", 0.01)
+    given = torch.tensor(np.random.default_rng(1).uniform(0, 3, (20, shape[1] * groups, 4, 4)))
+
+    def mean_output(weight: Array, bias: Array) -> Array:
+        return torch.nn.functional.conv2d(
+            given, torch.tensor(weight), torch.tensor(bias), groups=groups
+        ).mean((0, 2, 3)).numpy()  # fmt: skip
+
+    expected = mean_output(one.weight, one.bias)
+    moved = analytic_bias(one, weights, given.mean((0, 2, 3)).numpy())
+    np.testing.assert_allclose(mean_output(dequantized(one, weights), moved), expected, rtol=1e-12, atol=1e-12)
+    if shape[1] > 1:  # a single weight is its own scale and loses nothing
+        assert np.abs(mean_output(dequantized(one, weights), one.bias) - expected).max() > 1e-4
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((6, 5, 3, 3), 1), ((6, 3, 3, 5), 2), ((6, 1, 3, 3), 6)])
+def test_the_analytic_bias_of_larger_kernels_is_exact_where_the_mean_is_the_same_everywhere(
+    shape: tuple[int, ...], groups: int
+) -> None:
+    one = layer("Conv", shape, groups)
+    weights = nearest(one, "unknown", 0.01)
+    mean = np.random.default_rng(1).uniform(0, 3, shape[1] * groups)
+    given = torch.tensor(np.broadcast_to(mean[None, :, None, None], (1, len(mean), 7, 7)).copy())
+    outputs = [
+        torch.nn.functional.conv2d(given, torch.tensor(weight), torch.tensor(bias), groups=groups).numpy()
+        for weight, bias in (
+            (one.weight, one.bias), (dequantized(one, weights), analytic_bias(one, weights, mean))
+        )
+    ]  # fmt: skip
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_analytic_bias_keeps_the_mean_of_a_gemm(axis: int) -> None:
+    one = layer("Gemm", (4, 7), axis=axis)
+    weights = nearest(one, "unknown", 0.01)
+    mean = np.random.default_rng(1).uniform(0, 3, one.weight.shape[1 - axis])
+    exact, rounded = one.weight, dequantized(one, weights)
+    moved = analytic_bias(one, weights, mean)
+    if axis == 0:
+        np.testing.assert_allclose(rounded @ mean + moved, exact @ mean + one.bias, rtol=1e-12)
+    else:
+        np.testing.assert_allclose(mean @ rounded + moved, mean @ exact + one.bias, rtol=1e-12)
+
+
+def leaning_model(bias: bool = True) -> onnx.ModelProto:
+    """Weights that nearly all round down, inputs that are all positive: rounding to nearest moves every mean."""
+    rng = np.random.default_rng(0)
+    second = (rng.integers(-10, 11, (5, 16, 1, 1)) + 0.45).astype(np.float32) / 127
+    second[:, 0] = 1.0
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], name="first"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w2", *(["b2"] if bias else [])], ["d"], name="second"),
+        helper.make_node("GlobalAveragePool", ["d"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
+    ]
+    constants = {"w1": rng.normal(0, 0.3, (16, 3, 1, 1)).astype(np.float32), "b1": np.full(16, 2, np.float32),
+                 "w2": second}  # fmt: skip
+    if bias:
+        constants["b2"] = np.zeros(5, np.float32)
+    return onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
+
+
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+def test_correcting_biases_wins_6_db_where_rounding_leans(scheme: str) -> None:
+    model, given = leaning_model(), images(32)
+    statistics = watched(model, given, scheme)
+    made, expected = quantized(model, statistics, scheme), logits(model, given)
+    before = onnx_graphs.sqnr_db(expected, logits(made.model, given))
+    correct_biases(model, made, SCHEMES[scheme], statistics)
+    assert onnx_graphs.sqnr_db(expected, logits(made.model, given)) > before + 6
+
+
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+def test_a_layer_without_a_bias_gets_one(scheme: str) -> None:
+    given = images(32)
+    answers = []
+    for bias in (True, False):
+        model = leaning_model(bias)
+        statistics = watched(model, given, scheme)
+        made = quantized(model, statistics, scheme)
+        correct_biases(model, made, SCHEMES[scheme], statistics)
+        answers.append(logits(made.model, given))
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_recovery_wins_8_db_over_nearest_with_analytic_biases_on_other_images(scheme: str) -> None:
+    """Weights of a few bits' worth and correlated inputs: rounding is what costs most."""
+    model, given, others = coarse_model(), images(64), images(48, seed=1)
+    statistics = watched(model, given, scheme)
+    plain, recovered = (quantized(model, statistics, scheme) for _ in range(2))
+    correct_biases(model, plain, SCHEMES[scheme], statistics)
+    recover(model, recovered, SCHEMES[scheme], given, statistics, silent)
+    expected = logits(model, others)
+    before, after = (onnx_graphs.sqnr_db(expected, logits(one.model, others)) for one in (plain, recovered))
+    assert after > before + 8, (before, after)
+    layers = layers_of(model)
+    limited = [name for name in recovered.weights if not layers[name].depthwise]
+    if SCHEMES[scheme].sums == "neighbours":
+        assert [overflowing_neighbours(layers[name], recovered.weights[name]) for name in limited] == [0] * len(limited)
+    if SCHEMES[scheme].sums == "unknown":
+        assert max(np.abs(one.integers.astype(int)).max() for one in recovered.weights.values()) <= 64
+
+
+def coarse_model() -> onnx.ModelProto:
+    """One weight of each row is 100 times the others, which are left few steps."""
+    rng = np.random.default_rng(3)
+
+    def weights(*shape: int) -> Array:
+        array = rng.normal(0, 1, shape)
+        array.reshape(len(array), -1)[:, 0] = 100
+        return (array / np.sqrt(array[0].size)).astype(np.float32)
+
+    constants = {"w1": weights(16, 3, 3, 3), "b1": rng.normal(0, 1, 16).astype(np.float32),
+                 "w2": weights(16, 16, 3, 3), "b2": rng.normal(0, 1, 16).astype(np.float32),
+                 "w3": weights(5, 16), "b3": rng.normal(0, 1, 5).astype(np.float32)}  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="first", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="second", pads=[1] * 4),
+        helper.make_node("Add", ["r1", "c2"], ["s"], name="add"),
+        helper.make_node("Relu", ["s"], ["r2"], name="relu2"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], name="gemm", transB=1),
+    ]
+    return onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
+
+
+@pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
+def test_two_runs_give_the_same_bytes_and_the_model_given_stays(scheme: str) -> None:
+    model, given = onnx_graphs.residual_model(channels=3), images(24)
+    statistics, before = watched(model, given, scheme), model.SerializeToString()
+    made = [quantized(model, statistics, scheme) for _ in range(2)]
+    for one in made:
+        recover(model, one, SCHEMES[scheme], given, statistics, silent)
+    assert made[0].model.SerializeToString() == made[1].model.SerializeToString()
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+def test_the_float_logits_have_float32s_means(scheme: str) -> None:
+    """The last layer is no quantized tensor; its bias is moved all the same."""
+    model, given = coarse_model(), images(64)
+    statistics = watched(model, given, scheme)
+    made = quantized(model, statistics, scheme)
+    expected = logits(model, given).mean(0)
+    off = np.abs(logits(made.model, given).mean(0) - expected).max()
+    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    assert np.abs(logits(made.model, given).mean(0) - expected).max() < off / 10
+
+
+@pytest.mark.parametrize("float_nodes", [{"first"}, {"gemm"}, {"first", "depthwise"}, {"pointwise"}])
+@pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
+def test_layers_that_stay_float_keep_their_weights(scheme: str, float_nodes: set[str]) -> None:
+    model, given = onnx_graphs.residual_model(channels=3), images(24)
+    statistics = watched(model, given, scheme)
+    made = quantized(model, statistics, scheme, frozenset(float_nodes))
+    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    stored, original = onnx_graphs.constants_of(made.model), onnx_graphs.constants_of(model)
+    kept = {"first": "w1", "depthwise": "w2", "pointwise": "w3", "gemm": "w4"}
+    for name in float_nodes:
+        np.testing.assert_array_equal(stored[kept[name]], original[kept[name]])
+    assert set(made.weights) == set(kept) - float_nodes
+    assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 20
+
+
+@pytest.mark.parametrize("float_nodes", [set(), {"first"}, {"depthwise"}, {"pointwise"}, {"gemm"}])
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
+    scheme: str, float_nodes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may run a layer that an earlier one rounded, or a float layer behind the one that it rounds."""
+    rounded: list[str] = []
+    moved: list[str] = []
+    round_layer, move_bias = recovery._round_layer, recovery._move_bias
+    monkeypatch.setattr(
+        recovery, "_round_layer", lambda one, *more: (rounded.append(one.name), round_layer(one, *more))
+    )
+    monkeypatch.setattr(recovery, "_move_bias", lambda one, *more: (moved.append(one.name), move_bias(one, *more)))
+    model, given = onnx_graphs.residual_model(channels=3), images(12)
+    statistics = watched(model, given, scheme)
+    made = quantized(model, statistics, scheme, frozenset(float_nodes))
+    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    assert sorted(rounded) == sorted(set(made.weights))
+    assert len(set(moved)) == len(moved)
+    if scheme == "tensorrt":  # no pairs behind float layers: what lies before them is seen only through them
+        before = {"pointwise": "depthwise", "gemm": "pointwise"}
+        assert not {before[name] for name in float_nodes if name in before} & set(moved)
+
+
+@pytest.mark.parametrize("count", [12, 10])
+def test_a_fixed_batch_is_rounded_as_well_as_any(count: int) -> None:
+    free, fixed = onnx_graphs.residual_model(channels=3), onnx_graphs.residual_model(channels=3)
+    for value in (fixed.graph.input[0], fixed.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 5
+    given, others = images(count), images(20, seed=1)
+    reached = []
+    for model in (free, fixed):
+        statistics = watched(model, given, "x86-vnni")
+        made = quantized(model, statistics, "x86-vnni")
+        recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent)
+        reached.append(onnx_graphs.sqnr_db(logits(model, others), logits(made.model, others)))
+    assert abs(reached[0] - reached[1]) < 3, reached
+
+
+def test_activations_are_deleted_after_their_last_use_and_the_folder_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[set[str]] = []
+
+    class Watched(Activations):
+        def append(self, name: str, batch: Array) -> None:
+            super().append(name, batch)
+            held.append(set(self._batches))
+
+    monkeypatch.setattr(recovery, "Activations", Watched)
+    model, given = onnx_graphs.residual_model(channels=3), images(8)
+    statistics = watched(model, given, "x86-vnni")
+    told: list[tuple[int, int]] = []
+    recover(model, quantized(model, statistics, "x86-vnni"), SCHEMES["x86-vnni"], given, statistics,
+            lambda what, done, total: told.append((done, total)), parent=tmp_path)  # fmt: skip
+    assert told[-1][0] == told[-1][1] == len(told)
+    last = {name for names in held for name in names}
+    assert max(len(names) for names in held) < len(last) - 2
+    assert not any({"x", "x_quantized"} & names for names in held[-2:])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        assert list(tmp_path.iterdir())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(recovery, "second_moments", fail)
+    model, given = onnx_graphs.residual_model(channels=3), images(8)
+    statistics = watched(model, given, "x86-vnni")
+    made = quantized(model, statistics, "x86-vnni")
+    with pytest.raises(ZeroDivisionError):
+        recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent, parent=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
+    """Rounding such a layer changed the weights by which its bias was then corrected."""
+    one = layer("Conv", (1, 12, 1, 1))
+    before = one.weight.copy()
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(0, 1, (200, 3)) @ rng.normal(0, 1, (3, 12))
+    moments = inputs.T @ inputs / 200
+    recovery._feed_back(one, np.abs(one.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
+    np.testing.assert_array_equal(one.weight, before)
+
+
+def test_a_layer_that_reads_a_product_with_a_number_is_rounded_too() -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["h"], name="half"),
+        helper.make_node("Conv", ["h", "w", "b"], ["c"], name="conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
+    ]
+    constants = {"half": np.asarray(0.5, np.float32), "w": rng.normal(0, 1, (5, 3, 3, 3)).astype(np.float32),
+                 "b": rng.normal(0, 1, 5).astype(np.float32)}  # fmt: skip
+    model, given = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2), images(16)
+    statistics = watched(model, given, "x86-vnni")
+    made = quantized(model, statistics, "x86-vnni")
+    recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent)
+    assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 30

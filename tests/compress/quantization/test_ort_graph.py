@@ -1,0 +1,85 @@
+"""Batches that wrap round, logits without the images that filled up, and kernels that don't saturate."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphs
+import pytest
+
+from compress.quantization import ort_graph
+from compress.quantization.ort_graph import Network, batches, logits
+from runtimes import environment
+from runtimes.evalset import EvalSet
+from runtimes.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def images(count: int) -> EvalSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return EvalSet(pixels, None, tuple(map(str, range(count))), tuple("abcde"), PREPROCESSING, "digest")
+
+
+def with_batch(size: int) -> onnx.ModelProto:
+    model = onnx_graphs.residual_model(channels=3)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    return model
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (9, [4, 4, 1])])
+def test_batches_of_any_size_hold_each_image_once(count: int, sizes: list[int]) -> None:
+    found = list(batches(images(count), None))
+    assert [len(batch) for batch in found] == sizes
+    np.testing.assert_array_equal(np.concatenate(found), PREPROCESSING.normalize(images(count).images))
+
+
+@pytest.mark.parametrize(("count", "size"), [(9, 5), (3, 8), (10, 5), (2, 1)])
+def test_fixed_batches_are_full_and_begin_again(count: int, size: int) -> None:
+    found = list(batches(images(count), size))
+    assert {len(batch) for batch in found} == {size}
+    assert len(found) == -(-count // size)
+    everything = np.concatenate(found)
+    expected = PREPROCESSING.normalize(images(count).images)
+    np.testing.assert_array_equal(everything, expected[np.arange(len(everything)) % count])
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_logits_are_one_row_for_each_image_whatever_the_batch(size: int) -> None:
+    given = images(11)
+    network = Network(with_batch(size))
+    assert network.fixed_batch == size
+    assert Network(onnx_graphs.residual_model(channels=3)).fixed_batch is None
+    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), PREPROCESSING.normalize(given.images))
+    np.testing.assert_allclose(logits(with_batch(size), given), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_tells_every_output_by_name() -> None:
+    model = onnx_graphs.with_outputs(onnx_graphs.residual_model(channels=3), ["s", "f"])
+    network = Network(model)
+    batch = PREPROCESSING.normalize(images(2).images)
+    found = network.run({network.inputs[0]: batch})
+    assert list(found) == network.outputs == ["y", "s", "f"]
+    assert found["s"].shape == (2, 8, 8, 8)
+    np.testing.assert_allclose(found["s"], onnx_graphs.tensor_values(model, "s", batch), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("found", "exact", "option"), [
+    ("x86-avx2", True, "1"), ("x86-avx2", False, None), ("x86-vnni", True, None), ("arm64", True, None)
+])  # fmt: skip
+def test_exact_kernels_are_asked_for_only_where_others_would_saturate(
+    monkeypatch: pytest.MonkeyPatch, found: str, exact: bool, option: str | None
+) -> None:
+    monkeypatch.setattr(environment, "detect_instruction_set", lambda: found)
+    asked = {}
+    entry = ort_graph.ort.SessionOptions.add_session_config_entry
+
+    class Options(ort_graph.ort.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            asked[key] = value
+            entry(self, key, value)
+
+    monkeypatch.setattr(ort_graph.ort, "SessionOptions", Options)
+    Network(onnx_graphs.residual_model(channels=3), exact)
+    assert asked.get("session.x64quantprecision") == option

@@ -1,0 +1,50 @@
+"""Tables of a quantization: what stands where, and that they fit a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from compress.quantization import tables as quantization_tables
+from runtimes.artifact import Manifest
+from runtimes.preprocessing import Preprocessing
+
+LAYER = {"name": "a/very/long/name/of/a/layer/conv_123", "op": "depthwise Conv", "outputs": 1280, "sqnr_db": 31.46,
+         "precision": "int8", "weight_bits": 8, "limited_channels": 12}  # fmt: skip
+FLOAT = {"name": "stem", "op": "Conv", "outputs": 32, "sqnr_db": None, "precision": "float32"}
+NODES = [
+    {"name": "x", "op": "QLinearConv", "kind": "integer", "layer": LAYER["name"], "time_ms": 0.5},
+    {"name": "y", "op": "QLinearAdd", "kind": "integer", "layer": None, "time_ms": 0.25},
+    {"name": "z", "op": "QuantizeLinear", "kind": "conversion", "layer": None, "time_ms": 0.125},
+]
+
+
+def manifest(*lineage: dict[str, object]) -> Manifest:
+    return Manifest("0" * 64, 1, "onnx", "int8", "x", (1, 3, 8, 8), "y", Preprocessing(8, 8), ("a",),
+                    scheme="arm64", lineage=lineage)  # fmt: skip
+
+
+def quantize_step() -> dict[str, object]:
+    attempt = {"step": "error feedback", "sqnr_db": 25.04, "agreement": 0.9876, "kept": False}
+    return {"step": "quantize", "held_out_images": 9, "attempts": [attempt], "layers": [LAYER, FLOAT]}
+
+
+def test_attempts_layers_and_what_runs() -> None:
+    found = quantization_tables.tables(manifest(quantize_step(), {"step": "verify", "runs": {"int8": NODES}}))
+    assert list(found) == ["arm64: attempts, judged on 9 held-out images", "layers", "what runs"]
+    attempts, layers, runs = found.values()
+    assert attempts[1] == ["error feedback", "25.0", "0.988", "no"]
+    assert layers[1] == ["of/a/layer/conv_123"[-17:], "depthwise", "1280", "int8", "12", "31.5", "0.500", ""]
+    assert layers[2] == ["stem", "Conv", "32", "float32", "", "", "", ""]
+    assert runs[1] == ["int8", "integer", "2", "0.75", "QLinearConv, QLinearAdd"]
+    assert runs[2] == ["int8", "conversion", "1", "0.12", "QuantizeLinear"]
+
+
+def test_tables_fit_80_columns() -> None:
+    for table in quantization_tables.tables(
+        manifest(quantize_step(), {"step": "verify", "runs": {"int8": NODES}})
+    ).values():
+        widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+        assert sum(widths) + 2 * len(widths) <= 80
+
+
+def test_another_engine_or_another_machine_has_no_such_tables() -> None:
+    assert quantization_tables.tables(manifest({"step": "quantize", "engine": "nncf"})) == {}
+    assert "what runs" not in quantization_tables.tables(manifest(quantize_step()))

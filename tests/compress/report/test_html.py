@@ -1,0 +1,206 @@
+"""report.html in a real browser: it renders, switches tabs, sorts, works by keyboard, and logs no error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_report import GATE, HISTORY, measurement, publish
+
+from compress.report import documents
+from runtimes.metrics import confusion_of_rows
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
+HOSTILE = '<script>document.title = "owned"</script>'
+OFFLINE = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """Write a report with two targets and three layers, one without SQNR; return the page."""
+    elsewhere = (measurement("float32", 40, 3.0, 8_000_000, "phone"), measurement("int8", 44, 1.0, 2_000_000, "phone"))
+    publish(folder, measurement("int8", 44, 1.0, 2_000_000), GATE, ("a", HOSTILE), elsewhere)
+    path = folder / "run" / "report.json"
+    content = json.loads(path.read_text())
+    (artifact,) = content["artifacts"]
+    artifact["file"] = "model-int8.onnx"
+    (layer,) = artifact["lineage"][0]["layers"]
+    artifact["lineage"][0]["layers"] = [
+        layer,
+        {**layer, "name": "head", "sqnr_db": 9.5},
+        {**layer, "name": "float", "precision": "float32", "sqnr_db": None},
+    ]
+    path.write_text(json.dumps({**content, **changes}))
+    documents.write(folder / "run")
+    return folder / "run" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests of this file."""
+    from playwright.sync_api import sync_playwright
+
+    flags = [*OFFLINE, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page with all that it logged and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **settings: Any) -> None:
+        self.page = browser.new_page(**settings)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def names(self, table: int = 0) -> list[str]:
+        """Return the names in a sortable table of the first target, in the order that is seen."""
+        return list(self.page.locator("#target-1 table.sortable").nth(table).locator("tbody th").all_inner_texts())
+
+
+@pytest.fixture(scope="module")
+def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that most tests read."""
+    return written(tmp_path_factory.mktemp("html"))
+
+
+@needs_browser
+def test_it_opens_offline_without_a_word_on_the_console(browser: Any, report_page: Path) -> None:
+    opened = Opened(browser, report_page)
+    assert opened.page.locator("h2").first.inner_text() == "Verdict: inconclusive"
+    assert opened.page.title() == "test: inconclusive"  # and no class's name was run as a script
+    assert opened.page.locator("svg.chart").count() == 2 * 2 + 2  # two per target, two of the training
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+
+
+@needs_browser
+def test_tabs_show_one_target_and_are_moved_by_arrows(browser: Any, report_page: Path) -> None:
+    page = Opened(browser, report_page).page
+    tabs = page.get_by_role("tab")
+    assert tabs.all_inner_texts() == ["board", "phone"]
+    assert [page.locator(f"#target-{index}").is_visible() for index in (1, 2)] == [True, False]
+    tabs.nth(1).click()
+    assert [page.locator(f"#target-{index}").is_visible() for index in (1, 2)] == [False, True]
+    page.keyboard.press("ArrowRight")  # round to the first
+    assert page.get_by_role("tab", selected=True).inner_text() == "board"
+    page.keyboard.press("End")
+    assert page.get_by_role("tab", selected=True).inner_text() == "phone"
+    assert page.evaluate("document.activeElement.textContent") == "phone"
+
+
+@needs_browser
+def test_columns_sort_by_click_and_by_key_and_what_is_unknown_stays_last(browser: Any, report_page: Path) -> None:
+    opened = Opened(browser, report_page)
+    assert opened.names() == ["stem", "head", "float"]
+    sqnr = opened.page.locator("#target-1 table.sortable").first.get_by_role("button", name="SQNR dB")
+    sqnr.click()
+    assert opened.names() == ["head", "stem", "float"]
+    sqnr.focus()
+    opened.page.keyboard.press("Enter")
+    assert opened.names() == ["stem", "head", "float"]
+    assert sqnr.locator("..").get_attribute("aria-sort") == "descending"
+    opened.page.locator("#target-1 table.sortable").first.get_by_role("button", name="layer").click()
+    assert opened.names() == ["float", "head", "stem"]
+    assert sqnr.locator("..").get_attribute("aria-sort") == "none"
+    assert opened.said == []
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_light_and_dark(browser: Any, report_page: Path, scheme: str) -> None:
+    page = Opened(browser, report_page, color_scheme=scheme).page
+    background = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert (background > 0.5) == (scheme == "light")
+    for selector in ("body", "caption", "figcaption", "td.pass", "td.inconclusive", ".chart .muted", ".chart .int8"):
+        colour = luminance(page.locator(selector).first.evaluate("node => getComputedStyle(node).color"))
+        ratio = (max(colour, background) + 0.05) / (min(colour, background) + 0.05)
+        assert ratio >= 4.5, selector  # WCAG 2.2, 1.4.3
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of `rgb(…)` (WCAG 2.2)."""
+    parts = np.asarray([float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@needs_browser
+def test_screen_readers_get_names_for_everything(browser: Any, report_page: Path) -> None:
+    page = Opened(browser, report_page).page
+    assert page.locator("html[lang=en]").count() == 1
+    assert page.locator("img:not([alt]), img[alt='']").count() == 0
+    assert page.locator("svg:not([role=img]), svg:not([aria-label])").count() == 0
+    assert page.locator("table:not(:has(caption))").count() == 0
+    assert page.locator("thead th:not([scope=col])").count() == 0
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the verdict"
+
+
+@needs_browser
+def test_without_scripts_all_targets_are_there(browser: Any, report_page: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report_page.as_uri())
+    assert [page.locator(f"#target-{index}").is_visible() for index in (1, 2)] == [True, True]
+    context.close()
+
+
+@needs_browser
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Any, report_page: Path) -> None:
+    page = Opened(browser, report_page, viewport={"width": 380, "height": 800}).page
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 380
+
+
+def test_names_of_classes_are_text_and_nothing_is_fetched(report_page: Path) -> None:
+    text = report_page.read_text()
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_a_thousand_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    report = json.loads((path.parent / "report.json").read_text())
+    confusion = np.eye(1000, dtype=int) * 40 + np.random.default_rng(0).integers(0, 3, (1000, 1000))
+    for one in report["measurements"]:
+        per_class = {name: [0.5] * 1000 for name in ("precision", "recall", "f1")}
+        one["accuracy"] = {**one["accuracy"], **per_class, "confusion": confusion_of_rows(confusion.tolist())}
+    report["data"]["classes"] = [f"n{index:08d}" for index in range(1000)]
+    report["data"]["images_per_class"] = {"test": dict.fromkeys(report["data"]["classes"], 50)}
+    report["training"] = {f"{index}-train": HISTORY * 100 for index in range(4)}
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    from PIL import Image
+
+    for picture in (path.parent / "flipped").glob("*.jpg"):
+        Image.fromarray(noise).save(picture, quality=80)
+    (path.parent / "report.json").write_text(json.dumps(report))
+    documents.write(path.parent)
+    assert path.stat().st_size < 5e6
+
+
+def test_a_report_of_an_older_toolkit_is_shown_without_what_it_lacks(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    report = json.loads((path.parent / "report.json").read_text())
+    for name in ("falls", "flips", "channels"):
+        del report[name]
+    (path.parent / "report.json").write_text(json.dumps(report))
+    documents.write(path.parent)
+    assert "Where the points went" not in path.read_text()
+    assert "Verdict: inconclusive" in path.read_text()

@@ -1,0 +1,229 @@
+"""Sweeps: what is tried, how it goes on after a stop, how processes share it, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sweep_worker
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+from sweep_worker import made_run
+
+from compress.sweep import results as sweep_results
+from compress.sweep import search as sweep
+from runtimes.errors import CompressError, InputError
+
+ROOT = Path(__file__).parents[3]
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+GRID = {"stages.0.lr": [0.01, 0.1], "model.width": [0.5, 1.0, 2.0]}
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "try.yaml"
+    path.write_text(yaml.safe_dump({"recipe": str(SMOKE), "vary": GRID, **changes}))
+    return path
+
+
+def done(path: Path, out: Path) -> list[sweep_results.Trial]:
+    return sweep.run(path, sweep.load(path), out, None, quiet)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Make up all runs; return the settings of each."""
+    seen: list[dict[str, str]] = []
+
+    def run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path) -> None:
+        seen.append(settings)
+        made_run(recipe, settings, folder, cache)
+
+    monkeypatch.setattr(sweep, "_run", run)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vary": {}}, "vary: must have at least one item"),
+        ({"vary": {"stages.0.lr": []}}, "vary.stages.0.lr: must have at least one item"),
+        ({"vary": {"stages.0.lr": {"low": 0.1, "high": 0.2}}}, "a grid needs a list of values"),
+        ({"vary": {"stages.0.lr": {"low": 0.2, "high": 0.1}}}, "low must be less than high"),
+        ({"vary": {"stages.0.lr": {"low": 0, "high": 1, "log": True}}, "method": "tpe", "trials": 3}, "above 0"),
+        ({"method": "tpe"}, "trials: tpe needs to know how many to try"),
+        ({"trials": 4}, "trials: a grid tries all"),
+        ({"method": "magic"}, "method"),
+        ({"objectives": ["beauty"]}, "objectives.0"),
+        ({"objectives": ["top1", "top1"]}, "each may stand once"),
+        ({"target": "moon"}, "the recipe has no 'moon'; it has this-cpu"),
+        ({"recipe": "missing.yaml"}, "missing.yaml: no such file"),
+        ({"vary": {"stages.0.lr": [0.1, -1]}}, "vary.stages.0.lr: -1: "),
+        ({"vary": {"stages.7.lr": [0.1]}}, "must be an index from 0 to 0"),
+        ({"vary": {"model.widht": [0.5]}}, "widht"),
+        ({"vary": {f"a.{index}": list(range(100)) for index in range(3)}}, "1000000 combinations; at most 10000"),
+        ({"prune": 1}, "prune"),
+    ],
+)
+def test_a_wrong_sweep_is_told_before_any_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sweep.load(written(tmp_path, **changes))
+    assert message in str(caught.value)
+
+
+def test_a_grid_tries_all_once_and_ends_in_its_front(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    trials = done(written(tmp_path), tmp_path / "out")
+    wanted = [(str(lr), str(width)) for lr, width in product(*GRID.values())]
+    assert sorted((one["stages.0.lr"], one["model.width"]) for one in made) == sorted(wanted)
+    front = {(one.settings["stages.0.lr"], one.settings["model.width"]) for one in trials if one.on_front}
+    assert front == {("0.01", "0.5"), ("0.01", "1.0"), ("0.01", "2.0")}
+    recipes = sorted(path.read_text() for path in (tmp_path / "out/front").glob("*.yaml"))
+    assert len(recipes) == 3
+    assert all('"stages.0.lr": "0.01"' in text for text in recipes)
+    content = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert len(content["trials"]) == 6
+    text = (tmp_path / "out/sweep.md").read_text()
+    assert text.count("\n| ") == 2 + 6
+    assert "front.svg" in text
+
+
+def test_a_finished_sweep_runs_nothing_more(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    first = done(written(tmp_path), tmp_path / "out")
+    made.clear()
+    assert done(written(tmp_path), tmp_path / "out") == first
+    assert made == []
+
+
+def test_more_values_keep_what_was_tried_in_their_folders(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    done(written(tmp_path), tmp_path / "out")
+    folders = set((tmp_path / "out/trials").iterdir())
+    done(written(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 4.0]}), tmp_path / "out")
+    assert folders < set((tmp_path / "out/trials").iterdir())
+    assert len(list((tmp_path / "out/trials").iterdir())) == 8
+
+
+def test_a_failed_trial_is_told_and_tried_again_by_the_same_command(
+    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, vary={**GRID, "stages.0.lr": [0.01, 0.5]})
+    trials = done(path, tmp_path / "out")
+    failed = [one for one in trials if not one.values]
+    assert {one.why for one in failed} == {"stages.0: the loss is NaN"}
+    assert len(failed) == 3
+    assert [line[3] for line in sweep_results.table(trials, sweep.load(path))].count("failed") == 3
+    made.clear()
+    assert len(done(path, tmp_path / "out")) == 6
+    assert [one["stages.0.lr"] for one in made] == ["0.5"] * 3
+
+
+def test_where_all_fail_it_is_an_error_that_says_why(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    with pytest.raises(CompressError, match=r"all trials failed; the first: stages\.0: the loss is NaN"):
+        done(written(tmp_path, vary={**GRID, "stages.0.lr": [0.5]}), tmp_path / "out")
+
+
+def test_a_search_draws_from_ranges_and_is_repeatable(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    ranges = {"stages.0.lr": {"low": 0.001, "high": 0.1, "log": True}, "model.width": {"low": 1, "high": 4}}
+    for name in ("one", "two"):
+        done(written(tmp_path, vary=ranges, method="tpe", trials=12, objectives=["top1"]), tmp_path / name)
+    assert made[:12] == made[12:]
+    assert len({one["stages.0.lr"] for one in made[:12]}) == 12
+    assert all(0.001 <= float(one["stages.0.lr"]) <= 0.1 for one in made)
+    assert {int(one["model.width"]) for one in made} <= set(range(1, 5))
+
+
+def test_a_single_objective_has_one_best(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    trials = done(written(tmp_path, objectives=["top1"]), tmp_path / "out")
+    (best,) = [one for one in trials if one.on_front]
+    assert best.settings == {"stages.0.lr": "0.01", "model.width": "2.0"}
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "nosuchdb://host/db", "sqlite:////no/such/folder/x.db"])
+def test_a_storage_that_leads_nowhere_is_one_line(tmp_path: Path, storage: str) -> None:
+    path = written(tmp_path)
+    with pytest.raises(InputError, match="can't be opened"):
+        sweep.run(path, sweep.load(path), tmp_path / "out", storage, quiet)
+
+
+def worker(path: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, sweep_worker.__file__, str(path), str(out)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_share_a_sweep_and_a_killed_one_loses_nothing(tmp_path: Path) -> None:
+    path, out = written(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 3.0, 4.0]}), tmp_path / "out"
+    killed = worker(path, out)
+    assert killed.stdout is not None
+    assert any(" 1 of 10 done" in line for line in killed.stdout)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    both = [worker(path, out), worker(path, out)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("val %" in text for text in said)  # each did some
+    trials = json.loads((out / "sweep.json").read_text())["trials"]
+    assert all(one["values"] for one in trials)
+    settings = [json.dumps(one["settings"]) for one in trials]
+    assert len(set(settings)) == len(settings) == 10
+
+
+def test_a_trial_that_two_processes_take_back_at_once_is_made_once(
+    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = written(tmp_path), tmp_path / "out"
+    killed = worker(path, out)
+    assert killed.stdout is not None
+    assert any(line.startswith("trial 1,") for line in killed.stdout)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    faster: list[int] = []
+
+    def between(self: object, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: object) -> None:
+        if state == TrialState.FAIL and not faster:
+            faster.append(trial.number)
+            optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{out / 'sweep.db'}").tell(
+                trial.number, state=state
+            )
+
+    monkeypatch.setattr(optuna.samplers.GridSampler, "after_trial", between)
+    trials = done(path, out)
+    assert len(faster) == 1
+    assert len({json.dumps(one) for one in made}) == len(made)  # each once
+    assert len({json.dumps(one.settings) for one in trials if one.values}) == len(trials) == 6
+
+
+@pytest.mark.slow  # a minute
+def test_real_runs_share_their_steps(tmp_path: Path) -> None:
+    path = written(tmp_path, vary={"quantize.calibration_images": [8, 16]})
+    recipe = yaml.safe_load(SMOKE.read_text())
+    recipe |= {"timing": {"warmup": 1, "blocks": 2, "runs_per_block": 1, "sessions": 1}}
+    recipe["stages"][0] |= {"epochs": 1, "warmup_epochs": 0}
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "recipe": "quick.yaml"}))
+    start = time.monotonic()
+    command = [sys.executable, "-m", "compress", "sweep", str(path), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "try: grid, 2 trials" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80 or str(tmp_path) in ended.stdout
+    assert len(list((tmp_path / "out/cache/steps").glob("0-train-*"))) == 1
+    assert len(list((tmp_path / "out/cache/steps").glob("int8-*"))) == 2
+    assert len(list((tmp_path / "out/trials").glob("*/report.html"))) == 2
+    assert time.monotonic() - start < 200
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes/sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_sweep_fits_its_recipe(path: Path) -> None:
+    assert sweep.load(path).count() > 1

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from compress.training.losses import cross_entropy, decoupled_distillation, distillation
+
+
+def reference(logits: npt.NDArray[Any], labels: npt.NDArray[Any], smoothing: float) -> float:
+    """Return the mean over images of `-sum(target * log softmax)` in float64."""
+    values = logits.astype(np.float64)
+    log_shares = values - np.log(np.exp(values - values.max(1, keepdims=True)).sum(1, keepdims=True))
+    log_shares -= values.max(1, keepdims=True)
+    classes = values.shape[1]
+    target = np.full(values.shape, smoothing / classes)
+    target[np.arange(len(labels)), labels] += 1 - smoothing
+    return float(-(target * log_shares).sum(1).mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize(("images", "classes", "scale"), [(1, 2, 1), (32, 1000, 5), (7, 3, 80)])
+def test_cross_entropy_is_that_of_the_formula(images: int, classes: int, scale: float, smoothing: float) -> None:
+    rng = np.random.default_rng(classes)
+    logits = (scale * rng.normal(size=(images, classes))).astype(np.float32)
+    labels = rng.integers(0, classes, images)
+    found = cross_entropy(smoothing)(torch.empty(0), torch.from_numpy(logits), torch.from_numpy(labels))
+    assert found.shape == ()
+    assert float(found) == pytest.approx(reference(logits, labels, smoothing), rel=1e-5)
+
+
+def test_uniform_logits_cost_the_logarithm_of_the_classes() -> None:
+    found = cross_entropy(0.3)(torch.empty(0), torch.zeros(4, 10), torch.arange(4))
+    assert float(found) == pytest.approx(np.log(10))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)).to(dtype)
+    labels = torch.arange(64)
+    found = cross_entropy(0.1)(torch.empty(0), logits, labels)
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(reference(logits.float().numpy(), labels.numpy(), 0.1), rel=1e-5)
+
+
+def test_the_gradient_is_share_minus_target() -> None:
+    logits = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().requires_grad_()
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    cross_entropy(0.2)(torch.empty(0), logits, labels).backward()  # type: ignore[no-untyped-call]
+    target = torch.full((5, 4), 0.05)
+    target[torch.arange(5), labels] += 0.8
+    torch.testing.assert_close(logits.grad, (logits.detach().softmax(1) - target) / 5)
+
+
+def shares(logits: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float64]:
+    values = np.exp((logits.astype(np.float64) - logits.max(1, keepdims=True)) / temperature)
+    return np.asarray(values / values.sum(1, keepdims=True))
+
+
+def divergence(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
+    return float((wanted * np.log(wanted / given)).sum(1).mean())
+
+
+def problem(classes: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(classes)
+    student, teacher = (2 * rng.normal(size=(16, classes)).astype(np.float32) for _ in range(2))
+    return student, teacher, rng.integers(0, classes, 16)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_distillation_is_hintons_formula(classes: int, share: float, temperature: float) -> None:
+    student, teacher, labels = problem(classes)
+    loss = distillation(cross_entropy(0.1), lambda images: torch.from_numpy(teacher), share, temperature)
+    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    distance = temperature**2 * divergence(shares(teacher, temperature), shares(student, temperature))
+    assert float(found) == pytest.approx((1 - share) * reference(student, labels, 0.1) + share * distance, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_decoupled_distillation_is_zhaos_formula(classes: int, beta: float, temperature: float) -> None:
+    student, teacher, labels = problem(classes)
+    loss = decoupled_distillation(cross_entropy(0.0), lambda images: torch.from_numpy(teacher), 0.6, temperature, beta)
+    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    rows, other = np.arange(16), np.ones((16, classes), bool)
+    other[rows, labels] = False
+    target, rest = [], []
+    for logits in (teacher, student):
+        probability = shares(logits, temperature)
+        label = probability[rows, labels]
+        target.append(np.stack([label, 1 - label], 1))
+        rest.append(probability[other].reshape(16, -1) / (1 - label)[:, None])
+    distance = temperature**2 * (divergence(*target) + beta * divergence(*rest))
+    assert float(found) == pytest.approx(0.4 * reference(student, labels, 0.0) + 0.6 * distance, rel=1e-4)
+
+
+def test_decoupled_with_the_weight_of_hinton_is_hinton() -> None:
+    """Zhao et al., equation 6: KD = TCKD + (1 - p) NCKD; with one image that weight is a number."""
+    student, teacher, labels = (one[:1] for one in problem(10))
+    answers = lambda images: torch.from_numpy(teacher)  # noqa: E731
+    weight = 1 - float(shares(teacher, 2.0)[0, labels[0]])
+    found = [
+        float(loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels)))
+        for loss in (
+            distillation(cross_entropy(0.0), answers, 1.0, 2.0),
+            decoupled_distillation(cross_entropy(0.0), answers, 1.0, 2.0, weight),
+        )
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(labels, classes).float()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("taught", [False, True])
+def test_mixed_labels_cost_the_mix_of_what_each_costs(smoothing: float, taught: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, answers = torch.randn(2, 6, 5, generator=generator)
+    loss, images = cross_entropy(smoothing), torch.empty(0)
+    if taught:
+        loss = distillation(loss, lambda images: answers, 0.3, 2.0)
+    first, second = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([4, 1, 0, 2, 3, 1])
+    mixed = 0.7 * one_hot(first, 5) + 0.3 * one_hot(second, 5)
+    expected = 0.7 * loss(images, logits, first) + 0.3 * loss(images, logits, second)
+    torch.testing.assert_close(loss(images, logits, mixed), expected)
+
+
+def test_decoupled_distillation_refuses_mixed_labels() -> None:
+    loss = decoupled_distillation(cross_entropy(0.1), lambda images: torch.zeros(2, 3), 0.5, 2.0, 2.0)
+    with pytest.raises(ValueError, match=r"decoupled distillation needs labels of shape \(N,\), not \(2, 3\)"):
+        loss(torch.empty(0), torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
