@@ -9,7 +9,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+Json: TypeAlias = dict[str, Any]  # a JSON object; its keys are checked where it becomes a typed record
+JsonValue: TypeAlias = Any  # any value that JSON can hold
 
 MOST_JSON_BYTES = 1 << 28
 
@@ -42,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: JsonValue) -> None:
     """Write `value` as JSON (NaN and infinity refused) to `path`, wholly or not at all."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
@@ -64,7 +67,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> JsonValue:
     """Return what a JSON file holds; raises OSError, and ValueError for all that is no JSON, or more than 256 MiB."""
     with path.open("rb") as stream:
         content = stream.read(MOST_JSON_BYTES + 1)  # a device never ends
@@ -73,7 +76,7 @@ def read_json(path: Path) -> Any:
     return parse_json(content)
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> JsonValue:
     """Return what a JSON text says; raises ValueError for all that is no JSON, or is nested too deep for anybody."""
     try:
         return json.loads(text)
