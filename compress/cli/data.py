@@ -36,7 +36,7 @@ def check(root: str, as_json: bool) -> None:
     from compress.process.console import Terminal
 
     with Terminal() as terminal:
-        found = checks.inspect(root, terminal.progress)
+        found = checks.inspect(root, terminal)
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
@@ -61,7 +61,7 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int) -> None:
     from compress.process.console import Terminal
 
     with Terminal() as terminal:
-        counts = shards.shard(root, out, images_per_shard, seed, terminal.progress)
+        counts = shards.shard(root, out, images_per_shard, seed, terminal)
     click.echo(f"wrote {', '.join(f'{count} shards of {split}' for split, count in counts.items())} to {out}")
 
 

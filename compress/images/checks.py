@@ -13,7 +13,7 @@ from compress.images import jpeg
 from compress.images.samples import DECODING_THREADS, Data, Sample, why_unreadable
 from compress.recipe import named_data, plugins
 from runtimes import images
-from runtimes.clock import Progress
+from runtimes.console import Console
 
 DEFAULT = "imagenet"
 CHUNK = 4096  # images that are asked for at a time
@@ -30,7 +30,7 @@ class Inspection:
     problems: tuple[str, ...]
 
 
-def inspect(named: str, progress: Progress) -> Inspection:
+def inspect(named: str, console: Console) -> Inspection:
     """Decode every image of `NAME:ROOT`, or of an ImageNet's ROOT, and return what was found."""
     classes, splits, problems = _found(named)
     counts = {split: dict.fromkeys(classes, 0) for split in splits}
@@ -47,7 +47,7 @@ def inspect(named: str, progress: Progress) -> Inspection:
                 unreadable += [(sample.name, reason)] if reason else []
                 cmyk += [sample.name] if is_cmyk else []
                 if done % 64 == 0 or done == len(chunk):
-                    progress("check images", start + done, len(everything))
+                    console.progress("check images", start + done, len(everything))
     return Inspection(counts, tuple(unreadable), tuple(cmyk), tuple(problems))
 
 

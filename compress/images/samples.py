@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from compress.images import jpeg
 from runtimes import evalset, images
-from runtimes.clock import Progress
+from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
@@ -123,7 +123,7 @@ def _fill_gaps(parts: list[list[Sample]], classes: int) -> None:
                 count[label] += 1
 
 
-def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
+def set_aside_unreadable(data: Data, limit: float, console: Console) -> Data:
     """Decode every image once and drop those that can't be read.
 
     Raises InputError when their share of all images is above `limit`, or when a class or split would be left empty.
@@ -136,7 +136,7 @@ def set_aside_unreadable(data: Data, limit: float, progress: Progress) -> Data:
             if reason:
                 rejected.append(Rejected(sample.name, split, reason))
             if done % 64 == 0 or done == len(everything):
-                progress("check images", done, len(everything))
+                console.progress("check images", done, len(everything))
     if len(rejected) > limit * len(everything):
         raise InputError(
             f"{len(rejected)} of {len(everything)} images can't be read, more than max_unreadable_images: {limit:g} "
@@ -184,13 +184,17 @@ def write_evalset(
     samples: tuple[Sample, ...],
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
-    progress: Callable[[int, int], None],
+    console: Console,
+    what: str = "prepare images",
 ) -> evalset.EvalSet:
-    """Decode, resize and crop the samples into an evaluation set on disk, in memory that does not grow with it."""
+    """Decode, resize and crop the samples into an evaluation set on disk, in memory that does not grow with it.
+
+    what: names the work on the console.
+    """
     labels = None
     if all(sample.label is not None for sample in samples):
         labels = np.asarray([sample.label for sample in samples], np.int64)
-    pixels = _preprocessed(samples, preprocessing, lambda done: progress(done, len(samples)))
+    pixels = _preprocessed(samples, preprocessing, lambda done: console.progress(what, done, len(samples)))
     return evalset.write(folder, pixels, labels, tuple(sample.name for sample in samples), classes, preprocessing)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from compress.data.imagenet import CLASSES_FILE, find
 from compress.images.samples import Sample
 from runtimes import images
-from runtimes.clock import Progress
+from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.files import replacing, write_json, write_text
 
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 DESCRIPTION = "shards.json"
 
 
-def shard(root: str, out: Path, images_per_shard: int, seed: int, progress: Progress) -> dict[str, int]:
+def shard(root: str, out: Path, images_per_shard: int, seed: int, console: Console) -> dict[str, int]:
     """Copy an ImageNet, file by file and in an order drawn by the seed, into train-*.tar and val-*.tar.
 
     Returns how many shards each split has. Each is wholly there or not at all: the same command goes on where another
@@ -45,7 +45,7 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int, progress: Prog
             if not path.exists():
                 _write(path, (samples[index] for index in part), split)
             done += len(part)
-            progress("write shards", done, total)
+            console.progress("write shards", done, total)
         counts[split] = len(parts)
     return counts
 

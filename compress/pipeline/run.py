@@ -130,7 +130,7 @@ def _readable_data(recipe: Recipe, folder: RunFolder, terminal: Terminal) -> Dat
         raise InputError("the stages need the splits train and val; give data.root or data.train")
 
     def check(step: Path) -> None:
-        kept = samples.set_aside_unreadable(data, recipe.max_unreadable_images, terminal.progress)
+        kept = samples.set_aside_unreadable(data, recipe.max_unreadable_images, terminal)
         write_json(step / "rejected.json", [asdict(one) for one in kept.rejected])
         for one in kept.rejected:
             terminal.say(f"set aside: {one.name}: {one.reason}")
@@ -168,8 +168,7 @@ def _run_stage(work: Work, folder: Path, stage: Any, previous: Path, baseline: P
         prepared=work.training_images,
         some=work.some_training_images,
         track=partial(work.track, folder.name.rpartition("-")[0]),
-        progress=work.terminal.progress,
-        say=work.terminal.say,
+        console=work.terminal,
     )
     network = checkpoint.load(previous, work.recipe.model, len(work.data.classes))
     trained = plugins.load("stages", stage.stage).run(network, context, stage)

@@ -88,6 +88,5 @@ def _prepare_images(work: Work, folder: Path, split: str, count: int | None = No
         count = work.recipe.quantize.calibration_images if work.recipe.quantize else PARITY_IMAGES
         samples = dataset.draw_calibration(work.data, count, work.recipe.seed)
     dataset.write_evalset(
-        folder, samples, work.data.classes, work.recipe.preprocessing,
-        lambda done, total: work.terminal.progress(f"prepare {split} images", done, total),
+        folder, samples, work.data.classes, work.recipe.preprocessing, work.terminal, f"prepare {split} images"
     )  # fmt: skip

@@ -87,7 +87,7 @@ def pricing(model: nn.Module, context: Context, config: Config) -> Price:
     artifact = _exported(model, context)
     bench = Bench(artifact, layer_names(model, example, onnx.load(artifact.path)), target, scheme)
     cache = context.folder.parent.parent / "widths"
-    table = measured_table(bench, shapes, _choices(shapes, config), context.seed, context.progress, cache)
+    table = measured_table(bench, shapes, _choices(shapes, config), context.seed, context.console.progress, cache)
     return Price(Costs(table.layer_ms, table.rest_ms), "ms", table.full_ms, shapes.all({}), bench, table)
 
 
@@ -117,7 +117,7 @@ def make_plan(model: nn.Module, context: Context, config: Config, price: Price, 
         table = price.table.refined(near)
         costs = Costs(table.layer_ms, table.rest_ms)
         scale = sample.ratio * price.whole / costs.total(shapes, widths)
-        context.progress("measure the pruned network", len(tried), MOST_MEASURED)
+        context.console.progress("measure the pruned network", len(tried), MOST_MEASURED)
     if any(predicted > asked * (1 + 1e-6) for _, predicted, *_ in tried):  # by the cheapest widths that there are
         _require_reached(min(measured for *_, measured, _ in tried), asked * (1 + TOLERANCE))
     _, predicted, measured, widths = min(tried, key=lambda one: one[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,20 @@ from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 SMALLEST_SHARE_READABLE = 0.99
+
+
+@dataclass(frozen=True)
+class _Callbacks:
+    """Console of two functions."""
+
+    report_progress: Progress
+    report_line: Callable[[str], None]
+
+    def say(self, line: str) -> None:
+        self.report_line(line)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.report_progress(what, done, total)
 
 
 def quantize_file(
@@ -57,7 +72,7 @@ def quantize_file(
         readable = _readable(samples, say)
         images = dataset.write_evalset(
             Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
-            lambda done, total: progress("prepare images", done, total),
+            _Callbacks(progress, say),
         )  # fmt: skip
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
         with _naming(model_path):

@@ -77,7 +77,7 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     for number in range(1, config.rounds + 1):
         plan = plans.from_json(distributed.from_first(partial(_planned, model, context, config, price, number)))
         for line in plans.lines(plan):
-            context.say(line)
+            context.console.say(line)
         model = plans.apply(model, context, plan)
         if config.fine_tune is not None:
             folder = context.folder / f"round-{number}"

@@ -59,7 +59,7 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
     images = context.some("train", CALIBRATION_IMAGES)
-    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.progress)
+    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.console.progress)
     network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
     assert isinstance(network, FakeQuantNetwork)
     write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))

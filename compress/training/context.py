@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.images.samples import Sample
-from runtimes.clock import Progress
+from runtimes.console import Console
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -28,7 +28,7 @@ class Context:
     prepared: the images of train or val, resized and cropped; made once per run folder.
     some: at most so many images of train or val, spread over all, without preparing the rest.
     track: hands (epoch, values by name) to the programs that draw training curves.
-    progress: (what, done, total); say: one line for the terminal and the log.
+    console: shows messages and progress.
     """
 
     name: str
@@ -43,5 +43,4 @@ class Context:
     prepared: Callable[[str], EvalSet]
     some: Callable[[str, int], EvalSet]
     track: Callable[[int, dict[str, float]], None]
-    progress: Progress
-    say: Callable[[str], None]
+    console: Console

@@ -100,7 +100,7 @@ def _begin(network: nn.Module, context: Context, config: FitConfig, steps: int) 
     run = _Run(network, average, optimizer, make_schedule(optimizer, config, steps), scaler, total)
     if _load_state(run, context):
         where = f"epoch {run.epoch}" if not run.step else f"step {run.step} of {steps} in epoch {run.epoch + 1}"
-        context.say(f"resumed after {where} of {config.epochs}")
+        context.console.say(f"resumed after {where} of {config.epochs}")
     return run
 
 
@@ -153,7 +153,7 @@ def _train_epoch(
         torch.manual_seed(context.seed * 1_000_003 + done + run.step)  # for dropout
         train_step(pixels, labels)
         run.step += 1
-        context.progress(what, done + run.step, all_steps)
+        context.console.progress(what, done + run.step, all_steps)
         if distributed.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
             _save_state(run, context.folder)
@@ -248,7 +248,7 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
     if distributed.is_first():
         write_json(context.folder / "history.json", run.history)
     context.track(run.epoch, {"lr": lr, "train_loss": train_loss, "val_loss": metrics.loss, "val_top1": metrics.top1})
-    context.say(
+    context.console.say(
         f"epoch {run.epoch}/{config.epochs}: loss {train_loss:.4f}, val loss {metrics.loss:.4f}, "
         f"val top-1 {100 * metrics.top1:.2f} %"
     )
@@ -289,7 +289,7 @@ def _load_state(run: _Run, context: Context) -> bool:
     except InputError as error:
         if len(found) == 1:
             raise
-        context.say(f"{error}; the one before is taken")
+        context.console.say(f"{error}; the one before is taken")
         tensors, metadata = checkpoint.load_tensors(found[1])
     rest = json.loads(metadata["state"])
     run.network.load_state_dict(_with_prefix(tensors, "network."))

@@ -68,7 +68,7 @@ def _remembered(answers: Callable[[Tensor], Tensor], context: Context, config: F
             pixels = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
             images = normalize(pixels, context.preprocessing, context.device)
             table.update(zip(_keys(images), answers(images), strict=True))
-        context.progress("ask the teacher", start + len(some), len(prepared))
+        context.console.progress("ask the teacher", start + len(some), len(prepared))
     return lambda images: torch.stack([table[key] for key in _keys(images)])
 
 

@@ -46,10 +46,10 @@ class Row:
 class StageClock(Clock):
     """Takes the time of one stage's training alone."""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Be told that a step is done."""
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Ignore progress that is not the stage's training."""
         if what.startswith("bench"):
-            super().__call__(what, done, total)
+            super().progress(what, done, total)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from compress.images.samples import Sample
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
 from compress.training.context import Context
+from runtimes.console import SilentConsole
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -89,7 +90,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
-        prepared=_nothing, some=_nothing, track=_nothing, progress=lambda what, done, total: None, say=print,
+        prepared=_nothing, some=_nothing, track=_nothing, console=SilentConsole(),
     )  # fmt: skip
     loader = DataLoader(
         Reference(files), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0

@@ -125,7 +125,7 @@ class Trainer:
         return Context(
             name, self.data.classes, self.data.train, self.given.preprocessing, self.seed, "cpu", folder, (TARGET,),
             lambda _: self.uncut(), self.images.__getitem__, self.some, lambda epoch, values: None,
-            self.terminal.progress, self.terminal.say,
+            self.terminal,
         )  # fmt: skip
 
     def some(self, split: str, count: int) -> EvalSet:
@@ -196,8 +196,7 @@ def _images(split: str, data: Data, given: Recipe, terminal: Terminal) -> EvalSe
     if (folder / "evalset.json").exists():
         return evalset.load(folder)
     return samples.write_evalset(
-        folder, data.split(split), data.classes, given.preprocessing,
-        lambda done, total: terminal.progress(f"prepare {split} images", done, total),
+        folder, data.split(split), data.classes, given.preprocessing, terminal, f"prepare {split} images"
     )  # fmt: skip
 
 

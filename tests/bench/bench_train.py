@@ -39,6 +39,7 @@ from compress.training.context import Context
 from compress.training.loop import fit
 from compress.training.losses import cross_entropy
 from compress.training.optimization import make_optimizer
+from runtimes.console import Console, SilentConsole
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -82,8 +83,11 @@ class Clock:
     def __init__(self, setting: Setting) -> None:
         self._setting, self._start, self.images_per_s = setting, 0.0, 0.0
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Be told that a step is done; the signature is that of progress."""
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Note the time after the warm-up and after the last step."""
         if done == self._setting.warmup:
             self._start = self._now()
         elif done == self._setting.steps:
@@ -151,7 +155,7 @@ def train_ours(network: nn.Module, setting: Setting, samples: tuple[Sample, ...]
 
 def train_bare(network: nn.Module, setting: Setting, samples: tuple[Sample, ...], folder: Path) -> float:
     """Return images per second of the shortest loop that trains, fed by our loader."""
-    context = context_of(setting, samples, folder, lambda what, done, total: None)
+    context = context_of(setting, samples, folder, SilentConsole())
     with TrainingBatches(context, config_of(setting)) as batches:
         given = (
             (normalize(pixels, context.preprocessing, setting.device), labels) for pixels, labels in batches.epoch(0)
@@ -205,7 +209,7 @@ def context_of(
     setting: Setting,
     samples: tuple[Sample, ...],
     folder: Path,
-    progress: Callable[..., None],
+    console: Console,
     teacher: Callable[[Any], nn.Module] = lambda _: nn.Identity(),
 ) -> Context:
     """Return a context whose val split is a handful of images."""
@@ -213,12 +217,12 @@ def context_of(
     preprocessing = Preprocessing(setting.side, setting.side)
 
     def val(split: str, count: int = 0) -> EvalSet:
-        return write_evalset(folder / split, samples[:8], CLASSES, preprocessing, lambda done, total: None)
+        return write_evalset(folder / split, samples[:8], CLASSES, preprocessing, SilentConsole())
 
     return Context(
         name="bench", classes=CLASSES, train=samples, preprocessing=preprocessing, seed=0, device=setting.device,
         folder=folder, targets=(Target("here"),), teacher=teacher, prepared=val, some=val,
-        track=lambda epoch, values: None, progress=progress, say=lambda line: None,
+        track=lambda epoch, values: None, console=console,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ changed in the toolkit since: the benchmark is of what comes after. So does the 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +96,13 @@ def _efficientnet_lite0(photos: Path, judge: Path | None, terminal: Terminal) ->
     judged = [Sample(path.name, path, None) for path in dict.fromkeys(others)]
     judged += [Sample(sample.name, sample.source, None) for sample in named]
     labels = [UNKNOWN] * (len(judged) - len(named)) + [sample.label for sample in named]
-    progress = _progress(terminal, "efficientnet_lite0")
+    what = "prepare images of efficientnet_lite0"
     calibration = [Sample(path.name, path, None) for path in chosen]
     return Subject(
         "efficientnet_lite0",
         _exported(folder, terminal),
-        dataset.write_evalset(folder / "calibration", tuple(calibration), IMAGENET_CLASSES, IMAGENET, progress),
-        dataset.write_evalset(folder / "judged", tuple(judged), IMAGENET_CLASSES, IMAGENET, progress),
+        dataset.write_evalset(folder / "calibration", tuple(calibration), IMAGENET_CLASSES, IMAGENET, terminal, what),
+        dataset.write_evalset(folder / "judged", tuple(judged), IMAGENET_CLASSES, IMAGENET, terminal, what),
         np.asarray(labels, np.int64),
     )
 
@@ -143,9 +142,10 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     given = given.model_copy(update={"stages": given.stages[:1]})  # train, and nothing behind it
     artifacts = _run_once(given, folder, terminal)
     data: dataset.Data = plugins.load("data", given.data.name).load(given.data)
-    progress = _progress(terminal, name)
     calibration, judged = (
-        dataset.write_evalset(folder / part, samples, data.classes, given.preprocessing, progress)
+        dataset.write_evalset(
+            folder / part, samples, data.classes, given.preprocessing, terminal, f"prepare images of {name}"
+        )
         for part, samples in (
             ("calibration", dataset.draw_calibration(data, CALIBRATION_ELPV, given.seed)),
             ("judged", data.test),
@@ -174,7 +174,3 @@ def _run_once(given: recipe.Recipe, folder: Path, terminal: Terminal) -> Path:
         pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal, lambda stage, epoch, values: None)
         write_text(done, wanted)
     return folder / "artifacts"
-
-
-def _progress(terminal: Terminal, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: terminal.progress(f"prepare images of {name}", done, total)

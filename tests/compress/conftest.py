@@ -12,6 +12,7 @@ from compress.data import synthetic
 from compress.images import samples
 from compress.images.samples import Data
 from compress.training.context import Context
+from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -65,7 +66,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
         folder.mkdir(exist_ok=True)
         prepared = {
             split: samples.write_evalset(
-                tmp_path / f"images-{split}", stripes.split(split), stripes.classes, small, lambda done, total: None
+                tmp_path / f"images-{split}", stripes.split(split), stripes.classes, small, SilentConsole()
             )
             for split in ("train", "val")
         }
@@ -82,8 +83,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "prepared": prepared.__getitem__,
             "some": lambda split, count: prepared[split].spread(count),
             "track": lambda epoch, values: None,
-            "progress": lambda what, done, total: None,
-            "say": lambda line: None,
+            "console": SilentConsole(),
         }
         return Context(**{**fields, **changes})  # type: ignore[arg-type]
 

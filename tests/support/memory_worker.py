@@ -21,6 +21,7 @@ from compress.networks import checkpoint
 from compress.training.batches import TrainingBatches
 from compress.training.config import Augment, FitConfig
 from compress.training.context import Context
+from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -36,8 +37,7 @@ def main(folder: Path) -> None:
     context = Context(
         name="memory", classes=("one", "two"), train=samples, preprocessing=Preprocessing(32, 32), seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda _: nn.Identity(), prepared=lambda split: 1 / 0,
-        some=lambda split, count: 1 / 0, track=lambda epoch, values: None, progress=lambda what, done, total: None,
-        say=print,
+        some=lambda split, count: 1 / 0, track=lambda epoch, values: None, console=SilentConsole(),
     )  # fmt: skip
     settings = FitConfig(batch_size=BATCH, workers=2, augment=Augment(crop_scale=(0.3, 1.0), policy="trivialaugment"))
     state = {"weights": torch.zeros(1_000_000)}

@@ -20,6 +20,7 @@ from compress.training.context import Context
 from compress.training.loop import fit
 from compress.training.losses import cross_entropy
 from runtimes import evalset
+from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -48,7 +49,7 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
                 folder=folder / name, targets=(Target("here"),), teacher=lambda _: nn.Identity(),
                 prepared=lambda split: evalset.load(folder / f"images-{split}"),
                 some=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
-                track=lambda epoch, values: None, progress=lambda what, done, total: None, say=print,
+                track=lambda epoch, values: None, console=SilentConsole(),
             )  # fmt: skip
             given = dict(fields)
             trained = fit(network(bool(given.pop("norm", True))), context, FitConfig(**given), cross_entropy(0.1))
@@ -57,7 +58,7 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
 
 def prepare(folder: Path, data: Data, split: str) -> int:
     """Write the images of a split."""
-    return len(samples.write_evalset(folder, data.split(split), data.classes, SMALL, lambda done, total: None))
+    return len(samples.write_evalset(folder, data.split(split), data.classes, SMALL, SilentConsole()))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,8 @@ from compress.images import archives, samples
 from compress.images.samples import Data
 from compress.images.shards import shard
 from runtimes import images
+from runtimes.console import SilentConsole
 from runtimes.errors import InputError, UnavailableError
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Take progress that a test doesn't look at."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +41,7 @@ def by_name(data: Data) -> dict[str, tuple[bytes, int | None]]:
 def test_every_layout_gives_the_same_images_labels_and_splits(tmp_path: Path, pictures: Made) -> None:
     folders = load(in_folders(tmp_path / "folders", pictures), val_per_class=3)
     tars = load(in_tars(tmp_path / "tars", pictures), val_per_class=3)
-    shard(str(tmp_path / "tars"), tmp_path / "shards", 20, 0, silent)
+    shard(str(tmp_path / "tars"), tmp_path / "shards", 20, 0, SilentConsole())
     shards = load(tmp_path / "shards", val_per_class=3)
     wanted = {**pictures.train, **pictures.val}
     assert by_name(folders) == {name: (content, SYNSETS.index(name.split("/")[1])) for name, content in wanted.items()}
@@ -83,7 +80,7 @@ def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path
 
 def test_unreadable_images_are_set_aside_in_every_layout(tmp_path: Path, pictures: Made) -> None:
     for root in (in_folders(tmp_path / "folders", pictures), in_tars(tmp_path / "tars", pictures)):
-        kept = samples.set_aside_unreadable(load(root), 0.1, silent)
+        kept = samples.set_aside_unreadable(load(root), 0.1, SilentConsole())
         assert {one.name for one in kept.rejected} == set(TRUNCATED)
         assert not {one.name for one in (*kept.train, *kept.val, *kept.test)} & set(TRUNCATED)
 
@@ -101,7 +98,7 @@ def test_shards_of_others_are_read_by_their_keys(tmp_path: Path, pictures: Made)
 
 
 def test_shards_at_an_address_are_read_there(tmp_path: Path, pictures: Made) -> None:
-    shard(str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards", 20, 0, silent)
+    shard(str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards", 20, 0, SilentConsole())
     local, there = load(tmp_path / "shards"), load(f"local://{tmp_path}/shards")
     assert by_name(local) == by_name(there)
     source = there.train[0].source

@@ -8,21 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from consoles import RecordingConsole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.images import samples as dataset
 from compress.images.samples import Data, Sample, stratified_split
 from runtimes import images
+from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 WriteImage = Callable[..., Path]
 SHARES = [(0.25, 0.1), (0.25,), (0.4, 0.4), (0.1, 0.2, 0.3)]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Take progress that a test doesn't look at."""
 
 
 def samples_of(counts: list[int], strata: int = 1) -> list[tuple[Sample, object]]:
@@ -123,8 +121,8 @@ def damaged(tmp_path: Path, write_image: WriteImage) -> Data:
 
 
 def test_unreadable_images_are_set_aside_and_listed(damaged: Data) -> None:
-    seen: list[tuple[str, int, int]] = []
-    kept = dataset.set_aside_unreadable(damaged, 0.5, lambda *event: seen.append(event))
+    console = RecordingConsole()
+    kept = dataset.set_aside_unreadable(damaged, 0.5, console)
     assert [(one.name, one.split) for one in kept.rejected] == [
         ("train3", "train"),
         ("train7", "train"),
@@ -133,21 +131,21 @@ def test_unreadable_images_are_set_aside_and_listed(damaged: Data) -> None:
     assert all("not a readable image" in one.reason for one in kept.rejected)
     assert [len(kept.split(split)) for split in dataset.SPLITS] == [8, 2, 3, 0]
     assert not {one.name for one in kept.rejected} & {sample.name for sample in (*kept.train, *kept.test)}
-    assert seen[-1] == ("check images", 16, 16)
+    assert console.events[-1] == ("check images", 16, 16)
 
 
 def test_good_data_comes_back_unchanged(damaged: Data) -> None:
     good = replace(damaged, train=damaged.train[:3], test=damaged.test[:2])
-    assert dataset.set_aside_unreadable(good, 0.0, silent) == good
+    assert dataset.set_aside_unreadable(good, 0.0, SilentConsole()) == good
 
 
 def test_as_many_unreadable_images_as_the_limit_are_allowed(damaged: Data) -> None:
-    assert len(dataset.set_aside_unreadable(damaged, 3 / 16, silent).rejected) == 3
+    assert len(dataset.set_aside_unreadable(damaged, 3 / 16, SilentConsole()).rejected) == 3
 
 
 def test_more_unreadable_images_than_the_limit_are_an_error(damaged: Data) -> None:
     with pytest.raises(InputError) as caught:
-        dataset.set_aside_unreadable(damaged, 0.1, silent)
+        dataset.set_aside_unreadable(damaged, 0.1, SilentConsole())
     message = str(caught.value)
     assert message.startswith(
         "3 of 16 images can't be read, more than max_unreadable_images: 0.1 allows; the first: train3 ("
@@ -158,25 +156,25 @@ def test_more_unreadable_images_than_the_limit_are_an_error(damaged: Data) -> No
 def test_a_split_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, train=damaged.train[:3], test=damaged.test[2:3])
     with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
-        dataset.set_aside_unreadable(broken, 1.0, silent)
+        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_the_error_about_an_empty_split_names_an_image_of_that_split(damaged: Data) -> None:
     broken = replace(damaged, test=damaged.test[2:3])
     with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
-        dataset.set_aside_unreadable(broken, 1.0, silent)
+        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_a_class_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, train=damaged.train[2:4])  # the only image of class b is unreadable
     with pytest.raises(InputError, match="'b'"):
-        dataset.set_aside_unreadable(broken, 1.0, silent)
+        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_a_calibration_folder_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, calibration=(replace(damaged.train[3], label=None),))
     with pytest.raises(InputError, match="'calibration'"):
-        dataset.set_aside_unreadable(broken, 1.0, silent)
+        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_an_image_is_rejected_from_the_split_it_was_found_in_only(damaged: Data) -> None:
@@ -208,21 +206,21 @@ def test_an_evaluation_set_holds_the_prepared_images_in_order(
     stripes: Data, small: Preprocessing, tmp_path: Path
 ) -> None:
     samples = (stripes.train * 3)[:70]  # more than one chunk
-    seen: list[tuple[int, int]] = []
-    written = dataset.write_evalset(tmp_path, samples, stripes.classes, small, lambda *event: seen.append(event))
+    console = RecordingConsole()
+    written = dataset.write_evalset(tmp_path, samples, stripes.classes, small, console, "prepare test images")
     expected = np.stack([images.resize_and_crop(images.decode(sample.source), small) for sample in samples])
     np.testing.assert_array_equal(written.images, expected)
     assert written.labels is not None
     assert written.labels.tolist() == [sample.label for sample in samples]
     assert written.names == tuple(sample.name for sample in samples)
-    assert seen == [(64, 70), (70, 70)]
+    assert console.events == [("prepare test images", 64, 70), ("prepare test images", 70, 70)]
 
 
 def test_an_evaluation_set_of_a_calibration_folder_has_no_labels(
     stripes: Data, small: Preprocessing, tmp_path: Path
 ) -> None:
     samples = (stripes.train[0], replace(stripes.train[1], label=None))
-    assert dataset.write_evalset(tmp_path, samples, stripes.classes, small, lambda *event: None).labels is None
+    assert dataset.write_evalset(tmp_path, samples, stripes.classes, small, SilentConsole()).labels is None
 
 
 def test_the_fingerprint_follows_everything_that_training_sees(damaged: Data) -> None:

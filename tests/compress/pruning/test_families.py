@@ -66,7 +66,7 @@ def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
 
     int8 = make_int8(
         float32, context.prepared("train"), SCHEMES["generic"], Quantize(), Target("here"), tmp_path / "int8.onnx",
-        context.progress, context.say,
+        context.console.progress, context.console.say,
     )  # fmt: skip
     assert int8.path.stat().st_size < 0.4 * file.path.stat().st_size
     assert int8.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 10

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from consoles import RecordingConsole
 from networks import Chain, Tangle, make_lively
 from pydantic import ValidationError
 from torch import nn
@@ -48,15 +49,15 @@ def widths(model: nn.Module) -> dict[str, int]:
 
 @pytest.mark.parametrize("importance", ["taylor", "l2", "l1", "bn_scale", "random"])
 def test_multiplications_fall_to_the_share_asked_for(make_context: MakeContext, importance: str) -> None:
-    said: list[str] = []
-    context = make_context("1-prune", say=said.append)
+    console = RecordingConsole()
+    context = make_context("1-prune", console=console)
     before = total_macs(network())
     model = run(network(), context, Config(macs=0.5, importance=importance))  # type: ignore[arg-type]
     assert 0.45 < total_macs(model) / before <= 0.5
     assert all(count % 8 == 0 for name, count in widths(model).items() if not name.startswith("classifier"))
-    assert said[0].split() == ["cut", "channels", "importance", "saved"]
-    assert max(map(len, said)) <= 80
-    assert "0.500 asked" in said[-1]
+    assert console.said[0].split() == ["cut", "channels", "importance", "saved"]
+    assert max(map(len, console.said)) <= 80
+    assert "0.500 asked" in console.said[-1]
 
 
 def test_the_plan_is_stored_and_taken_again(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:

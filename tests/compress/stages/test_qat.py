@@ -71,7 +71,7 @@ def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_traine
     spoil(network)
     before = export(network.eval(), tmp_path / "float.onnx")
     names = make_plan(before, SCHEME).ranged
-    ranges = calibrate(before, names, context.prepared("train"), Calibration(), context.progress)
+    ranges = calibrate(before, names, context.prepared("train"), Calibration(), context.console.progress)
     float32, ruined = accuracy(before, context), accuracy(insert_qdq(before, ranges, SCHEME).model, context)
     assert float32 > ruined + 0.2
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from consoles import RecordingConsole
 from torch import nn
 
 from compress.training.augmentation import mixing
@@ -53,7 +54,7 @@ def test_it_goes_on_where_it_stopped(make_context: MakeContext, precision: str) 
     settings = config(precision=precision, accumulate=2)
     whole = fit(network(), make_context("whole", device="cuda"), settings, cross_entropy(0.0))
     parts = make_context("parts", device="cuda")
-    stopping = replace(parts, say=_stop_at("epoch 6/"))
+    stopping = replace(parts, console=RecordingConsole(on_say=_stop_at("epoch 6/")))
     with pytest.raises(InterruptedError):
         fit(network(), stopping, settings, cross_entropy(0.0))
     resumed = fit(network(), parts, settings, cross_entropy(0.0))

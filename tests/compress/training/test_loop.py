@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from consoles import RecordingConsole
 from torch import nn
 
 from compress.models import mobilenet_v2
@@ -59,12 +60,12 @@ def config(**fields: Any) -> FitConfig:
     return FitConfig(**{"epochs": 4, "batch_size": 6, "lr": 0.01, "warmup_epochs": 1, "augment": PLAIN, **fields})
 
 
-def stop_in(epoch: int) -> Callable[[str, int, int], None]:
+def stop_in(epoch: int) -> RecordingConsole:
     def progress(what: str, done: int, total: int) -> None:
         if f"epoch {epoch}/" in what and done % 6 == 3:
             raise StopError
 
-    return progress
+    return RecordingConsole(on_progress=progress)
 
 
 def history(context: Context) -> list[dict[str, Any]]:
@@ -127,14 +128,14 @@ def test_a_resumed_run_ends_with_the_same_bits(
     expected = fit(build(), whole, settings, cross_entropy(0.1))
 
     with pytest.raises(StopError):
-        fit(build(), make_context("cut", progress=stop_in(epoch)), settings, cross_entropy(0.1))
-    said: list[str] = []
-    resumed = make_context("cut", say=said.append)
+        fit(build(), make_context("cut", console=stop_in(epoch)), settings, cross_entropy(0.1))
+    console = RecordingConsole()
+    resumed = make_context("cut", console=console)
     assert len(history(resumed)) == epoch - 1
     torch.manual_seed(99)
     result = fit(build(), resumed, settings, cross_entropy(0.1))
-    assert said[0] == f"resumed after epoch {epoch - 1} of {settings.epochs}"
-    assert len(said) == 1 + settings.epochs - (epoch - 1)
+    assert console.said[0] == f"resumed after epoch {epoch - 1} of {settings.epochs}"
+    assert len(console.said) == 1 + settings.epochs - (epoch - 1)
     assert identical(result, expected)
     assert history(resumed) == history(whole)
 
@@ -151,16 +152,15 @@ def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(TerminatedError, match=f"goes on after step 3 of cut, epoch {epoch}/") as caught:
-        fit(build(), make_context("cut", progress=progress), settings, cross_entropy(0.1))
+        fit(build(), make_context("cut", console=RecordingConsole(on_progress=progress)), settings, cross_entropy(0.1))
     assert caught.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    said: list[str] = []
-    steps: list[int] = []
-    resumed = make_context("cut", say=said.append, progress=lambda what, done, total: steps.append(done))
+    console = RecordingConsole()
+    resumed = make_context("cut", console=console)
     torch.manual_seed(99)
     result = fit(build(), resumed, settings, cross_entropy(0.1))
-    assert said[0] == f"resumed after step 3 of 6 in epoch {epoch} of {settings.epochs}"
-    assert steps[0] == (epoch - 1) * 6 + 4
+    assert console.said[0] == f"resumed after step 3 of 6 in epoch {epoch} of {settings.epochs}"
+    assert console.events[0][1] == (epoch - 1) * 6 + 4
     assert identical(result, expected)
     assert history(resumed) == history(whole)
 
@@ -197,22 +197,22 @@ def test_the_state_is_written_every_few_minutes(make_context: MakeContext) -> No
             written.append((state["epoch"], state["step"]))
 
     often = config(epochs=2, checkpoint_minutes=1e-9)
-    fit(convolutions(), replace(context, progress=progress), often, cross_entropy(0.1))
+    fit(convolutions(), replace(context, console=RecordingConsole(on_progress=progress)), often, cross_entropy(0.1))
     assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
 
 
 def test_where_the_newest_state_is_damaged_the_one_before_is_taken(make_context: MakeContext) -> None:
     expected = fit(convolutions(), make_context("whole"), config(), cross_entropy(0.1))
     with pytest.raises(StopError):
-        fit(convolutions(), make_context("cut", progress=stop_in(4)), config(), cross_entropy(0.1))
-    said: list[str] = []
-    context = make_context("cut", say=said.append)
+        fit(convolutions(), make_context("cut", console=stop_in(4)), config(), cross_entropy(0.1))
+    console = RecordingConsole()
+    context = make_context("cut", console=console)
     newest = context.folder / STATE_FILE
     newest.write_bytes(newest.read_bytes()[:999])
     assert identical(fit(convolutions(), context, config(), cross_entropy(0.1)), expected)
-    assert "training-state.safetensors: not a safetensors file" in said[0]
-    assert said[0].endswith("; the one before is taken")
-    assert said[1] == "resumed after epoch 2 of 4"
+    assert "training-state.safetensors: not a safetensors file" in console.said[0]
+    assert console.said[0].endswith("; the one before is taken")
+    assert console.said[1] == "resumed after epoch 2 of 4"
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_context: MakeContext) -> None:
@@ -255,7 +255,7 @@ def test_layers_compute_in_bfloat16_where_asked_for(make_context: MakeContext) -
 def test_a_run_stopped_in_its_first_epoch_starts_anew(make_context: MakeContext) -> None:
     expected = fit(convolutions(), make_context("whole"), config(epochs=2), cross_entropy(0.1))
     with pytest.raises(StopError):
-        fit(convolutions(), make_context("cut", progress=stop_in(1)), config(epochs=2), cross_entropy(0.1))
+        fit(convolutions(), make_context("cut", console=stop_in(1)), config(epochs=2), cross_entropy(0.1))
     assert not (make_context("cut").folder / STATE_FILE).exists()
     assert identical(fit(convolutions(), make_context("cut"), config(epochs=2), cross_entropy(0.1)), expected)
 
@@ -266,7 +266,12 @@ def test_a_finished_run_is_not_trained_again(make_context: MakeContext) -> None:
     def forbidden(what: str, done: int, total: int) -> None:
         raise AssertionError(what)
 
-    again = fit(convolutions(seed=5), make_context(progress=forbidden), config(epochs=2), cross_entropy(0.1))
+    again = fit(
+        convolutions(seed=5),
+        make_context(console=RecordingConsole(on_progress=forbidden)),
+        config(epochs=2),
+        cross_entropy(0.1),
+    )
     assert identical(again, expected)
 
 
@@ -287,7 +292,12 @@ def test_the_averaged_network_is_the_result(make_context: MakeContext) -> None:
             now = value.detach().double()
             average[name] = decay * average[name] + (1 - decay) * now if name in average else now.clone()
 
-    result = fit(network, make_context(progress=follow), config(epochs=2, ema_decay=decay), cross_entropy(0.1))
+    result = fit(
+        network,
+        make_context(console=RecordingConsole(on_progress=follow)),
+        config(epochs=2, ema_decay=decay),
+        cross_entropy(0.1),
+    )
     for name, value in result.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), average[name], rtol=1e-4, atol=1e-5)
@@ -321,14 +331,13 @@ def test_history_tells_every_epoch(make_context: MakeContext) -> None:
 
 
 def test_progress_goes_up_to_the_end(make_context: MakeContext) -> None:
-    seen: list[tuple[str, int, int]] = []
-    said: list[str] = []
-    context = make_context(progress=lambda *event: seen.append(event), say=said.append)
+    console = RecordingConsole()
+    context = make_context(console=console)
     fit(convolutions(), context, config(epochs=2), cross_entropy(0.1))
-    assert [done for _, done, _ in seen] == list(range(1, 13))
-    assert {total for _, _, total in seen} == {12}
-    assert seen[0][0] == "0-train, epoch 1/2"
-    assert said[1].startswith("epoch 2/2: loss ")
+    assert [done for _, done, _ in console.events] == list(range(1, 13))
+    assert {total for _, _, total in console.events} == {12}
+    assert console.events[0][0] == "0-train, epoch 1/2"
+    assert console.said[1].startswith("epoch 2/2: loss ")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
@@ -422,5 +431,5 @@ def test_mixed_repeated_and_growing_images_resume_alike(make_context: MakeContex
     whole = fit(convolutions(), make_context("whole"), settings, cross_entropy(0.1))
     parts = make_context("parts")
     with pytest.raises(StopError):
-        fit(convolutions(), replace(parts, progress=stop_in(epoch)), settings, cross_entropy(0.1))
+        fit(convolutions(), replace(parts, console=stop_in(epoch)), settings, cross_entropy(0.1))
     assert identical(whole, fit(convolutions(), parts, settings, cross_entropy(0.1)))

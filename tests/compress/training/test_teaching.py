@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from consoles import RecordingConsole
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -115,7 +116,7 @@ def test_a_stage_with_features_resumes_bit_for_bit(make_context: MakeContext, mo
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train(replace(stopped, say=stop))
+        train(replace(stopped, console=RecordingConsole(on_say=stop)))
     resumed = train(stopped)
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
