@@ -11,6 +11,9 @@ from pathlib import Path
 import rich_click as click
 
 from compress.process.table import print_table
+from compress.verdict import ci_formats, comparison, gate
+from runtimes.errors import InputError
+from runtimes.files import write_text
 
 LIMITS = (
     click.option("--max-top1-drop-pp", default=0.5, show_default=True, type=click.FloatRange(0, 100),
@@ -31,25 +34,27 @@ def _with_limits(command: click.decorators.FC) -> click.decorators.FC:
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="recipes/accepted/RECIPE.json unless given.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="File to write. [default: recipes/accepted/RECIPE.json]"
+)
 def accept(run_folder: Path, out: Path | None) -> None:
-    """Write down what a run ships, its answers and its latency, as what later runs are checked against.
+    """Save the results of a run as the reference for later checks.
+
+    Saved are the file for each target, its predictions and its latency.
 
     Example: compress accept runs/mobilenet_int8
     """
-    from compress.verdict import comparison
-
     click.echo(f"wrote {comparison.accept(run_folder, out)}")
 
 
 @click.command(epilog="Exit codes: 0 pass, 1 the tool failed, 2 bad usage, 3 regression, 4 inconclusive.")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path),
-              help="An accepted file, or a run; recipes/accepted/RECIPE.json unless given.")  # fmt: skip
+              help="Accepted file or run folder. [default: recipes/accepted/RECIPE.json]")  # fmt: skip
 @_with_limits
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML there.")
 @click.option("--markdown", type=click.Path(path_type=Path),
-              help="Write a summary there; the file of GITHUB_STEP_SUMMARY unless given.")  # fmt: skip
+              help="Write a Markdown summary there. [default: the file of GITHUB_STEP_SUMMARY]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(
     run_folder: Path,
@@ -59,15 +64,13 @@ def check(
     as_json: bool,
     **limits: float,
 ) -> None:
-    """Say whether a run lost accuracy or speed against an accepted one: pass, regression or inconclusive.
+    """Check a run for lost accuracy or speed.
 
-    Answers are compared image by image. In GitHub's workflows what did not pass is annotated.
+    The verdict against an accepted run is pass, regression or inconclusive. Predictions are compared image by image.
+    In GitHub workflows each failed check is annotated.
 
     Example: compress check runs/mobilenet_int8 --junit check.xml
     """
-    from compress.verdict import ci_formats, comparison, gate
-    from runtimes.files import write_text
-
     new = comparison.load(run_folder)
     old = comparison.load(against or comparison.ACCEPTED_FOLDER / f"{new.recipe}.json")
     compared = comparison.compare(old, new, comparison.Limits(**limits))
@@ -97,9 +100,6 @@ def compare(runs: tuple[Path, ...], **limits: float) -> None:
 
     Example: compress compare recipes/accepted/mobilenet_int8.json runs/a runs/b
     """
-    from compress.verdict import ci_formats, comparison
-    from runtimes.errors import InputError
-
     if len(runs) < 2:
         raise InputError("give two runs or more; the first is what the others are compared with")
     first, *others = [comparison.load(path) for path in runs]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.images import checks, shards
+from compress.process.console import Terminal
 from compress.process.table import print_table
 
 LISTED = 20  # names of a kind that are printed
@@ -15,7 +17,7 @@ LISTED = 20  # names of a kind that are printed
 
 @click.group("data")
 def data() -> None:
-    """Look at data sets and rewrite them.
+    """Check data sets and copy them into shards.
 
     Example: compress data check /data/imagenet
     """
@@ -32,9 +34,6 @@ def check(root: str, as_json: bool) -> None:
 
     Example: compress data check /data/imagenet
     """
-    from compress.images import checks
-    from compress.process.console import Terminal
-
     with Terminal() as terminal:
         found = checks.inspect(root, terminal)
     if as_json:
@@ -57,9 +56,6 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int) -> None:
 
     Example: compress data shard /data/imagenet /data/shards
     """
-    from compress.images import shards
-    from compress.process.console import Terminal
-
     with Terminal() as terminal:
         counts = shards.shard(root, out, images_per_shard, seed, terminal)
     click.echo(f"wrote {', '.join(f'{count} shards of {split}' for split, count in counts.items())} to {out}")

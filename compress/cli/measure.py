@@ -9,7 +9,17 @@ from typing import Any
 
 import rich_click as click
 
+from compress import evaluate as evaluation
+from compress.process.console import Terminal
 from compress.process.table import print_table
+from compress.report import tables
+from runtimes import conditions
+from runtimes import evalset as evalsets
+from runtimes import measure as measuring
+from runtimes.artifact import Artifact
+from runtimes.clock import Stream, Timing
+from runtimes.errors import InputError
+from runtimes.target import Target
 
 
 @click.command()
@@ -33,20 +43,12 @@ def measure(
     mlperf: bool,
     as_json: bool,
 ) -> None:
-    """Measure artifacts on this machine, several of them interleaved.
+    """Measure artifacts on this machine.
+
+    The runs of several artifacts are interleaved, so that a slow moment of the machine affects all of them alike.
 
     Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
     """
-    from compress.process.console import Terminal
-    from compress.report import tables as report_tables
-    from runtimes import conditions
-    from runtimes import evalset as evalsets
-    from runtimes import measure as measuring
-    from runtimes.artifact import Artifact
-    from runtimes.clock import Timing
-    from runtimes.errors import InputError
-    from runtimes.target import Target
-
     try:
         target = Target("local", runtime, threads=threads, batch=batch)
     except ValueError as error:
@@ -63,12 +65,12 @@ def measure(
     elif as_json:
         click.echo(json.dumps([one.to_json() for one in taken]))
     else:
-        print_table(report_tables.plain(taken))
+        print_table(tables.plain(taken))
         for line in conditions.lines(taken):
             click.echo(line)
 
 
-def _print_streams(artifacts: tuple[Path, ...], streams: list[Any], as_json: bool) -> None:
+def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"artifact": path.name, **asdict(one)}
                                for path, one in zip(artifacts, streams, strict=True)]))  # fmt: skip
@@ -103,16 +105,12 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Say how accurate artifacts are on a data set, and how they compare with the first.
+    """Evaluate the accuracy of artifacts on a data set.
+
+    The first artifact is the baseline of the comparison.
 
     Example: compress evaluate runs/mobilenet_int8/artifacts/*.onnx --data elpv --out answers
     """
-    from compress import evaluate as evaluation
-    from compress.process.console import Terminal
-    from runtimes.artifact import Artifact
-    from runtimes.errors import InputError
-    from runtimes.target import Target
-
     try:
         target = Target("local", runtime, provider, threads=threads, batch=batch)
     except ValueError as error:

@@ -41,7 +41,7 @@ def test_there_are_commands_to_look_at() -> None:
 def test_a_command_is_taken_as_it_is_written(command: str) -> None:
     _, name, *arguments = shlex.split(command.replace("|data|stages|runtimes|recipes|targets", ""))
     arguments = [one for one in arguments if one not in (">",) and not one.endswith(".schema.json")]
-    found = commands.commands[name]
+    found = commands.commands[name].load()
     while isinstance(found, click.Group):
         found = found.commands[arguments.pop(0)]
     assert found.make_context(name, arguments).command is found
@@ -49,7 +49,7 @@ def test_a_command_is_taken_as_it_is_written(command: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(commands.commands))
 def test_help_of_every_command_has_an_example(name: str) -> None:
-    command = commands.commands[name]
+    command = commands.commands[name].load()
     for one in command.commands.values() if isinstance(command, click.Group) else [command]:
         assert "Example: compress " in (one.help or ""), name
 

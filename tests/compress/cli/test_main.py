@@ -230,11 +230,25 @@ def test_report_of_a_folder_without_one_is_one_line(tmp_path: Path) -> None:
     assert_one_line(call("report", tmp_path), 2, "report.json: no such file; finish the run with: compress run")
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands.commands))
+@pytest.mark.parametrize("command", [entry[1] for entry in cli.COMMANDS])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
     assert f"Example: compress {command}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("module", "name", "line"), cli.COMMANDS)
+def test_the_list_of_commands_shows_the_first_line_of_each_help(module: str, name: str, line: str) -> None:
+    command = cli.LazyCommand(module, name, line).load()
+    assert command.help is not None
+    assert command.help.splitlines()[0] == line
+
+
+def test_a_typo_in_a_command_gets_a_suggestion() -> None:
+    result = call("valdiate")
+    assert result.exit_code == 2
+    assert "Did you mean" in result.stderr
+    assert "'validate'" in result.stderr
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from made_report import GATE, PARITY, PLAN, RUNS, measurement, publish
 
+from compress.cli.report import print_report
 from compress.pruning import tables as pruning_tables
 from compress.report import documents, report
 from compress.report import tables as report_tables
@@ -51,10 +52,8 @@ def test_without_a_gate_there_is_no_verdict(tmp_path: Path) -> None:
 
 
 def test_every_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from compress.cli.main import _print_report
-
     publish(tmp_path, measurement("int8", 44, 1.0, 2_000_000), GATE)
-    _print_report(tmp_path / "run")
+    print_report(tmp_path / "run")
     printed = capsys.readouterr().out.splitlines()
     assert any("inconclusive" in line for line in printed)
     assert max(len(line) for line in printed if "report:" not in line) <= 80

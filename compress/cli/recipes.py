@@ -1,0 +1,46 @@
+"""The commands about recipes: validate, schema and list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import rich_click as click
+
+from compress import doctor
+from compress.recipe import recipe as recipes
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
+              help="Change a value of the recipe first, e.g. stages.0.epochs=3. Repeatable.")  # fmt: skip
+def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Check a recipe and report all its problems at once.
+
+    Each line names the path of a problem in the file, the value, and what would be valid.
+
+    Example: compress validate recipes/mobilenet_int8.yaml
+    """
+    checked = recipes.load(recipe, overrides)
+    click.echo(f"{recipe}: valid; {len(checked.stages)} stages, {len(checked.targets)} targets")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: compress schema > recipe.schema.json
+    """
+    click.echo(json.dumps(recipes.json_schema(), indent=1))
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(["models", "data", "stages", "runtimes", "recipes", "targets"]))
+def list_command(kind: str) -> None:
+    """List what a recipe can name, one line each.
+
+    Example: compress list models
+    """
+    for name, line in doctor.listing(kind):
+        click.echo(f"{name:<24} {line}")

@@ -1,0 +1,37 @@
+"""The command `compress report`, and the tables that other commands print of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from compress.process.table import print_table
+from compress.report import documents, report, tables
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def report_command(run_folder: Path) -> None:
+    """Rebuild the report of a run and print its tables.
+
+    report.html and report.md are written from the run's report.json.
+
+    Example: compress report runs/mobilenet_int8
+    """
+    documents.write(run_folder)
+    print_report(run_folder)
+
+
+def print_report(folder: Path) -> None:
+    """Print the tables, the checks and the verdict of the run in `folder`."""
+    content = report.read(folder)
+    for title, lines in (tables.measured(content) | tables.boards(folder) | tables.elsewhere(content)).items():
+        print_table(lines, title)
+    for row in content["rows"]:
+        for check in row["checks"]:
+            estimate = check["estimate"]
+            click.echo(f"{row['target']}: {check['name']} {check['limit']:g}: {estimate['value']:.2f} "
+                       f"({estimate['low']:.2f} to {estimate['high']:.2f}): {check['verdict']}")  # fmt: skip
+    click.echo(f"verdict: {content['verdict'] or 'none, the recipe has no gate'}")
+    click.echo(f"report: {folder / 'report.html'}")

@@ -1,0 +1,46 @@
+"""The command `compress run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from compress.cli.report import print_report
+from compress.pipeline import run as pipeline
+from compress.pipeline.run_folder import RunFolder
+from compress.process import distributed
+from compress.process.console import Terminal
+from compress.process.tracking import tracking
+from compress.recipe import recipe as recipes
+from compress.verdict import gate
+
+
+@click.command(epilog="Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive.")
+@click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
+              help="Change a value of the recipe, e.g. stages.0.epochs=3. Repeatable.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/NAME]")
+@click.option("--cache", type=click.Path(path_type=Path),
+              help="Folder for the results of steps; several runs can share it. [default: the run folder]")  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
+def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:
+    """Train, compress, export, measure and judge as a recipe says.
+
+    The same command resumes an interrupted run.
+
+    Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
+    """
+    checked = recipes.load(recipe, overrides)
+    with distributed.together():
+        folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
+        with (
+            Terminal(folder.path / "run.log", quiet=not distributed.is_first()) as terminal,
+            tracking(checked.tracking if distributed.is_first() else (), folder.path, checked.name) as track,
+        ):
+            result = pipeline.run(checked, folder, terminal, track)
+    if result is None:  # not the first process
+        return
+    print_report(folder.path)
+    sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)

@@ -1,0 +1,32 @@
+"""The command `compress sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from compress.process.console import Terminal
+from compress.process.table import print_table
+from compress.sweep import results, search
+
+
+@click.command()
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for all trials. [default: sweeps/NAME]")
+@click.option("--storage", metavar="URL",
+              help="Optuna storage that several machines can reach. [default: a file in the folder]")  # fmt: skip
+def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
+    """Run a recipe with many settings and find the Pareto front.
+
+    The front holds the trials that no other trial beats in both accuracy and latency. The same command resumes an
+    interrupted sweep. Several processes that run it at once share the trials.
+
+    Example: compress sweep recipes/sweeps/solar.yaml
+    """
+    checked = search.load(sweep_file)
+    folder = out or Path("sweeps") / sweep_file.stem
+    with Terminal(folder / "sweep.log") as terminal:
+        trials = search.run(sweep_file, checked, folder, storage, terminal.say)
+    print_table(results.table(trials, checked), f"{sweep_file.stem}: {checked.method}, {len(trials)} trials")
+    click.echo(f"recipes of the Pareto front: {folder / 'front'}; table and chart: {folder / 'sweep.md'}")
