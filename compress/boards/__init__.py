@@ -1,1 +1,1 @@
-"""Boards: inventory and deployment over SSH."""
+"""Boards reached over ssh: their inventory, and measuring a bundle on one."""

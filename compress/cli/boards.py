@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from compress.boards import deploy as deployment
+from compress.boards.inventory import find_board
 from compress.cli.report import print_report
 from compress.process.console import Terminal
 from compress.report import documents, report
@@ -62,14 +63,14 @@ def deploy(
     """
     folder = run_folder or Path("runs") / (bundles.recipe_of(bundle_file) or "")
     report.read(folder)  # fail before any work
-    settings = deployment.find_board(board, inventory)
+    settings = find_board(board, inventory)
     options = {"identity": identity, "python": python}
     settings = settings.model_copy(update={name: value for name, value in options.items() if value is not None})
     name = board if board.replace("-", "").replace("_", "").isalnum() else settings.host
     if not name or name.startswith("."):
         raise InputError(f"'{board}' is no name for a folder; name the board in an inventory")
     with Terminal() as terminal:
-        deployed = deployment.deploy(bundle_file, name, settings, known_hosts, terminal.progress, terminal.say)
+        deployed = deployment.deploy(bundle_file, name, settings, known_hosts, terminal)
     deployment.store(folder, deployed)
     documents.write(folder)
     print_report(folder)

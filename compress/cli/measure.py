@@ -118,9 +118,9 @@ def evaluate(
     loaded = [Artifact.load(path) for path in artifacts]
     images = evaluation.find_images(data, evalset, split)
     with Terminal() as terminal:
-        results = evaluation.evaluate(loaded, images, target, out, terminal.progress)
+        results = evaluation.evaluate(loaded, images, target, out, terminal)
     if as_json:
         click.echo(json.dumps([one.to_json() for one in results]))
         return
-    for title, lines in evaluation.tables(results).items():
-        print_table(lines, title)
+    for table in evaluation.tables(results):
+        print_table(table)

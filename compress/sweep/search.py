@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from compress.sweep import results as sweep_results
 from compress.sweep.config import DIRECTIONS, Objective, Range, Sweep
 from compress.sweep.results import Trial, heading, shown
 from compress.verdict.gate import EXIT_CODES
+from runtimes.console import Console
 from runtimes.errors import CompressError, InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def load(path: Path) -> Sweep:
     return sweep
 
 
-def run(path: Path, sweep: Sweep, out: Path, storage: str | None, say: Callable[[str], None]) -> list[Trial]:
+def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Console) -> list[Trial]:
     """Run what is left of a sweep, with all others that work on it, and write its table, picture and recipes.
 
     storage: Optuna's address of a database that several machines reach; a file in `out` unless given.
@@ -69,8 +70,10 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, say: Callable[
     with warnings.catch_warnings(action="ignore"):  # of heartbeats, which Optuna calls experimental since 2021
         study = _study(sweep, path, out, storage)
         _take_back(study)
-        while not _enough(study, sweep) or _others(study, say):
-            study.optimize(lambda trial: _objectives(trial, path, sweep, out, say), n_trials=1, catch=(CompressError,))
+        while not _enough(study, sweep) or _others(study, console):
+            study.optimize(
+                lambda trial: _objectives(trial, path, sweep, out, console), n_trials=1, catch=(CompressError,)
+            )
     trials = _trials(study, sweep)
     if not any(trial.values for trial in trials):
         raise CompressError(f"{out}: all trials failed; the first: {trials[0].why}")
@@ -184,14 +187,14 @@ def _enough(study: optuna.Study, sweep: Sweep) -> bool:
     return sum(not (trial.state == TrialState.FAIL and _has_twin(trial, study)) for trial in trials) >= sweep.count()
 
 
-def _others(study: optuna.Study, say: Callable[[str], None]) -> bool:
+def _others(study: optuna.Study, console: Console) -> bool:
     """Wait until no other process has a trial; return whether one of them gave up, so that there is more to do."""
     import optuna
 
     said = False
     while running := study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if not said:
-            say(f"waits for {len(running)} trials of other processes")
+            console.say(f"waits for {len(running)} trials of other processes")
             said = True
         time.sleep(WAIT_S)
         optuna.storages.fail_stale_trials(study)
@@ -199,9 +202,7 @@ def _others(study: optuna.Study, say: Callable[[str], None]) -> bool:
     return bool(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
 
 
-def _objectives(
-    trial: optuna.Trial, path: Path, sweep: Sweep, out: Path, say: Callable[[str], None]
-) -> tuple[float, ...]:
+def _objectives(trial: optuna.Trial, path: Path, sweep: Sweep, out: Path, console: Console) -> tuple[float, ...]:
     """Run a recipe with the trial's settings; raises CompressError where that does not end in a report."""
     from optuna.trial import TrialState
 
@@ -211,7 +212,7 @@ def _objectives(
     settings = {key: _text(_suggested(trial, key, values)) for key, values in sweep.vary.items()}
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
     done = len(trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    say(f"trial {trial.number}, {done} of {sweep.count()} done: {told}")
+    console.say(f"trial {trial.number}, {done} of {sweep.count()} done: {told}")
     # By content: whoever tries the same settings goes on where the run before was cut off.
     folder = out / "trials" / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     try:
@@ -219,11 +220,13 @@ def _objectives(
         values, row = _values(sweep, report.read(folder))
     except CompressError as error:
         trial.set_user_attr("why", str(error))
-        say(f"trial {trial.number} failed: {error}")
+        console.say(f"trial {trial.number} failed: {error}")
         raise
     trial.set_user_attr("test_top1", row["top1"])
     trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text())
-    say(f"trial {trial.number}: " + ", ".join(f"{heading(one)} {shown(one, values[one])}" for one in sweep.objectives))
+    console.say(
+        f"trial {trial.number}: " + ", ".join(f"{heading(one)} {shown(one, values[one])}" for one in sweep.objectives)
+    )
     return tuple(values.values())
 
 

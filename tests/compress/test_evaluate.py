@@ -11,6 +11,7 @@ from PIL import Image
 from compress import evaluate as evaluation
 from runtimes import images, metrics
 from runtimes.artifact import Artifact, Manifest
+from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -57,7 +58,7 @@ def artifact(labels: tuple[str, ...] = CLASSES) -> Artifact:
 
 
 def run(test: evaluation.TestImages, folder: Path | None = None, *made: Artifact) -> list[evaluation.Evaluation]:
-    return evaluation.evaluate(list(made or [artifact()]), test, TARGET, folder, lambda what, done, total: None)
+    return evaluation.evaluate(list(made or [artifact()]), test, TARGET, folder, SilentConsole())
 
 
 def test_the_figures_are_those_of_the_manifests_preprocessing(root: Path) -> None:
@@ -121,5 +122,5 @@ def test_an_unknown_class_is_one_line(root: Path) -> None:
 
 def test_too_many_unreadable_images_are_told(root: Path) -> None:
     (root / "test" / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="1 of 21 images can't be read"):
+    with pytest.raises(InputError, match="1 of 21 images cannot be read"):
         run(evaluation.find_images(f"imagefolder:{root}", None, "test"))

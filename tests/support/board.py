@@ -21,7 +21,7 @@ from pathlib import Path
 import asyncssh
 import numpy as np
 
-from compress.boards.deploy import Board
+from compress.boards.inventory import Board
 
 SSHD = os.environ.get("SSHD") or shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 BOARD_SCRIPT = """

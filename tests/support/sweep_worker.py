@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from consoles import RecordingConsole
 
 from compress.report.report import ALWAYS_THERE, SCHEMA_VERSION
 from compress.sweep import search as sweep
@@ -37,4 +39,4 @@ if __name__ == "__main__":
     file, out = Path(sys.argv[1]), Path(sys.argv[2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "_run", lambda *given: made_run(*given, pause_s=PAUSE_S))
-        sweep.run(file, sweep.load(file), out, None, lambda line: print(line, flush=True))
+        sweep.run(file, sweep.load(file), out, None, RecordingConsole(on_say=partial(print, flush=True)))

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from compress.boards import deploy
-from compress.boards.deploy import Board, find_board
+from compress.boards.inventory import Board
 from export.bundle import write_bundle
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def go(server: Server, tar: Path, board: Board | None = None, known_hosts: Path | None = None) -> deploy.Deployed:
     """Deploy a bundle to a board."""
-    return deploy.deploy(tar, "pi", board or server.board, known_hosts or server.known_hosts, lambda *_: None, print)
+    return deploy.deploy(tar, "pi", board or server.board, known_hosts or server.known_hosts, SilentConsole())
 
 
 @pytest.fixture
@@ -103,13 +104,13 @@ def test_a_key_that_is_refused_or_is_none_is_told(
     with pytest.raises(UnavailableError, match="refuses the key"):
         go(server, make_bundle(), other)
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="not a private key"):
+    with pytest.raises(InputError, match="not a readable private key"):
         go(server, make_bundle(), server.board.model_copy(update={"identity": tmp_path / "text"}))
 
 
 def test_a_board_that_is_off_is_told(server: Server, make_bundle: Callable[..., Path]) -> None:
     closed = server.board.model_copy(update={"port": free_port()})
-    with pytest.raises(UnavailableError, match="can't be reached"):
+    with pytest.raises(UnavailableError, match="cannot be reached"):
         go(server, make_bundle(), closed)
 
 
@@ -117,7 +118,7 @@ def test_a_board_that_is_off_is_told(server: Server, make_bundle: Callable[..., 
     ("echo '{\"python\": [3, 8], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": true}'", "is 3.8; 3.10 is needed"),
     ("echo '{\"python\": [3, 11], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": false}'", "has no numpy"),
     ("echo '{\"python\": [3, 11], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": true}'", "its disk is full"),
-    ("echo 'PermissionError: no' >&2; exit 1", "can't prepare .*: PermissionError: no"),
+    ("echo 'PermissionError: no' >&2; exit 1", "cannot prepare .*: PermissionError: no"),
 ])  # fmt: skip
 def test_what_a_board_lacks_is_one_line(
     server: Server, make_bundle: Callable[..., Path], tmp_path: Path, script: str, message: str
@@ -135,9 +136,9 @@ def test_after_a_lost_connection_the_same_command_goes_on(
     server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server is killed while the third file is under way, and started again."""
-    tar, original, count = make_bundle(padding=3_000_000), deploy._Remote._copy, 0
+    tar, original, count = make_bundle(padding=3_000_000), deploy._Deployment._copy, 0
 
-    async def killing(self: deploy._Remote, name: str) -> None:
+    async def killing(self: deploy._Deployment, name: str) -> None:
         nonlocal count
         count += 1
         if count == 3:
@@ -145,7 +146,7 @@ def test_after_a_lost_connection_the_same_command_goes_on(
             await asyncio.sleep(0.05)
         await original(self, name)
 
-    monkeypatch.setattr(deploy._Remote, "_copy", killing)
+    monkeypatch.setattr(deploy._Deployment, "_copy", killing)
     with pytest.raises(UnavailableError, match=r"connection was lost.*run the same command again"):
         go(server, tar)
     monkeypatch.undo()
@@ -177,44 +178,11 @@ def test_a_changed_bundle_is_refused_before_anything_is_sent(
     assert list(server.home.iterdir()) == []
 
 
-def test_boards_by_address_and_by_name(tmp_path: Path) -> None:
-    assert find_board("pi@10.0.0.7:2222", None) == Board(host="10.0.0.7", user="pi", port=2222)
-    (tmp_path / "boards.yaml").write_text("orin: {host: 10.0.0.8, user: me, python: /opt/py/bin/python3}\n")
-    assert find_board("orin", tmp_path / "boards.yaml").python == "/opt/py/bin/python3"
-    with pytest.raises(InputError, match=r"'nano' is no board.*has orin"):
-        find_board("nano", tmp_path / "boards.yaml")
-    (tmp_path / "bad.yaml").write_text("orin: {hots: 10.0.0.8}\npi: {host: x, port: many}\n")
-    with pytest.raises(InputError) as caught:
-        find_board("orin", tmp_path / "bad.yaml")
-    assert len(str(caught.value).splitlines()) >= 3
-    assert f"{tmp_path / 'bad.yaml'}: orin.hots" in str(caught.value)
-
-
-@pytest.mark.parametrize(("inventory", "message"), [
-    ("orin: 3", "orin: must be a mapping, as {host: 10.0.0.8, user: me}"),
-    ("orin: {host: a, port: 99999}", "orin.port: must be less than or equal to 65535, not 99999"),
-    ("orin: {host: a, shell: bash}", "orin.shell: unknown key; there are folder, host, identity, port, python, user"),
-    ("orin: {}", "orin.host: is required"),
-])  # fmt: skip
-def test_what_is_wrong_in_an_inventory_is_named(tmp_path: Path, inventory: str, message: str) -> None:
-    path = tmp_path / "boards.yaml"
-    path.write_text(inventory)
-    with pytest.raises(InputError) as caught:
-        find_board("orin", path)
-    assert str(caught.value) == f"{path}: {message}"
-
-
-@pytest.mark.parametrize("name", ["me@host:0", "me@host:70000", "me@host:x", "@host", "me@", "host"])
-def test_what_is_no_address_is_told(name: str) -> None:
-    with pytest.raises(InputError, match="is no board: give user@host or user@host:port"):
-        find_board(name, None)
-
-
 def test_a_key_or_known_hosts_that_is_no_file_is_told_before_anything_is_sent(tmp_path: Path) -> None:
     board = Board(host="127.0.0.1", identity=Path("/dev/zero"))
     for one, known in ((board, None), (Board(host="127.0.0.1"), tmp_path / "none")):
         with pytest.raises(InputError, match="no such file"):
-            deploy.deploy(tmp_path / "no.tar", "pi", one, known, lambda *_: None, print)
+            deploy.deploy(tmp_path / "no.tar", "pi", one, known, SilentConsole())
 
 
 def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
@@ -234,17 +202,17 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(
         pytest.skip("mounting a small tmpfs is not permitted here")
     try:
         tar = make_bundle(padding=1_000_000)
-        with pytest.raises(UnavailableError, match=r"its disk is full: .* MB are needed, 0\.1 MB free"):
+        with pytest.raises(UnavailableError, match=r"its disk is full: .* MB are needed, 0\.1 MB are free"):
             go(server, tar)
-        probe, count = deploy._Remote._probe, 0
+        probe, count = deploy._Deployment._probe, 0
 
-        async def hopeful(self: deploy._Remote) -> dict[str, object]:
+        async def hopeful(self: deploy._Deployment) -> dict[str, object]:
             nonlocal count
             count += 1
             found = await probe(self)
             return {**found, "free_bytes": 1 << 40} if count == 1 else found
 
-        monkeypatch.setattr(deploy._Remote, "_probe", hopeful)
+        monkeypatch.setattr(deploy._Deployment, "_probe", hopeful)
         with pytest.raises(UnavailableError, match="its disk is full"):
             go(server, tar)
         assert left_behind(server.home) == []

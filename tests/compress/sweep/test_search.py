@@ -20,15 +20,12 @@ from sweep_worker import made_run
 
 from compress.sweep import results as sweep_results
 from compress.sweep import search as sweep
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
 
 ROOT = Path(__file__).parents[3]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
 GRID = {"stages.0.lr": [0.01, 0.1], "model.width": [0.5, 1.0, 2.0]}
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 def written(folder: Path, **changes: Any) -> Path:
@@ -38,7 +35,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def done(path: Path, out: Path) -> list[sweep_results.Trial]:
-    return sweep.run(path, sweep.load(path), out, None, quiet)
+    return sweep.run(path, sweep.load(path), out, None, SilentConsole())
 
 
 @pytest.fixture
@@ -152,7 +149,7 @@ def test_a_single_objective_has_one_best(tmp_path: Path, made: list[dict[str, st
 def test_a_storage_that_leads_nowhere_is_one_line(tmp_path: Path, storage: str) -> None:
     path = written(tmp_path)
     with pytest.raises(InputError, match="can't be opened"):
-        sweep.run(path, sweep.load(path), tmp_path / "out", storage, quiet)
+        sweep.run(path, sweep.load(path), tmp_path / "out", storage, SilentConsole())
 
 
 def worker(path: Path, out: Path) -> subprocess.Popen[str]:
