@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import rich_click as click
 
 from compress import __version__
+from compress.recipe.renamed import RenamedKeyWarning
 from runtimes.errors import CompressError
 
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
@@ -73,7 +77,8 @@ class LazyGroup(click.RichGroup):
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
         """Run the command; exit with one line per problem on an error of the toolkit or of the file system."""
         try:
-            return super().invoke(ctx)
+            with _renamed_keys_shown():
+                return super().invoke(ctx)
         except CompressError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
@@ -82,6 +87,30 @@ class LazyGroup(click.RichGroup):
             where = f"{error.filename}: " if error.filename else ""
             advice = f"{OS_ERROR_ADVICE[error.errno]}choose another folder with --out and run it again"
             _fail(f"{where}{error.strerror}; {advice}", 1)
+
+
+@contextmanager
+def _renamed_keys_shown() -> Iterator[None]:
+    """Print warnings about renamed keys of recipes as one line; Python hides them or prints source code with them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedKeyWarning)
+        show_other = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, RenamedKeyWarning):
+                click.echo(f"compress: warning: {message}", err=True)
+            else:
+                show_other(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(message: str, code: int) -> None:

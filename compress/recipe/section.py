@@ -1,50 +1,80 @@
-"""What every section of a recipe is: frozen, bounded, and without unknown keys."""
+"""Base class of every section of a recipe: frozen, bounded, no unknown keys."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
+from compress.recipe.renamed import rename
 from runtimes.target import Target
 
 
 class Config(BaseModel):
-    """Base of every plug-in's Config: immutable, unknown keys are errors, no NaN or infinity, no `yes` for a number."""
+    """Base of every section and plug-in Config.
+
+    Instances are immutable. Unknown keys, NaN, infinity and booleans in place of numbers are errors.
+    RENAMED: old keys and their new names, for example {"engine": "method"}. An old key works with a warning.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    RENAMED: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, content: Any) -> Any:
+    def _prepare(cls, content: Any) -> Any:
+        """Rename old keys and let booleans fail where the type is a number."""
         if not isinstance(content, dict):
             return content
+        content = rename(content, cls.RENAMED, _section_name(cls))
         hints = {name: field.annotation for name, field in cls.model_fields.items()}
-        return {key: no_truth_for_numbers(value, hints.get(key)) for key, value in content.items()}
+        return {key: reject_booleans(value, hints.get(key)) for key, value in content.items()}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the JSON Schema with the old keys as deprecated properties."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        for old, new in cls.RENAMED.items():
+            schema["properties"][old] = {**schema["properties"][new], "deprecated": True}
+            if new in schema.get("required", ()):
+                schema["required"].remove(new)
+        return reference
 
     def measures_on(self, targets: tuple[Target, ...]) -> Target | None:
-        """Return which of the recipe's targets has to be at hand, None for any; raises InputError if it isn't there."""
+        """Return the target of the recipe that this section measures on, None for none.
+
+        Raises InputError if the section names a target that the recipe does not have.
+        """
         return None
 
 
-def no_truth_for_numbers(value: Any, annotation: Any) -> Any:
-    """Make texts of true and false where a type wants a number, which pydantic would take for 1 and 0.
+def _section_name(section: type[Config]) -> str:
+    """Return the name that warnings use: of the class, or of the plug-in's module."""
+    return section.__module__.rpartition(".")[2] if section.__name__ == "Config" else section.__name__.lower()
 
-    In lists, in mappings and in the fields of data classes, too; a `Config` sees to its own.
+
+def reject_booleans(value: Any, annotation: Any) -> Any:
+    """Return `value` with True and False as text where `annotation` is a number type.
+
+    pydantic would convert them to 1 and 0; as text they fail the validation. Lists, mappings and the fields of
+    dataclasses are included; a nested `Config` does this itself.
     """
     types = _types(annotation)
     if isinstance(value, bool):
         return str(value).lower() if bool not in types and (int in types or float in types) else value
     if isinstance(value, list):
-        return [no_truth_for_numbers(one, annotation) for one in value]
+        return [reject_booleans(item, annotation) for item in value]
     if isinstance(value, dict):
-        classes = [one for one in types if isinstance(one, type) and is_dataclass(one)]
-        hints = {name: hint for one in classes for name, hint in get_type_hints(one).items()}
-        return {key: no_truth_for_numbers(one, hints.get(key) if classes else annotation) for key, one in value.items()}
+        classes = [kind for kind in types if isinstance(kind, type) and is_dataclass(kind)]
+        hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
+        return {key: reject_booleans(item, hints.get(key) if classes else annotation) for key, item in value.items()}
     return value
 
 
 def _types(annotation: Any) -> list[Any]:
-    """Return all types that an annotation names."""
+    """Return the annotation and all types inside it."""
     return [annotation, *(inner for argument in get_args(annotation) for inner in _types(argument))]

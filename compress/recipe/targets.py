@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.recipe import errors as recipe_errors
 from compress.recipe import strict_yaml
-from compress.recipe.section import no_truth_for_numbers
+from compress.recipe.section import reject_booleans
 from runtimes.errors import InputError
 from runtimes.target import Target
 
@@ -32,7 +32,7 @@ def load(name: str) -> Target:
     content = strict_yaml.read(path)
     content.setdefault("name", path.stem)
     try:
-        return TypeAdapter(Target).validate_python(no_truth_for_numbers(content, Target))
+        return TypeAdapter(Target).validate_python(reject_booleans(content, Target))
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Target, content))) from None
 

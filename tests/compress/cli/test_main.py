@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from compress.cli import main as cli
+from compress.quantization.config import Quantize
 from compress.recipe import plugins
 from runtimes import environment
 from runtimes.target import runtime_names
@@ -289,3 +290,13 @@ def test_a_device_that_never_ends_is_answered(
     make_images(tmp_path / "photos", 4)
     monkeypatch.chdir(tmp_path)
     assert_one_line(call(*arguments), 2, "/dev/zero")
+
+
+def test_a_renamed_key_is_one_line_of_warning(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quantize, "RENAMED", {"images": "calibration_images"})
+    result = call("validate", recipe, "--set", "quantize.images=8")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "compress: warning: quantize: 'images' is now called 'calibration_images'; "
+        "the next version no longer accepts 'images'\n"
+    )
