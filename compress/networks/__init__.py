@@ -1,1 +1,1 @@
-"""Networks: creation, weights, checkpoints, shapes."""
+"""Networks: creation, published weights, checkpoints, layer shapes."""

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors for the weights; the architecture is rebuilt from the recipe."""
+"""Checkpoints: weights as safetensors; the architecture is rebuilt from the recipe."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialized
+from safetensors.torch import save as serialize
 from torch import nn
 
-from compress.pruning.surgery import take_shape
+from compress.networks.shape import take_shape
 from compress.recipe import plugins
 from runtimes.errors import InputError
 from runtimes.files import write_bytes
@@ -24,22 +24,26 @@ def save(folder: Path, network: nn.Module) -> None:
 
 
 def load(folder: Path, model: Any, num_classes: int) -> nn.Module:
-    """Rebuild the network of the recipe's section `model` with the folder's weights, pruned or not, in eval mode."""
+    """Return the network in eval mode with the folder's weights, which may be those of a pruned network.
+
+    model: the `model` section of the recipe; its type is the plug-in's Config, hence Any.
+    Raises InputError where the file is missing, damaged or of another architecture.
+    """
     network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     return take_shape(network, tensors).eval()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write named tensors and texts as one safetensors file, wholly or not at all."""
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_bytes(path, serialized(plain, metadata))  # safetensors' own writing hides why it failed
+    """Write named tensors and text metadata to one safetensors file, atomically."""
+    contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_bytes(path, serialize(contiguous, metadata))  # errors of safetensors' save_file don't name the cause
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read what `save_tensors` wrote; raises InputError for any other file."""
+    """Return the tensors and metadata that `save_tensors` wrote; raises InputError for any other file."""
     try:
         with safe_open(path, "pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error}); run with --fresh to make it again") from error
+        raise InputError(f"{path}: not a safetensors file ({error}); run with --fresh to create it again") from error

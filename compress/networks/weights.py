@@ -1,4 +1,4 @@
-"""Starting weights of a network, read without executing anything: safetensors, or tensors-only torch files."""
+"""Create a network and load initial weights from safetensors or tensors-only torch files, without executing pickles."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from runtimes.errors import InputError, UnavailableError
 
 Tensors = dict[str, torch.Tensor]
 
-# What torch's reader raises for files that are no tensors, seen on texts, truncated files and flipped bytes.
+# Exceptions that torch.load raised in tests with text files, truncated files and flipped bytes.
 DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
            AttributeError, OverflowError, MemoryError, OSError, struct.error)  # fmt: skip
 
 
 def create(config: Any, num_classes: int, seed: int) -> nn.Module:
-    """Build the network of a recipe's `model` section in eval mode, random from the seed or with its `weights`."""
+    """Return the network of a recipe's `model` section in eval mode, initialised from the seed or from its `weights`.
+
+    config: a model plug-in's Config, hence Any.
+    """
     torch.manual_seed(seed)
     family = plugins.load("models", config.arch)
     network: nn.Module = family.build(config, num_classes)
@@ -34,15 +37,16 @@ def create(config: Any, num_classes: int, seed: int) -> nn.Module:
 
 
 def load_weights(network: nn.Module, weights: str, published: str | None, unused: tuple[str, ...] = ()) -> None:
-    """Load weights in place; the classifier keeps its random start where its number of classes is another.
+    """Load weights in place; a classifier with another number of classes keeps its random initialisation.
 
-    weights: a path that ends in .safetensors, .pth or .pt; `package:NAME` for an installed package that holds one such
-    file; or the name of weights that torchvision publishes for this network (needs the network once).
-    unused: beginnings of names of tensors that the file may hold beside the network's.
-    Raises InputError for a file that can't be read or does not fit, UnavailableError for what is not on this machine.
+    weights: a path that ends in .safetensors, .pth or .pt; `package:NAME` for an installed package that contains one
+    such file; or the name of weights that torchvision publishes for `published`, downloaded on first use.
+    unused: name prefixes of tensors in the file that the network does not need.
+    Raises InputError for a file that can't be read or does not fit, UnavailableError where a package is not installed
+    or the download fails.
     """
     if weights.startswith("package:"):
-        tensors = _renamed_in_order(read_tensors(_package_file(weights.removeprefix("package:"))), network)
+        tensors = _rename_in_order(read_tensors(_package_file(weights.removeprefix("package:"))), network)
     elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
         tensors = read_tensors(Path(weights))
     else:
@@ -51,7 +55,7 @@ def load_weights(network: nn.Module, weights: str, published: str | None, unused
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Read named tensors from a .safetensors or tensors-only .pth file; pickled objects are refused, never executed."""
+    """Return the tensors of a .safetensors or tensors-only .pth file by name; pickled objects are never executed."""
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file")
     if path.suffix == ".safetensors":
@@ -64,7 +68,7 @@ def read_tensors(path: Path) -> Tensors:
             raise InputError(f"weights: {path}: not a safetensors file ({error})") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch guesses at what a file is that is none
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses the type of unknown files
             content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise InputError(
@@ -95,15 +99,15 @@ def _published_tensors(name: str, published: str | None) -> Tensors:
 
     instead = "give the path of a .safetensors or .pth file, or package:NAME"
     if published is None:
-        raise InputError(f"weights: '{name}': torchvision publishes none for this network; {instead}")
+        raise InputError(f"weights: '{name}': torchvision publishes no weights for this network; {instead}")
     entries = get_model_weights(published)
     known = {member.name: member for member in entries}
     if name not in known:
-        raise InputError(f"weights: no '{name}' for {published}; there are {', '.join(known)}; or {instead}")
+        raise InputError(f"weights: no '{name}' for {published}; choose from {', '.join(known)}, or {instead}")
     url: str = known[name].url
     try:
         tensors: Tensors = known[name].get_state_dict(progress=False, check_hash=True)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the bytes' hash is another
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash differs
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UnavailableError(
             f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or "
@@ -112,8 +116,8 @@ def _published_tensors(name: str, published: str | None) -> Tensors:
     return tensors
 
 
-def _renamed_in_order(tensors: Tensors, network: nn.Module) -> Tensors:
-    """Give another implementation's tensors this network's names: both list the same layers in the same order."""
+def _rename_in_order(tensors: Tensors, network: nn.Module) -> Tensors:
+    """Return another implementation's tensors under this network's names, matched by their order."""
     names = list(network.state_dict())
     if set(tensors) == set(names) or len(tensors) != len(names):
         return tensors
@@ -121,23 +125,23 @@ def _renamed_in_order(tensors: Tensors, network: nn.Module) -> Tensors:
 
 
 def _load(network: nn.Module, tensors: Tensors, source: str) -> None:
-    """Load all tensors, but not a classifier of another number of classes; raises InputError for what doesn't fit."""
-    wanted = network.state_dict()
+    """Load all tensors, except a classifier with another number of classes; raises InputError where they don't fit."""
+    expected = network.state_dict()
     classifier = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     for name in (f"{classifier}.weight", f"{classifier}.bias"):
-        if name in tensors and tensors[name].shape[:1] != wanted[name].shape[:1]:
-            tensors = {**tensors, name: wanted[name]}
-    missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
-    extra = [name for name in tensors if name not in wanted]
-    other = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
-    if missing or extra:
+        if name in tensors and tensors[name].shape[:1] != expected[name].shape[:1]:
+            tensors = {**tensors, name: expected[name]}
+    missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in tensors if name not in expected]
+    misfits = [name for name in expected if name in tensors and tensors[name].shape != expected[name].shape]
+    if missing or unknown:
         raise InputError(
-            f"weights: {source}: not of this network: {len(missing)} tensors missing, {len(extra)} unknown "
-            f"(for example {(missing + extra)[0]})"
+            f"weights: {source}: belongs to another network: {len(missing)} tensors missing, {len(unknown)} unknown "
+            f"(for example {(missing + unknown)[0]})"
         )
-    if other:
+    if misfits:
         raise InputError(
-            f"weights: {source}: {len(other)} tensors have other shapes, for example {other[0]} is "
-            f"{tuple(tensors[other[0]].shape)} and must be {tuple(wanted[other[0]].shape)}"
+            f"weights: {source}: tensors of other shapes: {len(misfits)}, for example {misfits[0]} is "
+            f"{tuple(tensors[misfits[0]].shape)} and must be {tuple(expected[misfits[0]].shape)}"
         )
     network.load_state_dict(tensors, strict=False)

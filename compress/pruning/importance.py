@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress.pruning.config import Importance
 from compress.pruning.groups import Group, Slot, modules_of
 from compress.pruning.surgery import NORMS
 from runtimes.errors import InputError
 
-Importance = Literal["taylor", "l2", "l1", "bn_scale", "random"]
 Scores = dict[str, npt.NDArray[np.float64]]  # by group: one number per unit, its mean over the group 1 but for `taylor`
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import onnx
 from scipy.optimize import nnls
 
+from compress.networks.layers import LayerShape
 from compress.process.code_digest import code_digest
-from compress.pruning.shapes import Shapes, Width, resized
+from compress.pruning.shapes import Shapes, resized
 from compress.quantization.inspection import what_runs
 from compress.verdict.statistics import speedup
 from export.hard_activations import rewrite_hard_activations
@@ -49,7 +50,7 @@ REST = ""  # what is no layer: pools, additions, conversions, the call itself
 class Sample:
     """A copy that was measured. ratio: its p50 over that of the whole network, interleaved; ms: per layer of it."""
 
-    shapes: Mapping[str, Width]
+    shapes: Mapping[str, LayerShape]
     ratio: float
     milliseconds: Mapping[str, float]
 
@@ -79,7 +80,7 @@ class LatencyTable:
         """Return a table that knows samples near to what is looked for, too, and minds these more."""
         return LatencyTable(self.full_ms, [*self.samples, *near * NEAR_WEIGHT])
 
-    def layer_ms(self, layer: str, width: Width) -> float:
+    def layer_ms(self, layer: str, width: LayerShape) -> float:
         """Return what a layer takes at a width."""
         return float(_features(width) @ self._coefficients[layer])
 
@@ -93,7 +94,7 @@ class LatencyTable:
         return {name: factor * time for name, time in sample.milliseconds.items()}
 
 
-def _features(width: Width) -> Float64:
+def _features(width: LayerShape) -> Float64:
     weights = [_padded(width.outputs, step) * _padded(width.inputs, step) / width.groups for step in ALIGNMENTS]
     unaligned = width.outputs if width.outputs % VECTOR else 0
     return np.asarray([1.0, width.inputs, width.outputs, *weights, unaligned])
@@ -126,7 +127,7 @@ class Bench:
     target: Target
     scheme: Scheme | None  # None for float32
 
-    def graph(self, shapes: Mapping[str, Width]) -> onnx.ModelProto:
+    def graph(self, shapes: Mapping[str, LayerShape]) -> onnx.ModelProto:
         """Return the graph at other widths (by module), as it would ship, with random weights."""
         model = onnx.load(self.float32.path)
         model = resized(model, {name: shapes[module] for name, module in self.layers.items()})
@@ -136,7 +137,7 @@ class Bench:
             model = rewrite_hard_activations(model)
         return insert_qdq(model, dict.fromkeys(make_plan(model, self.scheme).ranged, ANY_RANGE), self.scheme).model
 
-    def sample(self, full: Mapping[str, Width], shapes: Mapping[str, Width]) -> tuple[Sample, float]:
+    def sample(self, full: Mapping[str, LayerShape], shapes: Mapping[str, LayerShape]) -> tuple[Sample, float]:
         """Measure a copy; return it with the p50 of the whole network, in ms."""
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
             whole, copy = (self._artifact(Path(folder) / name, self.graph(given))
@@ -204,7 +205,7 @@ def _to_json(sample: Sample) -> dict[str, Any]:
 
 def _from_json(content: dict[str, Any]) -> LatencyTable:
     samples = [
-        Sample({name: Width(*width) for name, width in one["shapes"].items()}, one["ratio"], one["milliseconds"])
+        Sample({name: LayerShape(*width) for name, width in one["shapes"].items()}, one["ratio"], one["milliseconds"])
         for one in content["samples"]
     ]
     return LatencyTable(content["full_ms"], samples)

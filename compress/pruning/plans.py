@@ -6,19 +6,21 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
+from compress.networks.layers import LayerShape, macs_per_connection
 from compress.pruning import tables as pruning_tables
+from compress.pruning.config import PruneConfig
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.importance import Scores, scores
 from compress.pruning.latency import Bench, LatencyTable, Sample, measured_table
 from compress.pruning.search import Costs, choose_widths
-from compress.pruning.shapes import Shapes, Width, layer_names, macs
+from compress.pruning.shapes import Shapes, layer_names
 from compress.pruning.surgery import checked_cut
 from compress.quantization.schemes import scheme_for
 from compress.training.batches import normalize
@@ -29,9 +31,6 @@ from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_json
-
-if TYPE_CHECKING:
-    from compress.stages.prune import Config
 
 IMAGES, BATCH = 512, 32  # that importance is taken on
 MOST_MEASURED = 5  # plans, each measured, from which the table of costs learns
@@ -69,19 +68,19 @@ class Price:
     costs: Costs
     unit: str
     whole: float
-    full: Mapping[str, Width]
+    full: Mapping[str, LayerShape]
     bench: Bench | None = None
     table: LatencyTable | None = None
 
 
-def pricing(model: nn.Module, context: Context, config: Config) -> Price:
+def pricing(model: nn.Module, context: Context, config: PruneConfig) -> Price:
     """Measure what widths cost on the target, or count multiplications."""
     example = _example(context)
     shapes = Shapes(model, find_groups(model, example))
     target = config.measures_on(context.targets)
     if target is None:
-        positions = macs(model, example)
-        costs = Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
+        positions = macs_per_connection(model, example)
+        costs = Costs(lambda layer, width: positions[layer] * width.connections, lambda channels: 0.0)
         return Price(costs, "MACs", costs.total(shapes, {}), shapes.all({}))
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(model, context)
@@ -91,7 +90,7 @@ def pricing(model: nn.Module, context: Context, config: Config) -> Price:
     return Price(Costs(table.layer_ms, table.rest_ms), "ms", table.full_ms, shapes.all({}), bench, table)
 
 
-def make_plan(model: nn.Module, context: Context, config: Config, price: Price, asked: float) -> Plan:
+def make_plan(model: nn.Module, context: Context, config: PruneConfig, price: Price, asked: float) -> Plan:
     """Return the plan that brings a network to a share of the whole network's cost, measured where that is possible.
 
     Raises InputError with the least share that can be reached where it can't.
@@ -194,7 +193,7 @@ def _plan(
     return Plan(tuple(cuts), price.unit, price.whole, asked, predicted, measured)
 
 
-def _choices(shapes: Shapes, config: Config) -> dict[str, list[int]]:
+def _choices(shapes: Shapes, config: PruneConfig) -> dict[str, list[int]]:
     """Return how many units each group may keep: multiples of the step, down to its limit, and all."""
     for pattern in (*config.keep, *config.limits):
         if not any(_matches(pattern, layer) for layer in shapes.full):
@@ -202,7 +201,7 @@ def _choices(shapes: Shapes, config: Config) -> dict[str, list[int]]:
     return {name: _group_choices(group, shapes.readers[name], config) for name, group in shapes.groups.items()}
 
 
-def _group_choices(group: Group, layers: list[str], config: Config) -> list[int]:
+def _group_choices(group: Group, layers: list[str], config: PruneConfig) -> list[int]:
     if any(_matches(pattern, layer) for pattern in config.keep for layer in layers):
         return [group.units]
     limits = [most for pattern, most in config.limits.items() if any(_matches(pattern, layer) for layer in layers)]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compress.pruning.shapes import Shapes, Width
+from compress.networks.layers import LayerShape
+from compress.pruning.shapes import Shapes
 
 ROUNDS = 30  # of halving the price of a unit of cost
 SWEEPS = 20  # through all groups at one price; it settles after a few
@@ -20,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 class Costs:
     """What layers cost at a width, and what the rest costs by the sum of all outputs, in one unit (ms or MACs)."""
 
-    layer: Callable[[str, Width], float]
+    layer: Callable[[str, LayerShape], float]
     rest: Callable[[float], float]
 
     def total(self, shapes: Shapes, widths: Mapping[str, int]) -> float:

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from compress.networks.layers import run_layers
+from compress.networks.layers import LayerShape, layer_shapes, run_layers
 from compress.pruning.groups import Group
 from export.layers import layers_of
 from runtimes.errors import InputError
 
 Widths = Mapping[str, int]  # by group: how many units stay
-
-
-@dataclass(frozen=True)
-class Width:
-    """A layer's channels. groups: of a convolution; as many as there are inputs where it is depthwise."""
-
-    outputs: int
-    inputs: int
-    groups: int
-
-    @property
-    def weights(self) -> int:
-        """Return the number of weights, kernel size apart."""
-        return self.outputs * (self.inputs // self.groups)
 
 
 class Shapes:
@@ -39,15 +24,8 @@ class Shapes:
     def __init__(self, network: nn.Module, groups: tuple[Group, ...]) -> None:
         """Look at a network whose groups are known."""
         self.groups = {group.name: group for group in groups}
-        self.full: dict[str, Width] = {}
-        self._depthwise: set[str] = set()
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Conv2d):
-                self.full[name] = Width(module.out_channels, module.in_channels, module.groups)
-                if 1 < module.groups == module.in_channels:
-                    self._depthwise.add(name)
-            elif isinstance(module, nn.Linear):
-                self.full[name] = Width(module.out_features, module.in_features, 1)
+        self.full = layer_shapes(network)
+        self._depthwise = {name for name, shape in self.full.items() if 1 < shape.groups == shape.inputs}
         self._slots: dict[str, list[tuple[str, str, int]]] = {name: [] for name in self.full}
         self.readers: dict[str, list[str]] = {name: [] for name in self.groups}
         for group in groups:
@@ -57,7 +35,7 @@ class Shapes:
                     if slot.module not in self.readers[group.name]:
                         self.readers[group.name].append(slot.module)
 
-    def width(self, layer: str, widths: Widths) -> Width:
+    def width(self, layer: str, widths: Widths) -> LayerShape:
         """Return a layer's channels where groups keep so many units; groups that are not named keep all."""
         lost = Counter[str]()
         for group, side, each in self._slots[layer]:
@@ -66,10 +44,10 @@ class Shapes:
         full = self.full[layer]
         if layer in self._depthwise:
             outputs = full.outputs - lost["out"]
-            return Width(outputs, outputs * full.inputs // full.outputs, outputs * full.groups // full.outputs)
-        return Width(full.outputs - lost["out"], full.inputs - lost["in"], full.groups)
+            return LayerShape(outputs, outputs * full.inputs // full.outputs, outputs * full.groups // full.outputs)
+        return LayerShape(full.outputs - lost["out"], full.inputs - lost["in"], full.groups)
 
-    def all(self, widths: Widths) -> dict[str, Width]:
+    def all(self, widths: Widths) -> dict[str, LayerShape]:
         """Return every layer's channels."""
         return {layer: self.width(layer, widths) for layer in self.full}
 
@@ -89,7 +67,7 @@ def layer_names(network: nn.Module, example: Tensor, graph: onnx.ModelProto) -> 
     return dict(zip(layers, order, strict=True))
 
 
-def resized(graph: onnx.ModelProto, shapes: Mapping[str, Width]) -> onnx.ModelProto:
+def resized(graph: onnx.ModelProto, shapes: Mapping[str, LayerShape]) -> onnx.ModelProto:
     """Return a copy of a float32 graph whose layers have other channels, with random weights: for its speed alone.
 
     shapes: by the layer's name in the graph.
@@ -119,13 +97,3 @@ def resized(graph: onnx.ModelProto, shapes: Mapping[str, Width]) -> onnx.ModelPr
             if attribute.name == "group":
                 attribute.CopyFrom(helper.make_attribute("group", width.groups))
     return copy
-
-
-def macs(network: nn.Module, example: Tensor) -> dict[str, int]:
-    """Return how many positions each layer's weights are used at for one image: MACs are that times its weights."""
-    found: dict[str, int] = {}
-    names = {module: name for name, module in network.named_modules()}
-    for module, output in run_layers(network, example)[0]:
-        kernel = module.weight[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-        found[names[module]] = found.get(names[module], 0) + kernel * int(np.prod(output.shape[2:], dtype=int))
-    return found

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.networks.shape import take_shape
 from compress.pruning.groups import Group, Positions, modules_of
-from runtimes.errors import CompressError, InputError
+from runtimes.errors import CompressError
 
-Tensors = Mapping[str, Tensor]
 SAME = 1e-2  # of the largest logit; float32 sums in another order
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d, nn.PReLU, nn.LayerNorm, nn.GroupNorm)
 
@@ -75,55 +75,3 @@ def checked_cut(
             f"prune: the channels of this network were traced wrongly (answers differ by {difference:.2g})"
         )
     return network
-
-
-def take_shape(network: nn.Module, tensors: Tensors) -> nn.Module:
-    """Give a network the weights of a narrower one of its architecture, in place, and return it.
-
-    Raises InputError where names differ or a tensor has other dimensions.
-    """
-    own = network.state_dict()
-    if own.keys() != tensors.keys():
-        odd = sorted(own.keys() ^ tensors.keys())[0]
-        raise InputError(f"the weights are of another network: {odd} is in one of the two")
-    for name, tensor in tensors.items():
-        if tensor.ndim != own[name].ndim or any(
-            new > old for new, old in zip(tensor.shape, own[name].shape, strict=True)
-        ):
-            raise InputError(f"the weights don't fit: {name} is {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
-    for prefix, module in network.named_modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            value = tensors[_dotted(prefix, name)]
-            module.register_parameter(name, nn.Parameter(_clone(value), requires_grad=parameter.requires_grad))
-        for name, _ in list(module.named_buffers(recurse=False)):
-            if _dotted(prefix, name) in tensors:
-                module.register_buffer(name, _clone(tensors[_dotted(prefix, name)]))
-        _fit_attributes(module)
-    return network
-
-
-def _dotted(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
-
-
-def _clone(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
-def _fit_attributes(module: nn.Module) -> None:
-    """Set what a module remembers of its shape."""
-    if isinstance(module, nn.Conv2d):
-        depthwise = module.groups == module.in_channels
-        multiplier = module.out_channels // module.groups
-        module.out_channels = module.weight.shape[0]
-        if depthwise:
-            module.groups = module.out_channels // multiplier
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.LayerNorm):
-        module.normalized_shape = tuple(module.weight.shape)
-    elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
-        module.num_features = len(module.weight)
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = len(module.weight)

@@ -44,11 +44,12 @@ from compress.images import samples
 from compress.images.samples import Data
 from compress.models import mobilenet_v2, mobilenet_v3
 from compress.networks import checkpoint, weights
+from compress.networks.layers import count_macs
 from compress.process.console import Terminal
 from compress.pruning import plans
 from compress.pruning.groups import find_groups
 from compress.pruning.importance import scores
-from compress.pruning.shapes import Shapes, macs
+from compress.pruning.shapes import Shapes
 from compress.pruning.surgery import checked_cut
 from compress.recipe import plugins, recipe
 from compress.recipe.recipe import Recipe
@@ -158,8 +159,7 @@ class Trainer:
         if not path.exists():
             to_onnx(network, path, side, opset=18, batch=None)
         example = torch.zeros(1, 3, side, side)
-        shapes = Shapes(network, ())
-        count = sum(places * shapes.full[layer].weights for layer, places in macs(network, example).items())
+        count = count_macs(network, example)
         manifest = Manifest(
             sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, side, side), OUTPUT_NAME,
             self.given.preprocessing, self.data.classes, 18, versions=environment.package_versions(),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +80,7 @@ def test_any_other_file_names_the_cure(tmp_path: Path, content: bytes | None) ->
     with pytest.raises(InputError) as caught:
         checkpoint.load_tensors(file)
     assert str(caught.value).startswith(f"{file}: not a safetensors file (")
-    assert str(caught.value).endswith("; run with --fresh to make it again")
+    assert str(caught.value).endswith("; run with --fresh to create it again")
 
 
 def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
@@ -87,3 +89,22 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match="not a safetensors file"):
         checkpoint.load(tmp_path, MODEL, 3)
+
+
+WITHOUT_TORCH_PRUNING = """
+import sys
+sys.modules["torch_pruning"] = None  # an import of it raises ImportError
+from pathlib import Path
+from compress.models.mobilenet_v2 import Config
+from compress.networks import checkpoint
+import compress.training.loop, compress.training.teaching, compress.stages.prune
+checkpoint.load(Path(sys.argv[1]), Config(width=0.25), 3)
+"""
+
+
+def test_loading_and_training_do_not_need_torch_pruning(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, weights.create(MODEL, 3, 0))
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH_PRUNING, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr

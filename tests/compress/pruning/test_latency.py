@@ -11,10 +11,11 @@ import pytest
 import torch
 from networks import Chain
 
+from compress.networks.layers import LayerShape
 from compress.pruning import latency
 from compress.pruning.groups import find_groups
 from compress.pruning.latency import REST, Bench, LatencyTable, Sample, measured_table
-from compress.pruning.shapes import Shapes, Width, layer_names
+from compress.pruning.shapes import Shapes, layer_names
 from compress.quantization.schemes import SCHEMES
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes.artifact import Artifact, Manifest
@@ -24,7 +25,7 @@ from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 
-def staircase_ms(width: Width) -> float:
+def staircase_ms(width: LayerShape) -> float:
     padded = -(-width.outputs // 16) * 16 * (-(-width.inputs // 16) * 16)
     return 0.01 + 1e-5 * padded + 2e-5 * width.outputs
 
@@ -34,7 +35,7 @@ def made(seed: int = 0, noise: float = 0.0) -> LatencyTable:
     samples = []
     for _ in range(24):
         a, b = rng.integers(8, 129, 2)
-        shapes = {"one": Width(int(a), 3, 1), "two": Width(int(b), int(a), 1)}
+        shapes = {"one": LayerShape(int(a), 3, 1), "two": LayerShape(int(b), int(a), 1)}
         times = {name: staircase_ms(width) * rng.normal(1, noise) for name, width in shapes.items()}
         times[REST] = 0.05 + 1e-4 * (a + b)
         samples.append(Sample(shapes, sum(times.values()) / 2.0, {name: 3 * time for name, time in times.items()}))
@@ -44,10 +45,10 @@ def made(seed: int = 0, noise: float = 0.0) -> LatencyTable:
 @pytest.mark.parametrize(("noise", "allowed"), [(0.0, 0.001), (0.05, 0.1)])
 def test_a_staircase_is_found_again_whatever_the_profiler_adds(noise: float, allowed: float) -> None:
     table = made(noise=noise)
-    for width in (Width(64, 64, 1), Width(65, 64, 1), Width(17, 100, 1), Width(128, 128, 1)):
+    for width in (LayerShape(64, 64, 1), LayerShape(65, 64, 1), LayerShape(17, 100, 1), LayerShape(128, 128, 1)):
         assert table.layer_ms("two", width) == pytest.approx(staircase_ms(width), rel=allowed)
     assert table.rest_ms(100) == pytest.approx(0.06, rel=allowed)
-    shapes = {"one": Width(40, 3, 1), "two": Width(64, 40, 1)}
+    shapes = {"one": LayerShape(40, 3, 1), "two": LayerShape(64, 40, 1)}
     expected = sum(staircase_ms(width) for width in shapes.values()) + 0.05 + 1e-4 * 104
     total = sum(table.layer_ms(name, width) for name, width in shapes.items()) + table.rest_ms(104)
     assert total == pytest.approx(expected, rel=allowed)
@@ -57,24 +58,26 @@ def test_a_staircase_is_found_again_whatever_the_profiler_adds(noise: float, all
 def test_among_widths_that_fill_vectors_or_do_not_none_is_faster_than_a_narrower_one(aligned: bool) -> None:
     table = made(noise=0.5)
     counts = [count for count in range(1, 200) if (count % 16 == 0) is aligned]
-    times = [table.layer_ms("two", Width(count, 64, 1)) for count in counts]
+    times = [table.layer_ms("two", LayerShape(count, 64, 1)) for count in counts]
     assert times == sorted(times)
 
 
 def test_layers_that_fill_no_whole_vectors_may_take_longer_than_wider_ones() -> None:
     rng = np.random.default_rng(0)
 
-    def slow_rest(width: Width) -> float:
+    def slow_rest(width: LayerShape) -> float:
         return 1e-4 * width.outputs * (4 if width.outputs % 16 else 1)
 
     samples = []
     for _ in range(24):
-        shapes = {"one": Width(int(rng.integers(1, 17)) * 8, 3, 1)}
+        shapes = {"one": LayerShape(int(rng.integers(1, 17)) * 8, 3, 1)}
         times = {"one": slow_rest(shapes["one"]), REST: 0.01}
         samples.append(Sample(shapes, sum(times.values()), times))
     table = LatencyTable(1.0, samples)
     for outputs in (72, 80, 120, 128):
-        assert table.layer_ms("one", Width(outputs, 3, 1)) == pytest.approx(slow_rest(Width(outputs, 3, 1)), rel=0.02)
+        assert table.layer_ms("one", LayerShape(outputs, 3, 1)) == pytest.approx(
+            slow_rest(LayerShape(outputs, 3, 1)), rel=0.02
+        )
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import Chain
 
+from compress.networks.layers import LayerShape, macs_per_connection
 from compress.pruning.groups import find_groups
 from compress.pruning.search import Costs, choose_widths
-from compress.pruning.shapes import Shapes, Width, macs, resized
+from compress.pruning.shapes import Shapes, resized
 from compress.quantization.ort_graph import Network
 from export.to_onnx import to_onnx
 
@@ -28,8 +29,8 @@ def shapes() -> Shapes:
 
 
 def by_macs(shapes: Shapes) -> Costs:
-    positions = macs(Chain().eval(), EXAMPLE)
-    return Costs(lambda layer, width: positions[layer] * width.weights, lambda channels: 0.0)
+    positions = macs_per_connection(Chain().eval(), EXAMPLE)
+    return Costs(lambda layer, width: positions[layer] * width.connections, lambda channels: 0.0)
 
 
 def choices(shapes: Shapes, step: int) -> dict[str, list[int]]:
@@ -89,18 +90,12 @@ def test_widths_that_are_slower_than_wider_ones_are_not_chosen(shapes: Shapes) -
     assert cheapest["a"] == 8
 
 
-def test_macs_are_those_of_the_formula() -> None:
-    found, full = macs(Chain().eval(), EXAMPLE), Shapes(Chain(), ()).full
-    assert {name: found[name] * full[name].weights for name in full} == {
-        "a": 256 * 9 * 3 * 16, "b": 256 * 9 * 16 * 24, "c": 256 * 9 * 24 // 8 * 32, "d": 256 * 32 * 24, "head": 24 * 5
-    }  # fmt: skip
-
-
 def test_the_widths_of_layers_follow_from_their_groups(shapes: Shapes) -> None:
     assert shapes.groups["b"].units == 3  # 8 groups of 3 channels
     widths = shapes.all({"a": 10, "b": 2, "c": 3, "d": 5})
     assert widths == {
-        "a": Width(10, 3, 1), "b": Width(16, 10, 1), "c": Width(24, 16, 8), "d": Width(5, 24, 1), "head": Width(5, 5, 1)
+        "a": LayerShape(10, 3, 1), "b": LayerShape(16, 10, 1), "c": LayerShape(24, 16, 8), "d": LayerShape(5, 24, 1),
+        "head": LayerShape(5, 5, 1),
     }  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from networks import Tangle, make_lively
 from torch import nn
 
 from compress.models import efficientnet_lite, mobilenet_v2, mobilenet_v3, resnet
+from compress.networks.shape import take_shape
 from compress.pruning.groups import Group, Slot, find_groups
-from compress.pruning.surgery import checked_cut, cut, silence, take_shape
+from compress.pruning.surgery import checked_cut, cut, silence
 from runtimes.errors import CompressError, InputError
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
@@ -94,17 +95,6 @@ def test_taking_all_groups_twice_gives_the_same() -> None:
     assert [one.name for one in first] == [one.name for one in second]
     for one, other in zip(first, second, strict=True):
         assert [slot.module for slot in one.slots] == [slot.module for slot in other.slots]
-
-
-def test_weights_of_another_network_are_refused() -> None:
-    network = Tangle()
-    tensors = dict(network.state_dict())
-    with pytest.raises(InputError, match="weights are of another network: extra"):
-        take_shape(Tangle(), {**tensors, "extra": torch.zeros(1)})
-    with pytest.raises(InputError, match=r"don't fit: head.weight is \(9, 32\), not \(5, 32\)"):
-        take_shape(Tangle(), {**tensors, "head.weight": torch.zeros(9, 32)})
-    with pytest.raises(InputError, match=r"don't fit: head.bias is \(5, 1\)"):
-        take_shape(Tangle(), {**tensors, "head.bias": torch.zeros(5, 1)})
 
 
 def test_a_network_that_can_not_be_traced_is_told() -> None:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.models import mobilenet_v2
+from compress.networks.layers import count_macs
 from compress.pruning import latency, plans
-from compress.pruning.shapes import Shapes, macs
+from compress.pruning.shapes import Shapes
 from compress.stages.prune import Config, run
 from compress.training.context import Context
 from runtimes.clock import Timing
@@ -39,8 +40,7 @@ def chain() -> nn.Module:
 
 
 def total_macs(model: nn.Module) -> int:
-    positions, full = macs(model, EXAMPLE), Shapes(model, ()).full
-    return sum(positions[name] * full[name].weights for name in full)
+    return count_macs(model, EXAMPLE)
 
 
 def widths(model: nn.Module) -> dict[str, int]:
@@ -132,7 +132,7 @@ def test_latency_is_measured_on_the_target(
     assert 0.4 < stored["measured"] < 0.9
     assert total_macs(model) < 0.8 * total_macs(chain())
     assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other runs of the recipe
-    with pytest.raises(InputError, match="target: there is no target 'board'; there are here"):
+    with pytest.raises(InputError, match="target: there is no target 'board'; choose from here"):
         run(chain(), make_context("2-prune"), Config(latency=0.5, target="board"))
 
 
@@ -159,7 +159,7 @@ def test_what_is_kept_is_what_is_worth_most() -> None:
     groups = find_groups(model, torch.zeros(1, 3, 8, 8))
     shapes = Shapes(model, groups)
     worth = {one.name: np.random.default_rng(0).uniform(0, 1, one.units) for one in groups}
-    price = plans.Price(plans.Costs(lambda layer, width: width.weights, lambda channels: 0.0), "MACs", 1.0, {})
+    price = plans.Price(plans.Costs(lambda layer, width: width.connections, lambda channels: 0.0), "MACs", 1.0, {})
     plan = plans._plan(shapes, worth, {one.name: max(1, one.units // 2) for one in groups}, price, 0.5, 0.5, None)
     for one in plan.cuts:
         gone = set(range(one.before)) - set(one.kept)
