@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
@@ -13,7 +12,8 @@ from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
+from runtimes.lineage import Float16Record
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -29,17 +29,14 @@ def to_float16(given: Artifact, path: Path, images: EvalSet, target: Target) -> 
     """
     half = half_precision(onnx.load(given.path))
     write_bytes(path, half.SerializeToString())
-    made = Artifact(path, replace(
-        given.manifest,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+    made = given.derive(
+        path,
         precision="float16" if given.manifest.precision == "float32" else given.manifest.precision,
         opset=_opset(half),
         versions=environment.package_versions(),
-    ))  # fmt: skip
+    )
     parity = compare(evaluate(given, target, images), evaluate(made, target, images))
-    step = {"step": "float16", "from": given.manifest.sha256, "parity_with_given": asdict(parity)}
-    made = replace(made, manifest=replace(made.manifest, lineage=(*made.manifest.lineage, step)))
+    made = made.with_record(Float16Record(given.manifest.sha256, parity))
     made.save_manifest()
     return made
 

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import CompressError
+from runtimes.lineage import Parity
 
 Logits = npt.NDArray[np.float32]
 
 # float32 sums in another order differ by some 1e-6 of the logits' size; a wrong fold or layout by 1e-1.
 FLOAT32_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Parity:
-    """images: how many were compared. agreement: share with the same top-1. sqnr_db: 10 log10(signal / noise power).
-
-    sqnr_db is None where the answers are identical.
-    """
-
-    images: int
-    agreement: float
-    max_logit_difference: float
-    sqnr_db: float | None
 
 
 def compare(reference: Logits, other: Logits) -> Parity:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.parity import Parity, compare, require_same
+from export.parity import compare, require_same
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME
 from runtimes.artifact import Artifact, InputDtype, Output
 from runtimes.evalset import EvalSet
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
+from runtimes.lineage import SelfContainedRecord
 from runtimes.measure import evaluate
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -25,24 +26,27 @@ Float32 = npt.NDArray[np.float32]
 
 def self_contained(
     artifact: Artifact, path: Path, takes: InputDtype, gives: Output, images: EvalSet, target: Target
-) -> tuple[Artifact, Parity]:
-    """Write an ONNX artifact with normalisation (`takes` uint8) and softmax (`gives` probabilities) inside to `path`.
+) -> Artifact:
+    """Write an ONNX artifact with normalisation (`takes` uint8) and softmax (`gives` probabilities) in the graph.
 
-    Returns it, without a manifest on disk, and how far its answers on images are from the given one's. Raises
-    CompressError where those of a float32 file are not the same.
+    images: for the parity with the original file, which is in the lineage. Raises CompressError where the outputs of a
+    float32 file change by more than rounding.
     """
-    model, manifest = onnx.load(artifact.path), artifact.manifest
+    model, changes = onnx.load(artifact.path), dict[str, Any]()
     if takes == "uint8":
-        model = take_pixels(model, manifest.preprocessing)
-        manifest = replace(manifest, input_name=PIXELS_NAME, input_dtype="uint8", input_layout="NHWC")
+        model = take_pixels(model, artifact.manifest.preprocessing)
+        changes |= {"input_name": PIXELS_NAME, "input_dtype": "uint8", "input_layout": "NHWC"}
     if gives == "probabilities":
         model = give_probabilities(model)
-        manifest = replace(manifest, output_name=PROBABILITIES_NAME, output="probabilities")
+        changes |= {"output_name": PROBABILITIES_NAME, "output": "probabilities"}
     write_bytes(path, model.SerializeToString())
-    made = Artifact(path, replace(manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size))
-    before, after = (_log_softmax(evaluate(one, target, images)) for one in (artifact, made))
-    same = require_same(before, after, path.name) if manifest.precision == "float32" else compare(before, after)
-    return made, same
+    derived = artifact.derive(path, **changes)
+    before, after = (_log_softmax(evaluate(each, target, images)) for each in (artifact, derived))
+    is_float32 = artifact.manifest.precision == "float32"
+    parity = require_same(before, after, path.name) if is_float32 else compare(before, after)
+    derived = derived.with_record(SelfContainedRecord(parity))
+    derived.save_manifest()
+    return derived
 
 
 def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ import onnxruntime as ort
 import torch
 
 from export.onnx_to_torch import OnnxNetwork
-from export.parity import Parity, compare, require_same
+from export.parity import compare, require_same
 from runtimes import environment, evalset, session
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError, InputError, UnavailableError
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
+from runtimes.lineage import LitertRecord, Parity, find_record
 from runtimes.target import Target
 
 PARITY_IMAGES = 64
@@ -57,10 +57,9 @@ def to_litert(artifact: Artifact, path: Path, images: Images, batch: int = 1) ->
     write_bytes(
         path, _converted(OnnxNetwork(model).eval(), torch.from_numpy(images[:batch].copy()), _is_quantized(model))
     )
-    converted = Artifact(path, _manifest(artifact, path, batch))
+    converted = _described(artifact, path, batch)
     parity = _parity(model, converted, images[: len(images) // batch * batch], batch)
-    lineage = (*converted.manifest.lineage, {"step": "litert", "parity_with_onnx": asdict(parity)})
-    converted = replace(converted, manifest=replace(converted.manifest, lineage=lineage))
+    converted = converted.with_record(LitertRecord(parity))
     converted.save_manifest()
     return converted
 
@@ -92,14 +91,12 @@ def _is_quantized(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
-def _manifest(artifact: Artifact, path: Path, batch: int) -> Any:
+def _described(artifact: Artifact, path: Path, batch: int) -> Artifact:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
-    return replace(
-        artifact.manifest,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+    return artifact.derive(
+        path,
         format="tflite",
         input_name=interpreter.get_input_details()[0]["name"],
         input_shape=(batch, *artifact.manifest.input_shape[1:]),
@@ -164,9 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompressError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    parity = converted.manifest.lineage[-1]["parity_with_onnx"]
-    sys.stdout.write(f"{converted.path}: {converted.manifest.size_bytes} bytes; {parity['agreement']:.1%} of "
-                     f"{parity['images']} images as in the ONNX file\n")  # fmt: skip
+    record = find_record(converted.manifest.lineage, LitertRecord)
+    assert record is not None
+    parity = record.parity_with_onnx
+    sys.stdout.write(f"{converted.path}: {converted.manifest.size_bytes} bytes; {parity.agreement:.1%} of "
+                     f"{parity.images} images have the ONNX file's top-1 class\n")  # fmt: skip
     return 0
 
 

@@ -16,8 +16,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from export.standard_form import strip, use_global_average_pool
+from runtimes import environment
+from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import CompressError
-from runtimes.files import write_bytes
+from runtimes.files import sha256_file, write_bytes
+from runtimes.lineage import Record
+from runtimes.preprocessing import Preprocessing
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
@@ -30,6 +34,20 @@ class OnnxFile:
     path: Path
     opset: int
     input_shape: tuple[int | None, int, int, int]
+
+    def artifact(
+        self,
+        preprocessing: Preprocessing,
+        labels: tuple[str, ...],
+        recipe: str | None = None,
+        lineage: tuple[Record, ...] = (),
+    ) -> Artifact:
+        """Return the file as a float32 artifact; its manifest is not written."""
+        return Artifact(self.path, Manifest(
+            sha256=sha256_file(self.path), size_bytes=self.path.stat().st_size, format="onnx", precision="float32",
+            input_name=INPUT_NAME, input_shape=self.input_shape, output_name=OUTPUT_NAME, preprocessing=preprocessing,
+            labels=labels, opset=self.opset, recipe=recipe, lineage=lineage, versions=environment.package_versions(),
+        ))  # fmt: skip
 
 
 def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtimes.errors import ArtifactError
 from runtimes.files import read_json, sha256_file, write_json
+from runtimes.lineage import Record, read_lineage
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -31,7 +32,7 @@ class Manifest:
     NHWC where the normalisation is in the file. output: what the file gives, (N, classes) float32.
     session_options: keys and values that the runtime's session needs so that the answers are right.
     scheme: name of the quantization scheme, None for float32.
-    lineage: the steps that made the file, oldest first, each a JSON object with `step`.
+    lineage: the steps that made the file, oldest first.
     """
 
     sha256: str
@@ -47,7 +48,7 @@ class Manifest:
     scheme: str | None = None
     session_options: dict[str, str] = field(default_factory=dict)
     recipe: str | None = None
-    lineage: tuple[dict[str, Any], ...] = ()
+    lineage: tuple[Record, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     input_layout: InputLayout = "NCHW"
     input_dtype: InputDtype = "float32"
@@ -73,17 +74,21 @@ class Manifest:
         """Turn what the file gives into logits; of probabilities these are the logarithms."""
         return answers if self.output == "logits" else np.log(np.maximum(answers, SMALLEST_PROBABILITY))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that JSON can hold."""
+        return {**asdict(replace(self, lineage=())), "lineage": [record.to_json() for record in self.lineage]}
+
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Manifest:
+    def from_json(cls, fields: dict[str, Any]) -> Manifest:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
         _check_fields(fields)
         return cls(
             **{
                 **fields,
-                "preprocessing": Preprocessing.from_dict(fields["preprocessing"]),
+                "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
                 "input_shape": tuple(fields["input_shape"]),
                 "labels": tuple(fields["labels"]),
-                "lineage": tuple(fields["lineage"]),
+                "lineage": read_lineage(fields["lineage"]),
             }
         )
 
@@ -95,9 +100,23 @@ class Artifact:
     path: Path
     manifest: Manifest
 
+    def derive(self, path: Path, record: Record | None = None, **changes: Any) -> Artifact:
+        """Return the artifact of another file, which was made from this one; its manifest is not written.
+
+        Its manifest is this one's with the sha256 and size of `path`, the fields `changes`, and `record` appended to
+        the lineage.
+        """
+        content = {"sha256": sha256_file(path), "size_bytes": path.stat().st_size, **changes}
+        derived = Artifact(path, replace(self.manifest, **content))
+        return derived if record is None else derived.with_record(record)
+
+    def with_record(self, record: Record) -> Artifact:
+        """Return the same file with a record appended to its manifest's lineage; the manifest is not written."""
+        return replace(self, manifest=replace(self.manifest, lineage=(*self.manifest.lineage, record)))
+
     def save_manifest(self) -> None:
         """Write the manifest beside the file as `<file>.json`."""
-        write_json(manifest_path(self.path), asdict(self.manifest))
+        write_json(manifest_path(self.path), self.manifest.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
@@ -129,7 +148,7 @@ def _read_manifest(path: Path) -> Manifest:
             raise ArtifactError(
                 f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again"
             )
-        return Manifest.from_dict(fields)
+        return Manifest.from_json(fields)
     except KeyError as error:
         raise ArtifactError(f"{path}: not a manifest (it has no {error}); export the model again") from error
     except (OSError, ValueError, TypeError) as error:

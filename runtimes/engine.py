@@ -6,10 +6,9 @@ Needs TensorRT alone, so that a board can build its own. `export.to_trt` looks a
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.backends import trt as backend
 from runtimes.errors import ArtifactError, CompressError, InputError, UnavailableError
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
+from runtimes.lineage import BuildRecord, EngineLayer, find_record
 from runtimes.target import Target
 
-STEP = "build"
 MOST_IMAGES = 32  # of a dynamic batch, unless the target's is larger
 SUSPICIOUS = re.compile(r"uint8|int32|int64|zero.?point|type", re.IGNORECASE)
 LAYER = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: .*?Metadata: (.*)$", re.MULTILINE)
@@ -42,20 +41,6 @@ class Build:
     compute_capability: str
     batch: tuple[int, int, int]
     dla: int | None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A weighted layer of the ONNX file as it is built. kernel: the builder's name; inputs: their types."""
-
-    name: str
-    kernel: str
-    inputs: tuple[str, ...]
-
-    @property
-    def is_int8(self) -> bool:
-        """Whether the kernel multiplies integers."""
-        return bool(self.inputs) and set(self.inputs) == {"Int8"}
 
 
 def build_for(artifact: Artifact, target: Target) -> Build:
@@ -111,11 +96,18 @@ def engine(
     say(f"build {path.name} for compute capability {wanted.compute_capability}: {why}")
     plan, layers = build_plan(artifact.path.read_bytes(), wanted, artifact.manifest.precision, timing_cache)
     write_bytes(path, plan)
-    Artifact(path, _manifest(artifact, path, wanted, layers)).save_manifest()
+    record = BuildRecord(
+        artifact.manifest.sha256, wanted.package, wanted.version, wanted.compute_capability, wanted.batch, wanted.dla,
+        tuple(layers),
+    )  # fmt: skip
+    versions = {**environment.package_versions(), wanted.package: wanted.version}
+    artifact.derive(path, record, format="trt", session_options={}, versions=versions).save_manifest()
     return Artifact.load(path)
 
 
-def build_plan(model: bytes, wanted: Build, precision: str, timing_cache: Path | None) -> tuple[bytes, list[Layer]]:
+def build_plan(
+    model: bytes, wanted: Build, precision: str, timing_cache: Path | None
+) -> tuple[bytes, list[EngineLayer]]:
     """Return a serialized engine and its weighted layers, as the builder's own table tells them.
 
     model: an ONNX file's bytes. precision: "int8", "float16" or "float32", for versions whose networks are not strongly
@@ -148,28 +140,10 @@ def build_plan(model: bytes, wanted: Build, precision: str, timing_cache: Path |
 
 def int8_layers(manifest: Manifest) -> tuple[int, int] | None:
     """Return how many weighted layers of an engine multiply integers, and of how many; None where nobody told."""
-    step = next((one for one in manifest.lineage if one["step"] == STEP), None)
-    if step is None or not step["layers"]:
+    record = find_record(manifest.lineage, BuildRecord)
+    if record is None or not record.layers:
         return None
-    return sum(set(one["inputs"]) == {"Int8"} for one in step["layers"]), len(step["layers"])
-
-
-def _manifest(artifact: Artifact, path: Path, wanted: Build, layers: list[Layer]) -> Manifest:
-    step = {
-        "step": STEP,
-        "from": artifact.manifest.sha256,
-        **asdict(wanted),
-        "layers": [asdict(layer) for layer in layers],
-    }
-    return replace(
-        artifact.manifest,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
-        format="trt",
-        session_options={},
-        lineage=(*artifact.manifest.lineage, step),
-        versions={**environment.package_versions(), wanted.package: wanted.version},
-    )
+    return sum(layer.is_int8 for layer in record.layers), len(record.layers)
 
 
 def _why_not(path: Path, artifact: Artifact, wanted: Build) -> str | None:
@@ -180,14 +154,15 @@ def _why_not(path: Path, artifact: Artifact, wanted: Build) -> str | None:
         manifest = Artifact.load(path).manifest
     except ArtifactError as error:
         return str(error)
-    step = next((one for one in manifest.lineage if one["step"] == STEP), None)
-    if step is None:
+    record = find_record(manifest.lineage, BuildRecord)
+    if record is None:
         return f"{path.name} does not say how it was built"
-    if step["from"] != artifact.manifest.sha256:
+    if record.from_sha256 != artifact.manifest.sha256:
         return f"the one that is there is of another {artifact.path.name}"
-    for name, value in json.loads(json.dumps(asdict(wanted))).items():
-        if step.get(name) != value:
-            return f"the one that is there has {name} {step.get(name)}, not {value}"
+    for name in (each.name for each in fields(wanted)):
+        built, value = getattr(record, name), getattr(wanted, name)
+        if built != value:
+            return f"the one that is there has {name} {built}, not {value}"
     return None
 
 
@@ -260,10 +235,10 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _layers(weighted: set[str], messages: list[str]) -> Iterator[Layer]:
+def _layers(weighted: set[str], messages: list[str]) -> Iterator[EngineLayer]:
     """Yield the weighted layers as the builder's own table shows them, by their names in the ONNX file."""
     for text in messages:
         for _, kernel, inputs, origin in LAYER.findall(text):
             for name in re.findall(r"\[ONNX Layer: ([^\]]*)\]", origin):
                 if kernel != GENERATED and name in weighted:
-                    yield Layer(name, kernel, tuple(DATATYPE.findall(inputs)))
+                    yield EngineLayer(name, kernel, tuple(DATATYPE.findall(inputs)))

@@ -128,7 +128,7 @@ def load(folder: Path) -> EvalSet:
             labels=_array(folder / "labels.npy") if "labels" in description["sha256"] else None,
             names=tuple(description["names"]),
             classes=tuple(description["classes"]),
-            preprocessing=Preprocessing.from_dict(description["preprocessing"]),
+            preprocessing=Preprocessing.from_json(description["preprocessing"]),
             sha256=description["sha256"]["images"],
         )
         _check(opened)

@@ -50,6 +50,6 @@ class Preprocessing:
         return np.ascontiguousarray((images.astype(np.float32) * scale + offset).transpose(0, 3, 1, 2))
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+    def from_json(cls, fields: dict[str, Any]) -> Preprocessing:
         """Rebuild from JSON, whose lists stand for the tuples."""
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

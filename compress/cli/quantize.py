@@ -15,6 +15,7 @@ from compress.quantization.config import Calibration, Quantize
 from compress.quantization.onnx_file import quantize_file
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
+from runtimes.lineage import QuantizeRecord, find_record
 from runtimes.preprocessing import Preprocessing
 
 
@@ -79,8 +80,8 @@ def _triple(name: str, text: str) -> tuple[float, ...]:
 def _print_quantization(artifact: Artifact) -> None:
     for title, lines in tables.tables(artifact.manifest).items():
         print_table(lines, title)
-    for step in artifact.manifest.lineage:
-        if "speedup_p50" in step:
-            ratio = step["speedup_p50"]
-            click.echo(f"speed-up here, one thread: {ratio['value']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})")
+    record = find_record(artifact.manifest.lineage, QuantizeRecord)
+    if record is not None and record.speedup_p50 is not None:
+        ratio = record.speedup_p50
+        click.echo(f"speed-up here, one thread: {ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})")
     click.echo(f"wrote {artifact.path} ({artifact.manifest.size_bytes / 1e6:.2f} MB) and {artifact.path.name}.json")

@@ -14,9 +14,9 @@ from compress.quantization.schemes import SCHEMES, scheme_for
 from compress.report.report import Elsewhere
 from export.scheme import Scheme
 from runtimes import engine, environment
-from runtimes.artifact import Artifact, Manifest
+from runtimes.artifact import Artifact
 from runtimes.errors import InputError
-from runtimes.files import sha256_file
+from runtimes.lineage import ExportRecord, NetworkRecord, StageRecord
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -127,36 +127,23 @@ def _export_float32(work: Work, folder: Path, checkpoint: Path, file_name: str) 
     from compress.networks.checkpoint import load
     from compress.training.loop import predict
     from export.parity import require_same
-    from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+    from export.to_onnx import to_onnx
 
     work.terminal.say("export to ONNX, some 15 seconds")
     recipe, path = work.recipe, folder / file_name
     network = load(checkpoint, recipe.model, len(work.data.classes))
     batch = None if recipe.export.batch == "dynamic" else recipe.export.batch
     exported = to_onnx(network, path, recipe.preprocessing.crop, recipe.export.opset, batch)
-    artifact = Artifact(path, Manifest(
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
-        format="onnx",
-        precision="float32",
-        input_name=INPUT_NAME,
-        input_shape=exported.input_shape,
-        output_name=OUTPUT_NAME,
-        preprocessing=recipe.preprocessing,
-        labels=work.data.classes,
-        opset=exported.opset,
-        recipe=recipe.name,
-        lineage=(
-            {"step": "network", **recipe.model.model_dump(mode="json")},
-            *({"step": stage.stage, **stage.model_dump(mode="json")} for stage in recipe.stages),
-        ),
-        versions=environment.package_versions(),
-    ))  # fmt: skip
+    lineage = (
+        NetworkRecord(recipe.model.model_dump(mode="json")),
+        *(StageRecord(stage.model_dump(mode="json")) for stage in recipe.stages),
+    )
+    artifact = exported.artifact(recipe.preprocessing, work.data.classes, recipe.name, lineage)
     images = work.prepared("calibration").head(PARITY_IMAGES)
     parity = require_same(
         predict(network, images, "cpu"), evaluate(artifact, _parity_target(artifact), images), path.name
     )
-    _with_step(artifact, {"step": "export", "parity_with_torch": asdict(parity)}).save_manifest()
+    artifact.with_record(ExportRecord(parity)).save_manifest()
 
 
 def _int8(work: Work, float32: Artifact, target: Target, checkpoint: Path) -> Artifact:
@@ -209,15 +196,8 @@ def _make_self_contained(work: Work, folder: Path, artifact: Artifact) -> None:
     from export.self_contained import self_contained
 
     export, images = work.recipe.export, work.prepared("calibration").head(PARITY_IMAGES)
-    made, parity = self_contained(
-        artifact, folder / artifact.path.name, export.input, export.output, images, _parity_target(artifact)
-    )
-    _with_step(made, {"step": "self-contained", "parity_with_plain": asdict(parity)}).save_manifest()
+    self_contained(artifact, folder / artifact.path.name, export.input, export.output, images, _parity_target(artifact))
 
 
 def _parity_target(artifact: Artifact) -> Target:
     return replace(PARITY_TARGET, batch=artifact.manifest.input_shape[0] or 1)
-
-
-def _with_step(artifact: Artifact, step: dict[str, Any]) -> Artifact:
-    return replace(artifact, manifest=replace(artifact.manifest, lineage=(*artifact.manifest.lineage, step)))

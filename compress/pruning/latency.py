@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from export.scheme import Scheme
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Progress, Timing
-from runtimes.files import sha256_file, write_bytes, write_json
+from runtimes.files import write_bytes, write_json
 from runtimes.measure import measure
 from runtimes.target import Target
 
@@ -151,8 +151,7 @@ class Bench:
 
     def _artifact(self, path: Path, model: onnx.ModelProto) -> Artifact:
         write_bytes(path, model.SerializeToString())
-        manifest = replace(self.float32.manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size)
-        return Artifact(path, manifest)
+        return self.float32.derive(path)
 
 
 def measured_table(

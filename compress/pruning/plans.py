@@ -26,11 +26,10 @@ from compress.quantization.schemes import scheme_for
 from compress.training.batches import normalize
 from compress.training.context import Context
 from compress.training.losses import cross_entropy
-from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
-from runtimes import environment
-from runtimes.artifact import Artifact, Manifest
+from export.to_onnx import to_onnx
+from runtimes.artifact import Artifact
 from runtimes.errors import InputError
-from runtimes.files import sha256_file, write_json
+from runtimes.files import write_json
 
 IMAGES, BATCH = 512, 32  # that importance is taken on
 MOST_MEASURED = 5  # plans, each measured, from which the table of costs learns
@@ -217,11 +216,7 @@ def _matches(pattern: str, layer: str) -> bool:
 def _exported(model: nn.Module, context: Context) -> Artifact:
     path = context.folder / "before.onnx"
     file = to_onnx(model, path, context.preprocessing.crop, opset=18, batch=None)
-    manifest = Manifest(
-        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, file.input_shape, OUTPUT_NAME,
-        context.preprocessing, context.classes, file.opset, versions=environment.package_versions(),
-    )  # fmt: skip
-    return Artifact(path, manifest)
+    return file.artifact(context.preprocessing, context.classes)
 
 
 def _example(context: Context) -> Tensor:

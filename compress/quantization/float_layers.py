@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,7 @@ from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
 from runtimes.measure import measure
 from runtimes.target import Target
 
@@ -89,8 +88,7 @@ def _quiet(what: str, done: int, total: int) -> None:
 
 def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:
     write_bytes(path, model.SerializeToString())
-    manifest = replace(float32.manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size)
-    return Artifact(path, manifest)
+    return float32.derive(path)
 
 
 def multiplications(model: onnx.ModelProto) -> dict[str, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,28 +14,13 @@ import onnxruntime as ort
 
 from export.plan import CLAMPING_OPS
 from runtimes.artifact import Artifact
+from runtimes.lineage import NodeKind, RuntimeNode
 from runtimes.target import Target
 
-Kind = Literal["integer", "float", "conversion"]
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
 INTEGER = re.compile(r"^(QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize)")
 SUFFIXES = re.compile(r"(_kernel_time|_token_\d+|_nchwc|/duplicated)")
 WARMUP = 5
-
-
-@dataclass(frozen=True)
-class RuntimeNode:
-    """One operator as the runtime executes it.
-
-    layer: name of the file's Conv or Gemm that it computes, None for other operators. time_ms: median over runs, taken
-    by the runtime's own profiler, which slows small operators; the sum is more than a call takes.
-    """
-
-    name: str
-    op: str
-    kind: Kind
-    layer: str | None
-    time_ms: float
 
 
 def what_runs(artifact: Artifact, target: Target, runs: int = 20) -> tuple[RuntimeNode, ...]:
@@ -76,7 +60,7 @@ def lone_conversions(nodes: tuple[RuntimeNode, ...]) -> tuple[RuntimeNode, ...]:
     return tuple(node for node in inner if node.op in ("QuantizeLinear", "DequantizeLinear"))
 
 
-def _kind(op: str) -> Kind:
+def _kind(op: str) -> NodeKind:
     if op in CONVERSIONS:
         return "conversion"
     return "integer" if INTEGER.match(op) else "float"

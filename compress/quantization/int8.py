@@ -14,7 +14,7 @@ from compress.quantization.config import Quantize
 from compress.quantization.float_layers import by_latency, by_multiplications, latency_ratio, runs_here
 from compress.quantization.inspection import what_runs
 from compress.quantization.layer_report import describe_layers
-from compress.quantization.probe import Probe, probe
+from compress.quantization.probe import probe
 from export.hard_activations import rewrite_hard_activations
 from export.parity import compare
 from export.scheme import EXACT_KERNELS, Scheme, summed_exactly
@@ -23,7 +23,16 @@ from runtimes.artifact import Artifact
 from runtimes.clock import Progress
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
+from runtimes.lineage import (
+    CalibrationSettings,
+    KernelProbe,
+    Parity,
+    QuantizeRecord,
+    RuntimeNode,
+    Speedup,
+    VerifyRecord,
+)
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -50,33 +59,28 @@ def make_int8(
     that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
     """
     model = onnx.load(float32.path)
-    facts: dict[str, Any] = {
-        "engine": settings.engine, "calibration_images": len(images), "calibration_sha256": images.sha256
-    }  # fmt: skip
+    record = QuantizeRecord(float32.manifest.sha256, settings.engine, len(images), images.sha256)
     options: dict[str, str] = {}
     if settings.engine == "nncf":
         quantized = nncf_engine.quantize(model, images)
         options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
     else:
-        quantized, found = _ours(float32, model, images, scheme, settings, target, progress, say, cache, learned)
-        facts |= found
+        quantized, facts = _ours(float32, model, images, scheme, settings, target, progress, say, cache, learned)
+        record = replace(record, **facts)
     write_bytes(path, quantized.SerializeToString())
-    artifact = Artifact(path, replace(
-        float32.manifest,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+    artifact = float32.derive(
+        path,
+        record,
         precision="int8",
         scheme="nncf" if settings.engine == "nncf" else scheme.name,
         session_options=options,
         versions=environment.package_versions(),
-        lineage=(*float32.manifest.lineage, {"step": "quantize", "from": float32.manifest.sha256, **facts}),
-    ))  # fmt: skip
-    verified = _verify(float32, artifact, runs_here(scheme), images.head(PARITY_IMAGES))
+    )
+    parity = _parity(float32, artifact, runs_here(scheme), images.head(PARITY_IMAGES))
+    runs: dict[str, tuple[RuntimeNode, ...]] | None = None
     if runs_here(scheme):
-        verified["runs"] = {
-            one.manifest.precision: [asdict(node) for node in what_runs(one, target)] for one in (float32, artifact)
-        }
-    artifact = replace(artifact, manifest=replace(artifact.manifest, lineage=(*artifact.manifest.lineage, verified)))
+        runs = {one.manifest.precision: what_runs(one, target) for one in (float32, artifact)}
+    artifact = artifact.with_record(VerifyRecord(parity, runs))
     artifact.save_manifest()
     return artifact
 
@@ -96,20 +100,25 @@ def _ours(
     given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
     compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given, scheme)
     best, search = post_training.quantize(given, images, scheme, settings, compare_speed, progress, say, cache, learned)
-    facts = {**post_training.facts(search), "float_ops": best.quantized.float_ops,
-             "layers": describe_layers(best, search),
-             "ranges": "calibrated" if learned is None else "learned"}  # fmt: skip
+    facts: dict[str, Any] = {
+        "calibration": CalibrationSettings(**asdict(settings.calibration)),
+        "held_out_images": len(search.held_out),
+        "attempts": tuple(search.attempts),
+        "float_ops": best.quantized.float_ops,
+        "layers": tuple(describe_layers(best, search)),
+        "ranges": "calibrated" if learned is None else "learned",
+    }
     if runs_here(scheme):
-        facts["probe"] = asdict(_probed(scheme))
+        facts["probe"] = _probed(scheme)
         ratio = latency_ratio(float32, target, model, best.quantized.model)
-        facts["speedup_p50"] = asdict(ratio)
+        facts["speedup_p50"] = Speedup(ratio.value, ratio.low, ratio.high)
         if ratio.high < 1:
             say(f"INT8 is not worth it here: {ratio.value:.2f}x float32 ({ratio.low:.2f} to {ratio.high:.2f}); "
                 "the float32 file is the better one")  # fmt: skip
     return best.quantized.model, facts
 
 
-def _probed(scheme: Scheme) -> Probe:
+def _probed(scheme: Scheme) -> KernelProbe:
     """Run this machine's kernels; raises CompressError where they don't sum as the scheme says."""
     found = probe()
     exact = found.limited_is_exact and not found.depthwise_saturates
@@ -120,9 +129,8 @@ def _probed(scheme: Scheme) -> Probe:
     return found
 
 
-def _verify(float32: Artifact, int8: Artifact, here: bool, images: EvalSet) -> dict[str, Any]:
-    """Compare both files in the runtime that ships, as a step of the lineage; another processor's with exact sums."""
+def _parity(float32: Artifact, int8: Artifact, here: bool, images: EvalSet) -> Parity:
+    """Compare both files in ONNX Runtime; with exact sums where the scheme is another processor's."""
     target = Target("parity", threads=2, batch=float32.manifest.input_shape[0] or 1)
     shipped = int8 if here else summed_exactly(int8)
-    parity = compare(evaluate(float32, target, images), evaluate(shipped, target, images))
-    return {"step": "verify", "parity_with_float32": asdict(parity)}
+    return compare(evaluate(float32, target, images), evaluate(shipped, target, images))

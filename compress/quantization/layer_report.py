@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from compress.quantization.ort_graph import Network, batches
@@ -11,11 +9,12 @@ from compress.quantization.post_training import Candidate, Search
 from export.layers import layers_of, limits_neighbours, row_scales, to_rows
 from export.quantize import DEQUANTIZED
 from export.subgraph import with_outputs
+from runtimes.lineage import QuantizedLayer
 
 IMAGES = 16
 
 
-def describe_layers(best: Candidate, search: Search) -> list[dict[str, Any]]:
+def describe_layers(best: Candidate, search: Search) -> list[QuantizedLayer]:
     """Return for each layer its name, operator, precision, what its weights gave up, and the SQNR of its output in dB.
 
     sqnr_db: of the tensor that the layer writes (behind Relu or Clip), with the errors of all layers before it.
@@ -26,18 +25,19 @@ def describe_layers(best: Candidate, search: Search) -> list[dict[str, Any]]:
     noise = _sqnr_db(best, search, sorted({tensor for tensor in written.values() if tensor}))
     lines = []
     for name, layer in layers.items():
-        line: dict[str, Any] = {"name": name, "op": "depthwise Conv" if layer.depthwise else layer.op,
-                                "outputs": len(layer.bias), "sqnr_db": noise.get(written[name] or "")}  # fmt: skip
+        op, sqnr_db = "depthwise Conv" if layer.depthwise else layer.op, noise.get(written[name] or "")
         if name in best.quantized.weights:
             input_scale = best.quantized.scales[layer.input][0]
             free, used = row_scales(layer, "exact", input_scale), row_scales(layer, search.scheme.sums, input_scale)
             largest = np.abs(to_rows(best.quantized.weights[name].integers.astype(np.int32), layer.axis)).max()
-            line |= {"precision": "int8", "weight_bits": 8 if largest > 64 else 7,
-                     "limited_channels": int((used > free * 1.0001).sum()),
-                     "neighbours_limited": limits_neighbours(layer, search.scheme.sums)}  # fmt: skip
+            lines.append(QuantizedLayer(
+                name, op, len(layer.bias), sqnr_db, "int8",
+                weight_bits=8 if largest > 64 else 7,
+                limited_channels=int((used > free * 1.0001).sum()),
+                neighbours_limited=limits_neighbours(layer, search.scheme.sums),
+            ))  # fmt: skip
         else:
-            line |= {"precision": "float32"}
-        lines.append(line)
+            lines.append(QuantizedLayer(name, op, len(layer.bias), sqnr_db, "float32"))
     return lines
 
 

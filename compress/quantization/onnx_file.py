@@ -25,6 +25,7 @@ from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
 from runtimes.images import EXTENSIONS, UnreadableImageError, decode
+from runtimes.lineage import GivenRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -153,6 +154,6 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
         preprocessing=preprocessing,
         labels=tuple(str(index) for index in range(classes)),
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
-        lineage=({"step": "given", "file": source.name, "sha256": sha256_file(source)},),
+        lineage=(GivenRecord(source.name, sha256_file(source)),),
         versions=environment.package_versions(),
     ))  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +20,14 @@ from compress.quantization.correction.recovery import analytic_bias, correct_bia
 from compress.quantization.float_layers import CompareSpeed, entrances
 from compress.quantization.ort_graph import logits
 from export.layers import layers_of
-from export.parity import Parity, compare
+from export.parity import compare
 from export.plan import make_plan
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
 from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
+from runtimes.lineage import Attempt, Parity
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 256
 RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel
@@ -35,16 +36,6 @@ INAUDIBLE_DB = 30.0  # the noise is 3 % of the logits' length
 IDENTICAL = 1e-6  # share of the signal below which noise is that of float32 itself
 
 Gains = Literal["accuracy", "free", "time"]  # what a step is tried for
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One step of the search. sqnr_db: see `Candidate`; agreement: share of images with float32's answer."""
-
-    step: str
-    sqnr_db: float
-    agreement: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -290,12 +281,3 @@ def _ranges_of_equalized(
     if search.settings.calibration.method != "min-max":
         return calibrate(model, tensors, search.images, search.settings.calibration, search.progress, search.cache)
     return {name: (float(statistics[name].low.min()), float(statistics[name].high.max())) for name in tensors}
-
-
-def facts(search: Search) -> dict[str, object]:
-    """Return how the search went, as JSON."""
-    return {
-        "calibration": asdict(search.settings.calibration),
-        "held_out_images": len(search.held_out),
-        "attempts": [asdict(attempt) for attempt in search.attempts],
-    }

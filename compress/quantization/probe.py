@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -11,26 +9,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.quantization.ort_graph import Network
 from export.layers import LARGEST_NEIGHBOUR_SUM, to_rows
+from runtimes.lineage import KernelProbe
 
 CHANNELS = (3, 4, 5, 16, 19, 32, 64)
 SIDE = 9
 OUTPUT_STEPS = 255
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What saturates with 8-bit weights, and whether weights that `export.layers` limits never do.
-
-    dense: convolutions over all channels, 1 x 1 and 3 x 3; depthwise: those over one channel; gemm: matrix products.
-    """
-
-    dense_saturates: bool
-    depthwise_saturates: bool
-    gemm_saturates: bool
-    limited_is_exact: bool
-
-
-def probe() -> Probe:
+def probe() -> KernelProbe:
     """Run ONNX Runtime's kernels on inputs and weights that overflow 16 bits if anything does."""
     dense, depthwise, gemm, limited = False, False, False, True
     for channels in CHANNELS:
@@ -42,7 +28,7 @@ def probe() -> Probe:
         gemm |= not _is_exact(np.full((8, channels), 127, np.int8), groups=1)
         limited &= _is_exact(_limited((8, channels)), groups=1)
     limited &= _is_exact(_limited((16, 5, 3, 3)), groups=4)
-    return Probe(dense, depthwise, gemm, limited)
+    return KernelProbe(dense, depthwise, gemm, limited)
 
 
 def _limited(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from runtimes.artifact import Manifest
+from runtimes.lineage import Attempt, QuantizedLayer, QuantizeRecord, Record, RuntimeNode, VerifyRecord, find_record
 
 Table = list[list[str]]
 
@@ -15,30 +15,32 @@ def tables(manifest: Manifest) -> dict[str, Table]:
     return {title: table for title, table in of_lineage(manifest.lineage, manifest.scheme or "").items() if table}
 
 
-def of_lineage(lineage: tuple[dict[str, Any], ...], scheme: str) -> dict[str, Table]:
+def of_lineage(lineage: Iterable[Record], scheme: str) -> dict[str, Table]:
     """Return the same tables from a manifest's lineage."""
-    quantized = next((step for step in lineage if step["step"] == "quantize" and "layers" in step), None)
-    if quantized is None:
+    quantized, verified = find_record(lineage, QuantizeRecord), find_record(lineage, VerifyRecord)
+    if quantized is None or quantized.layers is None:
         return {}
-    runs: dict[str, list[dict[str, Any]]] = next((step["runs"] for step in lineage if "runs" in step), {})
+    runs = verified.runs if verified and verified.runs else {}
     return {
-        f"{scheme}: attempts, judged on {quantized['held_out_images']} held-out images": attempts(
-            quantized["attempts"]
+        f"{scheme}: attempts, judged on {quantized.held_out_images} held-out images": attempts(
+            quantized.attempts or ()
         ),
-        "layers": layers(quantized["layers"], runs),
+        "layers": layers(quantized.layers, runs),
         "what runs": what_runs(runs) if runs else [],
     }
 
 
-def attempts(found: list[dict[str, Any]]) -> Table:
+def attempts(found: Iterable[Attempt]) -> Table:
     """Return a header, then a line per attempt."""
     lines = [["attempt", "SQNR dB", "agreement", "kept"]]
-    for one in found:
-        lines.append([one["step"], f"{one['sqnr_db']:.1f}", f"{one['agreement']:.3f}", "yes" if one["kept"] else "no"])
+    for attempt in found:
+        lines.append([
+            attempt.step, f"{attempt.sqnr_db:.1f}", f"{attempt.agreement:.3f}", "yes" if attempt.kept else "no"
+        ])  # fmt: skip
     return lines
 
 
-def layers(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> Table:
+def layers(found: Iterable[QuantizedLayer], runs: Mapping[str, Sequence[RuntimeNode]]) -> Table:
     """Return a header, then a line per layer.
 
     limited: output channels that gave up a part of a bit. SQNR dB: of the layer's output, with the errors of all layers
@@ -46,38 +48,37 @@ def layers(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -
     """
     times = {precision: times_by_layer(nodes) for precision, nodes in runs.items()}
     lines = [["layer", "kind", "out", "weights", "limited", "SQNR dB", "ms", "float ms"]]
-    for one in found:
-        noise = one["sqnr_db"]
-        is_int8 = one["precision"] == "int8"
+    for layer in found:
+        is_int8 = layer.precision == "int8"
         lines.append([
-            one["name"][-17:],
-            one["op"].removesuffix(" Conv"),
-            str(one["outputs"]),
-            f"int{one['weight_bits']}" if is_int8 else "float32",
-            str(one["limited_channels"]) if is_int8 else "",
-            "" if noise is None else f"{noise:.1f}",
-            *(_milliseconds(times.get(precision, {}).get(one["name"])) for precision in ("int8", "float32")),
+            layer.name[-17:],
+            layer.op.removesuffix(" Conv"),
+            str(layer.outputs),
+            f"int{layer.weight_bits}" if is_int8 else "float32",
+            str(layer.limited_channels) if is_int8 else "",
+            "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+            *(_milliseconds(times.get(precision, {}).get(layer.name)) for precision in ("int8", "float32")),
         ])  # fmt: skip
     return lines
 
 
-def times_by_layer(nodes: list[dict[str, Any]]) -> dict[str, float]:
+def times_by_layer(nodes: Iterable[RuntimeNode]) -> dict[str, float]:
     """Return the milliseconds of each layer's kernel."""
-    return {node["layer"]: node["time_ms"] for node in nodes if node["layer"]}
+    return {node.layer: node.time_ms for node in nodes if node.layer}
 
 
-def what_runs(runs: dict[str, list[dict[str, Any]]]) -> Table:
+def what_runs(runs: Mapping[str, Sequence[RuntimeNode]]) -> Table:
     """Return a header, then a line per file and kind of operator: how many the runtime executes, and their time."""
     lines = [["file", "operators", "count", "ms", "most of it"]]
     for precision, nodes in runs.items():
         for kind in ("integer", "float", "conversion"):
-            chosen = [node for node in nodes if node["kind"] == kind]
+            chosen = [node for node in nodes if node.kind == kind]
             if chosen:
-                by_op = Counter[str]()
+                ms_by_op: dict[str, float] = {}
                 for node in chosen:
-                    by_op[node["op"]] += node["time_ms"]
-                most = ", ".join(op for op, _ in by_op.most_common(3))
-                lines.append([precision, kind, str(len(chosen)), f"{sum(by_op.values()):.2f}", most])
+                    ms_by_op[node.op] = ms_by_op.get(node.op, 0.0) + node.time_ms
+                most = ", ".join(sorted(ms_by_op, key=lambda op: -ms_by_op[op])[:3])
+                lines.append([precision, kind, str(len(chosen)), f"{sum(ms_by_op.values()):.2f}", most])
     return lines
 
 

@@ -10,6 +10,7 @@ from compress.report import charts, report
 from compress.report import html as html_report
 from compress.report import tables as report_tables
 from runtimes.files import write_text
+from runtimes.lineage import read_lineage
 from runtimes.metrics import confusion_rows
 
 PICTURE = "accuracy_latency.svg"
@@ -34,7 +35,7 @@ def write(folder: Path) -> None:
     text = templates.get_template("report.md.j2").render(
         report=content,
         conditions=[f"{one['name']}: {line}" for one in page["targets"] for line in one["conditions"]],
-        quantization=quantization_tables.of_lineage,
+        quantization=lambda lineage, scheme: quantization_tables.of_lineage(read_lineage(lineage), scheme),
         pruning=pruning_tables,
         confusion_rows=confusion_rows,
         **tables,

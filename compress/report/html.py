@@ -12,6 +12,7 @@ from compress.quantization import tables as quantization_tables
 from compress.report import charts
 from compress.report.report import BASELINE_FILE, FLIPPED
 from runtimes import conditions
+from runtimes.lineage import QuantizedLayer, QuantizeRecord, VerifyRecord, find_record, read_lineage
 from runtimes.measure import Measurement
 from runtimes.metrics import confusion_rows, images_per_class
 
@@ -94,26 +95,29 @@ def _waterfall(target: str, falls: list[Row]) -> str | None:
 def _layers(report: dict[str, Any], artifact: str) -> list[Row]:
     """Return a row per weighted layer of an artifact: what is known of it, None for the rest."""
     channels = report.get("channels", {})
-    lineage: list[Row] = next((one["lineage"] for one in report["artifacts"] if one["file"] == artifact), [])
-    quantized = next((step["layers"] for step in lineage if step["step"] == "quantize" and "layers" in step), None)
-    if quantized is None:
-        return [_layer(name, {}, was_and_is, {}) for name, was_and_is in channels.items()]
-    runs: dict[str, list[Row]] = next((step["runs"] for step in lineage if "runs" in step), {})
+    lineage = read_lineage(next((one["lineage"] for one in report["artifacts"] if one["file"] == artifact), []))
+    quantized = find_record(lineage, QuantizeRecord)
+    if quantized is None or quantized.layers is None:
+        return [_layer(name, None, was_and_is, {}) for name, was_and_is in channels.items()]
+    verified = find_record(lineage, VerifyRecord)
+    runs = verified.runs if verified and verified.runs else {}
     times = {precision: quantization_tables.times_by_layer(nodes) for precision, nodes in runs.items()}
-    return [_layer(one["name"], one, channels.get(one["name"]), times) for one in quantized]
+    return [_layer(layer.name, layer, channels.get(layer.name), times) for layer in quantized.layers]
 
 
-def _layer(name: str, found: Row, channels: list[int] | None, times: dict[str, dict[str, float]]) -> Row:
-    is_int8 = found.get("precision") == "int8"
+def _layer(
+    name: str, layer: QuantizedLayer | None, channels: list[int] | None, times: dict[str, dict[str, float]]
+) -> Row:
+    is_int8 = layer is not None and layer.precision == "int8"
     return {
         "name": name,
-        "kind": found.get("op", ""),
+        "kind": layer.op if layer else "",
         "before": channels[0] if channels else None,
-        "now": channels[1] if channels else found.get("outputs"),
-        "precision": f"int{found['weight_bits']}" if is_int8 else "float32",
+        "now": channels[1] if channels else (layer.outputs if layer else None),
+        "precision": f"int{layer.weight_bits}" if layer and is_int8 else "float32",
         "ms": times.get("int8", {}).get(name),
         "float_ms": times.get("float32", {}).get(name),
-        "sqnr_db": found.get("sqnr_db"),
+        "sqnr_db": layer.sqnr_db if layer else None,
     }
 
 

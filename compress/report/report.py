@@ -174,7 +174,7 @@ def publish(
         },
         flips={target: _told(found, images.names) for target, found in flipped.items()},
         channels=left.channels,
-        artifacts=tuple({"file": artifact.path.name, **asdict(artifact.manifest)} for artifact in artifacts),
+        artifacts=tuple({"file": artifact.path.name, **artifact.manifest.to_json()} for artifact in artifacts),
         measurements=tuple(measurement.to_json() for measurement in measurements),
         environment=asdict(environment.describe()),
         durations_s=folder.durations_s(),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, CompressError, UnavailableError
+from runtimes.lineage import BuildRecord, find_record
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -152,8 +153,8 @@ def load(artifact: Artifact, target: Target) -> Session:
     """
     if artifact.manifest.format != "trt":
         raise ArtifactError(f"{artifact.path}: runtime 'trt' runs engines, this is {artifact.manifest.format}")
-    step = next((one for one in artifact.manifest.lineage if one["step"] == "build"), None)
-    if step is None:
+    record = find_record(artifact.manifest.lineage, BuildRecord)
+    if record is None:
         raise ArtifactError(f"{artifact.path}: its manifest does not say how it was built; build it again")
     here = compute_capability()
     if here is None:
@@ -162,9 +163,9 @@ def load(artifact: Artifact, target: Target) -> Session:
         )
     trt = package(cross=False)
     for name, found, built in (
-        ("the package", trt.__name__, step["package"]),
-        (trt.__name__, trt.__version__, step["version"]),
-        ("compute capability", here, step["compute_capability"]),
+        ("the package", trt.__name__, record.package),
+        (trt.__name__, trt.__version__, record.version),
+        ("compute capability", here, record.compute_capability),
     ):
         if found != built:
             raise ArtifactError(f"{artifact.path}: was built for {name} {built}, this is {found}; build it here")

@@ -17,6 +17,7 @@ from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import CompressError
 from runtimes.files import sha256_file
+from runtimes.lineage import Float16Record
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -72,5 +73,7 @@ def test_the_artifact_says_how_near_it_is(tmp_path: Path) -> None:
     to_float16(Artifact(path, manifest), tmp_path / "half.onnx", images, Target("here"))
     made = Artifact.load(tmp_path / "half.onnx").manifest
     assert (made.precision, made.opset) == ("float16", 19)
-    assert made.lineage[-1]["parity_with_given"]["agreement"] == 1
-    assert 0 < made.lineage[-1]["parity_with_given"]["max_logit_difference"] < 0.1
+    record = made.lineage[-1]
+    assert isinstance(record, Float16Record)
+    assert record.parity_with_given.agreement == 1
+    assert 0 < record.parity_with_given.max_logit_difference < 0.1

@@ -20,6 +20,7 @@ from runtimes.clock import Timing
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
+from runtimes.lineage import SelfContainedRecord
 from runtimes.measure import evaluate, measure
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -97,11 +98,12 @@ def given(folder: Path, model: onnx.ModelProto, precision: str = "float32") -> t
 def test_a_self_contained_artifact_is_measured_like_the_plain_one(tmp_path: Path, precision: str) -> None:
     model = classifier() if precision == "float32" else quantized(classifier(), UNEQUAL)
     plain, images = given(tmp_path, model, precision)
-    made, parity = self_contained(plain, tmp_path / "made.onnx", "uint8", "probabilities", images, Target("here"))
-    made.save_manifest()
+    made = self_contained(plain, tmp_path / "made.onnx", "uint8", "probabilities", images, Target("here"))
     made = Artifact.load(made.path)
     assert (made.manifest.input_dtype, made.manifest.input_layout) == ("uint8", "NHWC")
-    assert parity.agreement == 1
+    record = made.manifest.lineage[-1]
+    assert isinstance(record, SelfContainedRecord)
+    assert record.parity_with_plain.agreement == 1
     taken = measure([plain, made], Target("here"), images, QUICK, lambda *_: None)
     assert taken[0].predicted == taken[1].predicted
     assert taken[0].accuracy

@@ -20,8 +20,9 @@ from onnx_graphs import constants_of, optimized_ops, ranges_of, run_model, sqnr_
 from compress.quantization.schemes import SCHEMES
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
-from runtimes.engine import Build, Layer, build_plan
+from runtimes.engine import Build, build_plan
 from runtimes.errors import CompressError
+from runtimes.lineage import EngineLayer
 
 TENSORRT = SCHEMES["tensorrt"]
 
@@ -32,16 +33,16 @@ def rtx() -> Any:
     return pytest.importorskip("tensorrt_rtx", reason=reason)
 
 
-def build(model: onnx.ModelProto) -> dict[str, Layer]:
+def build(model: onnx.ModelProto) -> dict[str, EngineLayer]:
     """Build an engine for SM86, for which no GPU is needed, and return its layers by their names in the file."""
     wanted = Build("tensorrt_rtx", version("tensorrt-rtx-cu13"), "8.6", (1, 4, 8), None)
     return {layer.name: layer for layer in build_plan(model.SerializeToString(), wanted, "int8", None)[1]}
 
 
-def assert_every_layer_is_int8(layers: dict[str, Layer], quantized: Quantized) -> None:
+def assert_every_layer_is_int8(layers: dict[str, EngineLayer], quantized: Quantized) -> None:
     operators = {node.name: node.op_type for node in quantized.model.graph.node}
     kinds = {"Conv": "correlation", "Gemm": "gemm"}
-    assert layers == {name: Layer(name, kinds[operators[name]], ("Int8",)) for name in quantized.weights}
+    assert layers == {name: EngineLayer(name, kinds[operators[name]], ("Int8",)) for name in quantized.weights}
 
 
 def assert_symmetric(model: onnx.ModelProto) -> None:

@@ -20,6 +20,7 @@ from runtimes.artifact import Artifact, Manifest, manifest_path
 from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
+from runtimes.lineage import LitertRecord
 from runtimes.measure import measure
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -62,7 +63,9 @@ def test_a_float32_file_answers_the_same_in_litert(make: Callable[..., Artifact]
     manifest = loaded.manifest
     assert (manifest.format, manifest.precision, manifest.session_options) == ("tflite", "float32", {})
     assert manifest.input_shape == (batch, 3, 8, 8)
-    assert manifest.lineage[-1]["parity_with_onnx"]["max_logit_difference"] < 1e-4
+    record = manifest.lineage[-1]
+    assert isinstance(record, LitertRecord)
+    assert record.parity_with_onnx.max_logit_difference < 1e-4
     (found,) = measure([loaded], Target("t", runtime="litert", batch=batch), None, Timing(1, 2, 1), lambda *news: None)
     assert found.latency_ms_p50 > 0
 
@@ -73,7 +76,10 @@ def test_an_int8_file_keeps_its_integers(make: Callable[..., Artifact], tmp_path
 
     made = to_litert.to_litert(make(quantized(), "int8"), tmp_path / "net.tflite", IMAGES)
     assert made.manifest.precision == "int8"
-    assert made.manifest.lineage[-1]["parity_with_onnx"]["sqnr_db"] > 30
+    record = made.manifest.lineage[-1]
+    assert isinstance(record, LitertRecord)
+    assert record.parity_with_onnx.sqnr_db is not None
+    assert record.parity_with_onnx.sqnr_db > 30
     interpreter = Interpreter(model_path=str(made.path))
     tensors = {detail["index"]: detail["dtype"] for detail in interpreter.get_tensor_details()}
     layers = [operator for operator in interpreter._get_ops_details() if "CONV_2D" in operator["op_name"]]

@@ -23,6 +23,7 @@ from runtimes.backends import trt as backend
 from runtimes.engine import build_for, int8_layers
 from runtimes.errors import ArtifactError, CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
+from runtimes.lineage import BuildRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -65,11 +66,12 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(
     made = engine(stored(tmp_path, model, precision.split()[0]), target, tmp_path / "m.engine", said.append)
     assert said == [f"build m.engine for compute capability {capability}: there is none yet"]
     assert Artifact.load(tmp_path / "m.engine") == made
-    step = made.manifest.lineage[-1]
-    assert (made.manifest.format, step["package"], step["compute_capability"]) == ("trt", "tensorrt_rtx", capability)
+    record = made.manifest.lineage[-1]
+    assert isinstance(record, BuildRecord)
+    assert (made.manifest.format, record.package, record.compute_capability) == ("trt", "tensorrt_rtx", capability)
     assert int8_layers(made.manifest) == ((4, 4) if "int8" in precision else (0, 4))
     if precision == "float16":
-        assert {kind for layer in step["layers"] for kind in layer["inputs"]} == {"Half"}
+        assert {kind for layer in record.layers for kind in layer.inputs} == {"Half"}
 
 
 def test_an_engine_that_fits_is_used_again(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
@@ -219,8 +221,9 @@ def test_an_engine_for_another_gpu_or_version_is_not_loaded(
     monkeypatch.setattr(backend, "compute_capability", lambda: "8.9")
     with pytest.raises(ArtifactError, match=r"was built for compute capability 8\.6, this is 8\.9; build it here"):
         backend.load(made, RTX)
-    step = {**made.manifest.lineage[-1], "version": "0.1"}
-    other = replace(made, manifest=replace(made.manifest, lineage=(step,)))
+    record = made.manifest.lineage[-1]
+    assert isinstance(record, BuildRecord)
+    other = replace(made, manifest=replace(made.manifest, lineage=(replace(record, version="0.1"),)))
     with pytest.raises(ArtifactError, match=r"was built for tensorrt_rtx 0\.1"):
         backend.load(other, RTX)
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from runtimes.artifact import Artifact
 from runtimes.errors import CompressError
 from runtimes.files import sha256_file
+from runtimes.lineage import Attempt, QuantizeRecord, find_record
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("all_stages.yaml")
@@ -126,11 +127,12 @@ def results(out: Path) -> dict[str, str]:
 def decided(out: Path) -> dict[str, Any]:
     """Return of each INT8 file of this machine's what was kept, which the clock has a say in."""
     files = sorted(out.glob(f"artifacts/{CLOCKED}*.onnx"))
-    return {file.name: [[one["step"], one["kept"]] for one in _quantized(file)["attempts"]] for file in files}
+    return {file.name: [[attempt.step, attempt.kept] for attempt in _attempts(file)] for file in files}
 
 
-def _quantized(file: Path) -> dict[str, Any]:
-    return next(step for step in Artifact.load(file).manifest.lineage if step["step"] == "quantize")
+def _attempts(file: Path) -> tuple[Attempt, ...]:
+    record = find_record(Artifact.load(file).manifest.lineage, QuantizeRecord)
+    return (record and record.attempts) or ()
 
 
 def differences(out: Path, whole: Whole) -> list[str]:

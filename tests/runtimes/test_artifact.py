@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from runtimes.artifact import Artifact, Manifest, manifest_path
 from runtimes.errors import ArtifactError, InputError
+from runtimes.lineage import GivenRecord, StageRecord, read_lineage
 from runtimes.preprocessing import Preprocessing
 
 TEXT = st.text(max_size=8)
@@ -23,6 +24,11 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
+)
+LINEAGE = st.builds(
+    lambda step, fields: {**fields, "step": step},
+    st.sampled_from(["network", "quantize", "build", "train"]) | TEXT,
+    st.dictionaries(TEXT, JSON, max_size=3),
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -44,7 +50,7 @@ MANIFESTS = st.builds(
     scheme=st.none() | TEXT,
     session_options=OPTIONS,
     recipe=st.none() | TEXT,
-    lineage=st.lists(st.dictionaries(TEXT, JSON, max_size=3), max_size=3).map(tuple),
+    lineage=st.lists(LINEAGE, max_size=3).map(read_lineage),
     versions=OPTIONS,
 )
 
@@ -52,7 +58,7 @@ MANIFESTS = st.builds(
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(manifest=MANIFESTS)
 def test_a_manifest_comes_back_from_json_the_same(manifest: Manifest) -> None:
-    assert Manifest.from_dict(json.loads(json.dumps(asdict(manifest), allow_nan=False))) == manifest
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json(), allow_nan=False))) == manifest
 
 
 @pytest.mark.parametrize(("batch", "dynamic"), [(None, True), (1, False), (8, False)])
@@ -63,7 +69,9 @@ def test_the_batch_is_dynamic_where_it_has_no_number(
 
 
 def test_a_saved_artifact_is_loaded_the_same(fake_artifact: Callable[..., Artifact]) -> None:
-    artifact = fake_artifact(session_options={"session.x": "1"}, lineage=({"step": "train", "epochs": 3},))
+    artifact = fake_artifact(
+        session_options={"session.x": "1"}, lineage=(StageRecord({"epochs": 3, "stage": "train"}),)
+    )
     assert Artifact.load(artifact.path) == artifact
 
 
@@ -174,3 +182,35 @@ def test_a_manifest_with_a_value_that_no_session_honours_is_refused(
 def test_an_artifact_error_is_the_users_to_mend() -> None:
     assert issubclass(ArtifactError, InputError)
     assert ArtifactError.exit_code == 2
+
+
+def test_derive_describes_the_new_file(fake_artifact: Callable[..., Artifact], tmp_path: Path) -> None:
+    first = StageRecord({"stage": "train"})
+    source = fake_artifact(recipe="solar", lineage=(first,))
+    path = tmp_path / "derived.fake"
+    path.write_bytes(b"other bytes")
+    record = GivenRecord("source.onnx", source.manifest.sha256)
+    derived = source.derive(path, record, precision="int8", scheme="arm64")
+    assert derived.path == path
+    assert (derived.manifest.sha256, derived.manifest.size_bytes) == (hashlib.sha256(b"other bytes").hexdigest(), 11)
+    assert (derived.manifest.precision, derived.manifest.scheme, derived.manifest.recipe) == ("int8", "arm64", "solar")
+    assert derived.manifest.lineage == (first, record)
+    assert source.manifest.lineage == (first,)
+    assert not manifest_path(path).exists()
+    assert source.derive(path).manifest.lineage == (first,)
+
+
+def test_with_record_changes_nothing_but_the_lineage(fake_artifact: Callable[..., Artifact]) -> None:
+    artifact, record = fake_artifact(), StageRecord({"stage": "train"})
+    assert artifact.with_record(record) == Artifact(artifact.path, replace(artifact.manifest, lineage=(record,)))
+
+
+@pytest.mark.parametrize("lineage", [None, "train", {"step": "train"}, ["train"], [{"stage": "train"}]])
+def test_a_lineage_that_is_no_list_of_records_is_refused(
+    fake_artifact: Callable[..., Artifact], lineage: object
+) -> None:
+    path = fake_artifact().path
+    content = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**content, "lineage": lineage}))
+    with pytest.raises(ArtifactError, match="lineage"):
+        Artifact.load(path)

@@ -77,7 +77,7 @@ def test_scale_and_offset_say_the_same_as_mean_and_std(
     )
 )
 def test_json_gives_back_the_same(made: Preprocessing) -> None:
-    assert Preprocessing.from_dict(json.loads(json.dumps(asdict(made)))) == made
+    assert Preprocessing.from_json(json.loads(json.dumps(asdict(made)))) == made
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_dictionary_without_mean_or_std_is_a_key_error(field: str) -> None:
     fields = asdict(Preprocessing())
     del fields[field]
     with pytest.raises(KeyError, match=field):
-        Preprocessing.from_dict(fields)
+        Preprocessing.from_json(fields)
 
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(TypeError, match="colour"):
-        Preprocessing.from_dict({**asdict(Preprocessing()), "colour": "BGR"})
+        Preprocessing.from_json({**asdict(Preprocessing()), "colour": "BGR"})

@@ -16,6 +16,7 @@ from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
 from runtimes.files import sha256_file
+from runtimes.lineage import read_lineage
 from runtimes.measure import Measurement
 from runtimes.metrics import accuracy
 from runtimes.preprocessing import Preprocessing
@@ -26,7 +27,8 @@ PARITY = {"images": 3, "agreement": 1.0, "max_logit_difference": 0.1, "sqnr_db":
 NODE = {"name": "stem", "layer": "stem", "op": "QLinearConv", "kind": "integer", "time_ms": 0.25}
 RUNS = {"int8": [NODE], "float32": [{**NODE, "op": "Conv", "kind": "float", "time_ms": 0.5}]}
 QUANTIZE = {
-    "step": "quantize", "engine": "compress", "calibration_images": 3, "held_out_images": 3,
+    "step": "quantize", "from": "2" * 64, "engine": "compress", "calibration_images": 3, "calibration_sha256": "3" * 64,
+    "held_out_images": 3,
     "calibration": {"method": "min-max"},
     "attempts": [{"step": "nearest rounding", "sqnr_db": 20.1, "agreement": 0.9, "kept": True}],
     "layers": [{"name": "stem", "op": "depthwise Conv", "outputs": 8, "precision": "int8", "weight_bits": 7,
@@ -67,7 +69,7 @@ def publish(
     model.write_bytes(b"model")
     manifest = Manifest(
         sha256_file(model), 5, "onnx", "float32", "images", (None, 3, 8, 8), "logits", Preprocessing(8, 8), ("a", "b"),
-        lineage=(QUANTIZE, {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}),
+        lineage=read_lineage([QUANTIZE, {"step": "verify", "parity_with_float32": PARITY, "runs": RUNS}]),
     )  # fmt: skip
     artifact = Artifact(model, manifest)
     artifact.save_manifest()

@@ -59,7 +59,7 @@ def test_an_older_run_folder_is_gone_on_with(run: Path) -> None:
 
 def test_an_older_manifest_and_accepted_result_are_read() -> None:
     fields = json.loads((OLDER / "manifest.json").read_text())
-    assert Manifest.from_dict(fields).precision == "float32"
+    assert Manifest.from_json(fields).precision == "float32"
     assert comparison.load(OLDER / "accepted.json").recipe == "smoke"
 
 

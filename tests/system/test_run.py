@@ -23,6 +23,7 @@ from PIL import Image
 from runtimes import evalset
 from runtimes.artifact import Artifact
 from runtimes.files import sha256_file
+from runtimes.lineage import Attempt, ExportRecord, QuantizeRecord, find_record
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
@@ -53,12 +54,16 @@ def require_same_files(one: Path, other: Path) -> None:
     """
     files, others = artifacts(one), artifacts(other)
     assert files.keys() == others.keys()
-    decided = [{name: Artifact.load(out / "artifacts" / name).manifest.lineage[-2].get("attempts") for name in files}
-               for out in (one, other)]  # fmt: skip
+    decided = [{name: _attempts(out / "artifacts" / name) for name in files} for out in (one, other)]
     assert {name: digest for name, digest in files.items() if decided[0][name] == decided[1][name]} == {
         name: digest for name, digest in others.items() if decided[0][name] == decided[1][name]
     }
     assert files["model-float32.onnx"] == others["model-float32.onnx"]
+
+
+def _attempts(path: Path) -> tuple[Attempt, ...] | None:
+    record = find_record(Artifact.load(path).manifest.lineage, QuantizeRecord)
+    return record and record.attempts
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +109,12 @@ def test_every_artifact_has_a_manifest_that_tells_its_story(
     found = [Artifact.load(path) for path in sorted((smoke[0] / "artifacts").glob("*.onnx"))]
     assert [artifact.manifest.precision for artifact in found] == ["float32", "int8"]
     float32, int8 = (artifact.manifest for artifact in found)
-    assert [step["step"] for step in int8.lineage] == ["network", "train", "export", "quantize", "verify"]
-    assert int8.lineage[3]["from"] == float32.sha256
-    assert float32.lineage[-1]["parity_with_torch"]["agreement"] == 1.0
+    assert [record.to_json()["step"] for record in int8.lineage] == ["network", "train", "export", "quantize", "verify"]
+    quantized, exported = find_record(int8.lineage, QuantizeRecord), find_record(float32.lineage, ExportRecord)
+    assert quantized is not None
+    assert exported is not None
+    assert quantized.from_sha256 == float32.sha256
+    assert exported.parity_with_torch.agreement == 1.0
     assert int8.size_bytes < 0.5 * float32.size_bytes
     assert (int8.opset, int8.labels) == (18, ("stripes-000", "stripes-001", "stripes-002"))
 

@@ -23,6 +23,7 @@ from export.parity import compare
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
+from runtimes.lineage import VerifyRecord, find_record
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
@@ -69,4 +70,7 @@ def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
         context.console.progress, context.console.say,
     )  # fmt: skip
     assert int8.path.stat().st_size < 0.4 * file.path.stat().st_size
-    assert int8.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 10
+    verified = find_record(int8.manifest.lineage, VerifyRecord)
+    assert verified is not None
+    assert verified.parity_with_float32.sqnr_db is not None
+    assert verified.parity_with_float32.sqnr_db > 10

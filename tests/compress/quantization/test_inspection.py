@@ -10,13 +10,14 @@ import onnx_graphs
 import pytest
 from onnx import helper
 
-from compress.quantization.inspection import RuntimeNode, lone_conversions, what_runs
+from compress.quantization.inspection import lone_conversions, what_runs
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of
 from export.plan import make_plan
 from export.quantize import insert_qdq
 from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
+from runtimes.lineage import RuntimeNode
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 

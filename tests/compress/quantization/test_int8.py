@@ -14,7 +14,6 @@ import pytest
 from compress.quantization import float_layers, int8
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
-from compress.quantization.probe import Probe
 from compress.quantization.schemes import SCHEMES, scheme_named
 from compress.verdict.statistics import Estimate
 from export.layers import layers_of, to_rows
@@ -24,6 +23,7 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
 from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file
+from runtimes.lineage import KernelProbe, QuantizeRecord, VerifyRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -73,6 +73,27 @@ def make(
     )  # fmt: skip
 
 
+def quantized(artifact: Artifact) -> QuantizeRecord:
+    """Return the first lineage record of an INT8 artifact."""
+    record = artifact.manifest.lineage[0]
+    assert isinstance(record, QuantizeRecord)
+    return record
+
+
+def verified(artifact: Artifact) -> VerifyRecord:
+    """Return the last lineage record of an INT8 artifact."""
+    record = artifact.manifest.lineage[-1]
+    assert isinstance(record, VerifyRecord)
+    return record
+
+
+def parity_sqnr_db(artifact: Artifact) -> float:
+    """Return the SQNR that the manifest of an INT8 artifact holds."""
+    found = verified(artifact).parity_with_float32.sqnr_db
+    assert found is not None
+    return found
+
+
 def sqnr_db(expected: np.ndarray, answered: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(expected**2) / np.sum((expected - answered) ** 2)))
 
@@ -87,9 +108,10 @@ def test_our_file_is_accurate_without_a_session_option(scheme: str, images: eval
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
     elsewhere = SCHEMES[scheme].sums == "exact"  # it promises nothing of processors that sum in 16 bits
     assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=elsewhere)) > 25
-    step = artifact.manifest.lineage[0]
-    assert (step["engine"], step["calibration_images"]) == ("compress", 24)
-    assert [line["name"] for line in step["layers"]] == ["first", "depthwise", "pointwise", "gemm"]
+    record = quantized(artifact)
+    assert (record.method, record.calibration_images) == ("compress", 24)
+    assert record.layers is not None
+    assert [layer.name for layer in record.layers] == ["first", "depthwise", "pointwise", "gemm"]
 
 
 def test_no_two_neighbouring_products_overflow_int16_without_vnni(
@@ -136,7 +158,7 @@ def test_a_fixed_batch(engine: str, images: evalset.EvalSet, tmp_path: Path) -> 
         float32(tmp_path, batch=5), images, SCHEMES["x86-vnni"], Quantize(engine=engine), Target("here", batch=5),
         tmp_path / "int8.onnx", silent, silent,
     )  # fmt: skip
-    assert artifact.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 20
+    assert parity_sqnr_db(artifact) > 20
 
 
 def here() -> str:
@@ -151,22 +173,25 @@ def test_int8_that_is_slower_is_told(
     said: list[str] = []
     artifact = make(tmp_path, images, here(), said)
     assert any("not worth it" in line for line in said) == told
-    assert artifact.manifest.lineage[0]["speedup_p50"]["low"] == low
+    ratio = quantized(artifact).speedup_p50
+    assert ratio is not None
+    assert ratio.low == low
 
 
 def test_kernels_that_saturate_although_they_should_not_are_an_error(
     images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8, "probe", lambda: Probe(False, True, False, True))
+    monkeypatch.setattr(int8, "probe", lambda: KernelProbe(False, True, False, True))
     with pytest.raises(CompressError, match="saturate with the scheme"):
         make(tmp_path, images, here())
     assert not (tmp_path / "int8.onnx").exists()
 
 
 def test_what_runs_is_in_the_manifest_for_this_machines_scheme(images: evalset.EvalSet, tmp_path: Path) -> None:
-    runs = make(tmp_path, images, here()).manifest.lineage[-1]["runs"]
-    assert any(node["kind"] == "integer" for node in runs["int8"])
-    assert not any(node["kind"] == "integer" for node in runs["float32"])
+    runs = verified(make(tmp_path, images, here())).runs
+    assert runs is not None
+    assert any(node.kind == "integer" for node in runs["int8"])
+    assert not any(node.kind == "integer" for node in runs["float32"])
 
 
 def test_scheme_names() -> None:
@@ -186,21 +211,20 @@ def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
     assert (manifest.input_shape, manifest.preprocessing, manifest.labels) == (
         given.input_shape, given.preprocessing, given.labels
     )  # fmt: skip
-    quantized, verified = manifest.lineage
-    assert (quantized["step"], quantized["from"], quantized["calibration_sha256"]) == (
-        "quantize", given.sha256, images.sha256
-    )  # fmt: skip
+    record = quantized(artifact)
+    assert (record.from_sha256, record.calibration_sha256) == (given.sha256, images.sha256)
     batch = PREPROCESSING.normalize(images.images)
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
     exact = onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=True)
-    parity = verified["parity_with_float32"]
-    assert (verified["step"], parity["images"]) == ("verify", 24)
-    assert parity["agreement"] == np.mean(expected.argmax(1) == exact.argmax(1))
+    parity = verified(artifact).parity_with_float32
+    assert parity.images == 24
+    assert parity.agreement == np.mean(expected.argmax(1) == exact.argmax(1))
     if engine == "compress":
-        assert [attempt["step"] for attempt in quantized["attempts"]][:2] == [
+        assert record.attempts is not None
+        assert [attempt.step for attempt in record.attempts][:2] == [
             "nearest rounding", "analytic bias correction"
         ]  # fmt: skip
-        assert parity["sqnr_db"] == pytest.approx(sqnr_db(expected, exact), abs=0.1)
+        assert parity.sqnr_db == pytest.approx(sqnr_db(expected, exact), abs=0.1)
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
@@ -216,5 +240,5 @@ def test_a_hard_swish_becomes_integer_but_for_tensorrt(scheme: str, images: eval
     )
     kinds = {node.op_type for node in onnx.load(artifact.path).graph.node}
     assert ("HardSwish" in kinds) == (scheme == "tensorrt")
-    assert artifact.manifest.lineage[-1]["parity_with_float32"]["sqnr_db"] > 25
-    assert ("HardSwish" in artifact.manifest.lineage[0]["float_ops"]) == (scheme == "tensorrt")
+    assert parity_sqnr_db(artifact) > 25
+    assert ("HardSwish" in (quantized(artifact).float_ops or {})) == (scheme == "tensorrt")

@@ -13,6 +13,8 @@ from PIL import Image
 
 from compress.cli import main as cli
 from runtimes.artifact import Artifact
+from runtimes.files import sha256_file
+from runtimes.lineage import GivenRecord
 
 SMALL = ("--resize", "10", "--crop", "8", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
 
@@ -63,8 +65,8 @@ def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path)
     ):
         assert wanted in output
     manifest = Artifact.load(folder / "out.onnx").manifest
-    assert [step["step"] for step in manifest.lineage] == ["given", "quantize", "verify"]
-    assert manifest.lineage[0]["file"] == "model.onnx"
+    assert [record.step for record in manifest.lineage] == ["given", "quantize", "verify"]
+    assert manifest.lineage[0] == GivenRecord("model.onnx", sha256_file(folder / "model.onnx"))
     assert manifest.labels == ("0", "1", "2", "3", "4")
     assert manifest.preprocessing.crop == 8
 

@@ -20,10 +20,10 @@ from compress.quantization.float_layers import CompareSpeed, Speed
 from compress.quantization.ort_graph import logits
 from compress.quantization.post_training import Candidate, Search, facts, sensitivities, split
 from compress.quantization.schemes import SCHEMES
-from export.parity import Parity
 from export.quantize import Quantized
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
+from runtimes.lineage import Parity
 from runtimes.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

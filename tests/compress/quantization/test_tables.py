@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.quantization import tables as quantization_tables
 from runtimes.artifact import Manifest
+from runtimes.lineage import read_lineage
 from runtimes.preprocessing import Preprocessing
 
 LAYER = {"name": "a/very/long/name/of/a/layer/conv_123", "op": "depthwise Conv", "outputs": 1280, "sqnr_db": 31.46,
@@ -14,20 +15,25 @@ NODES = [
     {"name": "y", "op": "QLinearAdd", "kind": "integer", "layer": None, "time_ms": 0.25},
     {"name": "z", "op": "QuantizeLinear", "kind": "conversion", "layer": None, "time_ms": 0.125},
 ]
+QUANTIZED = {"step": "quantize", "from": "0" * 64, "engine": "compress", "calibration_images": 90,
+             "calibration_sha256": "1" * 64}  # fmt: skip
+PARITY = {"images": 9, "agreement": 1.0, "max_logit_difference": 0.5, "sqnr_db": 25.0}
+VERIFIED = {"step": "verify", "parity_with_float32": PARITY, "runs": {"int8": NODES}}
 
 
 def manifest(*lineage: dict[str, object]) -> Manifest:
+    """Return a manifest whose lineage is read from JSON objects."""
     return Manifest("0" * 64, 1, "onnx", "int8", "x", (1, 3, 8, 8), "y", Preprocessing(8, 8), ("a",),
-                    scheme="arm64", lineage=lineage)  # fmt: skip
+                    scheme="arm64", lineage=read_lineage(lineage))  # fmt: skip
 
 
 def quantize_step() -> dict[str, object]:
     attempt = {"step": "error feedback", "sqnr_db": 25.04, "agreement": 0.9876, "kept": False}
-    return {"step": "quantize", "held_out_images": 9, "attempts": [attempt], "layers": [LAYER, FLOAT]}
+    return {**QUANTIZED, "held_out_images": 9, "attempts": [attempt], "layers": [LAYER, FLOAT]}
 
 
 def test_attempts_layers_and_what_runs() -> None:
-    found = quantization_tables.tables(manifest(quantize_step(), {"step": "verify", "runs": {"int8": NODES}}))
+    found = quantization_tables.tables(manifest(quantize_step(), VERIFIED))
     assert list(found) == ["arm64: attempts, judged on 9 held-out images", "layers", "what runs"]
     attempts, layers, runs = found.values()
     assert attempts[1] == ["error feedback", "25.0", "0.988", "no"]
@@ -38,13 +44,11 @@ def test_attempts_layers_and_what_runs() -> None:
 
 
 def test_tables_fit_80_columns() -> None:
-    for table in quantization_tables.tables(
-        manifest(quantize_step(), {"step": "verify", "runs": {"int8": NODES}})
-    ).values():
+    for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)).values():
         widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
         assert sum(widths) + 2 * len(widths) <= 80
 
 
 def test_another_engine_or_another_machine_has_no_such_tables() -> None:
-    assert quantization_tables.tables(manifest({"step": "quantize", "engine": "nncf"})) == {}
+    assert quantization_tables.tables(manifest({**QUANTIZED, "engine": "nncf"})) == {}
     assert "what runs" not in quantization_tables.tables(manifest(quantize_step()))

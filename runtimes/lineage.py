@@ -1,0 +1,370 @@
+"""Typed records of the steps that made a model file, as its manifest lists them, oldest first."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+Found = TypeVar("Found", bound="Record")
+Value = TypeVar("Value")
+NodeKind = Literal["integer", "float", "conversion"]
+SHA256_OF_SOURCE: dict[str, str] = {"json": "from"}  # `from` is a keyword of Python
+QUANTIZER: dict[str, str] = {"json": "engine"}  # the key that manifests have had from the start
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two files' answers to the same images are apart.
+
+    images: how many were compared. agreement: share with the same top-1 class. sqnr_db: 10 log10(signal power / noise
+    power) of the logits, None where they are identical.
+    """
+
+    images: int
+    agreement: float
+    max_logit_difference: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How activation ranges were chosen. percentile: used by the method `percentile` only."""
+
+    method: str
+    percentile: float | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of the search for a quantized model, judged on held-out images.
+
+    sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class.
+    """
+
+    step: str
+    sqnr_db: float
+    agreement: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A Conv or Gemm of a quantized file.
+
+    op: operator, `depthwise Conv` apart. outputs: output channels. sqnr_db: of the layer's output with the errors of
+    all layers before it, None where the output stays float. The rest is None for float32 layers. weight_bits: 7 where
+    no weight needs the eighth. limited_channels: output channels whose scale was widened so that no two products can
+    overflow 16 bits. neighbours_limited: whether the scheme limits pairs of weights of this layer.
+    """
+
+    name: str
+    op: str
+    outputs: int
+    sqnr_db: float | None
+    precision: str
+    weight_bits: int | None = None
+    limited_channels: int | None = None
+    neighbours_limited: bool | None = None
+
+
+@dataclass(frozen=True)
+class KernelProbe:
+    """Which integer kernels of a machine saturate with 8-bit weights, and whether limited weights never do.
+
+    dense: convolutions over all channels, 1 x 1 and 3 x 3; depthwise: those over one channel; gemm: matrix products.
+    limited: weights that `export.layers` limits.
+    """
+
+    dense_saturates: bool
+    depthwise_saturates: bool
+    gemm_saturates: bool
+    limited_is_exact: bool
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Ratio of two latencies with its one-sided confidence bounds; above 1 the new file is faster."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RuntimeNode:
+    """One operator as the runtime executes it.
+
+    layer: name of the file's Conv or Gemm that it computes, None for other operators. time_ms: median over runs, by the
+    runtime's own profiler, which slows small operators; the sum is more than the latency of a call.
+    """
+
+    name: str
+    op: str
+    kind: NodeKind
+    layer: str | None
+    time_ms: float
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A Conv or Gemm of the ONNX file in a TensorRT engine. kernel: the builder's name; inputs: their types."""
+
+    name: str
+    kernel: str
+    inputs: tuple[str, ...]
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the kernel multiplies integers."""
+        return bool(self.inputs) and set(self.inputs) == {"Int8"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step that made a file. In JSON it is an object whose `step` is the kind and whose other keys are the fields.
+
+    A field whose default is None is left out of the JSON where it is None.
+    """
+
+    step: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that stands in a manifest."""
+        return {"step": self.step, **_object_of(self)}
+
+    @classmethod
+    def from_json(cls: type[Found], content: Mapping[str, Any]) -> Found:
+        """Rebuild from the object of a manifest; raises ValueError for keys or values that don't fit."""
+        return _read_object(cls, {name: value for name, value in content.items() if name != "step"})
+
+
+@dataclass(frozen=True)
+class NetworkRecord(Record):
+    """The architecture, by the recipe's section `model`."""
+
+    step = "network"
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that stands in a manifest."""
+        return {"step": self.step, **self.settings}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> NetworkRecord:
+        """Rebuild from the object of a manifest."""
+        return cls({name: value for name, value in content.items() if name != "step"})
+
+
+@dataclass(frozen=True)
+class StageRecord(Record):
+    """A stage of the recipe with its settings, in which `stage` is the name: train, distill, prune, qat, …"""
+
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that stands in a manifest."""
+        return {"step": self.settings["stage"], **self.settings}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> StageRecord:
+        """Rebuild from the object of a manifest."""
+        return cls({name: value for name, value in content.items() if name != "step"})
+
+
+@dataclass(frozen=True)
+class ExportRecord(Record):
+    """The export from PyTorch to ONNX."""
+
+    step = "export"
+    parity_with_torch: Parity
+
+
+@dataclass(frozen=True)
+class GivenRecord(Record):
+    """An ONNX file that another tool exported. file: its name, without a folder."""
+
+    step = "given"
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SelfContainedRecord(Record):
+    """Normalisation or softmax put into the graph. parity_with_plain: with the file without them."""
+
+    step = "self-contained"
+    parity_with_plain: Parity
+
+
+@dataclass(frozen=True)
+class QuantizeRecord(Record):
+    """The quantization to INT8. Fields from `calibration` on are None where NNCF did it, the last two elsewhere, too.
+
+    from_sha256: of the float32 file. method: compress or nncf. float_ops: how many operators stayed float, by type.
+    ranges: calibrated or learned. probe, speedup_p50: on this machine, None for another processor's scheme.
+    """
+
+    step = "quantize"
+    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
+    method: str = field(metadata=QUANTIZER)
+    calibration_images: int
+    calibration_sha256: str
+    calibration: CalibrationSettings | None = None
+    held_out_images: int | None = None
+    attempts: tuple[Attempt, ...] | None = None
+    float_ops: dict[str, int] | None = None
+    layers: tuple[QuantizedLayer, ...] | None = None
+    ranges: str | None = None
+    probe: KernelProbe | None = None
+    speedup_p50: Speedup | None = None
+
+
+@dataclass(frozen=True)
+class VerifyRecord(Record):
+    """The comparison of the INT8 file with the float32 file. runs: operators of both, by precision, where they run."""
+
+    step = "verify"
+    parity_with_float32: Parity
+    runs: dict[str, tuple[RuntimeNode, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Float16Record(Record):
+    """The conversion to float16. parity_with_given: with the file that it was made from."""
+
+    step = "float16"
+    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
+    parity_with_given: Parity
+
+
+@dataclass(frozen=True)
+class LitertRecord(Record):
+    """The conversion from ONNX to LiteRT."""
+
+    step = "litert"
+    parity_with_onnx: Parity
+
+
+@dataclass(frozen=True)
+class BuildRecord(Record):
+    """The build of a TensorRT engine.
+
+    from_sha256: of the ONNX file. package: tensorrt or tensorrt_rtx, with its version. compute_capability: of the GPU,
+    as in "8.6". batch: smallest, usual and largest batch. dla: core of the deep learning accelerator, None for the GPU.
+    layers: the weighted ones, empty where the builder does not list them.
+    """
+
+    step = "build"
+    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
+    package: str
+    version: str
+    compute_capability: str
+    batch: tuple[int, int, int]
+    dla: int | None
+    layers: tuple[EngineLayer, ...]
+
+
+@dataclass(frozen=True)
+class OtherRecord(Record):
+    """A record that this version does not know, or not in this form. content: the object as it was read."""
+
+    content: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object as it was read."""
+        return dict(self.content)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> OtherRecord:
+        """Keep the object of a manifest."""
+        return cls(dict(content))
+
+
+KINDS: dict[str, type[Record]] = {
+    kind.step: kind
+    for kind in (
+        NetworkRecord, ExportRecord, GivenRecord, SelfContainedRecord, QuantizeRecord, VerifyRecord, Float16Record,
+        LitertRecord, BuildRecord,
+    )
+}  # fmt: skip
+
+
+def read_lineage(objects: Iterable[Any]) -> tuple[Record, ...]:
+    """Return the records of a manifest's JSON; raises ValueError for what is not a list of objects with `step`."""
+    if not isinstance(objects, (list, tuple)):
+        raise ValueError("lineage is not a list")
+    return tuple(read_record(content) for content in objects)
+
+
+def read_record(content: Any) -> Record:
+    """Return the record of a JSON object, an OtherRecord where no type fits; raises ValueError without a `step`."""
+    if not isinstance(content, dict) or not isinstance(content.get("step"), str):
+        raise ValueError("lineage holds something other than objects with a step")
+    kind = KINDS.get(content["step"]) or (StageRecord if content.get("stage") == content["step"] else OtherRecord)
+    try:
+        return kind.from_json(content)
+    except ValueError:
+        return OtherRecord.from_json(content)
+
+
+def find_record(lineage: Iterable[Record], kind: type[Found]) -> Found | None:
+    """Return the first record of a kind, None where there is none."""
+    return next((record for record in lineage if isinstance(record, kind)), None)
+
+
+def _object_of(record: Any) -> dict[str, Any]:
+    values = ((declared, getattr(record, declared.name)) for declared in fields(record))
+    return {
+        _key(declared): _plain(value) for declared, value in values if value is not None or declared.default is MISSING
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON holds of a field's value."""
+    if is_dataclass(value):
+        return _object_of(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
+
+
+def _key(declared: Field[Any]) -> str:
+    return str(declared.metadata.get("json", declared.name))
+
+
+@cache
+def _types(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _read_object(kind: type[Value], content: Mapping[str, Any]) -> Value:
+    """Build a dataclass from a JSON object; raises ValueError for missing, unknown or ill-typed fields."""
+    declared = {_key(each): each for each in fields(kind)}  # type: ignore[arg-type]
+    unknown = content.keys() - declared.keys()
+    missing = {key for key, each in declared.items() if each.default is MISSING} - content.keys()
+    if unknown or missing:
+        raise ValueError(f"{kind.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+    hints = _types(kind)  # type: ignore[arg-type]
+    return kind(**{declared[key].name: _read(hints[declared[key].name], value) for key, value in content.items()})
+
+
+def _read(hint: Any, value: Any) -> Any:
+    """Return a JSON value as the type that a field declares; raises ValueError where it is of another."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):  # X | None is the only union here
+        return None if value is None else _read(inner[0], value)
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _read_object(typing.cast("type[Any]", hint), value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _read(inner[1], item) for name, item in value.items()}
+    if origin is tuple and isinstance(value, list) and (inner[1] is ... or len(inner) == len(value)):
+        return tuple(_read(inner[0], item) for item in value)
+    if (origin is Literal and value in inner) or (hint is float and type(value) in (int, float)) or type(value) is hint:
+        return value
+    raise ValueError(f"{value!r} is not {hint}")
