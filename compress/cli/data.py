@@ -11,6 +11,7 @@ import rich_click as click
 from compress.images import checks, shards
 from compress.process.console import Terminal
 from compress.process.table import print_table
+from compress.recipe import named_data, plugins
 
 LISTED = 20  # names of a kind that are printed
 
@@ -35,12 +36,12 @@ def check(root: str, as_json: bool) -> None:
     Example: compress data check /data/imagenet
     """
     with Terminal() as terminal:
-        found = checks.inspect(root, terminal)
+        found = checks.inspect(_contents(root), terminal)
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    for title, lines in checks.tables(found).items():
-        print_table(lines, title)
+    for table in checks.tables(found):
+        print_table(table)
     _print_names("in a wrong place", found.problems)
     _print_names("unreadable, set aside in a run", tuple(f"{name}: {reason}" for name, reason in found.unreadable))
     _print_names("CMYK, read as RGB", found.cmyk)
@@ -57,8 +58,16 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int) -> None:
     Example: compress data shard /data/imagenet /data/shards
     """
     with Terminal() as terminal:
-        counts = shards.shard(root, out, images_per_shard, seed, terminal)
+        counts = shards.write_shards(root, out, images_per_shard, seed, terminal)
     click.echo(f"wrote {', '.join(f'{count} shards of {split}' for split, count in counts.items())} to {out}")
+
+
+def _contents(named: str) -> checks.Contents:
+    """Return the data set `NAME:ROOT`, or the ImageNet in `ROOT`."""
+    name, _, root = named.partition(":")
+    if name not in plugins.names("data"):
+        return checks.imagenet_contents(named)
+    return checks.imagenet_contents(root) if name == "imagenet" else checks.contents(named_data.load(named))
 
 
 def _print_names(title: str, lines: tuple[str, ...]) -> None:

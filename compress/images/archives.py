@@ -1,16 +1,17 @@
-"""Images inside tar files, local or in an object store: found once, then read each by its place."""
+"""Read images inside tar files, local or in an object store, by offset; the index of a tar is cached."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.process.user_cache import user_cache
 from runtimes.errors import InputError, UnavailableError
@@ -21,26 +22,26 @@ INDEX_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A file's bytes from `offset` on. path: local, or an address that fsspec knows, as s3://bucket/train-000000.tar."""
+    """Part of a file. path: local, or an address that fsspec understands, such as s3://bucket/train-000000.tar."""
 
     path: str
     offset: int
     size: int
 
     def read_bytes(self) -> bytes:
-        """Return them; raises OSError where the file is shorter or can't be read."""
+        """Return the bytes; raises OSError if the file is too short or can't be read."""
         if is_remote(self.path):
             system, path = _file_system(self.path)
-            found: bytes = system.cat_file(path, self.offset, self.offset + self.size)
+            content: bytes = system.cat_file(path, self.offset, self.offset + self.size)
         else:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
-                found = os.pread(descriptor, self.size, self.offset)
+                content = os.pread(descriptor, self.size, self.offset)
             finally:
                 os.close(descriptor)
-        if len(found) != self.size:
-            raise OSError(f"{self.path} ends within the image at byte {self.offset}")
-        return found
+        if len(content) != self.size:
+            raise OSError(f"{self.path} ends inside the image that starts at byte {self.offset}")
+        return content
 
     def __str__(self) -> str:
         return f"{self.path}, {self.size} bytes at {self.offset}"
@@ -48,7 +49,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar. text: what a label file holds, else empty."""
+    """A file in a tar. text: content of a label file, empty for other files."""
 
     name: str
     offset: int
@@ -57,12 +58,12 @@ class Member:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether it is an address rather than a path."""
+    """Return whether a path is an address such as s3://bucket/file."""
     return "://" in str(path)
 
 
-def listed(root: str, pattern: str) -> list[str]:
-    """Return the files in a folder or at an address whose names fit the pattern, sorted."""
+def list_files(root: str, pattern: str) -> list[str]:
+    """Return the sorted paths of the files in a folder or at an address whose names match the pattern."""
     if not is_remote(root):
         return sorted(str(path) for path in Path(root).glob(pattern))
     system, path = _file_system(root)
@@ -73,9 +74,9 @@ def listed(root: str, pattern: str) -> list[str]:
 
 
 def read_text(path: str) -> str | None:
-    """Return a small file's text, None where there is no such file."""
+    """Return the text of a small file, None if it does not exist."""
     try:
-        with opened(path) as stream:
+        with open_file(path) as stream:
             return str(stream.read().decode("utf-8"))
     except FileNotFoundError:
         return None
@@ -83,8 +84,8 @@ def read_text(path: str) -> str | None:
         raise InputError(f"{path}: is not UTF-8 text ({error})") from error
 
 
-def opened(path: str) -> IO[bytes]:
-    """Open a local or remote file to read."""
+def open_file(path: str) -> IO[bytes]:
+    """Open a local or remote file for reading."""
     if not is_remote(path):
         return open(path, "rb")
     system, name = _file_system(path)
@@ -93,24 +94,24 @@ def opened(path: str) -> IO[bytes]:
 
 
 def members(path: str, label_suffixes: tuple[str, ...] = ()) -> list[Member]:
-    """Return the files in a tar and in the tars in it, from the cache if they were looked up before.
+    """Return the files in a tar and in the tars nested in it; the list is cached per version of the tar.
 
-    label_suffixes: of the names whose text is wanted. Raises InputError for what is no tar or ends too early.
+    label_suffixes: suffixes of the files whose text to read. Raises InputError for a damaged or incomplete tar.
     """
-    cached = _index_file(path, label_suffixes)
-    if cached.is_file():
-        return _read_index(cached)
+    index_file = _index_file(path, label_suffixes)
+    if index_file.is_file():
+        return _read_index(index_file)
     try:
-        with opened(path) as stream:
-            found = list(_members(stream, 0, label_suffixes))
+        with open_file(path) as stream:
+            files = list(_scan(stream, 0, label_suffixes))
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{path}: is no tar file, or not all of it ({error}); fetch it again") from error
-    _write_index(cached, found)
-    return found
+        raise InputError(f"{path}: is not a complete tar file ({error}); download it again") from error
+    _write_index(index_file, files)
+    return files
 
 
-def version(path: str) -> str:
-    """Return what changes when a file does."""
+def _version(path: str) -> str:
+    """Return a text that changes when the file changes."""
     if is_remote(path):
         system, name = _file_system(path)
         return str(system.ukey(name))
@@ -118,28 +119,28 @@ def version(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _members(stream: IO[bytes], start: int, label_suffixes: tuple[str, ...]) -> Iterator[Member]:
-    """Yield what a tar holds, offsets counted from the start of the outermost file."""
+def _scan(stream: IO[bytes], start: int, label_suffixes: tuple[str, ...]) -> Iterator[Member]:
+    """Yield the files in a tar; `start` is the offset of the tar in the outermost file, from which offsets count."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         while (entry := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # else it remembers a million
+            archive.members = []  # type: ignore[attr-defined]  # TarFile keeps all entries in memory
             if not entry.isreg():
                 continue
             inner = archive.extractfile(entry)
             assert inner is not None
-            place = start + entry.offset_data
+            offset = start + entry.offset_data
             if entry.name.endswith(".tar"):
                 folder = entry.name.removesuffix(".tar")
-                for one in _members(inner, place, label_suffixes):
-                    yield Member(f"{folder}/{one.name}", one.offset, one.size, one.text)
+                for member in _scan(inner, offset, label_suffixes):
+                    yield Member(f"{folder}/{member.name}", member.offset, member.size, member.text)
             else:
                 text = inner.read().decode("utf-8", "replace").strip() if entry.name.endswith(label_suffixes) else ""
-                yield Member(entry.name, place, entry.size, text)
+                yield Member(entry.name, offset, entry.size, text)
 
 
 def _index_file(path: str, label_suffixes: tuple[str, ...]) -> Path:
     try:
-        content = repr((INDEX_VERSION, os.path.abspath(path), version(path), label_suffixes))
+        content = repr((INDEX_VERSION, os.path.abspath(path), _version(path), label_suffixes))
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error})") from error
     key = hashlib.sha256(content.encode()).hexdigest()
@@ -149,29 +150,36 @@ def _index_file(path: str, label_suffixes: tuple[str, ...]) -> Path:
 def _read_index(path: Path) -> list[Member]:
     with np.load(path, allow_pickle=False) as arrays:
         names, texts = (bytes(arrays[key]).decode("utf-8", "surrogateescape").split("\0") for key in ("names", "texts"))
-        places = zip(names, arrays["offsets"].tolist(), arrays["sizes"].tolist(), texts, strict=True)
-        return [Member(*one) for one in places] if len(arrays["offsets"]) else []
+        if not len(arrays["offsets"]):
+            return []
+        rows = zip(names, arrays["offsets"].tolist(), arrays["sizes"].tolist(), texts, strict=True)
+        return [Member(*row) for row in rows]
 
 
-def _write_index(path: Path, found: list[Member]) -> None:
+def _write_index(path: Path, files: list[Member]) -> None:
     arrays: dict[str, Any] = {
-        key: np.frombuffer("\0".join(getattr(one, field) for one in found).encode("utf-8", "surrogateescape"), np.uint8)
-        for key, field in (("names", "name"), ("texts", "text"))
+        "names": _packed(member.name for member in files),
+        "texts": _packed(member.text for member in files),
+        "offsets": np.asarray([member.offset for member in files], np.int64),
+        "sizes": np.asarray([member.size for member in files], np.int64),
     }
-    for key, field in (("offsets", "offset"), ("sizes", "size")):
-        arrays[key] = np.asarray([getattr(one, field) for one in found], np.int64)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
 
+def _packed(texts: Iterable[str]) -> npt.NDArray[np.uint8]:
+    """Return texts as one array of bytes, separated by zeros."""
+    return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
+
+
 def _file_system(path: str) -> tuple[Any, str]:
-    """Return fsspec's file system, which it caches for each process, and the path in it."""
+    """Return the fsspec file system (which fsspec caches per process) and the path in it."""
     import fsspec
 
     try:
         system, name = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
         raise UnavailableError(
-            f"{path}: {error}; install what fsspec needs for {path.partition('://')[0]}://"
+            f"{path}: {error}; install the fsspec package for {path.partition('://')[0]}://"
         ) from error
     return system, name

@@ -1,4 +1,4 @@
-"""What simplejpeg may be asked: plain JPEGs, for training and to see whether they are whole; Pillow's answer counts."""
+"""Fast decoding of plain JPEGs with simplejpeg; Pillow decodes all other images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 EXIF, START_OF_SCAN = 0xE1, 0xDA
-MOST_REDUCED = 8  # a JPEG's blocks are 8 x 8 pixels: their means are the cheapest picture of it
+MOST_REDUCED = 8  # decoding at 1/8 reads the mean of each 8 x 8 block, the fastest scale
 
 
 def plain_size(encoded: bytes) -> tuple[int, int] | None:
-    """Return the width and height of a grey or YCbCr JPEG without EXIF, which may turn it; None for all else."""
+    """Return the width and height of a grey or YCbCr JPEG without EXIF (which may rotate it); None for other images."""
     import simplejpeg
 
     if not simplejpeg.is_jpeg(encoded) or _has_exif(encoded):
@@ -18,14 +18,15 @@ def plain_size(encoded: bytes) -> tuple[int, int] | None:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:
-        return None  # Pillow decides whether it can be read, and tells why not
+        return None  # Pillow decides whether the image is readable and names the reason
     return None if colours in ("CMYK", "YCCK") else (width, height)
 
 
 def decode(encoded: bytes, **options: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 (height, width, 3); options: those of simplejpeg. Raises ValueError, for less than Pillow does.
+    """Return the pixels, uint8 (height, width, 3). options: of simplejpeg.decode_jpeg.
 
-    Pillow's pixels but for colours that were stored at half the resolution, whose edges are not smoothed.
+    Equal to Pillow's pixels except at edges of subsampled colour channels, which are not smoothed. Raises ValueError
+    also for some images that Pillow decodes.
     """
     import simplejpeg
 
@@ -34,7 +35,7 @@ def decode(encoded: bytes, **options: int) -> npt.NDArray[np.uint8]:
 
 
 def is_whole(encoded: bytes) -> bool:
-    """Whether it is a plain JPEG that decodes without a warning; the rest is Pillow's to judge."""
+    """Return whether an image is a plain JPEG that decodes without an error; if not, Pillow may still decode it."""
     size = plain_size(encoded)
     if size is None:
         return False
@@ -46,10 +47,10 @@ def is_whole(encoded: bytes) -> bool:
 
 
 def _has_exif(encoded: bytes) -> bool:
-    """Walk through the segments in front of the pixels."""
-    place = 2
-    while place + 4 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != START_OF_SCAN:
-        if encoded[place + 1] == EXIF:
+    """Return whether one of the segments before the pixels is EXIF."""
+    offset = 2
+    while offset + 4 <= len(encoded) and encoded[offset] == 0xFF and encoded[offset + 1] != START_OF_SCAN:
+        if encoded[offset + 1] == EXIF:
             return True
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        offset += 2 + int.from_bytes(encoded[offset + 2 : offset + 4], "big")
     return False

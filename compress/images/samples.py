@@ -1,4 +1,4 @@
-"""Data sets: samples, seeded stratified splits, and setting aside what can't be read."""
+"""Data sets: samples, seeded stratified splits, exclusion of unreadable images, and evaluation sets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 SPLITS = ("train", "val", "test", "calibration")
-DECODING_THREADS = max(4, os.cpu_count() or 1)  # decoders let go of the interpreter's lock
+DECODING_THREADS = max(4, os.cpu_count() or 1)  # decoders release the GIL
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image. name: stable, for splits.json and reports. label: None in a calibration folder without classes."""
+    """One image. name: identifies it in splits.json and reports. label: None for images without a class."""
 
     name: str
     source: images.Source
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image that was set aside because it can't be decoded."""
+    """An image that was excluded because it can't be decoded."""
 
     name: str
     split: str
@@ -44,9 +44,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: class names and four splits; no image is in two of train, val and test.
+    """A data set: class names and four splits; train, val and test are disjoint.
 
-    calibration: empty unless the data set names a folder of its own; then `draw_calibration` takes from train.
+    calibration: empty unless the data set has a separate folder for it; `draw_calibration` then draws from train.
+    rejected: the images that `set_aside_unreadable` excluded.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +63,7 @@ class Data:
         return samples
 
     def fingerprint(self) -> str:
-        """Return a sha256 over the splits, labels and each file's name, size and time of change (or its bytes)."""
+        """Return a sha256 over splits, names, labels and each file's size and modification time (or its bytes)."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for split in SPLITS:
             for sample in self.split(split):
@@ -70,7 +71,7 @@ class Data:
         return digest.hexdigest()
 
     def splits_json(self) -> dict[str, Any]:
-        """Return what splits.json holds: for each split the names and class of its images."""
+        """Return the content of splits.json: the class names, and for each split the labels by name of image."""
         return {
             "classes": self.classes,
             **{split: {sample.name: sample.label for sample in self.split(split)} for split in SPLITS},
@@ -80,10 +81,10 @@ class Data:
 def stratified_split(
     samples: Iterable[tuple[Sample, object]], shares: tuple[float, ...], classes: tuple[str, ...], seed: int
 ) -> list[tuple[Sample, ...]]:
-    """Split `(sample, stratum)` pairs into len(shares) + 1 parts: the shares, then the rest.
+    """Split `(sample, stratum)` pairs into len(shares) + 1 parts: one per share, then the rest.
 
-    Within each stratum the images are shuffled by the seed and cut at rounded shares; every part gets at least one
-    image of each class. Raises InputError for a class with fewer images than parts.
+    The images of each class and stratum are shuffled by the seed and divided by the rounded shares; every part gets at
+    least one image of each class. Raises InputError for a class with fewer images than parts.
     """
     rng = np.random.default_rng(seed)
     strata: dict[tuple[int, str], list[Sample]] = defaultdict(list)
@@ -110,23 +111,23 @@ def stratified_split(
 
 
 def _fill_gaps(parts: list[list[Sample]], classes: int) -> None:
-    """Give each part that rounding left without a class one image of it from the part that has most."""
+    """Move one image of a class into each part that has none, from the part that has the most."""
     counts = [Counter(sample.label for sample in part) for part in parts]
     for label in range(classes):
         for part, count in zip(parts, counts, strict=True):
             if not count[label]:
                 donor = max(range(len(parts)), key=lambda index: counts[index][label])
-                given = next(sample for sample in parts[donor] if sample.label == label)
-                parts[donor].remove(given)
-                part.append(given)
+                moved = next(sample for sample in parts[donor] if sample.label == label)
+                parts[donor].remove(moved)
+                part.append(moved)
                 counts[donor][label] -= 1
                 count[label] += 1
 
 
 def set_aside_unreadable(data: Data, limit: float, console: Console) -> Data:
-    """Decode every image once and drop those that can't be read.
+    """Decode every image once and return the data without the unreadable images, which are listed in `rejected`.
 
-    Raises InputError when their share of all images is above `limit`, or when a class or split would be left empty.
+    Raises InputError if their share of all images is above `limit`, or if a class or split would become empty.
     """
     everything = [(split, sample) for split in SPLITS for sample in data.split(split)]
     rejected = []
@@ -143,18 +144,18 @@ def set_aside_unreadable(data: Data, limit: float, console: Console) -> Data:
             f"allows; the first: {rejected[0].name} ({rejected[0].reason})"
         )
     kept = without(data, tuple(rejected))
-    _require_no_gap(data, kept)
+    _require_not_emptied(data, kept)
     return kept
 
 
-def _require_no_gap(data: Data, kept: Data) -> None:
-    """Raise where setting images aside emptied a split, or a class of a split."""
+def _require_not_emptied(data: Data, kept: Data) -> None:
+    """Raise InputError if the exclusion of images emptied a split, or a class of a split."""
     for split in SPLITS:
-        reasons = [one.reason for one in kept.rejected if one.split == split]
+        reasons = [rejected.reason for rejected in kept.rejected if rejected.split == split]
         if reasons and not kept.split(split):
             raise InputError(f"no image of the split '{split}' can be read; the first: {reasons[0]}")
-        gone = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}
-        for label in sorted(label for label in gone if label is not None):
+        emptied = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}
+        for label in sorted(label for label in emptied if label is not None):
             raise InputError(
                 f"no image of the class '{data.classes[label]}' in the split '{split}' can be read; the first of the "
                 f"split: {reasons[0]}"
@@ -162,16 +163,16 @@ def _require_no_gap(data: Data, kept: Data) -> None:
 
 
 def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:
-    """Return the data without the rejected images, which are listed instead."""
-    gone = {(one.split, one.name) for one in rejected}
+    """Return the data without the rejected images, which are listed in `rejected`."""
+    names = {(image.split, image.name) for image in rejected}
     train, val, test, calibration = (
-        tuple(sample for sample in data.split(split) if (split, sample.name) not in gone) for split in SPLITS
+        tuple(sample for sample in data.split(split) if (split, sample.name) not in names) for split in SPLITS
     )
     return replace(data, train=train, val=val, test=test, calibration=calibration, rejected=rejected)
 
 
 def draw_calibration(data: Data, count: int, seed: int) -> tuple[Sample, ...]:
-    """Return the images to calibrate on: at most `count`, from the calibration folder or else from train."""
+    """Return at most `count` images to calibrate with, drawn by the seed from calibration, or else train."""
     pool = data.calibration or data.train
     if not pool:
         raise InputError("there are no calibration images: the data set has no train split; give data.calibration")
@@ -187,9 +188,9 @@ def write_evalset(
     console: Console,
     what: str = "prepare images",
 ) -> evalset.EvalSet:
-    """Decode, resize and crop the samples into an evaluation set on disk, in memory that does not grow with it.
+    """Decode, resize and crop the samples and write them as an evaluation set, in memory of constant size.
 
-    what: names the work on the console.
+    what: description of the progress on the console.
     """
     labels = None
     if all(sample.label is not None for sample in samples):
@@ -202,14 +203,18 @@ def _preprocessed(
     samples: tuple[Sample, ...], preprocessing: Preprocessing, done: Callable[[int], None]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        for start in range(0, len(samples), 64):  # pool.map alone would decode everything ahead of the writer
+        for start in range(
+            0, len(samples), 64
+        ):  # pool.map on all samples would decode them faster than they are written
             chunk = samples[start : start + 64]
-            yield from pool.map(lambda one: images.resize_and_crop(images.decode(one.source), preprocessing), chunk)
+            yield from pool.map(
+                lambda sample: images.resize_and_crop(images.decode(sample.source), preprocessing), chunk
+            )
             done(start + len(chunk))
 
 
 def why_unreadable(sample: Sample) -> str | None:
-    """Return why an image can't be decoded, None where it can."""
+    """Return why an image can't be decoded, None if it can."""
     try:
         if not jpeg.is_whole(images.content(sample.source)):
             images.decode(sample.source)

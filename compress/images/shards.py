@@ -1,4 +1,4 @@
-"""Writing a data set as WebDataset shards, which many machines read well: tars of a few thousand encoded images."""
+"""Write an ImageNet as WebDataset shards: tar files of a few thousand encoded images each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from compress.data.imagenet import CLASSES_FILE, find
+from compress.images.imagenet_layout import CLASSES_FILE, read_imagenet
 from compress.images.samples import Sample
 from runtimes import images
 from runtimes.console import Console
@@ -22,19 +22,20 @@ SCHEMA_VERSION = 1
 DESCRIPTION = "shards.json"
 
 
-def shard(root: str, out: Path, images_per_shard: int, seed: int, console: Console) -> dict[str, int]:
-    """Copy an ImageNet, file by file and in an order drawn by the seed, into train-*.tar and val-*.tar.
+def write_shards(root: str, out: Path, images_per_shard: int, seed: int, console: Console) -> dict[str, int]:
+    """Copy an ImageNet, unchanged and in an order drawn by the seed, into train-*.tar and val-*.tar in `out`.
 
-    Returns how many shards each split has. Each is wholly there or not at all: the same command goes on where another
-    one stopped. Raises InputError for a folder with other shards, and for a root that is not in order.
+    Returns the number of shards per split. Each shard is written atomically, so the same command resumes after an
+    interruption. Raises InputError if `out` holds other shards, or if files of the root are misplaced.
     """
-    found = find(root)
-    if found.problems:
-        raise InputError(f"{found.problems[0]}; see: compress data check {root}")
-    splits = {"train": found.train, "val": found.val}
-    names = hashlib.sha256(repr([[one.name for one in samples] for samples in splits.values()]).encode()).hexdigest()
-    _begin(out, {"schema_version": SCHEMA_VERSION, "images": names, "per_shard": images_per_shard, "seed": seed})
-    write_text(out / CLASSES_FILE, "".join(f"{name}\n" for name in found.classes))
+    files = read_imagenet(root)
+    if files.problems:
+        raise InputError(f"{files.problems[0]}; see: compress data check {root}")
+    splits = {"train": files.train, "val": files.val}
+    names = [[sample.name for sample in samples] for samples in splits.values()]
+    digest = hashlib.sha256(repr(names).encode()).hexdigest()
+    _describe(out, {"schema_version": SCHEMA_VERSION, "images": digest, "per_shard": images_per_shard, "seed": seed})
+    write_text(out / CLASSES_FILE, "".join(f"{name}\n" for name in files.classes))
     total = sum(len(samples) for samples in splits.values())
     done, counts = 0, {}
     for split, samples in splits.items():
@@ -43,14 +44,15 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int, console: Conso
         for number, part in enumerate(parts):
             path = out / f"{split}-{number:06d}.tar"
             if not path.exists():
-                _write(path, (samples[index] for index in part), split)
+                _write_shard(path, (samples[index] for index in part), split)
             done += len(part)
             console.progress("write shards", done, total)
         counts[split] = len(parts)
     return counts
 
 
-def _begin(out: Path, description: dict[str, object]) -> None:
+def _describe(out: Path, description: dict[str, object]) -> None:
+    """Write the description of the shards; raise InputError if the folder holds something else."""
     path = out / DESCRIPTION
     if path.exists():
         if json.loads(path.read_text()) != description:
@@ -60,7 +62,7 @@ def _begin(out: Path, description: dict[str, object]) -> None:
     write_json(path, description)
 
 
-def _write(path: Path, samples: Iterable[Sample], split: str) -> None:
+def _write_shard(path: Path, samples: Iterable[Sample], split: str) -> None:
     with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for sample in samples:
             name = PurePosixPath(sample.name.removeprefix(f"{split}/"))

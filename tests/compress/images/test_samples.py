@@ -12,7 +12,7 @@ from consoles import RecordingConsole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.images import samples as dataset
+from compress.images import samples
 from compress.images.samples import Data, Sample, stratified_split
 from runtimes import images
 from runtimes.console import SilentConsole
@@ -122,30 +122,30 @@ def damaged(tmp_path: Path, write_image: WriteImage) -> Data:
 
 def test_unreadable_images_are_set_aside_and_listed(damaged: Data) -> None:
     console = RecordingConsole()
-    kept = dataset.set_aside_unreadable(damaged, 0.5, console)
+    kept = samples.set_aside_unreadable(damaged, 0.5, console)
     assert [(one.name, one.split) for one in kept.rejected] == [
         ("train3", "train"),
         ("train7", "train"),
         ("test2", "test"),
     ]
     assert all("not a readable image" in one.reason for one in kept.rejected)
-    assert [len(kept.split(split)) for split in dataset.SPLITS] == [8, 2, 3, 0]
+    assert [len(kept.split(split)) for split in samples.SPLITS] == [8, 2, 3, 0]
     assert not {one.name for one in kept.rejected} & {sample.name for sample in (*kept.train, *kept.test)}
     assert console.events[-1] == ("check images", 16, 16)
 
 
 def test_good_data_comes_back_unchanged(damaged: Data) -> None:
     good = replace(damaged, train=damaged.train[:3], test=damaged.test[:2])
-    assert dataset.set_aside_unreadable(good, 0.0, SilentConsole()) == good
+    assert samples.set_aside_unreadable(good, 0.0, SilentConsole()) == good
 
 
 def test_as_many_unreadable_images_as_the_limit_are_allowed(damaged: Data) -> None:
-    assert len(dataset.set_aside_unreadable(damaged, 3 / 16, SilentConsole()).rejected) == 3
+    assert len(samples.set_aside_unreadable(damaged, 3 / 16, SilentConsole()).rejected) == 3
 
 
 def test_more_unreadable_images_than_the_limit_are_an_error(damaged: Data) -> None:
     with pytest.raises(InputError) as caught:
-        dataset.set_aside_unreadable(damaged, 0.1, SilentConsole())
+        samples.set_aside_unreadable(damaged, 0.1, SilentConsole())
     message = str(caught.value)
     assert message.startswith(
         "3 of 16 images can't be read, more than max_unreadable_images: 0.1 allows; the first: train3 ("
@@ -156,71 +156,71 @@ def test_more_unreadable_images_than_the_limit_are_an_error(damaged: Data) -> No
 def test_a_split_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, train=damaged.train[:3], test=damaged.test[2:3])
     with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
-        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
+        samples.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_the_error_about_an_empty_split_names_an_image_of_that_split(damaged: Data) -> None:
     broken = replace(damaged, test=damaged.test[2:3])
     with pytest.raises(InputError, match=r"^no image of the split 'test' can be read; the first: .*test2\.png: "):
-        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
+        samples.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_a_class_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, train=damaged.train[2:4])  # the only image of class b is unreadable
     with pytest.raises(InputError, match="'b'"):
-        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
+        samples.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_a_calibration_folder_without_a_readable_image_is_an_error(damaged: Data) -> None:
     broken = replace(damaged, calibration=(replace(damaged.train[3], label=None),))
     with pytest.raises(InputError, match="'calibration'"):
-        dataset.set_aside_unreadable(broken, 1.0, SilentConsole())
+        samples.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
 def test_an_image_is_rejected_from_the_split_it_was_found_in_only(damaged: Data) -> None:
     both = replace(damaged, val=(*damaged.val, damaged.train[0]))
-    kept = dataset.without(both, (dataset.Rejected("train0", "train", "why"),))
+    kept = samples.without(both, (samples.Rejected("train0", "train", "why"),))
     assert "train0" not in {sample.name for sample in kept.train}
     assert "train0" in {sample.name for sample in kept.val}
 
 
 def test_calibration_is_drawn_from_train_by_the_seed(damaged: Data) -> None:
-    drawn = dataset.draw_calibration(damaged, 4, 0)
+    drawn = samples.draw_calibration(damaged, 4, 0)
     assert len(drawn) == len(set(drawn)) == 4
     assert set(drawn) <= set(damaged.train)
-    assert drawn == dataset.draw_calibration(damaged, 4, 0)
-    assert len({dataset.draw_calibration(damaged, 4, seed) for seed in range(5)}) > 1
+    assert drawn == samples.draw_calibration(damaged, 4, 0)
+    assert len({samples.draw_calibration(damaged, 4, seed) for seed in range(5)}) > 1
 
 
 def test_calibration_is_drawn_from_its_own_folder_if_there_is_one(damaged: Data) -> None:
     own = tuple(Sample(f"c{index}", b"", None) for index in range(3))
-    assert dataset.draw_calibration(replace(damaged, calibration=own), 100, 0) == own
+    assert samples.draw_calibration(replace(damaged, calibration=own), 100, 0) == own
 
 
 def test_calibration_needs_images(damaged: Data) -> None:
     with pytest.raises(InputError, match=r"^there are no calibration images: the data set has no train split; give "):
-        dataset.draw_calibration(replace(damaged, train=()), 4, 0)
+        samples.draw_calibration(replace(damaged, train=()), 4, 0)
 
 
 def test_an_evaluation_set_holds_the_prepared_images_in_order(
     stripes: Data, small: Preprocessing, tmp_path: Path
 ) -> None:
-    samples = (stripes.train * 3)[:70]  # more than one chunk
+    chosen = (stripes.train * 3)[:70]  # more than one chunk
     console = RecordingConsole()
-    written = dataset.write_evalset(tmp_path, samples, stripes.classes, small, console, "prepare test images")
-    expected = np.stack([images.resize_and_crop(images.decode(sample.source), small) for sample in samples])
+    written = samples.write_evalset(tmp_path, chosen, stripes.classes, small, console, "prepare test images")
+    expected = np.stack([images.resize_and_crop(images.decode(sample.source), small) for sample in chosen])
     np.testing.assert_array_equal(written.images, expected)
     assert written.labels is not None
-    assert written.labels.tolist() == [sample.label for sample in samples]
-    assert written.names == tuple(sample.name for sample in samples)
+    assert written.labels.tolist() == [sample.label for sample in chosen]
+    assert written.names == tuple(sample.name for sample in chosen)
     assert console.events == [("prepare test images", 64, 70), ("prepare test images", 70, 70)]
 
 
 def test_an_evaluation_set_of_a_calibration_folder_has_no_labels(
     stripes: Data, small: Preprocessing, tmp_path: Path
 ) -> None:
-    samples = (stripes.train[0], replace(stripes.train[1], label=None))
-    assert dataset.write_evalset(tmp_path, samples, stripes.classes, small, SilentConsole()).labels is None
+    chosen = (stripes.train[0], replace(stripes.train[1], label=None))
+    assert samples.write_evalset(tmp_path, chosen, stripes.classes, small, SilentConsole()).labels is None
 
 
 def test_the_fingerprint_follows_everything_that_training_sees(damaged: Data) -> None:
@@ -244,4 +244,4 @@ def test_splits_json_lists_names_and_labels(damaged: Data) -> None:
     content = damaged.splits_json()
     assert content["classes"] == ("a", "b")
     assert content["val"] == {"val0": 0, "val1": 1}
-    assert list(content) == ["classes", *dataset.SPLITS]
+    assert list(content) == ["classes", *samples.SPLITS]
