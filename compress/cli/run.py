@@ -33,7 +33,7 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path 
     Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
     """
     checked = recipes.load(recipe, overrides)
-    with distributed.together():
+    with distributed.process_group():
         folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
         with (
             Terminal(folder.path / "run.log", quiet=not distributed.is_first()) as terminal,

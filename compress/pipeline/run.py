@@ -63,7 +63,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
         networks[f"{index}-{stage.stage}"] = checkpoint
     if not distributed.is_first():
         return None
-    distributed.go_on_alone()
+    distributed.detach()
 
     float32 = float32_file(work, checkpoint, report.FLOAT32_FILE)
     before = [float32_file(work, baseline, report.BASELINE_FILE)] if baseline else []

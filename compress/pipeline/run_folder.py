@@ -42,7 +42,7 @@ class RunFolder:
         self._held = ExitStack()  # until the process ends
         if distributed.is_first():
             self._open(recipe_name, fresh)
-        distributed.wait()
+        distributed.barrier()
         distributed.require_shared(path / MARKER)
 
     def _open(self, recipe_name: str, fresh: bool) -> None:
@@ -78,7 +78,7 @@ class RunFolder:
                     make(path)
                 if distributed.is_first():
                     write_json(path / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
-                distributed.wait()
+                distributed.barrier()
         self.steps[name] = path
         return path
 

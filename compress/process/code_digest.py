@@ -13,7 +13,10 @@ RESULT_PACKAGES = (
     "compress/images", "compress/networks", "compress/models", "compress/data", "compress/stages", "compress/training",
     "compress/pruning", "compress/quantization", "compress/pipeline", "export", "runtimes",
 )  # fmt: skip
-RESULT_MODULES = ("compress/process/distributed.py", "compress/verdict/statistics.py")  # pruning and INT8 read bounds
+RESULT_MODULES = (
+    "compress/process/distributed.py",
+    "compress/verdict/statistics.py",
+)  # its bounds steer pruning and INT8
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a bar with ETA on a terminal, plain lines in a file; all lines in the log."""
+"""Console on standard error: a progress bar on a terminal, plain lines in a file, and a log file."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_INTERVAL_S = 15.0  # between two lines of progress where there is no terminal
+PLAIN_INTERVAL_S = 15.0  # between two lines of progress if standard error is no terminal
 
 
 class Terminal:
-    """Shows progress and says lines; use as a context manager so that the bar is taken down."""
+    """Implements runtimes.console.Console; use it as a context manager, which removes the progress bar at the end."""
 
     def __init__(self, log_file: Path | None = None, quiet: bool = False) -> None:
-        """Write to the log file, too, if there is one. quiet: do neither, as in all processes but the first."""
+        """Write messages to `log_file` too, if given. quiet: show and write nothing, for all processes but rank 0."""
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self._log_file, self._quiet = None if quiet else log_file, quiet
         self._handler: logging.Handler | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
-        self._started = self._spoken = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._first = 0
 
     def __enter__(self) -> Terminal:
-        """Send what libraries warn of into the log instead of across the progress bar."""
+        """Redirect warnings of libraries to the log, away from the progress bar."""
         if self._log_file is not None:
             self._log_file.parent.mkdir(parents=True, exist_ok=True)
             self._handler = logging.FileHandler(self._log_file)
@@ -50,7 +50,7 @@ class Terminal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._take_down()
+        self._remove_bar()
         if self._handler is not None:
             logging.captureWarnings(False)
             logging.getLogger().removeHandler(self._handler)
@@ -68,23 +68,23 @@ class Terminal:
                 stream.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` of something is done; `what` up to its first comma says whether it is new."""
+        """Show that `done` of `total` units are done; a new `what`, up to its first comma, starts a new bar."""
         topic = what.partition(",")[0]
         if topic != self._what.partition(",")[0]:
-            self._take_down()
-            self._started = self._spoken = time.monotonic()
+            self._remove_bar()
+            self._started = self._last_line = time.monotonic()
             self._first = done - 1  # a resumed stage does not begin at 0
         self._what = what
         if self.console.is_terminal:
             self._draw(what, done, total)
-        elif time.monotonic() - self._spoken > PLAIN_INTERVAL_S:
-            self._spoken = time.monotonic()
-            left_s = (self._spoken - self._started) / max(done - self._first, 1) * (total - done)
+        elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
+            self._last_line = time.monotonic()
+            remaining_s = (self._last_line - self._started) / max(done - self._first, 1) * (total - done)
             self.console.print(
-                f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, emoji=False, soft_wrap=True
+                f"{what}: {done}/{total}, about {remaining_s:.0f} s left", markup=False, emoji=False, soft_wrap=True
             )
         if done >= total:
-            self._take_down()
+            self._remove_bar()
             self._what = ""
 
     def _draw(self, what: str, done: int, total: int) -> None:
@@ -97,7 +97,7 @@ class Terminal:
         assert self._task is not None
         self._bar.update(self._task, completed=done, description=what)
 
-    def _take_down(self) -> None:
+    def _remove_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,7 +1,7 @@
-"""One run in several processes, as torchrun starts them: who is first, and how they agree. Alone, all of it is free.
+"""Rank, broadcast and all-reduce for runs under torchrun; no-ops in a single process.
 
-All processes go through the same steps and have their files in one folder that all machines share. The first alone
-writes, measures and decides; training is done together.
+All processes run the same steps in one folder that all machines share. Training uses all of them; only rank 0 writes
+files, measures and decides.
 """
 
 from __future__ import annotations
@@ -29,162 +29,164 @@ Value = TypeVar("Value")
 Number = TypeVar("Number", bound=np.generic)
 
 POLL_S = 0.02
-PATIENCE = timedelta(days=2)  # while the first process measures; torchrun ends all when one dies
-_on_its_own: ContextVar[bool] = ContextVar("_on_its_own", default=False)
+TIMEOUT = timedelta(days=2)  # the others wait while rank 0 measures; torchrun ends all processes when one dies
+_detached: ContextVar[bool] = ContextVar("_detached", default=False)
 
 
 def rank() -> int:
-    """Return this process's number, from 0."""
-    return _environment("RANK", 0) if ranks() > 1 else 0
+    """Return the number of this process, from 0."""
+    return _environment("RANK", 0) if world_size() > 1 else 0
 
 
-def ranks() -> int:
-    """Return how many processes there are; some clusters name a number of their own, without where to meet."""
+def world_size() -> int:
+    """Return the number of processes: WORLD_SIZE if MASTER_ADDR is set too, else 1.
+
+    Some clusters set WORLD_SIZE for single processes; without MASTER_ADDR there is no address for a rendezvous.
+    """
     return _environment("WORLD_SIZE", 1) if "MASTER_ADDR" in os.environ else 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this is rank 0, the process that writes files."""
     return rank() == 0
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Join the other processes, if there are any, and take the GPU of this one's number."""
-    if ranks() == 1:
+def process_group() -> Iterator[None]:
+    """Join the process group for the duration of the block and select the GPU of LOCAL_RANK."""
+    if world_size() == 1:
         yield
         return
     import torch
     from torch import distributed
-    from torch._C._distributed_c10d import PrefixStore  # where mypy finds it
+    from torch._C._distributed_c10d import PrefixStore  # the module in which mypy finds it
     from torch.distributed.rendezvous import rendezvous
 
     if torch.cuda.is_available():
         torch.cuda.set_device(_environment("LOCAL_RANK", 0) % torch.cuda.device_count())
     store, *_ = next(rendezvous("env://"))
-    store = PrefixStore(_name_of_start(store), store)
+    store = PrefixStore(_launch_name(store), store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank(), world_size=ranks())
+    distributed.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank(), world_size=world_size())
     try:
         yield
     finally:
         distributed.destroy_process_group()
 
 
-def _name_of_start(store: Any) -> str:
-    """Return a name that the processes of this start have in common, and those of no earlier one had.
+def _launch_name(store: Any) -> str:
+    """Return a name that all processes of this launch share and that no earlier launch used.
 
-    torchrun's store outlives a restart, and torch 2.14 looks up the others' addresses there, old ones, too, which can
-    be those of processes that are gone. So each process asks with a word of its own, and the first one answers all.
+    torchrun's store outlives a restart, and torch 2.14 reads the addresses of the other ranks from it, including those
+    of processes that have died. So each process writes a request with a random name, rank 0 answers every request with
+    its own random name, and that name becomes the prefix of all keys.
     """
-    mine = uuid.uuid4().hex
+    own_name = uuid.uuid4().hex
     if not is_first():
-        store.set(f"asks-{rank()}", mine)
-        answer: str = store.get(f"answer-{mine}").decode()
-        store.set(f"heard-{answer}-{rank()}", "")
-        return answer
-    waiting = set(range(1, ranks()))
+        store.set(f"request-{rank()}", own_name)
+        launch: str = store.get(f"answer-{own_name}").decode()
+        store.set(f"received-{launch}-{rank()}", "")
+        return launch
+    waiting = set(range(1, world_size()))
     while waiting:
-        for other in [other for other in waiting if store.check([f"asks-{other}"])]:
-            store.set(f"answer-{store.get(f'asks-{other}').decode()}", mine)
-            if store.check([f"heard-{mine}-{other}"]):
+        for other in [other for other in waiting if store.check([f"request-{other}"])]:
+            store.set(f"answer-{store.get(f'request-{other}').decode()}", own_name)
+            if store.check([f"received-{own_name}-{other}"]):
                 waiting.remove(other)
         time.sleep(POLL_S)
-    return mine
+    return own_name
 
 
 def from_first(make: Callable[[], Value]) -> Value:
-    """Return what `make` gives in the first process, where alone it is called; it must survive JSON.
+    """Call `make` on rank 0 only and return its result, which must be JSON, on all ranks.
 
-    While it runs the first process is on its own: what it calls does not wait for the others.
+    While `make` runs, the functions of this module are no-ops on rank 0.
     """
-    if not _with_others():
+    if not _in_group():
         return make()
     from torch import distributed
 
     text = b""
     if is_first():
-        token = _on_its_own.set(True)
+        token = _detached.set(True)
         try:
             text = json.dumps(make()).encode()
         finally:
-            _on_its_own.reset(token)
+            _detached.reset(token)
     size = _tensor(np.asarray([len(text)]))
-    with _exchange():
+    with _peer_errors():
         distributed.broadcast(size, 0)
     content = _tensor(np.frombuffer(text, np.uint8) if is_first() else np.zeros(int(size), np.uint8))
-    with _exchange():
+    with _peer_errors():
         distributed.broadcast(content, 0)
     value: Value = json.loads(bytes(content.numpy()))
     return value
 
 
-def go_on_alone() -> None:
-    """Wait for nobody any more: the other processes are done."""
-    _on_its_own.set(True)
+def detach() -> None:
+    """Make the functions of this module no-ops from now on, because the other processes have finished."""
+    _detached.set(True)
 
 
-def wait() -> None:
-    """Go on when all processes are here."""
+def barrier() -> None:
+    """Wait until all processes have reached this call."""
     any_of(False)
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is set in any process."""
-    return bool(summed(np.asarray([int(flag)]))[0])
+    """Return whether the flag is set in any process."""
+    return bool(all_reduce_sum(np.asarray([int(flag)]))[0])
 
 
-def summed(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Return the sum of every process's array, all of one shape."""
-    if not _with_others():
+def all_reduce_sum(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return the sum of the arrays of all processes; they have one shape and dtype."""
+    if not _in_group():
         return values
     from torch import distributed
 
     tensor = _tensor(values)
-    with _exchange():
+    with _peer_errors():
         distributed.all_reduce(tensor)
     total: npt.NDArray[Number] = tensor.numpy()
     return total
 
 
-def distributed_network(network: nn.Module) -> nn.Module:
-    """Return what to call in place of a network so that the gradients are the mean over all processes."""
-    if not _with_others():
+def data_parallel(network: nn.Module) -> nn.Module:
+    """Return the network wrapped so that its gradients are the mean over all processes."""
+    if not _in_group():
         return network
     from torch.nn.parallel import DistributedDataParallel
 
     return DistributedDataParallel(network)
 
 
-def copy_from_first(tensors: Iterator[torch.Tensor]) -> None:
-    """Give every process the first one's values, in place."""
-    if not _with_others():
+def broadcast(tensors: Iterator[torch.Tensor]) -> None:
+    """Copy the values of rank 0 to all processes, in place."""
+    if not _in_group():
         return
     from torch import distributed
 
     for tensor in tensors:
-        with _exchange():
+        with _peer_errors():
             distributed.broadcast(tensor, 0)
 
 
 def require_shared(path: os.PathLike[str]) -> None:
-    """Raise InputError where a file that the first process wrote is not seen here."""
+    """Raise InputError if a file that rank 0 wrote is not visible to this process."""
     if not os.path.exists(path):
-        raise InputError(
-            f"{path}: process {rank()} does not see it; choose a folder with --out that all machines share"
-        )
+        raise InputError(f"{path}: not visible to process {rank()}; choose a folder with --out that all machines share")
 
 
 @contextlib.contextmanager
-def _exchange() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch's own errors of this kind are all of it
-        raise CompressError(f"process {rank()} lost another one, which tells its own reason ({error})") from error
+    except RuntimeError as error:  # the base class of all errors of torch.distributed
+        raise CompressError(f"process {rank()} lost contact with another process; see its log ({error})") from error
 
 
-def _with_others() -> bool:
-    return ranks() > 1 and not _on_its_own.get()
+def _in_group() -> bool:
+    return world_size() > 1 and not _detached.get()
 
 
 def _tensor(values: npt.NDArray[np.generic]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, by which schedulers take a machine back: one line, and in training its state is written."""
+"""Handlers for SIGINT (Ctrl-C) and SIGTERM (schedulers): exit with one line, or stop training after a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,58 +12,60 @@ from types import FrameType
 
 from runtimes.errors import CompressError
 
-HOW = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end"}  # Ctrl-C and schedulers
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @contextmanager
-def one_line_when_asked_to_end() -> Iterator[None]:
-    """End the block in one line when a signal asks for that, with the exit code that shells report for it.
+def exit_on_signals() -> Iterator[None]:
+    """Exit on SIGINT and SIGTERM with one line and the code 128 + signal, as shells report it.
 
-    It ends as by an exception, so that temporary files are removed; what a library makes of that exception (torch's
-    exporter a page of its own) is not shown. Not for what was ignored before, as nohup does; nor for SIGTERM under
-    torchrun, whose processes may wait for each other in C++, where no exception arrives.
+    The signal raises SystemExit inside the block, so that temporary files are removed. Errors that a library raises
+    because of it are not shown (torch's exporter prints a page). Signals that were ignored before, as by nohup, stay
+    ignored. SIGTERM is left alone under torchrun: its processes may wait for each other in C++, where Python raises
+    nothing.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def end(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         sys.exit(128 + number)
 
-    for number in HOW:
+    for number in REASONS:
         under_torchrun = number == signal.SIGTERM and "MASTER_ADDR" in os.environ
         if signal.getsignal(number) != signal.SIG_IGN and not under_torchrun:
-            signal.signal(number, end)
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        if asked:
-            how = HOW[signal.Signals(asked[0])]
-            print(f"compress: {how}; the same command goes on from the last finished epoch or step", file=sys.stderr)
-            sys.exit(128 + asked[0])
+        if received:
+            reason = REASONS[signal.Signals(received[0])]
+            advice = "run the same command again to resume after the last finished epoch or step"
+            print(f"compress: {reason}; {advice}", file=sys.stderr)
+            sys.exit(128 + received[0])
 
 
 class TerminatedError(CompressError):
-    """The process was asked to end, and what it had done is written."""
+    """The process received SIGTERM and has saved its state."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 @contextmanager
 def termination() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether the process was asked to end; outside it ends at once.
+    """Yield a function that returns whether SIGTERM has arrived; inside the block SIGTERM does nothing else.
 
-    Only a process's main thread can do that: in others nobody is asked.
+    Signal handlers need the main thread: in other threads the function always returns False.
     """
-    asked = threading.Event()
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
+    def request(number: int, frame: FrameType | None) -> None:
+        requested.set()
 
-    before = signal.signal(signal.SIGTERM, ask)
+    before = signal.signal(signal.SIGTERM, request)
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""Training curves for other programs: TensorBoard's event files in the run folder, and an MLflow run."""
+"""Log training curves to TensorBoard event files in the run folder and to MLflow."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Tracker = Literal["tensorboard", "mlflow"]
 Track = Callable[[str, int, dict[str, float]], None]  # stage, epoch, values by name
 
 EXPERIMENT = "compress"
-MLFLOW_FILE = "mlflow.json"  # which run of MLflow a run folder goes on with
+MLFLOW_FILE = "mlflow.json"  # ID of the MLflow run that a run folder continues
 
 
 @contextmanager
 def tracking(trackers: tuple[Tracker, ...], folder: Path, name: str) -> Iterator[Track]:
-    """Yield what hands values to all trackers; raises UnavailableError where the package of one is missing.
+    """Yield a function that logs values to all trackers; raises UnavailableError if the package of one is missing.
 
-    folder, name: the run's. MLflow's server or folder is that of MLFLOW_TRACKING_URI, else MLflow's own default.
+    folder, name: of the run. MLflow logs to MLFLOW_TRACKING_URI, else to its own default.
     """
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
             raise UnavailableError(f"tracking: {tracker} needs its package: pip install '.[track]'")
     with ExitStack() as stack:
-        opened = [stack.enter_context(OPEN[tracker](folder, name)) for tracker in trackers]
+        loggers = [stack.enter_context(OPEN[tracker](folder, name)) for tracker in trackers]
 
         def track(stage: str, epoch: int, values: dict[str, float]) -> None:
-            for one in opened:
-                one(stage, epoch, values)
+            for log in loggers:
+                log(stage, epoch, values)
 
         yield track
 
@@ -62,8 +62,8 @@ def _mlflow(folder: Path, name: str) -> Iterator[Track]:
     client = mlflow.MlflowClient()
     path = folder / MLFLOW_FILE
     if not path.exists():
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        existing = client.get_experiment_by_name(EXPERIMENT)
+        experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
         write_json(path, {"run_id": client.create_run(experiment, run_name=name).info.run_id})
     run_id = json.loads(path.read_text())["run_id"]
     client.update_run(run_id, status="RUNNING")

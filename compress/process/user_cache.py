@@ -1,4 +1,4 @@
-"""What is kept for all runs of a user."""
+"""Folders of a user's cache, shared by all runs."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def user_cache(name: str) -> Path:
-    """Return the folder where things of that name are kept for all runs of a user, whether it is there or not."""
+    """Return the folder `name` in the user's cache: $XDG_CACHE_HOME/compress or ~/.cache/compress."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compress" / name

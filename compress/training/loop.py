@@ -68,11 +68,11 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     """
     network = network.to(context.device).to(memory_format=torch.channels_last)
     with ExitStack() as stack:
-        batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.ranks()))
+        batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.world_size()))
         asked_to_end = stack.enter_context(termination())
         still = stack.enter_context(frozen(network, config.freeze))
         run = _begin(network, context, config, batches.steps)
-        if config.sync_batchnorm and distributed.ranks() > 1:
+        if config.sync_batchnorm and distributed.world_size() > 1:
             stack.enter_context(synchronised(run.network))  # not the averaged network, which is not trained
         step = _Step(run, context, config, loss, batches.size, still)
         validation = context.prepared("val")
@@ -124,15 +124,15 @@ def predict(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.
 
 def _validation_logits(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
     """Return as `predict`; each process runs its share of the images, all with the first one's running statistics."""
-    if distributed.ranks() == 1:
+    if distributed.world_size() == 1:
         return predict(network, images, device)
-    distributed.copy_from_first(network.buffers())
-    mine = np.array_split(np.arange(len(images)), distributed.ranks())[distributed.rank()]
+    distributed.broadcast(network.buffers())
+    mine = np.array_split(np.arange(len(images)), distributed.world_size())[distributed.rank()]
     some = predict(network, images.take(mine), device) if len(mine) else np.zeros((0, 1), np.float32)
-    classes = int(distributed.summed(np.asarray([some.shape[1] if distributed.is_first() else 0]))[0])
+    classes = int(distributed.all_reduce_sum(np.asarray([some.shape[1] if distributed.is_first() else 0]))[0])
     logits = np.zeros((len(images), classes), np.float32)
     logits[mine] = some
-    every: npt.NDArray[np.float32] = distributed.summed(logits)
+    every: npt.NDArray[np.float32] = distributed.all_reduce_sum(logits)
     return every
 
 
@@ -180,7 +180,7 @@ class _Step:
         self._still, self._batch_size = still, batch_size
         self._arithmetic = _arithmetic(context, config)
         self._mix = mixing(config.augment, len(context.classes))
-        self._network = distributed.distributed_network(run.network)
+        self._network = distributed.data_parallel(run.network)
 
     def prepare(self) -> None:
         """Set the modules' modes for an epoch."""
@@ -213,7 +213,7 @@ class _Step:
         with torch.autocast(self._context.device, self._arithmetic, enabled=self._arithmetic != torch.float32):
             logits = self._network(images)
         # Processes may have batches of different sizes, and the mean of their gradients is taken.
-        share = len(pixels) * distributed.ranks() / self._batch_size
+        share = len(pixels) * distributed.world_size() / self._batch_size
         value = self._loss(images, logits, labels) * share
         self._run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self._run.total += value.detach()
@@ -225,7 +225,7 @@ class _Step:
 
 def _mean_total(run: _Run) -> float:
     """Return the sum of the losses since the epoch began, the mean over all processes."""
-    return float(distributed.summed(np.asarray([float(run.total)]))[0]) / distributed.ranks()
+    return float(distributed.all_reduce_sum(np.asarray([float(run.total)]))[0]) / distributed.world_size()
 
 
 def _require_finite(run: _Run, config: FitConfig) -> None:

@@ -39,7 +39,7 @@ def network(norm: bool) -> nn.Module:
 def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
     torch.set_num_threads(1)
     data = synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
-    with distributed.together():
+    with distributed.process_group():
         for split in ("train", "val"):
             distributed.from_first(partial(prepare, folder / f"images-{split}", data, split))
         for name, fields in settings.items():

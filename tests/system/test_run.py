@@ -224,7 +224,8 @@ def test_interrupted_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in told
     assert (
-        told.splitlines()[-1] == "compress: interrupted; the same command goes on from the last finished epoch or step"
+        told.splitlines()[-1]
+        == "compress: interrupted; run the same command again to resume after the last finished epoch or step"
     )
     assert not (out / "report.json").exists()
 

@@ -156,15 +156,15 @@ def test_one_process_agrees_with_itself(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # of a cluster that started one process
-    with distributed.together():
-        assert (distributed.rank(), distributed.ranks(), distributed.is_first()) == (0, 1, True)
+    with distributed.process_group():
+        assert (distributed.rank(), distributed.world_size(), distributed.is_first()) == (0, 1, True)
         assert distributed.from_first(lambda: (1, "x")) == (1, "x")
         assert distributed.any_of(True)
         assert not distributed.any_of(False)
 
 
-def test_a_folder_that_is_not_shared_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="process 0 does not see it; choose a folder with --out"):
+def test_a_folder_that_is_not_shared_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not visible to process 0; choose a folder with --out"):
         distributed.require_shared(tmp_path / "run.json")
 
 

@@ -12,8 +12,8 @@ import pytest
 # A library that turns every exception into one of its own, as torch's exporter does.
 WORK = """
 import sys, tempfile, time
-from compress.process.signals import one_line_when_asked_to_end
-with one_line_when_asked_to_end(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
+from compress.process.signals import exit_on_signals
+with exit_on_signals(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
     try:
         print("at work", flush=True)
         time.sleep(60)
@@ -25,8 +25,16 @@ with one_line_when_asked_to_end(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
 @pytest.mark.parametrize(
     ("sent", "code", "line"),
     [
-        (signal.SIGINT, 130, "compress: interrupted; the same command goes on from the last finished epoch or step"),
-        (signal.SIGTERM, 143, "compress: asked to end; the same command goes on from the last finished epoch or step"),
+        (
+            signal.SIGINT,
+            130,
+            "compress: interrupted; run the same command again to resume after the last finished epoch or step",
+        ),
+        (
+            signal.SIGTERM,
+            143,
+            "compress: terminated; run the same command again to resume after the last finished epoch or step",
+        ),
     ],
 )
 def test_a_signal_is_one_line(tmp_path: Path, sent: signal.Signals, code: int, line: str) -> None:
