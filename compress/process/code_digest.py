@@ -15,8 +15,8 @@ RESULT_PACKAGES = (
 )  # fmt: skip
 RESULT_MODULES = (
     "compress/process/distributed.py",
-    "compress/verdict/statistics.py",
-)  # its bounds steer pruning and INT8
+    "compress/verdict/statistics.py",  # its bounds steer pruning and quantization
+)
 
 
 @functools.cache

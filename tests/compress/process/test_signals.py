@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+ADVICE = "run the same command again to resume after the last finished epoch or step"
+
 # A library that turns every exception into one of its own, as torch's exporter does.
 WORK = """
 import sys, tempfile, time
@@ -28,12 +30,12 @@ with exit_on_signals(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
         (
             signal.SIGINT,
             130,
-            "compress: interrupted; run the same command again to resume after the last finished epoch or step",
+            f"compress: interrupted; {ADVICE}",
         ),
         (
             signal.SIGTERM,
             143,
-            "compress: terminated; run the same command again to resume after the last finished epoch or step",
+            f"compress: terminated; {ADVICE}",
         ),
     ],
 )
