@@ -18,7 +18,7 @@ from compress.quantization.correction.equalization import Equalized
 from compress.quantization.correction.recovery import recover
 from compress.quantization.float_layers import CompareSpeed, Speed
 from compress.quantization.ort_graph import logits
-from compress.quantization.post_training import Candidate, Search, facts, sensitivities, split
+from compress.quantization.post_training import Candidate, Search, sensitivities, split
 from compress.quantization.schemes import SCHEMES
 from export.quantize import Quantized
 from runtimes.errors import InputError
@@ -132,9 +132,8 @@ def test_everything_is_tried_in_order_told_and_written_down() -> None:
     assert [line.split(":")[0] for line in said] == steps
     assert [line.endswith(", kept") for line in said] == [attempt.kept for attempt in found.attempts]
     assert best.sqnr_db == [attempt.sqnr_db for attempt in found.attempts if attempt.kept][-1]
-    written = facts(found)
-    assert written["held_out_images"] == 8
-    assert [step["step"] for step in written["attempts"]] == steps  # type: ignore[attr-defined]
+    assert len(found.held_out) == 8
+    assert [attempt.step for attempt in found.attempts] == steps
 
 
 def test_the_best_candidate_is_the_model_that_was_judged() -> None:
