@@ -1,3 +1,3 @@
 """Make image classifiers small and fast for edge devices, and prove it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
