@@ -1,4 +1,5 @@
-# Each target does its own set-up: .venv is made and filled when pyproject.toml is newer than it.
+# Each target sets up .venv if it is missing or older than pyproject.toml.
+# Another Python: make test PYTHON=python3.12
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed

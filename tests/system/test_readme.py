@@ -1,87 +1,219 @@
-"""What README and CONTRIBUTING tell people to type can be typed: commands, options, make targets, recipes, files."""
+"""Documentation: commands, options, recipes, make targets, files and links in all Markdown files."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import yaml
 
-from compress.cli.main import commands
-from compress.recipe import recipe
+from compress.boards import inventory
+from compress.boards.inventory import Board
+from compress.cli.main import LazyCommand, commands
+from compress.quantization.config import Calibration, Quantize
+from compress.recipe import plugins, recipe
+from compress.recipe.recipe import Export, Recipe
 from compress.sweep import search as sweep
+from compress.sweep.config import Range, Sweep
+from compress.training.config import Augment, FitConfig, Teacher
+from compress.verdict.gate import Gate
+from runtimes.clock import Timing
+from runtimes.datasheet import DataSheet
+from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+FOLDERS = ("compress", "export", "runtimes", "recipes", ".github")
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")))
+)
+LANGUAGES = {"shell", "yaml", "text", "python"}
+PLACEHOLDERS = {"RECIPE", "recipes/solar.yaml"}  # recipes of the reader
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def code_lines(name: str) -> Iterator[str]:
-    """Give the lines of code of a document, those that are continued as one."""
-    text = (ROOT / name).read_text()
-    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    indented = [line for line in text.splitlines() if line.startswith("    ")]
-    for block in [*fenced, "\n".join(indented)]:
-        yield from (line.strip().removeprefix("- run: ") for line in re.sub(r"\\\n\s*", "", block).splitlines())
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text()
 
 
-COMMANDS = sorted({line.partition("  ")[0].partition(" #")[0] for name in DOCUMENTS for line in code_lines(name)
-                   if re.match(r"compress [a-z]+( |$)", line) and "…" not in line})  # fmt: skip
+def blocks(document: str, language: str) -> list[str]:
+    """Return the fenced blocks in that language."""
+    return [block for tag, block in FENCE.findall(text_of(document)) if tag == language]
 
 
-def test_there_are_commands_to_look_at() -> None:
-    assert len(COMMANDS) > 15
-    assert {command.split()[1] for command in COMMANDS} >= {"run", "check", "accept", "sweep", "quantize", "deploy"}
+def command_lines(document: str) -> Iterator[str]:
+    """Yield the commands in shell blocks and workflows, without comments; a continued line is one command."""
+    for block in [*blocks(document, "shell"), *blocks(document, "yaml")]:
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            command = line.strip().removeprefix("- run: ").partition(" #")[0].strip()
+            yield re.sub(r"^(torchrun|\S*python\S*) .*-m compress ", "compress ", command)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_taken_as_it_is_written(command: str) -> None:
-    _, name, *arguments = shlex.split(command.replace("|data|stages|runtimes|recipes|targets", ""))
-    arguments = [one for one in arguments if one not in (">",) and not one.endswith(".schema.json")]
-    found = commands.commands[name].load()
-    while isinstance(found, click.Group):
-        found = found.commands[arguments.pop(0)]
-    assert found.make_context(name, arguments).command is found
+def yaml_blocks() -> Iterator[tuple[str, Any]]:
+    for document in DOCUMENTS:
+        yield from ((document, yaml.safe_load(block)) for block in blocks(document, "yaml"))
+
+
+COMMANDS = sorted({line for name in DOCUMENTS for line in command_lines(name) if re.match("compress [a-z]", line)})
+INLINE = sorted({code for name in DOCUMENTS for code in re.findall(r"`(compress [a-z][^`\n]*)`", text_of(name))})
+RUNS = [line for line in COMMANDS if line.startswith(("compress run", "compress validate"))]
+
+
+def command_named(names: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command that the words name, and the remaining words."""
+    command, rest = commands.commands[names[0]], names[1:]
+    command = command.load() if isinstance(command, LazyCommand) else command
+    while isinstance(command, click.Group) and rest:
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+def test_documents_and_commands_are_found() -> None:
+    assert len(DOCUMENTS) >= 18
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md", "runtimes/README.md"} <= set(DOCUMENTS)
+    assert len(COMMANDS) > 30
+    assert {line.split()[1] for line in COMMANDS} >= set(commands.commands) - {"data"}
+    assert len(RUNS) > 10
+    assert len(INLINE) > 15
+
+
+def test_the_front_page_is_short() -> None:
+    assert len(text_of("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_blocks_of_code_are_fenced_and_name_a_language(document: str) -> None:
+    assert {tag for tag, _ in FENCE.findall(text_of(document))} <= LANGUAGES
+    outside = FENCE.sub("", text_of(document))
+    assert "```" not in outside
+    assert not re.search(r"\n\n    \S", outside), "indented block of code"
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_parses(line: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if word != ">" and not word.endswith(".schema.json")]
+    command, arguments = command_named(words)
+    assert command.make_context(words[0], arguments).command is command
+
+
+@pytest.mark.parametrize("code", INLINE)
+def test_a_command_in_the_text_exists_with_its_options(code: str) -> None:
+    command, words = command_named(shlex.split(code.replace("…", ""))[1:])
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_a_recipe_with_its_overrides_is_valid(line: str) -> None:
+    words = shlex.split(line)
+    if words[2] not in PLACEHOLDERS:
+        overrides = [value for option, value in pairwise(words) if option == "--set"]
+        assert recipe.load(ROOT / words[2], overrides).name
 
 
 @pytest.mark.parametrize("name", sorted(commands.commands))
 def test_help_of_every_command_has_an_example(name: str) -> None:
-    command = commands.commands[name].load()
+    command, _ = command_named([name])
     for one in command.commands.values() if isinstance(command, click.Group) else [command]:
         assert "Example: compress " in (one.help or ""), name
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_make_targets_exist(name: str) -> None:
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(document: str) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    told = set(re.findall(r"\bmake ((?:test|bench|run|lint|clean|audit)[a-z0-9-]*)", (ROOT / name).read_text()))
-    assert told
-    assert told <= targets
+    named = set(re.findall(r"\bmake ((?:test|bench|run|lint|clean|audit)[a-z0-9-]*)", text_of(document)))
+    assert named
+    assert named <= targets
+    if document == "CONTRIBUTING.md":
+        assert targets - {"run", "clean"} <= named
 
 
-def test_recipes_and_sweeps_of_the_readme_are_valid(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    contents = [yaml.safe_load(block) for block in blocks]
-    whole = [content for content in contents if "model" in content]
-    sweeps = [content for content in contents if "vary" in content]
-    assert (len(whole), len(sweeps)) == (1, 1)
-    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(whole[0]))
-    assert recipe.load(tmp_path / "whole.yaml").gate is not None
-    (tmp_path / "try.yaml").write_text(
-        yaml.safe_dump({**sweeps[0], "recipe": str(ROOT / "recipes/mobilenet_int8.yaml")})
-    )
-    assert sweep.load(tmp_path / "try.yaml").count() == 20
+def test_yaml_is_valid(tmp_path: Path) -> None:
+    kinds = [_checked(content, tmp_path / f"{index}.yaml") for index, (_, content) in enumerate(yaml_blocks())]
+    assert set(kinds) == {"workflow", "sweep", "recipe", "inventory", "part of a recipe"}
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_files_that_are_named_are_there(name: str) -> None:
-    named = re.findall(
-        r"`((?:compress|export|runtimes|tests|recipes|\.github)/[\w./-]+\.\w+)`", (ROOT / name).read_text()
-    )
-    missing = [one for one in named if not (ROOT / one).exists() and "NAME" not in one]
+def _checked(content: dict[str, Any], path: Path) -> str:
+    """Load a block of YAML as what it is and return that; `path` is a file to write."""
+    kind = "part of a recipe"
+    if "jobs" in content:
+        return "workflow"
+    if "vary" in content:
+        path.write_text(yaml.safe_dump({**content, "recipe": str(ROOT / "recipes/mobilenet_int8.yaml")}))
+        assert sweep.load(path).count() > 1
+        return "sweep"
+    if all(isinstance(value, dict) and "host" in value for value in content.values()):
+        path.write_text(yaml.safe_dump(content))
+        assert set(inventory.read(path)) == set(content)
+        return "inventory"
+    if {"data", "model", "targets"} <= set(content):
+        kind, whole = "recipe", content
+    else:
+        assert set(content) <= set(Recipe.model_fields)
+        whole = yaml.safe_load((ROOT / "recipes/smoke.yaml").read_text()) | content
+    path.write_text(yaml.safe_dump(whole))
+    assert recipe.load(path)
+    return kind
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings(document: str) -> None:
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text_of(document))):
+        if not re.match(r"[a-z]+:", link):
+            name, _, anchor = link.partition("#")
+            path = (ROOT / document).parent / name if name else ROOT / document
+            if not path.exists() or (anchor and anchor not in _anchors(path)):
+                missing.append(link)
     assert missing == []
-    for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / name).read_text()):
-        assert (ROOT / picture).exists()
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a file."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_in_the_text_exist(document: str) -> None:
+    named = re.findall(r"`((?:compress|export|runtimes|tests|recipes|\.github)/[\w./-]+\.\w+)`", text_of(document))
+    missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name and "accepted" not in name]
+    assert missing == []
+
+
+def test_every_package_with_a_readme_is_linked_from_the_front_page() -> None:
+    pages = {name for name in DOCUMENTS if name.endswith("/README.md")}
+    assert pages <= set(re.findall(r"\]\(([\w/]+/README\.md)", text_of("README.md")))
+
+
+def _keys(section: type) -> set[str]:
+    return set(getattr(section, "model_fields", None) or (field.name for field in fields(section)))
+
+
+SECTIONS = {
+    "recipes/README.md": (Recipe, Export, Timing, Preprocessing, Target, DataSheet),
+    "compress/stages/README.md": (FitConfig, Augment, Teacher, *(plugins.load("stages", name).Config
+                                                                for name in ("train", "distill", "qat"))),
+    "compress/pruning/README.md": (plugins.load("stages", "prune").Config,),
+    "compress/quantization/README.md": (Quantize, Calibration),
+    "compress/verdict/README.md": (Gate,),
+    "compress/sweep/README.md": (Sweep, Range),
+    "compress/boards/README.md": (Board,),
+    "compress/data/README.md": tuple(plugins.load("data", name).Config for name in plugins.names("data")),
+    "compress/models/README.md": tuple(plugins.load("models", name).Config for name in plugins.names("models")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("document", SECTIONS)
+def test_every_key_is_documented(document: str) -> None:
+    code = " ".join(re.findall(r"`([^`\n]+)`", FENCE.sub("", text_of(document))))
+    keys = {key for section in SECTIONS[document] for key in _keys(section)}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", code)} - {"stage"} == set()
