@@ -164,6 +164,13 @@ def _checked(content: dict[str, Any], path: Path) -> str:
     return kind
 
 
+def test_python_is_valid() -> None:
+    sources = [block for document in DOCUMENTS for block in blocks(document, "python")]
+    assert sources
+    for source in sources:
+        compile(source, "block of a document", "exec")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_to_files_and_headings(document: str) -> None:
     missing = []
