@@ -167,7 +167,7 @@ def _run_stage(work: Work, folder: Path, stage: Any, previous: Path, baseline: P
         teacher=teacher,
         prepared=work.training_images,
         some=work.some_training_images,
-        track=partial(work.track, folder.name.rpartition("-")[0]),
+        track=partial(work.track, folder.name),
         console=work.terminal,
     )
     network = checkpoint.load(previous, work.recipe.model, len(work.data.classes))
