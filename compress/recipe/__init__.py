@@ -1,1 +1,1 @@
-"""Recipes: YAML files, checked against typed sections."""
+"""Recipes: YAML files, validated against typed sections."""

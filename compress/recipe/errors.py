@@ -1,4 +1,4 @@
-"""From pydantic's errors to lines that a user can act on: the path in the file, what is wrong, what would work."""
+"""Format pydantic's errors for users: the path in the file, what is wrong, and what would be valid."""
 
 from __future__ import annotations
 
@@ -13,49 +13,50 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from compress.recipe.plugins import TAG
+from compress.recipe.strict_yaml import YamlValue
 
 Location = tuple[int | str, ...]
-MOST_LINES = 20
+MAX_LINES = 20
 
 
-def lines(error: ValidationError, root: type, content: Any) -> list[str]:
-    """Return one line per problem that validating `content` as a `root` found, and one that counts those beyond 20."""
-    found = error.errors(include_url=False)
-    broken_inside = {details["loc"][:depth] for details in found for depth in range(1, len(details["loc"]))}
-    told: dict[str, list[str]] = {}
-    for details in found:
-        if details["type"] == "too_short" and details["loc"] in broken_inside:
-            continue  # its items are what is wrong
+def lines(error: ValidationError, root: type, content: YamlValue) -> list[str]:
+    """Return one line per problem of `content`, validated as a `root`; beyond 20, a last line with the number left."""
+    all_details = error.errors(include_url=False)
+    parents = {details["loc"][:depth] for details in all_details for depth in range(1, len(details["loc"]))}
+    messages_by_path: dict[str, list[str]] = {}
+    for details in all_details:
+        if details["type"] == "too_short" and details["loc"] in parents:
+            continue  # pydantic drops invalid items; their own errors say why
         for line in _message(details, root, content).splitlines():
-            where, _, message = line.rpartition("\0")
-            told.setdefault(where, []).append(message)
-    misfits = told.pop("", [])  # between sections; each names its own path
-    problems = [*(f"{where}: {_joined(messages)}" for where, messages in told.items()), *misfits]
-    beyond = len(problems) - MOST_LINES
-    return [*problems[:MOST_LINES], *([f"and {beyond} more like these"] if beyond > 0 else [])]
+            path, _, message = line.rpartition("\0")
+            messages_by_path.setdefault(path, []).append(message)
+    between_sections = messages_by_path.pop("", [])  # these messages begin with a path already
+    problems = [f"{path}: {_joined(messages)}" for path, messages in messages_by_path.items()] + between_sections
+    remaining = len(problems) - MAX_LINES
+    return [*problems[:MAX_LINES], *([f"and {remaining} more"] if remaining > 0 else [])]
 
 
 def _joined(messages: list[str]) -> str:
-    """Join what is wrong with one value: the choices of a union, or several faults."""
+    """Join the messages about one value: with "or" for the members of a union, else with a semicolon."""
     *others, last = messages
     if others and all(message.startswith("must be ") for message in messages):
         return " or ".join([*(message.partition(", not ")[0] for message in others), last.removeprefix("must be ")])
     return "; ".join(messages)
 
 
-IN_WORDS_OF_YAML = {
+YAML_WORDING = {
     "tuple_type": "must be a list",
     "model_type": "must be a mapping, {key: value, …}",
     "model_attributes_type": "must be a mapping, {key: value, …}",
     "dataclass_type": "must be a mapping, {key: value, …}",
     "dict_type": "must be a mapping, {key: value, …}",
     "too_short": "must have at least one item",
-    "string_pattern_mismatch": "must be of letters, digits, '-', '_' and '.', and begin with a letter or digit",
+    "string_pattern_mismatch": "must consist of letters, digits, '-', '_' and '.', and begin with a letter or digit",
 }
 
 
-def _message(details: ErrorDetails, root: type, content: Any) -> str:
-    """Return `path NUL what is wrong`."""
+def _message(details: ErrorDetails, root: type, content: YamlValue) -> str:
+    """Return lines of `path`, NUL and what is wrong."""
     kind, context, location = details["type"], details.get("ctx", {}), details["loc"]
     path, keys = _follow(location, root)
     where, tag = ".".join(path), context.get("discriminator", "").strip("'")
@@ -66,11 +67,11 @@ def _message(details: ErrorDetails, root: type, content: Any) -> str:
         choices = re.findall(r"'([^']*)'", context["expected_tags"])
         return f"{where}.{tag}\0there is no '{context['tag']}'{near(context['tag'], choices)}"
     if kind == "union_tag_not_found":
-        return f"{where}\0must name its {tag}"
+        return f"{where}\0needs the key '{tag}'"
     if kind in ("missing", "missing_argument"):
         return f"{where}\0is required"
     message = re.sub(r"^(Value error, |Assertion failed, )", "", details["msg"])
-    message = IN_WORDS_OF_YAML.get(kind, re.sub(r"^Input should be", "must be", message))
+    message = YAML_WORDING.get(kind, re.sub(r"^Input should be", "must be", message))
     value = _value(content, path)
     if kind == "value_error":
         return "\n".join(f"{where}\0{line}" for line in message.splitlines())
@@ -80,10 +81,10 @@ def _message(details: ErrorDetails, root: type, content: Any) -> str:
 
 
 def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
-    """Return the path as it stands in the file, without the tags of unions, and the keys of the section at its end."""
+    """Return the path in the file, without pydantic's union tags, and the valid keys of the section at its end."""
     path: list[str] = []
     candidates: list[type] = [root]
-    is_key = False  # of a mapping, as a module's name is
+    is_key = False  # the next part is a key of a mapping, for example the name of a module
     for part in location:
         known = {name: hint for candidate in candidates for name, hint in _fields(candidate).items()}
         tagged = [candidate for candidate in candidates if _tag(candidate) == part]
@@ -100,13 +101,13 @@ def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Return whether a type is a mapping, or one with bounds."""
+    """Return whether the type is a dict, with or without `Annotated` bounds."""
     origin = get_origin(annotation)
     return origin is dict or (origin is Annotated and _is_mapping(get_args(annotation)[0]))
 
 
 def _sections(annotation: Any) -> list[type]:
-    """Return the models and dataclasses that a type annotation names."""
+    """Return the models and dataclasses inside a type annotation."""
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return [annotation]
     return [section for argument in get_args(annotation) for section in _sections(argument)]
@@ -119,13 +120,13 @@ def _fields(section: type) -> Mapping[str, Any]:
 
 
 def _tag(section: type) -> Any:
-    """Return the name of the plug-in whose Config this is, None for other sections."""
+    """Return the plug-in name if `section` is the Config of a plug-in, else None."""
     if not issubclass(section, BaseModel):
         return None
     return next((section.model_fields[key].default for key in TAG.values() if key in section.model_fields), None)
 
 
-def _value(content: Any, path: list[str]) -> Any:
+def _value(content: YamlValue, path: list[str]) -> YamlValue:
     for part in path:
         if isinstance(content, dict) and part in content:
             content = content[part]
@@ -137,6 +138,6 @@ def _value(content: Any, path: list[str]) -> Any:
 
 
 def near(wrong: str, choices: list[str]) -> str:
-    """Return the end of a message about an unknown name: the one that was meant, or all that there are."""
+    """Return the end of a message about an unknown name: the closest choice, or all choices."""
     close = difflib.get_close_matches(wrong, choices, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(choices)}"
+    return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(choices)}"

@@ -1,4 +1,4 @@
-"""Data sets as a command line names them: NAME:ROOT."""
+"""Load a data set that the command line names as NAME:ROOT."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pydantic import ValidationError
 
 from compress.images.samples import Data
 from compress.recipe import plugins
+from compress.recipe.errors import near
 from runtimes.errors import InputError
 
 
 def load(named: str) -> Data:
-    """Load `NAME:ROOT`, or NAME alone for a data set that needs no root; raises InputError for a wrong one."""
+    """Load `NAME:ROOT`, or NAME for a data set without a root; raises InputError if it is unknown or invalid."""
     name, _, root = named.partition(":")
     if name not in plugins.names("data"):
-        raise InputError(f"--data: there is no '{name}'; there are {', '.join(plugins.names('data'))}")
+        raise InputError(f"--data: there is no data set '{name}'{near(name, plugins.names('data'))}")
     plugin = plugins.load("data", name)
     try:
         config = plugin.Config(**({"root": root} if root else {}))
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--data {named}: {reason}; write it as NAME:ROOT, or NAME alone for elpv") from error
-    found: Data = plugin.load(config)
-    return found
+    data: Data = plugin.load(config)
+    return data

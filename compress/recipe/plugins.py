@@ -1,4 +1,4 @@
-"""Plug-ins are files: compress/<kind>/<name>.py holds `Config` and one function; its name is its name in a recipe."""
+"""Find and load plug-ins: files compress/<kind>/<name>.py with a `Config` and one function."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 Kind = Literal["models", "data", "stages"]
-TAG = {"models": "arch", "data": "name", "stages": "stage"}  # the key that names the plug-in in a recipe
+TAG = {"models": "arch", "data": "name", "stages": "stage"}  # key of a recipe that selects the plug-in
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the names of the plug-ins that there are."""
+    """Return the names of all plug-ins of a kind, sorted."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / kind).glob("[a-z]*.py"))
 
 
 def load(kind: Kind, name: str) -> ModuleType:
-    """Import one plug-in; `name` is one of `names(kind)`."""
+    """Import the plug-in `name`, one of `names(kind)`, and return its module."""
     return importlib.import_module(f"compress.{kind}.{name}")
 
 
-def config_union(kind: Kind) -> Any:
-    """Return the type of a recipe's section: the Config of any plug-in of that kind, chosen by its tag."""
+def config_union(kind: Kind) -> Any:  # Any: a type annotation for pydantic
+    """Return the union of the Configs of all plug-ins of a kind, discriminated by the kind's TAG."""
     configs = [load(kind, name).Config for name in names(kind)]
     return Annotated[reduce(or_, configs), Field(discriminator=TAG[kind])]

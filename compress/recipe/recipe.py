@@ -1,4 +1,4 @@
-"""A recipe: the validated, frozen YAML."""
+"""Load and validate recipes: YAML files that describe a run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
 from runtimes.errors import InputError
+from runtimes.files import Json
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -36,10 +37,10 @@ else:
 
 
 class Export(Config):
-    """How the network becomes ONNX. batch: a fixed number of images, or "dynamic".
+    """Settings of the ONNX export. batch: a fixed number of images, or "dynamic".
 
-    input: `uint8` puts the normalisation into the file, which then takes pixels, (N, H, W, 3). output: `probabilities`
-    puts the softmax into it.
+    input: `uint8` adds the normalisation to the file, which then takes pixels of shape (N, H, W, 3).
+    output: `probabilities` adds the softmax to the file.
     """
 
     opset: Annotated[int, Field(ge=18, le=24)] = 18
@@ -49,9 +50,9 @@ class Export(Config):
 
 
 class Recipe(Config):
-    """Everything that a run is made of. name: of the run folder, too; the file's name unless given.
+    """All settings of a run. name: also the name of the run folder; defaults to the name of the file.
 
-    tracking: programs that get the training curves, `tensorboard` and `mlflow`.
+    tracking: programs to which the training curves are logged, `tensorboard` and `mlflow`.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -71,34 +72,34 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:
-        misfits = [
+        problems = [
             f"export.batch: must be dynamic or {target.batch}, the batch of target '{target.name}'"
             for target in self.targets
             if self.export.batch not in ("dynamic", target.batch)
         ]
         target_names = [target.name for target in self.targets]
         if len(set(target_names)) < len(target_names):
-            misfits.append(f"targets: must have different names, not {', '.join(target_names)}")
+            problems.append(f"targets: must have different names, not {', '.join(target_names)}")
         if self.gate and not self.quantize:
-            misfits.append("gate: compares INT8 with float32 and needs the section quantize")
+            problems.append("gate: needs the section quantize, because it compares INT8 with float32")
         for index, stage in enumerate(self.stages):
             try:
                 stage.measures_on(self.targets)
             except InputError as error:
-                misfits.append(f"stages.{index}.{error}")
-        if misfits:
-            raise ValueError("\n".join(misfits))
+                problems.append(f"stages.{index}.{error}")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def to_yaml(self) -> str:
-        """Return the recipe as resolved, defaults included."""
+        """Return the recipe as YAML, with all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe; `overrides` are `dotted.key=value` with the value as YAML.
+    """Read and validate a recipe; `overrides` are `dotted.key=value` with the value as YAML.
 
-    Raises InputError with all problems at once, a line each, with its path in the file.
+    Raises InputError with one line per problem, each with its path in the file.
     """
     content = strict_yaml.read(path)
     for assignment in overrides:
@@ -110,7 +111,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Recipe, content))) from None
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Json:
     """Return the JSON Schema (2020-12) of a recipe, for editors."""
     schema = TypeAdapter(Recipe).json_schema()
     schema["required"].remove("name")
@@ -118,5 +119,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def shipped_recipes() -> list[Path]:
-    """Return the recipes in the folder `recipes` of the working folder, without targets and sweeps."""
+    """Return the recipes in ./recipes, without targets and sweeps."""
     return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name not in ("targets", "sweeps"))

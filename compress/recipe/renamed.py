@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+
+from runtimes.files import Json
 
 
 class RenamedKeyWarning(DeprecationWarning):
     """A recipe uses the old name of a key."""
 
 
-def rename(content: Mapping[Any, Any], renamed: Mapping[str, str], section: str) -> dict[Any, Any]:
+def rename(content: Json, renamed: Mapping[str, str], section: str) -> Json:
     """Return `content` with the old keys of `renamed` (old: new) replaced by the new ones.
 
     Warns with RenamedKeyWarning for each old key; raises ValueError if the old and the new key are both given.

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validato
 from pydantic_core import CoreSchema
 
 from compress.recipe.renamed import rename
+from runtimes.files import Json, JsonValue
 from runtimes.target import Target
 
 
@@ -25,7 +26,7 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _prepare(cls, content: Any) -> Any:
+    def _prepare(cls, content: JsonValue) -> JsonValue:
         """Rename old keys and let booleans fail where the type is a number."""
         if not isinstance(content, dict):
             return content
@@ -34,7 +35,7 @@ class Config(BaseModel):
         return {key: reject_booleans(value, hints.get(key)) for key, value in content.items()}
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
         """Return the JSON Schema with the old keys as deprecated properties."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
@@ -57,7 +58,7 @@ def _section_name(section: type[Config]) -> str:
     return section.__module__.rpartition(".")[2] if section.__name__ == "Config" else section.__name__.lower()
 
 
-def reject_booleans(value: Any, annotation: Any) -> Any:
+def reject_booleans(value: JsonValue, annotation: Any) -> JsonValue:  # Any: a type annotation
     """Return `value` with True and False as text where `annotation` is a number type.
 
     pydantic would convert them to 1 and 0; as text they fail the validation. Lists, mappings and the fields of

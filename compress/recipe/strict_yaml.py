@@ -1,21 +1,24 @@
-"""YAML without what hides mistakes or does harm: no tags, no repeated keys, no aliases, no files above 1 MiB."""
+"""Read YAML strictly: no tags, aliases or duplicate keys, and at most 1 MiB."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from runtimes.errors import InputError
 
+Yaml: TypeAlias = dict[Any, Any]  # a YAML mapping before it is validated
+YamlValue: TypeAlias = Any  # any value that YAML can hold
+
 MAX_BYTES = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which can explode, tags, keys that are no texts, and keys that stand twice."""
+    """Refuses aliases (which can grow exponentially), tags, keys that are not scalars, and duplicate keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -26,14 +29,14 @@ class _Loader(yaml.SafeLoader):
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, YamlValue]:
+        keys = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _refusal("a key must be a plain text", key)
-            if key.value in seen:
-                raise _refusal(f"the key '{key.value}' stands twice", key)
-            seen.add(key.value)
+                raise _refusal("a key must be plain text", key)
+            if key.value in keys:
+                raise _refusal(f"duplicate key '{key.value}'", key)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -41,14 +44,14 @@ def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
 
 
-def read(path: Path) -> dict[Any, Any]:
-    """Return the mapping that a YAML file holds; raises InputError with the line of what is wrong."""
+def read(path: Path) -> Yaml:
+    """Return the mapping in a YAML file; raises InputError with the line of the first problem."""
     try:
         with path.open("rb") as stream:
-            read = stream.read(MAX_BYTES + 1)  # a device never ends
-        if len(read) > MAX_BYTES:
+            data = stream.read(MAX_BYTES + 1)  # a device such as /dev/zero has no end
+        if len(data) > MAX_BYTES:
             raise InputError(f"{path}: larger than 1 MiB, not a recipe")
-        text = read.decode("utf-8")
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; see: compress list recipes") from None
     except IsADirectoryError:
@@ -61,36 +64,36 @@ def read(path: Path) -> dict[Any, Any]:
     return content
 
 
-def override(content: dict[Any, Any], assignment: str) -> None:
-    """Set one `dotted.key=value` in place, the value read as YAML; mappings are made on the way, list items are not."""
+def override(content: Yaml, assignment: str) -> None:
+    """Set `dotted.key=value` in place, with the value as YAML; adds missing mappings, not missing list items."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise InputError(f"--set {assignment}: must be key=value, for example --set stages.0.epochs=3")
     *parents, last = key.split(".")
-    place: Any = content
+    place: YamlValue = content
     for parent, child in zip(parents, [*parents, last][1:], strict=True):
         if isinstance(place, dict) and place.get(parent) is None:
             if child.isdecimal():
-                raise InputError(f"--set {assignment}: there is no '{parent}' to take item {child} of")
+                raise InputError(f"--set {assignment}: there is no list '{parent}' with an item {child}")
             place[parent] = {}
         place = place[_index(place, parent, assignment)]
     place[_index(place, last, assignment)] = _parse(text, f"--set {assignment}")
 
 
-def _index(place: Any, part: str, assignment: str) -> Any:
+def _index(place: YamlValue, part: str, assignment: str) -> str | int:
     if isinstance(place, dict):
         return part
     if isinstance(place, list):
         if re.fullmatch(r"\d{1,6}", part) and int(part) < len(place):
             return int(part)
-        items = f"an index from 0 to {len(place) - 1}" if place else "left out, for the list is empty"
+        items = f"an index from 0 to {len(place) - 1}" if place else "omitted, because the list is empty"
         raise InputError(f"--set {assignment}: '{part}' must be {items}")
-    raise InputError(f"--set {assignment}: there is no '{part}' inside the value {place!r}")
+    raise InputError(f"--set {assignment}: the value {place!r} has no key '{part}'")
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str) -> YamlValue:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
+        return yaml.load(text, _Loader)  # noqa: S506 (_Loader is a SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{where}: not valid YAML{line}: {error.problem}") from None

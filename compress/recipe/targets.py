@@ -1,15 +1,15 @@
-"""Targets that a recipe names: YAML files with the settings of a board or class of machine, and its data sheet."""
+"""Read targets: YAML files with the settings and the data sheet of a board or a class of machines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from compress.recipe import errors as recipe_errors
 from compress.recipe import strict_yaml
 from compress.recipe.section import reject_booleans
+from compress.recipe.strict_yaml import YamlValue
 from runtimes.errors import InputError
 from runtimes.target import Target
 
@@ -17,16 +17,16 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def shipped() -> list[Path]:
-    """Return the files of the targets that come with the toolkit: recipes/targets, or where the wheel has it."""
+    """Return the target files of the toolkit: recipes/targets of the repository or of the installed wheel."""
     package = Path(__file__).parents[1]
     folders = [folder for folder in (package.parent / "recipes", package / "recipes") if (folder / "targets").is_dir()]
     return sorted(folders[0].glob("targets/*.yaml")) if folders else []
 
 
 def load(name: str) -> Target:
-    """Return the target of that name, or that the file at that path holds.
+    """Return the target `name`, a target of the toolkit or the path of a YAML file.
 
-    Raises InputError for an unknown name, with the names that there are, and for a file, with all of its problems.
+    Raises InputError with the known names if the name is unknown, or with all problems of the file.
     """
     path = _path(name)
     content = strict_yaml.read(path)
@@ -37,8 +37,8 @@ def load(name: str) -> Target:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Target, content))) from None
 
 
-def from_recipe(section: Any) -> Any:
-    """Return what a recipe holds, a name or path replaced by its target; raises ValueError where `load` fails."""
+def from_recipe(section: YamlValue) -> Target | YamlValue:
+    """Return the target if `section` is a name or path, else `section` itself; raises ValueError if `load` fails."""
     if not isinstance(section, str):
         return section
     try:
@@ -50,10 +50,10 @@ def from_recipe(section: Any) -> Any:
 def _path(name: str) -> Path:
     if name.endswith(SUFFIXES):
         if not Path(name).is_file():
-            raise InputError(f"there is no file '{name}'")
+            raise InputError(f"no such file: '{name}'")
         return Path(name)
     known = {path.stem: path for path in shipped()}
     if name not in known:
-        near = recipe_errors.near(name, list(known))
-        raise InputError(f"there is no target '{name}', nor is it the path of a YAML file{near}")
+        advice = recipe_errors.near(name, list(known))
+        raise InputError(f"'{name}' is neither a known target nor the path of a YAML file{advice}")
     return known[name]

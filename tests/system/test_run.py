@@ -181,7 +181,7 @@ def test_evaluating_its_files_gives_the_reports_accuracy(
     assert "…" not in shown.stdout
     other = subprocess.run([*whole[:-4], "--data", "nothing:/x"], capture_output=True, text=True, cwd=ROOT)
     assert other.returncode == 2
-    assert other.stderr.startswith("compress: --data: there is no 'nothing'; there are ")
+    assert other.stderr.startswith("compress: --data: there is no data set 'nothing'; choose from ")
 
 
 def start_until_epoch(out: Path, epoch: int) -> subprocess.Popen[str]:

@@ -26,7 +26,7 @@ def test_boards_by_address_and_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("inventory", "message"), [
     ("orin: 3", "orin: must be a mapping, for example {host: 10.0.0.8, user: me}"),
     ("orin: {host: a, port: 99999}", "orin.port: must be less than or equal to 65535, not 99999"),
-    ("orin: {host: a, shell: bash}", "orin.shell: unknown key; there are folder, host, identity, port, python, user"),
+    ("orin: {host: a, shell: bash}", "orin.shell: unknown key; choose from folder, host, identity, port, python, user"),
     ("orin: {}", "orin.host: is required"),
 ])  # fmt: skip
 def test_what_is_wrong_in_an_inventory_is_named(tmp_path: Path, inventory: str, message: str) -> None:

@@ -57,8 +57,8 @@ def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "not valid YAML in line 3: the key 'a' stands twice"),
-        ("x:\n  - {c: 1, d: 2, c: 3}\n", "not valid YAML in line 2: the key 'c' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", "not valid YAML in line 3: duplicate key 'a'"),
+        ("x:\n  - {c: 1, d: 2, c: 3}\n", "not valid YAML in line 2: duplicate key 'c'"),
         ("a: &one [1]\nb: *one\n", "not valid YAML in line 2: aliases (*name) are not allowed"),
         ("a: &one {x: 1}\nb:\n  <<: *one\n", "not valid YAML in line 3: aliases (*name) are not allowed"),
         (
@@ -159,11 +159,11 @@ def test_an_assignment_makes_a_section_that_was_null() -> None:
         ("list.first=1", "'first' must be an index from 0 to 1"),
         ("list.²=1", "'²' must be an index from 0 to 1"),
         ("list.99999999=1", "'99999999' must be an index from 0 to 1"),
-        ("a.b.c=1", "there is no 'c' inside the value 1"),
-        ("list.1.x=1", "there is no 'x' inside the value 5"),
+        ("a.b.c=1", "the value 1 has no key 'c'"),
+        ("list.1.x=1", "the value 5 has no key 'x'"),
         ("a=[1", "not valid YAML in line 1: expected ',' or ']', but got '<stream end>'"),
         ("a=*b", "not valid YAML in line 1: aliases (*name) are not allowed"),
-        ("a={b: 1, b: 2}", "not valid YAML in line 1: the key 'b' stands twice"),
+        ("a={b: 1, b: 2}", "not valid YAML in line 1: duplicate key 'b'"),
     ],
 )
 def test_a_wrong_assignment_is_quoted(assignment: str, message: str) -> None:
