@@ -11,8 +11,8 @@ from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.user_cache import user_cache
 from compress.quantization import tables
-from compress.quantization.config import Calibration, Quantize
-from compress.quantization.onnx_file import quantize_file
+from compress.quantization.config import CalibrationConfig, Quantize
+from compress.quantization.onnx_file import FileRequest, quantize_file
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
@@ -58,15 +58,15 @@ def quantize(
 
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
-    settings = Quantize(engine=engine, calibration_images=images, calibration=Calibration(method),
+    settings = Quantize(engine=engine, calibration_images=images, calibration=CalibrationConfig(method),
                         min_agreement=min_agreement)  # fmt: skip
     try:
         preprocessing = Preprocessing(resize, crop, interpolation, _triple("mean", mean), _triple("std", std))  # type: ignore[arg-type]
     except ValueError as error:
         raise InputError(f"preprocessing {error}") from error
     with Terminal() as terminal:
-        artifact = quantize_file(model, calibration, target, preprocessing, settings, out, terminal.progress,
-                                 terminal.say, user_cache("calibration"))  # fmt: skip
+        request = FileRequest(model, calibration, target, preprocessing, settings, out)
+        artifact = quantize_file(request, terminal, user_cache("calibration"))
     _print_quantization(artifact)
 
 

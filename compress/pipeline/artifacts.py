@@ -162,14 +162,15 @@ def _int8(work: Work, float32: Artifact, target: Target, checkpoint: Path) -> Ar
 
 def _quantize(work: Work, folder: Path, float32: Artifact, scheme: Scheme, target: Target, learned: Path) -> None:
     from compress.quantization.int8 import make_int8
+    from compress.quantization.request import QuantizationRequest
 
     assert work.recipe.quantize is not None
     work.terminal.say(f"quantize for {scheme.name}")
-    make_int8(
-        float32, work.prepared("calibration"), scheme, work.recipe.quantize, target,
-        folder / f"model-int8-{scheme.name}.onnx", work.terminal.progress, work.terminal.say,
-        work.folder.cache / "calibration", _learned_ranges(learned, scheme),
+    request = QuantizationRequest(
+        work.prepared("calibration"), scheme, work.recipe.quantize, work.terminal, work.folder.cache / "calibration",
+        _learned_ranges(learned, scheme),
     )  # fmt: skip
+    make_int8(float32, target, request, folder / f"model-int8-{scheme.name}.onnx")
 
 
 def _learned_ranges(path: Path, scheme: Scheme) -> dict[str, tuple[float, float]] | None:

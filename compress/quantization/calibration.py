@@ -14,16 +14,16 @@ import numpy.typing as npt
 import onnx
 
 from compress.process.code_digest import code_digest
-from compress.quantization.config import Calibration
+from compress.quantization.config import CalibrationConfig
 from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
 from compress.quantization.ort_graph import visit_tensors
-from runtimes.clock import Progress
+from compress.quantization.request import Range
+from runtimes.console import Console
 from runtimes.environment import package_versions
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_json
 
-Range = tuple[float, float]
 Values = npt.NDArray[np.float32]
 
 AVERAGING = 0.01  # the newest image's share of a moving average
@@ -34,8 +34,8 @@ def calibrate(
     model: onnx.ModelProto,
     tensors: list[str],
     images: EvalSet,
-    settings: Calibration,
-    progress: Progress,
+    settings: CalibrationConfig,
+    console: Console,
     cache: Path | None = None,
 ) -> dict[str, Range]:
     """Return the (low, high) of each tensor over all images, in its own unit, run in float32 by ONNX Runtime.
@@ -47,17 +47,17 @@ def calibrate(
     Raises InputError that names tensor and image where a value is NaN or infinite, and for a set without images.
     """
     if cache is None:
-        return _measured(model, tensors, images, settings, progress)
+        return _measured(model, tensors, images, settings, console)
     inputs = _inputs(model, tensors, images, settings)
     path = cache / f"{hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()}.json"
     ranges = _cached(path, tensors)
     if ranges is None:
-        ranges = _measured(model, tensors, images, settings, progress)
+        ranges = _measured(model, tensors, images, settings, console)
         write_json(path, {"inputs": inputs, "ranges": ranges})
     return ranges
 
 
-def _inputs(model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: Calibration) -> dict[str, Any]:
+def _inputs(model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: CalibrationConfig) -> dict[str, Any]:
     return {
         "model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
         "tensors": sorted(tensors),
@@ -78,7 +78,7 @@ def _cached(path: Path, tensors: list[str]) -> dict[str, Range] | None:
 
 
 def _measured(
-    model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: Calibration, progress: Progress
+    model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: CalibrationConfig, console: Console
 ) -> dict[str, Range]:
     if not len(images):
         raise InputError("calibration: there are no images")
@@ -90,7 +90,7 @@ def _measured(
     def widen(name: str, values: Values, first: int) -> None:
         ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
 
-    visit_tensors(model, wanted, images, widen, lambda done: progress("calibrate", done, reads * len(images)))
+    visit_tensors(model, wanted, images, widen, lambda done: console.progress("calibrate", done, reads * len(images)))
     if reads == 2:
         histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
 
@@ -99,7 +99,11 @@ def _measured(
                 histograms[name].add(values)
 
         visit_tensors(
-            model, wanted, images, count, lambda done: progress("calibrate", len(images) + done, reads * len(images))
+            model,
+            wanted,
+            images,
+            count,
+            lambda done: console.progress("calibrate", len(images) + done, reads * len(images)),
         )
         for name, histogram in histograms.items():
             ranges[name] = _chosen(histogram, ranges[name], settings)
@@ -136,13 +140,13 @@ def _moved(known: Range | None, extremes: list[Range]) -> Range:
     return known
 
 
-def _histogram(known: Range, settings: Calibration) -> Histogram:
+def _histogram(known: Range, settings: CalibrationConfig) -> Histogram:
     if settings.method == "entropy":
         return Histogram(0.0, max(-known[0], known[1]), magnitudes=True)
     return Histogram(*known)
 
 
-def _chosen(histogram: Histogram, known: Range, settings: Calibration) -> Range:
+def _chosen(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
     """Return the range that a method reads from a histogram of a tensor with the least and greatest value `known`."""
     if settings.method == "percentile":
         return percentile_range(histogram, settings.percentile)

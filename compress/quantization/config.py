@@ -15,7 +15,7 @@ Method = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationConfig:
     """How ranges are chosen from the values that a tensor takes.
 
     min-max: the least and the greatest. moving-average: of each image's least and greatest, as in Jacob et al., CVPR
@@ -46,6 +46,6 @@ class Quantize(Config):
 
     engine: Literal["compress", "nncf"] = "compress"
     calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
-    calibration: Calibration = Calibration()
+    calibration: CalibrationConfig = CalibrationConfig()
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from compress.quantization.ort_graph import Network
+from compress.quantization.ort_graph import OrtGraph
 from compress.verdict.statistics import Estimate, speedup
 from export.layers import layers_of
 from export.quantize import Quantized
@@ -23,7 +23,7 @@ from runtimes.files import write_bytes
 from runtimes.measure import measure
 from runtimes.target import Target
 
-MOST_AT_ENTRANCE = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
+MAX_LEADING_LAYERS = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
 SLOWER = 0.99  # a ratio of latencies below this is no noise
 FASTER = 1.01  # nor is one whose interval lies above this
 MOST_MULTIPLICATIONS = 0.05  # where latency can't be measured: share of all that may stay float
@@ -35,10 +35,10 @@ Speed = Literal["slower", "alike", "faster"]
 CompareSpeed = Callable[[Quantized, Quantized], Speed]  # how fast the second is, beside the first
 
 
-def entrances(model: onnx.ModelProto) -> list[frozenset[str]]:
+def leading_layers(model: onnx.ModelProto) -> list[frozenset[str]]:
     """Return the first layer, the first two, and so on: candidates for float."""
     names = list(layers_of(model))
-    return [frozenset(names[:count]) for count in range(1, min(MOST_AT_ENTRANCE, len(names) - 1) + 1)]
+    return [frozenset(names[:count]) for count in range(1, min(MAX_LEADING_LAYERS, len(names) - 1) + 1)]
 
 
 def runs_here(scheme: Scheme) -> bool:
@@ -94,7 +94,7 @@ def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact
 def multiplications(model: onnx.ModelProto) -> dict[str, int]:
     """Return how often each layer multiplies for one image."""
     layers = layers_of(model)
-    network = Network(with_outputs(model, [layer.output for layer in layers.values()]))
+    network = OrtGraph(with_outputs(model, [layer.output for layer in layers.values()]))
     shape = [size or 1 for size in _input_shape(model)]
     values = network.run({network.inputs[0]: np.zeros(shape, np.float32)})
     return {name: layer.weight.size * int(np.prod(values[layer.output].shape[2:])) for name, layer in layers.items()}

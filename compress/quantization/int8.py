@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import onnx
 
 from compress.quantization import nncf_engine, post_training
-from compress.quantization.config import Quantize
 from compress.quantization.float_layers import by_latency, by_multiplications, latency_ratio, runs_here
 from compress.quantization.inspection import what_runs
 from compress.quantization.layer_report import describe_layers
 from compress.quantization.probe import probe
+from compress.quantization.request import QuantizationRequest
 from export.hard_activations import rewrite_hard_activations
 from export.parity import compare
 from export.scheme import EXACT_KERNELS, Scheme, summed_exactly
 from runtimes import environment
 from runtimes.artifact import Artifact
-from runtimes.clock import Progress
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_bytes
@@ -39,33 +37,21 @@ from runtimes.target import Target
 PARITY_IMAGES = 64
 
 
-def make_int8(
-    float32: Artifact,
-    images: EvalSet,
-    scheme: Scheme,
-    settings: Quantize,
-    target: Target,
-    path: Path,
-    progress: Progress,
-    say: Callable[[str], None],
-    cache: Path | None = None,
-    learned: Mapping[str, tuple[float, float]] | None = None,
-) -> Artifact:
-    """Quantize a float32 artifact in standard form for a scheme and write it, with its manifest, to `path`.
+def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, path: Path) -> Artifact:
+    """Quantize a float32 artifact in standard form and write it, with its manifest, to `path`.
 
-    target: where latency is measured, if the scheme is this machine's. cache: folder for calibration's ranges. learned:
-    the ranges that the stage `qat` left, in place of calibration.
+    target: where latency is measured, if the scheme is this machine's.
     Nothing saturates in silence: our files hold no weights that could, and NNCF's, which do, carry the session option
     that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
     """
-    model = onnx.load(float32.path)
+    model, images, scheme, settings = onnx.load(float32.path), request.images, request.scheme, request.settings
     record = QuantizeRecord(float32.manifest.sha256, settings.engine, len(images), images.sha256)
     options: dict[str, str] = {}
     if settings.engine == "nncf":
         quantized = nncf_engine.quantize(model, images)
         options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
     else:
-        quantized, facts = _ours(float32, model, images, scheme, settings, target, progress, say, cache, learned)
+        quantized, facts = _ours(float32, target, request, model)
         record = replace(record, **facts)
     write_bytes(path, quantized.SerializeToString())
     artifact = float32.derive(
@@ -86,35 +72,29 @@ def make_int8(
 
 
 def _ours(
-    float32: Artifact,
-    model: onnx.ModelProto,
-    images: EvalSet,
-    scheme: Scheme,
-    settings: Quantize,
-    target: Target,
-    progress: Progress,
-    say: Callable[[str], None],
-    cache: Path | None,
-    learned: Mapping[str, tuple[float, float]] | None,
+    float32: Artifact, target: Target, request: QuantizationRequest, model: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    scheme = request.scheme
     given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
     compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given, scheme)
-    best, search = post_training.quantize(given, images, scheme, settings, compare_speed, progress, say, cache, learned)
+    best, search = post_training.quantize(given, request, compare_speed)
     facts: dict[str, Any] = {
-        "calibration": CalibrationSettings(**asdict(settings.calibration)),
+        "calibration": CalibrationSettings(**asdict(request.settings.calibration)),
         "held_out_images": len(search.held_out),
         "attempts": tuple(search.attempts),
         "float_ops": best.quantized.float_ops,
         "layers": tuple(describe_layers(best, search)),
-        "ranges": "calibrated" if learned is None else "learned",
+        "ranges": "calibrated" if request.learned is None else "learned",
     }
     if runs_here(scheme):
         facts["probe"] = _probed(scheme)
         ratio = latency_ratio(float32, target, model, best.quantized.model)
         facts["speedup_p50"] = Speedup(ratio.value, ratio.low, ratio.high)
         if ratio.high < 1:
-            say(f"INT8 is not worth it here: {ratio.value:.2f}x float32 ({ratio.low:.2f} to {ratio.high:.2f}); "
-                "the float32 file is the better one")  # fmt: skip
+            request.console.say(
+                f"INT8 is slower than float32 on this machine: {ratio.value:.2f}x its speed ({ratio.low:.2f} to "
+                f"{ratio.high:.2f}); use the float32 file"
+            )
     return best.quantized.model, facts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.quantization.ort_graph import Network, batches
+from compress.quantization.ort_graph import OrtGraph, batches
 from compress.quantization.post_training import Candidate, Search
 from export.layers import layers_of, limits_neighbours, row_scales, to_rows
 from export.quantize import DEQUANTIZED
@@ -20,7 +20,7 @@ def describe_layers(best: Candidate, search: Search) -> list[QuantizedLayer]:
     sqnr_db: of the tensor that the layer writes (behind Relu or Clip), with the errors of all layers before it.
     limited_channels: output channels whose scale was widened so that no two products can overflow 16 bits.
     """
-    layers = layers_of(best.model)
+    layers = layers_of(best.graph.model)
     written = {name: _written(best, layer.output) for name, layer in layers.items()}
     noise = _sqnr_db(best, search, sorted({tensor for tensor in written.values() if tensor}))
     lines = []
@@ -51,8 +51,8 @@ def _written(best: Candidate, output: str) -> str | None:
 def _sqnr_db(best: Candidate, search: Search, tensors: list[str]) -> dict[str, float]:
     """Return 10 log10(signal / noise) of each quantized tensor over a few held-out images."""
     images = search.held_out.head(IMAGES)
-    exact = Network(with_outputs(best.model, tensors))
-    quantized = Network(with_outputs(best.quantized.model, [f"{name}{DEQUANTIZED}" for name in tensors]))
+    exact = OrtGraph(with_outputs(best.graph.model, tensors))
+    quantized = OrtGraph(with_outputs(best.quantized.model, [f"{name}{DEQUANTIZED}" for name in tensors]))
     signal, noise = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 1e-30)
     for batch in batches(images, exact.fixed_batch or 1):  # one image: all tensors of both networks are there at once
         expected, found = exact.run({exact.inputs[0]: batch}), quantized.run({quantized.inputs[0]: batch})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from compress.images import samples as dataset
 from compress.images.samples import Sample
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
-from compress.quantization.ort_graph import Network
+from compress.quantization.ort_graph import OrtGraph
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
 from export.standard_form import standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
-from runtimes.clock import Progress
+from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
 from runtimes.images import EXTENSIONS, UnreadableImageError, decode
@@ -33,51 +34,45 @@ SMALLEST_SHARE_READABLE = 0.99
 
 
 @dataclass(frozen=True)
-class _Callbacks:
-    """Console of two functions."""
+class FileRequest:
+    """An ONNX classifier to quantize, with calibration images from a folder.
 
-    report_progress: Progress
-    report_line: Callable[[str], None]
-
-    def say(self, line: str) -> None:
-        self.report_line(line)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        self.report_progress(what, done, total)
-
-
-def quantize_file(
-    model_path: Path,
-    calibration: Path,
-    target: str,
-    preprocessing: Preprocessing,
-    settings: Quantize,
-    out: Path,
-    progress: Progress,
-    say: Callable[[str], None],
-    cache: Path | None,
-) -> Artifact:
-    """Quantize an ONNX classifier with images from a folder and write it, with its manifest, to `out`.
-
-    target: name of a scheme, or auto for this machine's. Raises InputError for a file or folder that can't be used.
+    model: path of the float32 ONNX file. calibration: folder of images. target: name of a scheme, or auto for that of
+    this machine. out: path of the INT8 file to write.
     """
-    scheme = scheme_named(target)
-    if out.resolve() == model_path.resolve():
-        raise InputError(f"{out}: is the model itself; choose another file with -o")
-    samples = _samples(calibration, settings.calibration_images)
+
+    model: Path
+    calibration: Path
+    target: str
+    preprocessing: Preprocessing
+    settings: Quantize
+    out: Path
+
+
+def quantize_file(request: FileRequest, console: Console, cache: Path | None) -> Artifact:
+    """Quantize an ONNX classifier and write it, with its manifest, to `request.out`.
+
+    cache: folder for calibrated ranges, None to calibrate each time. Raises InputError for a file or folder that can't
+    be used.
+    """
+    scheme, model_path, preprocessing = scheme_named(request.target), request.model, request.preprocessing
+    if request.out.resolve() == model_path.resolve():
+        raise InputError(f"{request.out}: is the model itself; choose another file with -o")
+    samples = _samples(request.calibration, request.settings.calibration_images)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         with _naming(model_path):
             model = standard_form(_read(model_path))
             _require_side(model, preprocessing.crop, model_path)
             float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
-        readable = _readable(samples, say)
+        readable = _readable(samples, console)
         images = dataset.write_evalset(
             Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
-            _Callbacks(progress, say),
+            console,
         )  # fmt: skip
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
         with _naming(model_path):
-            return make_int8(float32, images, scheme, settings, here, out, progress, say, cache)
+            quantization = QuantizationRequest(images, scheme, request.settings, console, cache)
+            return make_int8(float32, here, quantization, request.out)
 
 
 @contextmanager
@@ -102,14 +97,14 @@ def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
     return tuple(Sample(str(paths[index].relative_to(folder)), paths[index], None) for index in chosen)
 
 
-def _readable(samples: tuple[Sample, ...], say: Callable[[str], None]) -> tuple[Sample, ...]:
+def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:
     kept, bad = [], []
     for sample in samples:
         try:
             decode(sample.source)
             kept.append(sample)
         except UnreadableImageError as error:
-            say(f"set aside: {error}")
+            console.say(f"set aside: {error}")
             bad.append(str(error))
     if not kept or len(kept) < SMALLEST_SHARE_READABLE * len(samples) - 1:
         raise InputError(f"{len(bad)} of {len(samples)} calibration images can't be read, the first: {bad[0]}")
@@ -140,7 +135,7 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
     given = model.graph.input[0]
     batch = given.type.tensor_type.shape.dim[0].dim_value or None
     side = preprocessing.crop
-    network = Network(model)
+    network = OrtGraph(model)
     noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
     classes = network.run({given.name: noise})[network.outputs[0]].shape[-1]
     return Artifact(path, Manifest(

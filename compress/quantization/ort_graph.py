@@ -19,7 +19,7 @@ from runtimes.evalset import EvalSet
 BATCH = 4  # EfficientNet-Lite0 at 224 px has 13 million activations an image: 200 MB
 
 
-class Network:
+class OrtGraph:
     """A model in ONNX Runtime, with all its outputs."""
 
     def __init__(self, model: onnx.ModelProto, exact: bool = True) -> None:
@@ -57,7 +57,7 @@ def batches(images: EvalSet, fixed: int | None) -> Iterator[npt.NDArray[np.float
 
 def logits(model: onnx.ModelProto, images: EvalSet, exact: bool = True) -> npt.NDArray[np.float32]:
     """Return the model's first output for every image, (N, classes)."""
-    network = Network(model, exact)
+    network = OrtGraph(model, exact)
     parts = [network.run({network.inputs[0]: batch})[network.outputs[0]]
              for batch in batches(images, network.fixed_batch)]  # fmt: skip
     return np.concatenate(parts)[: len(images)]
@@ -75,7 +75,7 @@ def visit_tensors(
     done: is told after each batch how many images have been run. One batch is in memory at a time. Raises InputError
     where a tensor's first axis is not the batch.
     """
-    network = Network(with_outputs(model, tensors))
+    network = OrtGraph(with_outputs(model, tensors))
     start = 0
     for batch in batches(images, network.fixed_batch):
         count = min(len(batch), len(images) - start)  # a fixed batch begins the images again; only new ones are shown
@@ -85,7 +85,7 @@ def visit_tensors(
 
 
 def _visit_batch(
-    network: Network,
+    network: OrtGraph,
     tensors: list[str],
     batch: npt.NDArray[np.float32],
     count: int,

@@ -1,54 +1,66 @@
-"""Post-training quantization: one attempt after the other, judged on images that it has not seen, the best kept."""
+"""Post-training quantization: try several methods and keep the best, judged on held-out images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress.quantization.calibration import Range, calibrate
-from compress.quantization.config import Quantize
+from compress.quantization.calibration import calibrate
 from compress.quantization.correction.channels import Channels, channel_statistics
 from compress.quantization.correction.equalization import equalize
 from compress.quantization.correction.recovery import analytic_bias, correct_biases, recover
-from compress.quantization.float_layers import CompareSpeed, entrances
+from compress.quantization.float_layers import CompareSpeed, leading_layers
 from compress.quantization.ort_graph import logits
+from compress.quantization.request import QuantizationRequest, Range
 from export.layers import layers_of
 from export.parity import compare
 from export.plan import make_plan
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
-from runtimes.clock import Progress
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.lineage import Attempt, Parity
 
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 256
-RECOVERY_IMAGES = 128  # more add minutes and hundredths of a decibel
+HELD_OUT_SHARE, MAX_HELD_OUT = 0.2, 256
+ROUNDING_IMAGES = 128  # more images take minutes longer and gain some 0.01 dB
 SENSITIVITY_IMAGES = 16
-INAUDIBLE_DB = 30.0  # the noise is 3 % of the logits' length
-IDENTICAL = 1e-6  # share of the signal below which noise is that of float32 itself
+NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits' length
+IDENTICAL = 1e-6  # noise below this share of the signal is float32 rounding
 
-Gains = Literal["accuracy", "free", "time"]  # what a step is tried for
+# How a candidate must compare with the best so far to be kept.
+#   better     less noise, by more than one standard error
+#   not-worse  not more noise, by more than one standard error
+#   faster     as not-worse, or with negligible noise and no lower agreement: for candidates that reduce latency
+Criterion = Literal["better", "not-worse", "faster"]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A quantized model with the float32 graph that it was made of, that graph's statistics and its tensors' ranges.
+class CalibratedGraph:
+    """A float32 graph, and what calibration measured of its tensors.
 
-    statistics: least and greatest values over all images, means over those to round by.
-    reference, answers: float32's logits of the held-out images, and its own.
+    statistics: low and high of each channel over all images, mean over the rounding images.
+    ranges: (low, high) of each tensor to quantize.
     """
 
     model: onnx.ModelProto
     statistics: Mapping[str, Channels]
     ranges: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantized model, the float32 graph it is made from, and both models' logits (N, classes) of held-out images.
+
+    float_nodes: names of the nodes that stay float. reference: logits of the float32 graph. answers: of the quantized.
+    """
+
+    graph: CalibratedGraph
     float_nodes: frozenset[str]
     quantized: Quantized
     reference: npt.NDArray[np.float32]
@@ -56,182 +68,198 @@ class Candidate:
 
     @property
     def noise(self) -> npt.NDArray[np.float64]:
-        """Return each image's distance (N,) from float32's logits."""
+        """Return each image's Euclidean distance (N,) from the float32 logits."""
         distances: npt.NDArray[np.float64] = np.linalg.norm(self.reference.astype(np.float64) - self.answers, axis=1)
         return distances
 
     @property
     def sqnr_db(self) -> float:
-        """Return the ratio of the logits' mean length to their mean distance from float32's, in dB.
+        """Return the ratio of the logits' mean length to their mean distance from float32, in dB.
 
-        With squares the few loudest images would decide, with a mean of decibels the few that are hit by chance.
+        A mean of squares would depend on the few images with the largest logits, a mean of decibels on the few images
+        with the smallest distances.
         """
         signal = max(float(np.linalg.norm(self.reference.astype(np.float64), axis=1).mean()), 1e-30)
         return 20 * math.log10(signal / max(float(self.noise.mean()), signal * IDENTICAL))
 
     @property
     def agreement(self) -> float:
-        """Return the share of images with float32's answer."""
+        """Return the share of images with the same top-1 as float32."""
         return float(np.mean(self.reference.argmax(1) == self.answers.argmax(1)))
 
     def drop_pp(self, labels: npt.NDArray[np.int64]) -> float:
-        """Return by how many percentage points top-1 is below float32's."""
-        right = [float(np.mean(logits.argmax(1) == labels)) for logits in (self.reference, self.answers)]
-        return 100 * (right[0] - right[1])
+        """Return how many percentage points top-1 is below that of float32."""
+        accuracies = [float(np.mean(logits.argmax(1) == labels)) for logits in (self.reference, self.answers)]
+        return 100 * (accuracies[0] - accuracies[1])
 
 
 @dataclass
 class Search:
-    """What all attempts share. fit: images to round by; held_out: to judge on; reference: float32's logits there."""
+    """What all attempts share, and their results.
 
-    scheme: Scheme
-    settings: Quantize
-    images: EvalSet
-    fit: EvalSet
+    rounding: images to round weights on. held_out: images to judge on. reference: float32 logits of the held-out ones.
+    """
+
+    request: QuantizationRequest
+    rounding: EvalSet
     held_out: EvalSet
     reference: npt.NDArray[np.float32]
-    progress: Progress
-    say: Callable[[str], None]
-    cache: Path | None
     attempts: list[Attempt] = field(default_factory=list)
 
-    def better(self, best: Candidate, step: str, candidate: Candidate, gains: Gains = "accuracy") -> Candidate:
-        """Record an attempt and return the better of the two.
+    @property
+    def scheme(self) -> Scheme:
+        """Return the scheme of the request."""
+        return self.request.scheme
 
-        More than the standard error of what it wins decides (as in Breiman et al., CART, 1984, section 3.4.3): an
-        attempt is kept where it is better by more than that, one that is free unless it is worse by more than that. One
-        that gains time is kept, too, where no answer changes and the noise is too small to be heard.
+    def better(self, best: Candidate, step: str, candidate: Candidate, criterion: Criterion = "better") -> Candidate:
+        """Record an attempt and return the better candidate of the two.
+
+        Differences within one standard error decide nothing (as in Breiman et al., CART, 1984, section 3.4.3).
         """
-        won = best.noise - candidate.noise
-        mean, error = float(won.mean()), float(won.std(ddof=1)) / math.sqrt(len(won)) if len(won) > 1 else 0.0
-        kept = candidate is best or (mean > error if gains == "accuracy" else mean >= -error)
-        if gains == "time" and candidate.sqnr_db >= INAUDIBLE_DB and candidate.agreement >= best.agreement:
-            kept = True
+        gain = best.noise - candidate.noise
+        mean = float(gain.mean())
+        error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        kept = candidate is best or (mean > error if criterion == "better" else mean >= -error)
+        negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agreement >= best.agreement
+        kept = kept or (criterion == "faster" and negligible)
         self.attempts.append(Attempt(step, candidate.sqnr_db, candidate.agreement, kept))
-        self.say(f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
-                 f"{'kept' if kept else 'not kept'}")  # fmt: skip
+        self.request.console.say(
+            f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
+            f"{'kept' if kept else 'not kept'}"
+        )
         return candidate if kept else best
 
 
 def quantize(
-    model: onnx.ModelProto,
-    images: EvalSet,
-    scheme: Scheme,
-    settings: Quantize,
-    compare_speed: CompareSpeed,
-    progress: Progress,
-    say: Callable[[str], None],
-    cache: Path | None = None,
-    learned: Mapping[str, Range] | None = None,
+    model: onnx.ModelProto, request: QuantizationRequest, compare_speed: CompareSpeed
 ) -> tuple[Candidate, Search]:
-    """Quantize a float32 graph in standard form; returns the best candidate and how it was found.
+    """Quantize a float32 graph in standard form; return the best candidate and the search that led to it.
 
-    compare_speed: tells whether layers may stay float, by latency. say: is told of each attempt. learned: ranges of a
-    network that was trained with them and with nearest rounding; then only layers that stay float are looked for.
+    compare_speed: decides whether a candidate with float layers is fast enough. With learned ranges, the weights are
+    trained for nearest rounding, so that the search only looks for layers to keep in float.
     Raises InputError as `make_plan` and `calibrate` do.
     """
-    fit, held_out = split(images)
-    search = Search(scheme, settings, images, fit, held_out, logits(model, held_out), progress, say, cache)
-    # Ranges are of all images, as no image may be clipped that could be seen; what is chosen is judged on the held-out.
-    if learned is None:
-        ranges = calibrate(model, make_plan(model, scheme).ranged, images, settings.calibration, progress, cache)
-    else:
-        ranges = dict(learned)
-    statistics = channel_statistics(model, _watched(model, scheme), images, progress)
-    means = channel_statistics(model, list(statistics), search.fit, progress)
-    statistics = {name: replace(known, mean=means[name].mean) for name, known in statistics.items()}
+    rounding, held_out = split(request.images)
+    search = Search(request, rounding, held_out, logits(model, held_out))
+    graph = _calibrated(model, search)
+    trained = request.learned is not None
 
-    best = _attempt(search, model, statistics, ranges, correct=False)
-    search.better(best, "nearest rounding" if learned is None else "as trained", best)
-    if learned is None:
-        best = search.better(best, "analytic bias correction", _attempt(search, model, statistics, ranges))
-    for float_nodes in entrances(model):
-        candidate = _attempt(search, model, statistics, ranges, float_nodes, correct=learned is None)
+    best = _attempt(search, graph, correct=False)
+    search.better(best, "as trained" if trained else "nearest rounding", best)
+    if not trained:
+        best = search.better(best, "analytic bias correction", _attempt(search, graph))
+    for float_nodes in leading_layers(model):
+        candidate = _attempt(search, graph, float_nodes, correct=not trained)
         speed = compare_speed(best.quantized, candidate.quantized)
         if speed != "slower":
             step = f"first {len(float_nodes)} layers float"
-            best = search.better(best, step, candidate, "time" if speed == "faster" else "free")
-    if learned is not None:
-        return _within_budget(search, best), search
-    float_nodes = best.float_nodes
-    best = search.better(best, "error feedback, bias correction in order", _recovered(search, best))
-    equalized = equalize(model, statistics, best.quantized.plan.ranged)
-    if equalized.factors:  # weights become harder to round, so this shows its worth only with error feedback
-        scaled = equalized.scale(statistics)
-        given = _ranges_of_equalized(search, equalized.model, scaled)
-        attempt = _attempt(search, equalized.model, scaled, given, float_nodes)
-        best = search.better(best, "the same after equalization", _recovered(search, attempt))
+            best = search.better(best, step, candidate, "faster" if speed == "faster" else "not-worse")
+    if not trained:
+        best = _with_error_feedback(search, graph, best)
     return _within_budget(search, best), search
 
 
+def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
+    request = search.request
+    # Ranges come from all images, held-out ones too: clipping a value that is known to occur would only cost accuracy.
+    if request.learned is None:
+        tensors = make_plan(model, request.scheme).ranged
+        ranges = calibrate(model, tensors, request.images, request.settings.calibration, request.console, request.cache)
+    else:
+        ranges = dict(request.learned)
+    extremes = channel_statistics(model, _tensors_to_measure(model, request.scheme), request.images, request.console)
+    means = channel_statistics(model, list(extremes), search.rounding, request.console)
+    statistics = {name: replace(channels, mean=means[name].mean) for name, channels in extremes.items()}
+    return CalibratedGraph(model, statistics, ranges)
+
+
+def _with_error_feedback(search: Search, graph: CalibratedGraph, best: Candidate) -> Candidate:
+    """Try rounding with error feedback, then the same on an equalized graph; return the best candidate."""
+    float_nodes = best.float_nodes
+    best = search.better(best, "error feedback, bias correction in order", _recovered(search, best))
+    equalized = equalize(graph.model, graph.statistics, best.quantized.plan.ranged)
+    if equalized.factors:  # equalized weights are harder to round, so the gain appears only with error feedback
+        statistics = equalized.scale(graph.statistics)
+        ranges = _equalized_ranges(search, equalized.model, statistics)
+        attempt = _attempt(search, CalibratedGraph(equalized.model, statistics, ranges), float_nodes)
+        best = search.better(best, "the same after equalization", _recovered(search, attempt))
+    return best
+
+
 def _within_budget(search: Search, best: Candidate) -> Candidate:
-    """Give the layers that cost most back to float, twice as many each time, until the accuracy budget holds."""
-    if _holds(search, best):
+    """Revert the most sensitive layers to float, twice as many each time, until the accuracy budget is met."""
+    if _meets_budget(search, best):
         return best
     order = sorted(sensitivities(search, best).items(), key=lambda pair: _or_infinite(pair[1].sqnr_db))
     count = 1
-    while not _holds(search, best) and count < len(order):
-        worst = frozenset(name for name, _ in order[:count])
-        attempt = _attempt(search, best.model, best.statistics, best.ranges, best.float_nodes | worst)
-        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), "free")
+    while not _meets_budget(search, best) and count < len(order):
+        most_sensitive = frozenset(name for name, _ in order[:count])
+        attempt = _attempt(search, best.graph, best.float_nodes | most_sensitive)
+        best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), "not-worse")
         count *= 2
-    if not _holds(search, best):
-        search.say(f"the accuracy budget does not hold: agreement {best.agreement:.3f}; give the recipe a looser one")
+    if not _meets_budget(search, best):
+        search.request.console.say(
+            f"the accuracy budget is not met: agreement is {best.agreement:.3f}; relax quantize.min_agreement or "
+            "quantize.max_top1_drop_pp"
+        )
     return best
 
 
 def _or_infinite(sqnr_db: float | None) -> float:
-    """Return the ratio, infinite where answers are identical; 0 dB, a network that says nothing, is no such case."""
+    """Return the ratio, or infinity for None: identical logits. 0 dB, noise as large as the signal, stays 0."""
     return math.inf if sqnr_db is None else sqnr_db
 
 
-def _holds(search: Search, best: Candidate) -> bool:
-    """Tell whether the budget holds on the held-out images; without a budget, it does."""
-    settings, labels = search.settings, search.held_out.labels
+def _meets_budget(search: Search, best: Candidate) -> bool:
+    """Tell whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
+    settings, labels = search.request.settings, search.held_out.labels
     if settings.min_agreement is not None and best.agreement < settings.min_agreement:
         return False
     if settings.max_top1_drop_pp is None:
         return True
     if labels is None:
-        raise InputError("quantize.max_top1_drop_pp: the calibration images have no labels; give min_agreement")
+        raise InputError("quantize.max_top1_drop_pp: the calibration images have no labels; set min_agreement instead")
     return best.drop_pp(labels) <= settings.max_top1_drop_pp
 
 
 def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
-    """Return for each integer layer what the logits lose when it alone is quantized, on a few held-out images."""
+    """Return for each integer layer the parity of logits when only that layer is quantized, on a few held-out images.
+
+    The layer gets its analytic bias: the corrected bias also compensates errors of the layers before it, which are
+    absent here.
+    """
+    model, ranges, statistics = best.graph.model, best.graph.ranges, best.graph.statistics
     images = search.held_out.head(SENSITIVITY_IMAGES)
-    operators = frozenset(node.name for node in best.model.graph.node)
-    found = {}
-    layers = layers_of(best.model)
+    operators = frozenset(node.name for node in model.graph.node)
+    layers = layers_of(model)
+    parities = {}
     for index, (name, weights) in enumerate(best.quantized.weights.items()):
-        # Biases that make good what layers before have lost would blame this one for it.
-        bias = analytic_bias(layers[name], weights, best.statistics[layers[name].input].mean)
-        own = {name: replace(weights, bias=bias)}
-        alone = insert_qdq(best.model, best.ranges, search.scheme, own, operators - {name})
-        found[name] = compare(search.reference[: len(images)], logits(alone.model, images))
-        search.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
-    return found
+        bias = analytic_bias(layers[name], weights, statistics[layers[name].input].mean)
+        only_layer = insert_qdq(model, ranges, search.scheme, {name: replace(weights, bias=bias)}, operators - {name})
+        parities[name] = compare(search.reference[: len(images)], logits(only_layer.model, images))
+        search.request.console.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
+    return parities
 
 
 def split(images: EvalSet) -> tuple[EvalSet, EvalSet]:
-    """Return the images to round by, at most 128, and those to judge on: a fifth or the rest, at most 256.
+    """Return the images to round on, at most 128, and the held-out images: a fifth or the rest, at most 256.
 
-    Both are spread over all. With fewer than 10 images, all are used for both.
+    Both are spread evenly over all images. Fewer than 10 images are used for both.
     """
     if len(images) < 10:
         return images, images
-    count = max(int(len(images) * HELD_OUT_SHARE), len(images) - RECOVERY_IMAGES)
-    held_out = _spread(len(images), min(MOST_HELD_OUT, count))
+    count = max(int(len(images) * HELD_OUT_SHARE), len(images) - ROUNDING_IMAGES)
+    held_out = _spread(len(images), min(MAX_HELD_OUT, count))
     rest = np.setdiff1d(np.arange(len(images)), held_out)
-    return images.take(rest[_spread(len(rest), min(RECOVERY_IMAGES, len(rest)))]), images.take(held_out)
+    return images.take(rest[_spread(len(rest), min(ROUNDING_IMAGES, len(rest)))]), images.take(held_out)
 
 
 def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, length - 1, count).round().astype(np.int64)
 
 
-def _watched(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
-    """Return the tensors whose channels have to be known: the quantized ones, and what layers read and write."""
+def _tensors_to_measure(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
+    """Return the tensors whose channel statistics are needed: quantized ones, and inputs and outputs of layers."""
     names = make_plan(model, scheme).ranged
     for layer in layers_of(model).values():
         names += [layer.input, layer.output]
@@ -239,45 +267,35 @@ def _watched(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
 
 
 def _attempt(
-    search: Search,
-    model: onnx.ModelProto,
-    statistics: Mapping[str, Channels],
-    ranges: Mapping[str, Range],
-    float_nodes: frozenset[str] = frozenset(),
-    correct: bool = True,
+    search: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
 ) -> Candidate:
-    """Quantize with nearest rounding."""
-    quantized = insert_qdq(model, ranges, search.scheme, float_nodes=float_nodes)
+    """Return a candidate with nearest rounding. correct: with analytic bias correction."""
+    quantized = insert_qdq(graph.model, graph.ranges, search.scheme, float_nodes=float_nodes)
     if correct:
-        correct_biases(model, quantized, search.scheme, statistics)
-    return _judged(search, model, statistics, ranges, quantized, float_nodes)
+        correct_biases(graph.model, quantized, search.scheme, graph.statistics)
+    return _candidate(search, graph, quantized, float_nodes)
 
 
-def _recovered(search: Search, best: Candidate) -> Candidate:
+def _recovered(search: Search, candidate: Candidate) -> Candidate:
+    """Return the candidate rounded again with error feedback."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(best.quantized.model)
-    quantized = replace(best.quantized, model=copy, weights=dict(best.quantized.weights))
-    recover(best.model, quantized, search.scheme, search.fit, best.statistics, search.progress)
-    return _judged(search, best.model, best.statistics, best.ranges, quantized, best.float_nodes)
+    copy.CopyFrom(candidate.quantized.model)
+    quantized = replace(candidate.quantized, model=copy, weights=dict(candidate.quantized.weights))
+    graph = candidate.graph
+    recover(graph.model, quantized, search.scheme, search.rounding, graph.statistics, search.request.console)
+    return _candidate(search, graph, quantized, candidate.float_nodes)
 
 
-def _judged(
-    search: Search,
-    model: onnx.ModelProto,
-    statistics: Mapping[str, Channels],
-    ranges: Mapping[str, Range],
-    quantized: Quantized,
-    float_nodes: frozenset[str],
-) -> Candidate:
+def _candidate(search: Search, graph: CalibratedGraph, quantized: Quantized, float_nodes: frozenset[str]) -> Candidate:
     answers = logits(quantized.model, search.held_out)
-    return Candidate(model, statistics, ranges, float_nodes, quantized, search.reference, answers)
+    return Candidate(graph, float_nodes, quantized, search.reference, answers)
 
 
-def _ranges_of_equalized(
+def _equalized_ranges(
     search: Search, model: onnx.ModelProto, statistics: Mapping[str, Channels]
 ) -> Mapping[str, Range]:
-    """Return the ranges of a model that was equalized; its least and greatest values are known already."""
-    tensors = make_plan(model, search.scheme).ranged
-    if search.settings.calibration.method != "min-max":
-        return calibrate(model, tensors, search.images, search.settings.calibration, search.progress, search.cache)
-    return {name: (float(statistics[name].low.min()), float(statistics[name].high.max())) for name in tensors}
+    """Return the ranges of an equalized model; for min-max they follow from the scaled statistics."""
+    request, tensors = search.request, make_plan(model, search.scheme).ranged
+    if request.settings.calibration.method == "min-max":
+        return {name: (float(statistics[name].low.min()), float(statistics[name].high.max())) for name in tensors}
+    return calibrate(model, tensors, request.images, request.settings.calibration, request.console, request.cache)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.quantization.ort_graph import Network
+from compress.quantization.ort_graph import OrtGraph
 from export.layers import LARGEST_NEIGHBOUR_SUM, to_rows
 from runtimes.lineage import KernelProbe
 
@@ -48,7 +48,7 @@ def _is_exact(weights: npt.NDArray[np.int8], groups: int) -> bool:
     scale = float(np.abs(sums).max()) / OUTPUT_STEPS
     expected = np.rint(sums / scale)
     model = _gemm(weights, scale) if weights.ndim == 2 else _convolution(weights, groups, scale)
-    network = Network(model, exact=False)
+    network = OrtGraph(model, exact=False)
     channels = weights.shape[1] * groups
     shape = (1, channels) if weights.ndim == 2 else (1, channels, SIDE, SIDE)
     answer = network.run({"x": np.full(shape, 255, np.float32)})["y"]

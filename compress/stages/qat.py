@@ -42,7 +42,7 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
 
     from compress.process import distributed
     from compress.quantization.calibration import calibrate
-    from compress.quantization.config import LEARNED, Calibration
+    from compress.quantization.config import LEARNED, CalibrationConfig
     from compress.quantization.qat.fake_quant import FakeQuantNetwork
     from compress.quantization.qat.fold import write_back
     from compress.quantization.schemes import scheme_named
@@ -59,7 +59,7 @@ def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
     images = context.some("train", CALIBRATION_IMAGES)
-    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, Calibration(), context.console.progress)
+    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, CalibrationConfig(), context.console)
     network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
     assert isinstance(network, FakeQuantNetwork)
     write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))

@@ -29,6 +29,7 @@ from compress.process.console import Terminal
 from compress.quantization import nncf_engine
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
 from export.layers import layers_of
 from export.scheme import EXACT_KERNELS
@@ -133,10 +134,8 @@ def _nncf(subject: Subject, path: Path) -> Artifact:
 
 def _ours(subject: Subject, path: Path, target: Target, terminal: Terminal) -> Artifact:
     settings = Quantize(calibration_images=len(subject.calibration))
-    scheme = scheme_named("auto")
-    return make_int8(
-        subject.float32, subject.calibration, scheme, settings, target, path, terminal.progress, terminal.say
-    )
+    request = QuantizationRequest(subject.calibration, scheme_named("auto"), settings, terminal)
+    return make_int8(subject.float32, target, request, path)
 
 
 def _artifact(subject: Subject, path: Path) -> Artifact:

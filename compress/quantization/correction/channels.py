@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from compress.quantization.ort_graph import visit_tensors
-from runtimes.clock import Progress
+from runtimes.console import Console
 from runtimes.evalset import EvalSet
 
 Float64 = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ class Channels:
 
 
 def channel_statistics(
-    model: onnx.ModelProto, tensors: list[str], images: EvalSet, progress: Progress
+    model: onnx.ModelProto, tensors: list[str], images: EvalSet, console: Console
 ) -> dict[str, Channels]:
     """Return the statistics of float tensors (N, C, …) over all images, in memory that does not grow with them."""
     totals: dict[str, list[Float64]] = {}
@@ -41,7 +41,7 @@ def channel_statistics(
         known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
         known[2] = known[2] + mean * len(values)
 
-    visit_tensors(model, tensors, images, add, lambda done: progress("channel statistics", done, len(images)))
+    visit_tensors(model, tensors, images, add, lambda done: console.progress("channel statistics", done, len(images)))
     return {name: Channels(low, high, total / len(images)) for name, (low, high, total) in totals.items()}
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from compress.networks import checkpoint
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES
 from compress.recipe import plugins
 from compress.stages.prune import Config, run
@@ -65,10 +66,8 @@ def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
     assert parity.agreement == 1
     assert parity.max_logit_difference < 1e-3
 
-    int8 = make_int8(
-        float32, context.prepared("train"), SCHEMES["generic"], Quantize(), Target("here"), tmp_path / "int8.onnx",
-        context.console.progress, context.console.say,
-    )  # fmt: skip
+    request = QuantizationRequest(context.prepared("train"), SCHEMES["generic"], Quantize())
+    int8 = make_int8(float32, Target("here"), request, tmp_path / "int8.onnx")
     assert int8.path.stat().st_size < 0.4 * file.path.stat().st_size
     verified = find_record(int8.manifest.lineage, VerifyRecord)
     assert verified is not None

@@ -16,7 +16,7 @@ from compress.networks.layers import LayerShape, macs_per_connection
 from compress.pruning.groups import find_groups
 from compress.pruning.search import Costs, choose_widths
 from compress.pruning.shapes import Shapes, resized
-from compress.quantization.ort_graph import Network
+from compress.quantization.ort_graph import OrtGraph
 from export.to_onnx import to_onnx
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
@@ -109,5 +109,5 @@ def test_the_resized_graph_has_the_widths_and_runs(shapes: Shapes, tmp_path) -> 
     stored = {tensor.name: tuple(tensor.dims) for tensor in copy.graph.initializer}
     found = [stored[node.input[1]] for node in copy.graph.node if node.name in nodes]
     assert found == [(10, 3, 3, 3), (16, 10, 3, 3), (24, 2, 3, 3), (5, 24, 1, 1), (5, 5)]
-    network = Network(copy)
+    network = OrtGraph(copy)
     assert network.run({network.inputs[0]: np.zeros((2, 3, 16, 16), np.float32)})[network.outputs[0]].shape == (2, 5)

@@ -12,14 +12,16 @@ import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+from consoles import RecordingConsole
 from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
 from compress.quantization import calibration, ort_graph
 from compress.quantization.calibration import calibrate
-from compress.quantization.config import Calibration, Method
+from compress.quantization.config import CalibrationConfig, Method
 from compress.quantization.histograms import Histogram, entropy_threshold
 from runtimes import evalset
+from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
@@ -51,14 +53,12 @@ def model() -> onnx.ModelProto:
     return onnx_graphs.residual_model(channels=3)
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
-
-
 def ranges_of(
     model: onnx.ModelProto, images: evalset.EvalSet, method: Method, tensors: list[str] | None = None, **settings: float
 ) -> dict[str, tuple[float, float]]:
-    return calibrate(model, TENSORS if tensors is None else tensors, images, Calibration(method, **settings), silent)
+    return calibrate(
+        model, TENSORS if tensors is None else tensors, images, CalibrationConfig(method, **settings), SilentConsole()
+    )
 
 
 def pixelwise(kind: str) -> onnx.ModelProto:
@@ -245,9 +245,9 @@ def cached(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> C
     ) -> int:  # fmt: skip
         pixels = CountedPixels(images.images)
         given = dataclasses.replace(images, images=pixels, **changes)
-        settings = Calibration(method, percentile)
-        ranges = calibrate(graph, tensors, given, settings, silent, tmp_path / "cache")
-        assert ranges == calibrate(graph, tensors, images, settings, silent)
+        settings = CalibrationConfig(method, percentile)
+        ranges = calibrate(graph, tensors, given, settings, SilentConsole(), tmp_path / "cache")
+        assert ranges == calibrate(graph, tensors, images, settings, SilentConsole())
         assert list(ranges) == tensors
         return pixels.taken
 
@@ -286,7 +286,9 @@ def test_whatever_decides_the_ranges_is_in_the_key(
 
 def test_preprocessing_is_in_the_key(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> None:
     other = dataclasses.replace(images, preprocessing=dataclasses.replace(images.preprocessing, std=(0.5, 0.5, 0.5)))
-    found = [calibrate(model, ["x"], each, Calibration(), silent, tmp_path)["x"] for each in (images, other)]
+    found = [
+        calibrate(model, ["x"], each, CalibrationConfig(), SilentConsole(), tmp_path)["x"] for each in (images, other)
+    ]
     assert found == [(-2, 2), (-1, 1)]
 
 
@@ -309,19 +311,19 @@ def test_a_damaged_file_is_made_again(content: bytes, cached: Callable[..., int]
 
 def test_progress_goes_over_both_readings(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
     for method, total in (("min-max", 37), ("entropy", 74)):
-        said: list[tuple[str, int, int]] = []
-        calibrate(model, ["a1"], images, Calibration(method), lambda *what, said=said: said.append(what))
-        assert said[-1] == ("calibrate", total, total)
-        assert [done for _, done, _ in said] == sorted({done for _, done, _ in said})
+        console = RecordingConsole()
+        calibrate(model, ["a1"], images, CalibrationConfig(method), console)
+        assert console.events[-1] == ("calibrate", total, total)
+        assert [done for _, done, _ in console.events] == sorted({done for _, done, _ in console.events})
 
 
 def test_settings_refuse_what_makes_no_sense() -> None:
     for fields in ({"method": "kl"}, {"percentile": 50}, {"percentile": 100.1}, {"percentile": float("nan")}):
         with pytest.raises(ValueError, match="must have a"):
-            Calibration(**fields)
-    assert Calibration() == Calibration("min-max", 99.99)
-    recipes = TypeAdapter(Calibration)
-    assert recipes.validate_python({"method": "mse"}) == Calibration("mse")
+            CalibrationConfig(**fields)
+    assert CalibrationConfig() == CalibrationConfig("min-max", 99.99)
+    recipes = TypeAdapter(CalibrationConfig)
+    assert recipes.validate_python({"method": "mse"}) == CalibrationConfig("mse")
     for fields in ({"metod": "mse"}, {"method": "kl"}, {"percentile": 20}):
         with pytest.raises(ValidationError):
             recipes.validate_python(fields)

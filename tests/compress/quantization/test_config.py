@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from compress.quantization.config import Calibration, Quantize
+from compress.quantization.config import CalibrationConfig, Quantize
 
 
 def test_the_defaults() -> None:
@@ -47,4 +47,4 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Quantize().engine = "nncf"
     with pytest.raises(AttributeError):
-        Calibration().method = "mse"  # type: ignore[misc]
+        CalibrationConfig().method = "mse"  # type: ignore[misc]

@@ -10,7 +10,7 @@ import onnx_graphs
 import pytest
 
 from compress.quantization import float_layers
-from compress.quantization.float_layers import by_latency, by_multiplications, entrances, multiplications
+from compress.quantization.float_layers import by_latency, by_multiplications, leading_layers, multiplications
 from compress.quantization.schemes import SCHEMES
 from compress.verdict.statistics import Estimate
 from export.plan import make_plan
@@ -24,7 +24,7 @@ def quantized(float_nodes: frozenset[str]) -> Quantized:
 
 
 def test_candidates_are_the_first_layers() -> None:
-    first, second, third = entrances(onnx_graphs.residual_model(channels=3))
+    first, second, third = leading_layers(onnx_graphs.residual_model(channels=3))
     assert (first, second, third) == ({"first"}, {"first", "depthwise"}, {"first", "depthwise", "pointwise"})
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+from consoles import RecordingConsole
 
 from compress.quantization import float_layers, int8
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES, scheme_named
 from compress.verdict.statistics import Estimate
 from export.layers import layers_of, to_rows
@@ -21,6 +23,7 @@ from export.scheme import EXACT_KERNELS
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
+from runtimes.console import Console, SilentConsole
 from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file
 from runtimes.lineage import KernelProbe, QuantizeRecord, VerifyRecord
@@ -29,10 +32,6 @@ from runtimes.target import Target
 
 PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 LABELS = ("a", "b", "c", "d", "e")
-
-
-def silent(*_: object) -> None:
-    """Show nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +64,10 @@ def float32(folder: Path, batch: int | None = None) -> Artifact:
 
 
 def make(
-    folder: Path, images: evalset.EvalSet, scheme: str, said: list[str] | None = None, **settings: object
+    folder: Path, images: evalset.EvalSet, scheme: str, console: Console | None = None, **settings: object
 ) -> Artifact:
-    return make_int8(
-        float32(folder), images, SCHEMES[scheme], Quantize(**settings), Target("here"), folder / "int8.onnx", silent,
-        said.append if said is not None else silent,
-    )  # fmt: skip
+    request = QuantizationRequest(images, SCHEMES[scheme], Quantize(**settings), console or SilentConsole())
+    return make_int8(float32(folder), Target("here"), request, folder / "int8.onnx")
 
 
 def quantized(artifact: Artifact) -> QuantizeRecord:
@@ -154,10 +151,8 @@ def test_nncf_files_carry_the_option_that_they_need(scheme: str, images: evalset
 
 @pytest.mark.parametrize("engine", ["compress", "nncf"])
 def test_a_fixed_batch(engine: str, images: evalset.EvalSet, tmp_path: Path) -> None:
-    artifact = make_int8(
-        float32(tmp_path, batch=5), images, SCHEMES["x86-vnni"], Quantize(engine=engine), Target("here", batch=5),
-        tmp_path / "int8.onnx", silent, silent,
-    )  # fmt: skip
+    request = QuantizationRequest(images, SCHEMES["x86-vnni"], Quantize(engine=engine))
+    artifact = make_int8(float32(tmp_path, batch=5), Target("here", batch=5), request, tmp_path / "int8.onnx")
     assert parity_sqnr_db(artifact) > 20
 
 
@@ -170,9 +165,9 @@ def test_int8_that_is_slower_is_told(
     images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float, high: float, told: bool
 ) -> None:
     monkeypatch.setattr(int8, "latency_ratio", lambda *_: Estimate((low + high) / 2, low, high))
-    said: list[str] = []
-    artifact = make(tmp_path, images, here(), said)
-    assert any("not worth it" in line for line in said) == told
+    console = RecordingConsole()
+    artifact = make(tmp_path, images, here(), console)
+    assert any("INT8 is slower than float32" in line for line in console.said) == told
     ratio = quantized(artifact).speedup_p50
     assert ratio is not None
     assert ratio.low == low
@@ -235,9 +230,8 @@ def test_a_hard_swish_becomes_integer_but_for_tensorrt(scheme: str, images: eval
     onnx.save(model, tmp_path / "swish.onnx")
     given = float32(tmp_path)
     given = Artifact(tmp_path / "swish.onnx", replace(given.manifest, sha256=sha256_file(tmp_path / "swish.onnx")))
-    artifact = make_int8(
-        given, images, SCHEMES[scheme], Quantize(), Target("here"), tmp_path / "int8.onnx", silent, silent
-    )
+    request = QuantizationRequest(images, SCHEMES[scheme], Quantize())
+    artifact = make_int8(given, Target("here"), request, tmp_path / "int8.onnx")
     kinds = {node.op_type for node in onnx.load(artifact.path).graph.node}
     assert ("HardSwish" in kinds) == (scheme == "tensorrt")
     assert parity_sqnr_db(artifact) > 25

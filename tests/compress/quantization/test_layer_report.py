@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_graphs
@@ -12,6 +14,7 @@ from compress.quantization import post_training
 from compress.quantization.config import Quantize
 from compress.quantization.layer_report import IMAGES, describe_layers
 from compress.quantization.post_training import Candidate, Search
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of
 from runtimes.evalset import EvalSet
@@ -29,42 +32,41 @@ def images(count: int) -> EvalSet:
 def search(scheme: str, model: onnx.ModelProto | None = None, entrance: int = 0) -> tuple[Candidate, Search]:
     """Quantize with the first layers float, whatever that gains."""
     model = model or onnx_graphs.residual_model(channels=3)
-    best, found = post_training.quantize(
-        model, images(120), SCHEMES[scheme], Quantize(), lambda *_: "slower", lambda *_: None, lambda *_: None
-    )
+    request = QuantizationRequest(images(120), SCHEMES[scheme], Quantize())
+    best, found = post_training.quantize(model, request, lambda *_: "slower")
     if entrance:
         floats = frozenset(NAMES[:entrance])
-        best = post_training._attempt(found, best.model, best.statistics, best.ranges, floats)
+        best = post_training._attempt(found, best.graph, floats)
     return best, found
 
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
 def test_the_ratio_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
     best, found = search(scheme)
-    lines = {line["name"]: line for line in describe_layers(best, found)}
+    lines = {line.name: line for line in describe_layers(best, found)}
     assert list(lines) == NAMES
     batch = PREPROCESSING.normalize(found.held_out.images[:IMAGES])
     assert len(found.held_out) > IMAGES  # so that a few are enough
     written = {"first": "a1", "depthwise": "a2", "pointwise": "c3"} if scheme == "x86-avx2" else {}
     for name, line in lines.items():
         if name not in written:
-            assert line["sqnr_db"] is None  # nothing quantized stands right behind it
+            assert line.sqnr_db is None  # nothing quantized stands right behind it
             continue
-        expected = onnx_graphs.tensor_values(best.model, written[name], batch).astype(np.float64)
+        expected = onnx_graphs.tensor_values(best.graph.model, written[name], batch).astype(np.float64)
         found_values = onnx_graphs.tensor_values(best.quantized.model, f"{written[name]}_dequantized", batch)
-        assert line["sqnr_db"] == pytest.approx(onnx_graphs.sqnr_db(expected, found_values), abs=0.2)
+        assert line.sqnr_db == pytest.approx(onnx_graphs.sqnr_db(expected, found_values), abs=0.2)
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_precision_bits_and_operators(scheme: str) -> None:
     best, found = search(scheme, entrance=1)
     lines = describe_layers(best, found)
-    assert [line["op"] for line in lines] == ["Conv", "depthwise Conv", "Conv", "Gemm"]
-    assert [line["outputs"] for line in lines] == [8, 8, 8, 5]
-    assert [line["precision"] for line in lines] == ["float32", "int8", "int8", "int8"]
-    assert "weight_bits" not in lines[0]
-    assert {line["weight_bits"] for line in lines[1:]} == {7 if scheme == "generic" else 8}
-    limited = [line["neighbours_limited"] for line in lines[1:]]
+    assert [line.op for line in lines] == ["Conv", "depthwise Conv", "Conv", "Gemm"]
+    assert [line.outputs for line in lines] == [8, 8, 8, 5]
+    assert [line.precision for line in lines] == ["float32", "int8", "int8", "int8"]
+    assert lines[0].weight_bits is None
+    assert {line.weight_bits for line in lines[1:]} == {7 if scheme == "generic" else 8}
+    limited = [line.neighbours_limited for line in lines[1:]]
     assert limited == ([False, True, True] if scheme == "x86-avx2" else [False] * 3)
 
 
@@ -86,11 +88,11 @@ def test_the_limited_channels_are_those_whose_neighbours_do_not_fit_by_themselve
     expected["depthwise"] = 0  # sums in 32 bits
     for scheme in ("x86-avx2", "x86-vnni"):
         best, found = search(scheme, model)
-        best = post_training._attempt(found, model, best.statistics, best.ranges)  # not the equalized one
-        counted = {line["name"]: line["limited_channels"] for line in describe_layers(best, found)}
+        best = post_training._attempt(found, replace(best.graph, model=model))  # not the equalized one
+        counted = {line.name: line.limited_channels for line in describe_layers(best, found)}
         assert counted == (expected if scheme == "x86-avx2" else dict.fromkeys(NAMES, 0))
 
 
 def test_with_7_bits_every_channel_is_limited() -> None:
     best, found = search("generic")
-    assert [line["limited_channels"] for line in describe_layers(best, found)] == [8, 8, 8, 5]
+    assert [line.limited_channels for line in describe_layers(best, found)] == [8, 8, 8, 5]

@@ -8,7 +8,7 @@ import onnx_graphs
 import pytest
 
 from compress.quantization import ort_graph
-from compress.quantization.ort_graph import Network, batches, logits
+from compress.quantization.ort_graph import OrtGraph, batches, logits
 from runtimes import environment
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
@@ -48,16 +48,16 @@ def test_fixed_batches_are_full_and_begin_again(count: int, size: int) -> None:
 @pytest.mark.parametrize("size", [1, 5, 16])
 def test_logits_are_one_row_for_each_image_whatever_the_batch(size: int) -> None:
     given = images(11)
-    network = Network(with_batch(size))
+    network = OrtGraph(with_batch(size))
     assert network.fixed_batch == size
-    assert Network(onnx_graphs.residual_model(channels=3)).fixed_batch is None
+    assert OrtGraph(onnx_graphs.residual_model(channels=3)).fixed_batch is None
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), PREPROCESSING.normalize(given.images))
     np.testing.assert_allclose(logits(with_batch(size), given), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_tells_every_output_by_name() -> None:
     model = onnx_graphs.with_outputs(onnx_graphs.residual_model(channels=3), ["s", "f"])
-    network = Network(model)
+    network = OrtGraph(model)
     batch = PREPROCESSING.normalize(images(2).images)
     found = network.run({network.inputs[0]: batch})
     assert list(found) == network.outputs == ["y", "s", "f"]
@@ -81,5 +81,5 @@ def test_exact_kernels_are_asked_for_only_where_others_would_saturate(
             entry(self, key, value)
 
     monkeypatch.setattr(ort_graph.ort, "SessionOptions", Options)
-    Network(onnx_graphs.residual_model(channels=3), exact)
+    OrtGraph(onnx_graphs.residual_model(channels=3), exact)
     assert asked.get("session.x64quantprecision") == option

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+from consoles import RecordingConsole
 from onnx import helper, numpy_helper
 
 from compress.quantization import post_training
@@ -18,9 +18,11 @@ from compress.quantization.correction.equalization import Equalized
 from compress.quantization.correction.recovery import recover
 from compress.quantization.float_layers import CompareSpeed, Speed
 from compress.quantization.ort_graph import logits
-from compress.quantization.post_training import Candidate, Search, sensitivities, split
+from compress.quantization.post_training import CalibratedGraph, Candidate, Search, sensitivities, split
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES
 from export.quantize import Quantized
+from runtimes.console import Console, SilentConsole
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.lineage import Parity
@@ -30,10 +32,6 @@ PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
 NEAREST, ANALYTIC = "nearest rounding", "analytic bias correction"
 FED_BACK, EQUALIZED = "error feedback, bias correction in order", "the same after equalization"
 Array = np.ndarray
-
-
-def silent(*_: object) -> None:
-    """Show nothing."""
 
 
 def never(*_: object) -> Speed:
@@ -116,21 +114,21 @@ def _centred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def search(
     model: onnx.ModelProto | None = None, settings: Quantize | None = None, compare_speed: CompareSpeed = never,
-    given: EvalSet | None = None, scheme: str = "x86-vnni", say: Callable[[str], None] = silent,
+    given: EvalSet | None = None, scheme: str = "x86-vnni", console: Console | None = None,
 ) -> tuple[Candidate, Search]:  # fmt: skip
-    return post_training.quantize(
-        model or onnx_graphs.residual_model(channels=3), given or images(40), SCHEMES[scheme], settings or Quantize(),
-        compare_speed, silent, say,
-    )  # fmt: skip
+    request = QuantizationRequest(
+        given or images(40), SCHEMES[scheme], settings or Quantize(), console or SilentConsole()
+    )
+    return post_training.quantize(model or onnx_graphs.residual_model(channels=3), request, compare_speed)
 
 
 def test_everything_is_tried_in_order_told_and_written_down() -> None:
-    said: list[str] = []
-    best, found = search(wide_model(), compare_speed=always, say=said.append)
+    console = RecordingConsole()
+    best, found = search(wide_model(), compare_speed=always, console=console)
     steps = [attempt.step for attempt in found.attempts]
     assert steps == [NEAREST, ANALYTIC, "first 1 layers float", "first 2 layers float", FED_BACK, EQUALIZED]
-    assert [line.split(":")[0] for line in said] == steps
-    assert [line.endswith(", kept") for line in said] == [attempt.kept for attempt in found.attempts]
+    assert [line.split(":")[0] for line in console.said] == steps
+    assert [line.endswith(", kept") for line in console.said] == [attempt.kept for attempt in found.attempts]
     assert best.sqnr_db == [attempt.sqnr_db for attempt in found.attempts if attempt.kept][-1]
     assert len(found.held_out) == 8
     assert [attempt.step for attempt in found.attempts] == steps
@@ -177,7 +175,7 @@ def test_a_step_is_kept_where_it_wins_more_than_its_standard_error(
     best = replace(best, reference=reference, answers=before)
     candidate = replace(best, answers=after)
     assert (found.better(best, "a step", candidate) is candidate) == kept
-    assert (found.better(best, "a free step", candidate, "free") is candidate) == kept_if_free
+    assert (found.better(best, "a free step", candidate, "not-worse") is candidate) == kept_if_free
     assert [attempt.kept for attempt in found.attempts[-2:]] == [kept, kept_if_free]
 
 
@@ -193,8 +191,8 @@ def test_a_step_that_gains_time_is_kept_where_nobody_hears_what_it_costs(noise: 
         after[0, 4] = 10 + 1e-3
     best = replace(best, reference=reference, answers=before)
     candidate = replace(best, answers=after)
-    assert (found.better(best, "a free step", candidate, "free") is candidate) is False
-    assert (found.better(best, "a faster one", candidate, "time") is candidate) == kept
+    assert (found.better(best, "a free step", candidate, "not-worse") is candidate) is False
+    assert (found.better(best, "a faster one", candidate, "faster") is candidate) == kept
 
 
 def test_equalization_is_kept_where_channels_differ() -> None:
@@ -303,16 +301,16 @@ def test_a_budget_on_top1_gives_layers_back_too() -> None:
 
 
 def test_a_budget_that_can_not_be_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(post_training, "_holds", lambda search, best: False)
-    said: list[str] = []
-    best, found = search(deep_model(2), Quantize(min_agreement=1.0), say=said.append)
+    monkeypatch.setattr(post_training, "_meets_budget", lambda search, best: False)
+    console = RecordingConsole()
+    best, found = search(deep_model(2), Quantize(min_agreement=1.0), console=console)
     assert found.attempts[-1].step == "2 most sensitive layers float"
-    assert "does not hold" in said[-1]
-    assert f"{best.agreement:.3f}" in said[-1]
+    assert "is not met" in console.said[-1]
+    assert f"{best.agreement:.3f}" in console.said[-1]
 
 
 def test_a_drop_in_top1_needs_labels() -> None:
-    with pytest.raises(InputError, match="the calibration images have no labels; give min_agreement"):
+    with pytest.raises(InputError, match="the calibration images have no labels; set min_agreement instead"):
         search(settings=Quantize(max_top1_drop_pp=0.5))
 
 
@@ -336,14 +334,15 @@ def test_a_layer_that_leaves_no_signal_at_all_is_the_most_sensitive(monkeypatch:
         return {name: Parity(1, 1.0, 0.0, value) for name, value in loud.items()}
 
     monkeypatch.setattr(post_training, "sensitivities", ranked)
-    monkeypatch.setattr(post_training, "_holds", lambda found, best: False)
+    monkeypatch.setattr(post_training, "_meets_budget", lambda found, best: False)
     floated: list[set[str]] = []
     attempt = post_training._attempt
 
-    def watch(found: Search, model: onnx.ModelProto, statistics: dict, ranges: dict,
-              float_nodes: frozenset[str] = frozenset(), correct: bool = True) -> Candidate:  # fmt: skip
+    def watch(
+        found: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
+    ) -> Candidate:
         floated.append(set(float_nodes))
-        return attempt(found, model, statistics, ranges, float_nodes, correct)
+        return attempt(found, graph, float_nodes, correct)
 
     monkeypatch.setattr(post_training, "_attempt", watch)
     search(deep_model(3), Quantize(min_agreement=1.0))
@@ -355,18 +354,16 @@ def test_ranges_of_an_equalized_model_are_those_that_calibration_would_measure(m
     settings = Quantize(calibration={"method": method})
     best, found = search(wide_model(), settings)
     assert found.attempts[-1].kept  # the equalized one
-    measured = calibrate(best.model, list(best.ranges), found.images, settings.calibration, silent)
-    for name, known in best.ranges.items():
+    measured = calibrate(best.graph.model, list(best.graph.ranges), images(40), settings.calibration, SilentConsole())
+    for name, known in best.graph.ranges.items():
         assert known == pytest.approx(measured[name], rel=1e-3, abs=1e-5)
 
 
 def test_learned_ranges_are_used_as_they_are_and_nothing_is_rounded_again() -> None:
     model = wide_model()
     plain, _ = search(model)
-    learned = {name: (low / 2, high / 2) for name, (low, high) in plain.ranges.items()}
-    given = images(40)
-    best, found = post_training.quantize(
-        model, given, SCHEMES["x86-vnni"], Quantize(), never, silent, silent, learned=learned
-    )
+    learned = {name: (low / 2, high / 2) for name, (low, high) in plain.graph.ranges.items()}
+    request = QuantizationRequest(images(40), SCHEMES["x86-vnni"], Quantize(), learned=learned)
+    best, found = post_training.quantize(model, request, never)
     assert [attempt.step for attempt in found.attempts] == ["as trained"]
-    assert best.ranges == learned
+    assert best.graph.ranges == learned

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.quantization.calibration import calibrate
-from compress.quantization.config import LEARNED, Calibration
+from compress.quantization.config import LEARNED, CalibrationConfig
 from compress.quantization.ort_graph import logits
 from compress.quantization.schemes import SCHEMES
 from compress.stages.qat import Config, run
@@ -71,7 +71,7 @@ def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_traine
     spoil(network)
     before = export(network.eval(), tmp_path / "float.onnx")
     names = make_plan(before, SCHEME).ranged
-    ranges = calibrate(before, names, context.prepared("train"), Calibration(), context.console.progress)
+    ranges = calibrate(before, names, context.prepared("train"), CalibrationConfig(), context.console)
     float32, ruined = accuracy(before, context), accuracy(insert_qdq(before, ranges, SCHEME).model, context)
     assert float32 > ruined + 0.2
 

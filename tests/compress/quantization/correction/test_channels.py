@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphs
 import pytest
+from consoles import RecordingConsole
 
 from compress.quantization.correction.channels import Channels, channel_statistics
 from runtimes.evalset import EvalSet
@@ -25,16 +26,16 @@ def test_statistics_are_those_of_all_images_at_once(count: int, fixed: int | Non
     if fixed:
         for value in (model.graph.input[0], model.graph.output[0]):
             value.type.tensor_type.shape.dim[0].dim_value = fixed
-    told: list[tuple[int, int]] = []
+    console = RecordingConsole()
     names = ["x", "c1", "a2", "s", "p", "f", "y"]
-    found = channel_statistics(model, names, given, lambda what, done, total: told.append((done, total)))
+    found = channel_statistics(model, names, given, console)
     assert list(found) == names
     for name in names:
         flat = np.moveaxis(values[name].astype(np.float64), 1, 0).reshape(values[name].shape[1], -1)
         np.testing.assert_allclose(found[name].low, flat.min(1), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[name].high, flat.max(1), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[name].mean, flat.mean(1), rtol=1e-4, atol=1e-5)
-    assert told[-1] == (count, count)
+    assert console.events[-1] == ("channel statistics", count, count)
 
 
 def test_the_reach_is_that_of_the_farther_end() -> None:

@@ -19,6 +19,7 @@ from compress.quantization.ort_graph import logits
 from compress.quantization.schemes import SCHEMES
 from export.plan import make_plan
 from export.quantize import insert_qdq
+from runtimes.console import SilentConsole
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
@@ -28,17 +29,13 @@ WIDTH = 8
 Array = np.ndarray
 
 
-def silent(*_: object) -> None:
-    """Show nothing."""
-
-
 def images(count: int) -> EvalSet:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return EvalSet(pixels, None, tuple(map(str, range(count))), tuple("abcde"), PREPROCESSING, "digest")
 
 
 def statistics_of(model: onnx.ModelProto, given_images: EvalSet) -> dict[str, Channels]:
-    return channel_statistics(model, post_training._watched(model, SCHEME), given_images, silent)
+    return channel_statistics(model, post_training._tensors_to_measure(model, SCHEME), given_images, SilentConsole())
 
 
 def node(op: str, inputs: Iterable[str], output: str, **attributes: object) -> onnx.NodeProto:

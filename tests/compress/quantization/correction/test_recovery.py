@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import onnx_graphs
 import pytest
 import torch
+from consoles import RecordingConsole
 from onnx import helper
 
 from compress.quantization import post_training
@@ -21,15 +23,12 @@ from compress.quantization.ort_graph import logits
 from compress.quantization.schemes import SCHEMES
 from export.layers import IntegerWeights, Layer, layers_of, nearest, overflowing_neighbours
 from export.quantize import Quantized, insert_qdq
+from runtimes.console import SilentConsole
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 Array = np.ndarray
-
-
-def silent(*_: object) -> None:
-    """Show nothing."""
 
 
 def images(count: int, seed: int = 0) -> EvalSet:
@@ -41,7 +40,7 @@ def images(count: int, seed: int = 0) -> EvalSet:
 
 
 def watched(model: onnx.ModelProto, given: EvalSet, scheme: str) -> dict[str, Channels]:
-    return channel_statistics(model, post_training._watched(model, SCHEMES[scheme]), given, silent)
+    return channel_statistics(model, post_training._tensors_to_measure(model, SCHEMES[scheme]), given, SilentConsole())
 
 
 def quantized(
@@ -162,7 +161,7 @@ def test_recovery_wins_8_db_over_nearest_with_analytic_biases_on_other_images(sc
     statistics = watched(model, given, scheme)
     plain, recovered = (quantized(model, statistics, scheme) for _ in range(2))
     correct_biases(model, plain, SCHEMES[scheme], statistics)
-    recover(model, recovered, SCHEMES[scheme], given, statistics, silent)
+    recover(model, recovered, SCHEMES[scheme], given, statistics, SilentConsole())
     expected = logits(model, others)
     before, after = (onnx_graphs.sqnr_db(expected, logits(one.model, others)) for one in (plain, recovered))
     assert after > before + 8, (before, after)
@@ -205,7 +204,7 @@ def test_two_runs_give_the_same_bytes_and_the_model_given_stays(scheme: str) -> 
     statistics, before = watched(model, given, scheme), model.SerializeToString()
     made = [quantized(model, statistics, scheme) for _ in range(2)]
     for one in made:
-        recover(model, one, SCHEMES[scheme], given, statistics, silent)
+        recover(model, one, SCHEMES[scheme], given, statistics, SilentConsole())
     assert made[0].model.SerializeToString() == made[1].model.SerializeToString()
     assert model.SerializeToString() == before
 
@@ -218,7 +217,7 @@ def test_the_float_logits_have_float32s_means(scheme: str) -> None:
     made = quantized(model, statistics, scheme)
     expected = logits(model, given).mean(0)
     off = np.abs(logits(made.model, given).mean(0) - expected).max()
-    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
     assert np.abs(logits(made.model, given).mean(0) - expected).max() < off / 10
 
 
@@ -228,7 +227,7 @@ def test_layers_that_stay_float_keep_their_weights(scheme: str, float_nodes: set
     model, given = onnx_graphs.residual_model(channels=3), images(24)
     statistics = watched(model, given, scheme)
     made = quantized(model, statistics, scheme, frozenset(float_nodes))
-    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
     stored, original = onnx_graphs.constants_of(made.model), onnx_graphs.constants_of(model)
     kept = {"first": "w1", "depthwise": "w2", "pointwise": "w3", "gemm": "w4"}
     for name in float_nodes:
@@ -245,15 +244,21 @@ def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
     """A step may run a layer that an earlier one rounded, or a float layer behind the one that it rounds."""
     rounded: list[str] = []
     moved: list[str] = []
-    round_layer, move_bias = recovery._round_layer, recovery._move_bias
-    monkeypatch.setattr(
-        recovery, "_round_layer", lambda one, *more: (rounded.append(one.name), round_layer(one, *more))
-    )
-    monkeypatch.setattr(recovery, "_move_bias", lambda one, *more: (moved.append(one.name), move_bias(one, *more)))
+
+    class Watched(recovery._Recovery):
+        def round(self, layer: Layer) -> None:
+            rounded.append(layer.name)
+            super().round(layer)
+
+        def shift_bias(self, layer: Layer, shift: Array) -> None:
+            moved.append(layer.name)
+            super().shift_bias(layer, shift)
+
+    monkeypatch.setattr(recovery, "_Recovery", Watched)
     model, given = onnx_graphs.residual_model(channels=3), images(12)
     statistics = watched(model, given, scheme)
     made = quantized(model, statistics, scheme, frozenset(float_nodes))
-    recover(model, made, SCHEMES[scheme], given, statistics, silent)
+    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
     assert sorted(rounded) == sorted(set(made.weights))
     assert len(set(moved)) == len(moved)
     if scheme == "tensorrt":  # no pairs behind float layers: what lies before them is seen only through them
@@ -271,7 +276,7 @@ def test_a_fixed_batch_is_rounded_as_well_as_any(count: int) -> None:
     for model in (free, fixed):
         statistics = watched(model, given, "x86-vnni")
         made = quantized(model, statistics, "x86-vnni")
-        recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent)
+        recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
         reached.append(onnx_graphs.sqnr_db(logits(model, others), logits(made.model, others)))
     assert abs(reached[0] - reached[1]) < 3, reached
 
@@ -287,12 +292,12 @@ def test_activations_are_deleted_after_their_last_use_and_the_folder_at_the_end(
             held.append(set(self._batches))
 
     monkeypatch.setattr(recovery, "Activations", Watched)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model, given = onnx_graphs.residual_model(channels=3), images(8)
     statistics = watched(model, given, "x86-vnni")
-    told: list[tuple[int, int]] = []
-    recover(model, quantized(model, statistics, "x86-vnni"), SCHEMES["x86-vnni"], given, statistics,
-            lambda what, done, total: told.append((done, total)), parent=tmp_path)  # fmt: skip
-    assert told[-1][0] == told[-1][1] == len(told)
+    console = RecordingConsole()
+    recover(model, quantized(model, statistics, "x86-vnni"), SCHEMES["x86-vnni"], given, statistics, console)
+    assert console.events[-1] == ("round layers", len(console.events), len(console.events))
     last = {name for names in held for name in names}
     assert max(len(names) for names in held) < len(last) - 2
     assert not any({"x", "x_quantized"} & names for names in held[-2:])
@@ -305,11 +310,12 @@ def test_an_exception_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monke
         raise ZeroDivisionError
 
     monkeypatch.setattr(recovery, "second_moments", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model, given = onnx_graphs.residual_model(channels=3), images(8)
     statistics = watched(model, given, "x86-vnni")
     made = quantized(model, statistics, "x86-vnni")
     with pytest.raises(ZeroDivisionError):
-        recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent, parent=tmp_path)
+        recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
     assert not list(tmp_path.iterdir())
 
 
@@ -320,7 +326,7 @@ def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.normal(0, 1, (200, 3)) @ rng.normal(0, 1, (3, 12))
     moments = inputs.T @ inputs / 200
-    recovery._feed_back(one, np.abs(one.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
+    recovery._round_rows(one, np.abs(one.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
     np.testing.assert_array_equal(one.weight, before)
 
 
@@ -337,5 +343,5 @@ def test_a_layer_that_reads_a_product_with_a_number_is_rounded_too() -> None:
     model, given = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2), images(16)
     statistics = watched(model, given, "x86-vnni")
     made = quantized(model, statistics, "x86-vnni")
-    recover(model, made, SCHEMES["x86-vnni"], given, statistics, silent)
+    recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
     assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 30
