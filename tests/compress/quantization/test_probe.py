@@ -33,11 +33,11 @@ def test_the_limited_weights_go_to_the_limit(shape: tuple[int, ...]) -> None:
 def test_a_wrong_sum_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saturated sums are smaller; so is what a kernel gives whose inputs are."""
 
-    class Saturating(probe.Network):
+    class Saturating(probe.OrtGraph):
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return super().run({name: np.minimum(value, 128) for name, value in inputs.items()})
 
-    monkeypatch.setattr(probe, "Network", Saturating)
+    monkeypatch.setattr(probe, "OrtGraph", Saturating)
     found = probe.probe()
     assert found.dense_saturates
     assert found.depthwise_saturates
