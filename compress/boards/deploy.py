@@ -17,7 +17,7 @@ from runtimes import bundle
 from runtimes.bundle import Bundle
 from runtimes.console import Console
 from runtimes.errors import CompressError, InputError, UnavailableError
-from runtimes.files import sha256_file, write_text
+from runtimes.files import sha256_file, write_json
 
 if TYPE_CHECKING:
     import asyncssh
@@ -50,11 +50,12 @@ print(json.dumps({"python": sys.version_info[:2], "free_bytes": shutil.disk_usag
 class Deployed:
     """Result of a deployment.
 
-    copied: names of the files that were missing or different on the board. verified: output of the bundle's `verify`.
+    artifact_sha256: of the bundle's model file, from which a board may build an engine. copied: names of the files that were missing or different on the board. verified: output of the bundle's `verify`.
     measurement: JSON of `runtimes.measure.Measurement`.
     """
 
     board: str
+    artifact_sha256: str
     copied: tuple[str, ...]
     verified: str
     measurement: dict[str, Any]  # as the board's JSON gives it; reports validate it when they read it
@@ -132,7 +133,7 @@ class _Deployment:
         self._console.say(f"{self._name}: measure")
         await self._program("bench", "--json", RESULT)
         text = (await self._run(f"cat {self._quoted(self._folder / RESULT)}")).stdout
-        return Deployed(self._name, copied, verified, json.loads(str(text)))
+        return Deployed(self._name, self._opened.artifact.manifest.sha256, copied, verified, json.loads(str(text)))
 
     async def _copy_missing(self) -> tuple[str, ...]:
         state = await self._probe()
@@ -220,5 +221,5 @@ class _Deployment:
 def store(run_folder: Path, deployed: Deployed) -> Path:
     """Write a measurement to boards/ of the run folder, from where the report reads it; return its path."""
     path = run_folder / "boards" / deployed.board / "measurement.json"
-    write_text(path, json.dumps(deployed.measurement, indent=1) + "\n")
+    write_json(path, {**deployed.measurement, "deployed_sha256": deployed.artifact_sha256})
     return path

@@ -10,7 +10,7 @@ from compress.boards import deploy as deployment
 from compress.boards.inventory import find_board
 from compress.cli.report import print_report
 from compress.process.console import Terminal
-from compress.report import documents, report
+from compress.report import artifacts, documents, report
 from export.bundle import write_bundle
 from runtimes import bundle as bundles
 from runtimes import evalset
@@ -29,7 +29,7 @@ def bundle(run_folder: Path, target: str | None, out: Path) -> None:
 
     Example: compress bundle runs/mobilenet_int8 -o solar.tar
     """
-    artifact, chosen = report.shipped(run_folder, target)
+    artifact, chosen = artifacts.artifact_for(report.read(run_folder), run_folder, target)
     folder = run_folder / report.SAMPLE
     write_bundle(artifact, chosen, folder, evalset.load(folder), out)
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {artifact.path.name} for target '{chosen.name}'")
@@ -62,7 +62,7 @@ def deploy(
     Example: compress deploy solar.tar pi@192.168.1.20
     """
     folder = run_folder or Path("runs") / (bundles.recipe_of(bundle_file) or "")
-    report.read(folder)  # fail before any work
+    content = report.read(folder)  # fail before any work
     settings = find_board(board, inventory)
     options = {"identity": identity, "python": python}
     settings = settings.model_copy(update={name: value for name, value in options.items() if value is not None})
@@ -72,5 +72,5 @@ def deploy(
     with Terminal() as terminal:
         deployed = deployment.deploy(bundle_file, name, settings, known_hosts, terminal)
     deployment.store(folder, deployed)
-    documents.write(folder)
-    print_report(folder)
+    documents.write(content, folder)
+    print_report(content, folder)

@@ -11,7 +11,9 @@ from pathlib import Path
 import rich_click as click
 
 from compress.process.table import print_table
+from compress.report import accepted
 from compress.verdict import ci_formats, comparison, gate
+from compress.verdict.accepted import default_path
 from runtimes.errors import InputError
 from runtimes.files import write_text
 
@@ -44,7 +46,7 @@ def accept(run_folder: Path, out: Path | None) -> None:
 
     Example: compress accept runs/mobilenet_int8
     """
-    click.echo(f"wrote {comparison.accept(run_folder, out)}")
+    click.echo(f"wrote {accepted.accept(run_folder, out)}")
 
 
 @click.command(epilog="Exit codes: 0 pass, 1 the tool failed, 2 bad usage, 3 regression, 4 inconclusive.")
@@ -71,8 +73,8 @@ def check(
 
     Example: compress check runs/mobilenet_int8 --junit check.xml
     """
-    new = comparison.load(run_folder)
-    old = comparison.load(against or comparison.ACCEPTED_FOLDER / f"{new.recipe}.json")
+    new = accepted.load(run_folder)
+    old = accepted.load(against or default_path(new.recipe))
     compared = comparison.compare(old, new, comparison.Limits(**limits))
     verdict = comparison.verdict(compared)
     if junit:
@@ -102,10 +104,10 @@ def compare(runs: tuple[Path, ...], **limits: float) -> None:
     """
     if len(runs) < 2:
         raise InputError("give two runs or more; the first is what the others are compared with")
-    first, *others = [comparison.load(path) for path in runs]
+    first, *others = [accepted.load(path) for path in runs]
     for path, other in zip(runs[1:], others, strict=True):
         compared = comparison.compare(first, other, comparison.Limits(**limits))
-        print_table(ci_formats.table(compared), f"{path} against {runs[0]}")
+        print_table(ci_formats.table(compared, f"{path} against {runs[0]}"))
         for line in ci_formats.details(compared):
             click.echo(line)
 

@@ -19,19 +19,22 @@ def report_command(run_folder: Path) -> None:
 
     Example: compress report runs/mobilenet_int8
     """
-    documents.write(run_folder)
-    print_report(run_folder)
+    content = report.read(run_folder)
+    documents.write(content, run_folder)
+    print_report(content, run_folder)
 
 
-def print_report(folder: Path) -> None:
+def print_report(content: report.Report, folder: Path) -> None:
     """Print the tables, the checks and the verdict of the run in `folder`."""
-    content = report.read(folder)
-    for title, lines in (tables.measured(content) | tables.boards(folder) | tables.elsewhere(content)).items():
-        print_table(lines, title)
-    for row in content["rows"]:
-        for check in row["checks"]:
-            estimate = check["estimate"]
-            click.echo(f"{row['target']}: {check['name']} {check['limit']:g}: {estimate['value']:.2f} "
-                       f"({estimate['low']:.2f} to {estimate['high']:.2f}): {check['verdict']}")  # fmt: skip
-    click.echo(f"verdict: {content['verdict'] or 'none, the recipe has no gate'}")
+    boards = tables.boards(content, folder)
+    for table in (*tables.measured(content), *boards.tables, *tables.unmeasured(content)):
+        print_table(table)
+    for note in boards.notes:
+        click.echo(note)
+    for row in content.rows:
+        for check in row.checks:
+            estimate = check.estimate
+            click.echo(f"{row.target}: {check.name} {check.limit:g}: {estimate.value:.2f} "
+                       f"({estimate.low:.2f} to {estimate.high:.2f}): {check.verdict}")  # fmt: skip
+    click.echo(f"verdict: {content.verdict or 'none, the recipe has no gate'}")
     click.echo(f"report: {folder / 'report.html'}")

@@ -42,5 +42,5 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path 
             result = pipeline.run(checked, folder, terminal, track)
     if result is None:  # not the first process
         return
-    print_report(folder.path)
+    print_report(result, folder.path)
     sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)

@@ -11,7 +11,7 @@ from typing import Any
 from compress.pipeline.steps import PARITY_IMAGES, TRAINING_PACKAGES, Work, origin
 from compress.quantization.config import LEARNED
 from compress.quantization.schemes import SCHEMES, scheme_for
-from compress.report.report import Elsewhere
+from compress.report.report import UnmeasuredFile
 from export.scheme import Scheme
 from runtimes import engine, environment
 from runtimes.artifact import Artifact
@@ -56,7 +56,7 @@ def engines(work: Work, files: list[Artifact], target: Target) -> list[Artifact]
     ]
 
 
-def elsewhere(work: Work, files: list[Artifact], target: Target, why: str) -> tuple[list[Elsewhere], list[Artifact]]:
+def elsewhere(work: Work, files: list[Artifact], target: Target, why: str) -> tuple[list[UnmeasuredFile], list[Artifact]]:
     """Return what can be said of files for a target that isn't at hand, and what ships there.
 
     Engines are built here where that is possible; else the board builds them from the ONNX files.
@@ -70,9 +70,9 @@ def elsewhere(work: Work, files: list[Artifact], target: Target, why: str) -> tu
     rows = []
     for index, one in enumerate(files):
         ships = built[index] if built else one
-        rows.append(Elsewhere(
-            target=asdict(target), artifact=ships.path.name, precision=ships.manifest.precision,
-            size_bytes=ships.manifest.size_bytes, why=why, no_engine=no_engine,
+        rows.append(UnmeasuredFile(
+            target=target, artifact=ships.path.name, precision=ships.manifest.precision,
+            size_bytes=ships.manifest.size_bytes, reason=why, no_engine_reason=no_engine,
             int8_layers=engine.int8_layers(ships.manifest) if built else None,
             **_estimated(one, target),
         ))  # fmt: skip

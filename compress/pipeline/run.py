@@ -20,7 +20,8 @@ from compress.process.console import Terminal
 from compress.process.tracking import Track
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
-from compress.report import report
+from compress.report import publish, report
+from compress.report.build import RunOutputs
 from compress.training.context import Context
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact
@@ -69,7 +70,7 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
     before = [float32_file(work, baseline, report.BASELINE_FILE)] if baseline else []
 
     measurements: list[Measurement] = []
-    unmeasured: list[report.Elsewhere] = []
+    unmeasured: list[report.UnmeasuredFile] = []
     artifacts: list[Artifact] = []
     val_top1: dict[str, float] = {}
     for target in recipe.targets:
@@ -85,11 +86,23 @@ def run(recipe: Recipe, folder: RunFolder, terminal: Terminal, track: Track) -> 
         artifacts += [artifact for artifact in shipped if artifact not in artifacts]
     _write_sample(work)
     answers = {name: _answers(work, network) for name, network in networks.items()}
-    left = report.Left(
-        _training_history(folder), _plans(folder), tuple(unmeasured), answers, _channels(before, float32), val_top1
+    outputs = RunOutputs(
+        recipe=recipe.name,
+        gate=recipe.gate,
+        data=work.data,
+        images=work.prepared("test"),
+        artifacts=artifacts,
+        measurements=measurements,
+        environment=environment.describe(),
+        durations_s=folder.durations_s(),
+        unmeasured=unmeasured,
+        training=_training_history(folder),
+        pruning=_plans(folder),
+        predictions=answers,
+        channels=_channels(before, float32),
+        val_top1=val_top1,
     )
-    images = work.prepared("test")
-    return report.publish(recipe.name, recipe.gate, folder, work.data, artifacts, measurements, left, images)
+    return publish.publish(outputs, folder.path)
 
 
 def _require_runtimes(recipe: Recipe) -> None:
@@ -258,13 +271,17 @@ def _write_sample(work: Work) -> None:
     )  # fmt: skip
 
 
-def _training_history(folder: RunFolder) -> dict[str, Any]:
-    """Return the history of every stage that trained, by its step's name."""
+def _training_history(folder: RunFolder) -> dict[str, list[report.EpochRecord]]:
+    """Return the epochs of every stage that trained, by step name."""
     files = {name: step / "history.json" for name, step in folder.steps.items()}
-    return {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+    return {
+        name: [report.EpochRecord.from_history(epoch) for epoch in json.loads(path.read_text())]
+        for name, path in files.items()
+        if path.exists()
+    }
 
 
-def _plans(folder: RunFolder) -> dict[str, Any]:
+def _plans(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
     """Return the plans of every stage that cut, by its step's name, in the order of its rounds."""
     files = {name: sorted(step.glob("plan-*.json")) for name, step in folder.steps.items()}
     return {name: [json.loads(path.read_text()) for path in paths] for name, paths in files.items() if paths}

@@ -1,69 +1,79 @@
-"""Where the points went: top-1 of every network on the way to what ships, each against the one before, in pairs."""
+"""Top-1 after each step of a run, and the test images whose prediction changed; all compared image by image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from compress.verdict.statistics import Estimate, changes, top1_drop_pp
 
-KINDS = ("lost", "won", "both wrong", "changed")
+FlipKind = Literal["lost", "gained", "both wrong", "changed"]
+FLIP_KINDS: tuple[FlipKind, ...] = get_args(FlipKind)
 
 
 @dataclass(frozen=True)
-class Fall:
-    """One step. drop_pp: against the step before, None for the first. lost, won: right answers that went and came."""
+class AccuracyStep:
+    """Top-1 after one step.
+
+    drop_pp: percentage points below the step before, negative for a gain, None for the first step. lost, gained: number
+    of images whose prediction changed from right to wrong and from wrong to right.
+    """
 
     name: str
     top1: float
     drop_pp: Estimate | None
     lost: int
-    won: int
+    gained: int
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A test image that what ships answers otherwise than the baseline does; classes are numbers.
+    """A test image that the last artifact of a target classifies differently from the baseline.
 
-    label: None where nobody knows.
+    index, name: of the image in the test split. label, before, after: class numbers; label is None if unknown.
+    kind: "lost" or "gained" for a right prediction, "both wrong", or "changed" if the label is unknown.
     """
 
     index: int
+    name: str
     label: int | None
     before: int
     after: int
-
-    @property
-    def kind(self) -> str:
-        """Return which of `KINDS` it is: a right answer lost or won, both wrong, or changed where no label is known."""
-        if self.label is None:
-            return "changed"
-        return "lost" if self.before == self.label else "won" if self.after == self.label else "both wrong"
+    kind: FlipKind
 
 
-def falls(
+def accuracy_steps(
     steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int | None], confidence: float
-) -> tuple[Fall, ...]:
-    """Return a fall for each (name, predicted classes of the N images); labels: their true classes."""
+) -> tuple[AccuracyStep, ...]:
+    """Return one record for each (name, N predicted classes), compared with the one before; labels: N classes."""
     truth = np.asarray(labels)
-    found: list[Fall] = []
+    records: list[AccuracyStep] = []
     before: Sequence[int] | None = None
     for name, predicted in steps:
         top1 = float(np.mean(np.asarray(predicted) == truth))
         drop = None if before is None else top1_drop_pp(before, predicted, truth, confidence)
-        lost, won = (0, 0) if before is None else changes(before, predicted, truth)
-        found.append(Fall(name, top1, drop, lost, won))
+        lost, gained = (0, 0) if before is None else changes(before, predicted, truth)
+        records.append(AccuracyStep(name, top1, drop, lost, gained))
         before = predicted
-    return tuple(found)
+    return tuple(records)
 
 
-def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int | None]) -> list[Flip]:
-    """Return the images whose answer changed: those lost first, then those won, then those wrong both times."""
+def flips(
+    before: Sequence[int], after: Sequence[int], labels: Sequence[int | None], names: Sequence[str]
+) -> tuple[Flip, ...]:
+    """Return the images whose predicted class changed, in the order of `FLIP_KINDS`."""
     changed = [
-        Flip(index, label, one, other)
-        for index, (label, one, other) in enumerate(zip(labels, before, after, strict=True))
-        if one != other
+        Flip(index, name, label, old, new, _kind(label, old, new))
+        for index, (name, label, old, new) in enumerate(zip(names, labels, before, after, strict=True))
+        if old != new
     ]
-    return sorted(changed, key=lambda flip: KINDS.index(flip.kind))
+    return tuple(sorted(changed, key=lambda flip: FLIP_KINDS.index(flip.kind)))
+
+
+def _kind(label: int | None, before: int, after: int) -> FlipKind:
+    if label is None:
+        return "changed"
+    return "lost" if before == label else "gained" if after == label else "both wrong"

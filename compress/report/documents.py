@@ -1,45 +1,99 @@
-"""What people read of a run: report.html, report.md and the picture, all made of the folder's report.json."""
+"""Write report.html, report.md and accuracy_latency.svg of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
+
+from compress.process.table import Table
 from compress.pruning import tables as pruning_tables
 from compress.quantization import tables as quantization_tables
-from compress.report import charts, report
+from compress.report import charts
 from compress.report import html as html_report
 from compress.report import tables as report_tables
+from compress.report.report import Report
+from runtimes.artifact import Manifest
 from runtimes.files import write_text
-from runtimes.lineage import read_lineage
-from runtimes.metrics import confusion_rows
+from runtimes.lineage import (
+    ExportRecord,
+    Float16Record,
+    Parity,
+    QuantizeRecord,
+    SelfContainedRecord,
+    VerifyRecord,
+    find_record,
+)
 
 PICTURE = "accuracy_latency.svg"
+@dataclass(frozen=True)
+class FileParity:
+    """The comparison of a file with the one that it was made from."""
+
+    reference: str
+    parity: Parity
 
 
-def write(folder: Path) -> None:
-    """Write all documents of a run folder; raises InputError where it has no report that can be read."""
-    import jinja2
+@dataclass(frozen=True)
+class PlanSection:
+    """One pruning plan: its step, its outcome in one line, and its cuts."""
 
-    content = report.read(folder)
+    step: str
+    outcome: str
+    table: Table
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write all documents of a run into its folder, where they find recipe.yaml, thumbnails and board measurements."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("compress.report"),
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=jinja2.select_autoescape(["html.j2"]),
     )  # fmt: skip
-    tables = {
-        "tables": report_tables.measured(content),
-        "elsewhere": report_tables.elsewhere(content),
-        "boards": report_tables.boards(folder),
+    boards = report_tables.boards(report, folder)
+    values = {
+        "report": report,
+        "page": html_report.page(report, folder),
+        "boards": boards.tables,
+        "notes": boards.notes,
+        "unmeasured": report_tables.unmeasured(report),
+        "plans": list(_plans(report)),
+        "tables": report_tables,
+        "quantize_record": lambda manifest: find_record(manifest.lineage, QuantizeRecord),
+        "quantization": _quantization_tables,
+        "parities": _parities,
+        "chart_style": charts.STYLE,
     }
-    page = html_report.page(content, folder)
-    text = templates.get_template("report.md.j2").render(
-        report=content,
-        conditions=[f"{one['name']}: {line}" for one in page["targets"] for line in one["conditions"]],
-        quantization=lambda lineage, scheme: quantization_tables.of_lineage(read_lineage(lineage), scheme),
-        pruning=pruning_tables,
-        confusion_rows=confusion_rows,
-        **tables,
-    )
-    write_text(folder / "report.md", text)
-    write_text(folder / PICTURE, charts.standalone(html_report.picture(content, content["rows"])))
-    write_text(folder / "report.html", templates.get_template("report.html.j2").render(page, **tables))
+    for name in ("report.md", "report.html"):
+        write_text(folder / name, templates.get_template(f"{name}.j2").render(values))
+    write_text(folder / PICTURE, charts.standalone(html_report.latency_chart(report, report.rows)))
+
+
+def _plans(report: Report) -> Iterator[PlanSection]:
+    for step, plans in report.pruning.items():
+        for plan in plans:
+            yield PlanSection(step, pruning_tables.outcome(plan), _table("", pruning_tables.of_plan(plan)))
+
+
+def _quantization_tables(manifest: Manifest) -> list[Table]:
+    return [_table(title, lines) for title, lines in quantization_tables.tables(manifest).items()]
+
+
+def _parities(manifest: Manifest) -> Iterator[FileParity]:
+    """Yield the comparisons that were made for a file; that of the export belongs to the float32 file only."""
+    for record in manifest.lineage:
+        if isinstance(record, ExportRecord) and manifest.precision == "float32":
+            yield FileParity("PyTorch", record.parity_with_torch)
+        elif isinstance(record, SelfContainedRecord):
+            yield FileParity("the file without built-in preprocessing", record.parity_with_plain)
+        elif isinstance(record, VerifyRecord):
+            yield FileParity("float32", record.parity_with_float32)
+        elif isinstance(record, Float16Record):
+            yield FileParity("the file before conversion to float16", record.parity_with_given)
+
+
+def _table(title: str, lines: list[list[str]]) -> Table:
+    header, *rows = lines
+    return Table.of(title, "|".join(header), rows)

@@ -1,169 +1,255 @@
-"""What report.html shows, made of report.json: pictures, tables with their values, and images that flipped."""
+"""The values that report.html shows: charts, tables with sortable numbers, and images whose prediction changed."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.images.synsets import class_names
-from compress.pruning import tables as pruning_tables
+from compress.process.table import Table
 from compress.quantization import tables as quantization_tables
 from compress.report import charts
-from compress.report.report import BASELINE_FILE, FLIPPED
+from compress.report import tables as report_tables
+from compress.report.accuracy_steps import AccuracyStep, Flip
+from compress.report.report import FLIPPED, EpochRecord, Flips, Report, Row
+from compress.verdict.gate import Check
 from runtimes import conditions
-from runtimes.lineage import QuantizedLayer, QuantizeRecord, VerifyRecord, find_record, read_lineage
+from runtimes.lineage import QuantizedLayer, QuantizeRecord, VerifyRecord, find_record
 from runtimes.measure import Measurement
 from runtimes.metrics import confusion_rows, images_per_class
 
-MATRIX_CLASSES = 20  # above that, the most frequent confusions are listed instead
-CONFUSIONS_SHOWN, WORST_LAYERS = 20, 5
-Row = dict[str, Any]
+MATRIX_CLASSES = 20  # with more classes the most frequent confusions are listed instead
+CONFUSIONS_SHOWN, NOISY_LAYERS_SHOWN = 20, 5
 
 
-def page(report: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what the template needs; `folder` is the run's, for the recipe and the images that flipped."""
+@dataclass(frozen=True)
+class Layer:
+    """A weighted layer of the last artifact; None for what is unknown.
+
+    channels_before, channels: output channels before pruning and now. ms, float_ms: of its kernel in this file and in
+    the float32 file. sqnr_db: of its output, including the errors of earlier layers.
+    """
+
+    name: str
+    kind: str
+    channels_before: int | None
+    channels: int | None
+    precision: str
+    ms: float | None
+    float_ms: float | None
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: number of test images, recall of the baseline and of the last artifact, and more of the latter."""
+
+    name: str
+    images: int
+    recall_before: float
+    recall: float
+    change_pp: float
+    precision: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Confusions of one artifact. matrix: rows of true classes, None with many classes; most: (true, predicted, images)."""
+
+    artifact: str
+    matrix: list[list[int]] | None
+    most: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class ShownFlip:
+    """A flip with its thumbnail as a data URI, None if the file is missing."""
+
+    flip: Flip
+    source: str | None
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """Everything that the page shows of one target. accuracy_chart: None without labels."""
+
+    name: str
+    images: int
+    table: Table
+    latency_chart: str
+    conditions: list[str]
+    accuracy_chart: str | None
+    noisiest: list[Layer]
+    layers: list[Layer]
+    flips: Flips | None
+    shown_flips: list[ShownFlip]
+    classes: list[ClassRow]
+    confusions: list[Confusion]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows besides the report and the common tables."""
+
+    names: tuple[str, ...]
+    checks: list[tuple[str, Check]]
+    targets: list[TargetSection]
+    curves: list[str]
+    recipe: str
+
+
+def page(report: Report, folder: Path) -> Page:
+    """Return what the template needs; folder: the run's, for recipe.yaml and thumbnails."""
     recipe = folder / "recipe.yaml"
-    return {
-        "report": report,
-        "names": class_names(tuple(report["data"]["classes"])),
-        "checks": [(row["target"], check) for row in report["rows"] for check in row["checks"]],
-        "targets": [_target(report, folder, name) for name in dict.fromkeys(row["target"] for row in report["rows"])],
-        "curves": [picture for name, history in report["training"].items() for picture in _curves(name, history)],
-        "plans": [(step, pruning_tables.outcome(plan), pruning_tables.of_plan(plan))
-                  for step, plans in report["pruning"].items() for plan in plans],
-        "recipe": recipe.read_text() if recipe.exists() else "",
-        "chart_style": charts.STYLE,
-    }  # fmt: skip
+    return Page(
+        names=class_names(report.data.classes),
+        checks=[(row.target, check) for row in report.rows for check in row.checks],
+        targets=[
+            _target(report, folder, name, table)
+            for name, table in zip(report.targets, report_tables.measured(report), strict=True)
+        ],
+        curves=[curve for step, epochs in report.training.items() for curve in _training_curves(step, epochs)],
+        recipe=recipe.read_text() if recipe.exists() else "",
+    )
 
 
-def picture(report: dict[str, Any], rows: list[Row]) -> str:
-    """Return accuracy against latency of those rows of the report as SVG."""
-    several = len({row["target"] for row in rows}) > 1
+def latency_chart(report: Report, rows: Sequence[Row]) -> str:
+    """Return accuracy (or agreement, without labels) against latency of those rows as SVG."""
+    several_targets = len({row.target for row in rows}) > 1
     points, baseline = [], 0.0
     for row in rows:
-        drop, same = row["top1_drop_pp"], row.get("agreement")
-        top1 = 100 * (row["top1"] if row["top1"] is not None else same["value"] if same else 1.0)
-        baseline = top1 if drop is None else baseline
-        bounds = (baseline - drop["high"], baseline - drop["low"]) if drop else (None, None)
-        if row["top1"] is None and same:
-            bounds = (100 * same["low"], 100 * same["high"])
-        name = "uncut" if row["artifact"] == BASELINE_FILE else row["precision"]
-        points.append(charts.Point(
-            f"{name} on {row['target']}" if several else name, row["precision"], row["latency_ms_p50"], top1,
-            row["latency_ms_p90"], *bounds,
-        ))  # fmt: skip
-    y_title = "top-1 %" if rows[0]["top1"] is not None else "answers as the baseline's, %"
-    return charts.accuracy_latency(f"{report['recipe']}: accuracy against latency", points, y_title)
+        drop, same = row.top1_drop_pp, row.agreement
+        low, high = None, None
+        if row.top1 is None:
+            y = 100 * (same.value if same else 1.0)
+            low, high = (100 * same.low, 100 * same.high) if same else (None, None)
+        else:
+            y = 100 * row.top1
+            baseline = y if drop is None else baseline
+            low, high = (baseline - drop.high, baseline - drop.low) if drop else (None, None)
+        name = report_tables.label(report, row)
+        name = f"{name} on {row.target}" if several_targets else name
+        points.append(
+            charts.Point(name, row.precision, row.latency_ms_p50, y, row.latency_ms_p90, y_from=low, y_to=high)
+        )
+    y_title = "top-1 %" if rows[0].top1 is not None else "predictions unchanged, %"
+    return charts.accuracy_latency(f"{report.recipe}: accuracy against latency", points, y_title)
 
 
-def _target(report: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    rows = [row for row in report["rows"] if row["target"] == name]
-    taken = [one for one in report["measurements"] if one["target"]["name"] == name]
-    layers = _layers(report, taken[-1]["artifact"])
-    seen = [layer for layer in layers if layer["sqnr_db"] is not None]
-    return {
-        "name": name,
-        "rows": rows,
-        "picture": picture(report, rows),
-        "conditions": conditions.lines(Measurement.from_json(one) for one in taken),
-        "waterfall": _waterfall(name, report.get("falls", {}).get(name, [])),
-        "worst": sorted(seen, key=lambda layer: layer["sqnr_db"])[:WORST_LAYERS],
-        "layers": layers,
-        "flips": _flips(report.get("flips", {}).get(name), folder),
-        "classes": _classes(report, taken),
-        "confusions": [
-            _confusion(one, len(report["data"]["classes"])) for one in (taken[0], taken[-1]) if one["accuracy"]
+def _target(report: Report, folder: Path, name: str, table: Table) -> TargetSection:
+    rows, measurements = report.rows_of(name), report.measurements_of(name)
+    layers, flips = _layers(report, measurements[-1].artifact), report.flips.get(name)
+    with_noise = [layer for layer in layers if layer.sqnr_db is not None]
+    return TargetSection(
+        name=name,
+        images=rows[0].images,
+        table=table,
+        latency_chart=latency_chart(report, rows),
+        conditions=conditions.lines(measurements),
+        accuracy_chart=_accuracy_chart(name, report.accuracy_steps.get(name, ())),
+        noisiest=sorted(with_noise, key=lambda layer: layer.sqnr_db or 0.0)[:NOISY_LAYERS_SHOWN],
+        layers=layers,
+        flips=flips,
+        shown_flips=[
+            ShownFlip(flip, _data_uri(folder / FLIPPED / f"{flip.index}.jpg")) for flip in (flips.shown if flips else ())
         ],
-    }
+        classes=_classes(report, measurements),
+        confusions=[
+            _confusion(measurement, len(report.data.classes))
+            for measurement in (measurements[0], measurements[-1])
+            if measurement.accuracy
+        ],
+    )
 
 
-def _waterfall(target: str, falls: list[Row]) -> str | None:
-    if not falls:
+def _accuracy_chart(target: str, steps: tuple[AccuracyStep, ...]) -> str | None:
+    if not steps:
         return None
     bars, before = [], None
-    for fall in falls:
-        drop, value = fall["drop_pp"], 100 * fall["top1"]
+    for step in steps:
+        drop, value = step.drop_pp, 100 * step.top1
         note = f"{value:.2f} %"
         if drop:
-            note = f"{-drop['value'] + 0.0:+.2f} ({-drop['high']:+.2f} to {-drop['low']:+.2f})"
-        bars.append(charts.Bar(fall["name"], value, before, note))
+            note = f"{-drop.value + 0.0:+.2f} ({-drop.high + 0.0:+.2f} to {-drop.low + 0.0:+.2f})"
+        bars.append(charts.Bar(step.name, value, before, note))
         before = value
-    return charts.waterfall(f"{target}: where the points went", bars)
+    return charts.waterfall(f"{target}: accuracy by stage", bars)
 
 
-def _layers(report: dict[str, Any], artifact: str) -> list[Row]:
-    """Return a row per weighted layer of an artifact: what is known of it, None for the rest."""
-    channels = report.get("channels", {})
-    lineage = read_lineage(next((one["lineage"] for one in report["artifacts"] if one["file"] == artifact), []))
-    quantized = find_record(lineage, QuantizeRecord)
+def _layers(report: Report, artifact: str) -> list[Layer]:
+    """Return the weighted layers of an artifact, in the network's order."""
+    lineage = next((file.manifest.lineage for file in report.artifacts if file.file == artifact), ())
+    quantized, verified = find_record(lineage, QuantizeRecord), find_record(lineage, VerifyRecord)
     if quantized is None or quantized.layers is None:
-        return [_layer(name, None, was_and_is, {}) for name, was_and_is in channels.items()]
-    verified = find_record(lineage, VerifyRecord)
+        return [_float_layer(name, *channels) for name, channels in report.channels.items()]
     runs = verified.runs if verified and verified.runs else {}
     times = {precision: quantization_tables.times_by_layer(nodes) for precision, nodes in runs.items()}
-    return [_layer(layer.name, layer, channels.get(layer.name), times) for layer in quantized.layers]
+    return [_quantized_layer(layer, report.channels.get(layer.name), times) for layer in quantized.layers]
 
 
-def _layer(
-    name: str, layer: QuantizedLayer | None, channels: list[int] | None, times: dict[str, dict[str, float]]
-) -> Row:
-    is_int8 = layer is not None and layer.precision == "int8"
-    return {
-        "name": name,
-        "kind": layer.op if layer else "",
-        "before": channels[0] if channels else None,
-        "now": channels[1] if channels else (layer.outputs if layer else None),
-        "precision": f"int{layer.weight_bits}" if layer and is_int8 else "float32",
-        "ms": times.get("int8", {}).get(name),
-        "float_ms": times.get("float32", {}).get(name),
-        "sqnr_db": layer.sqnr_db if layer else None,
-    }
+def _float_layer(name: str, channels_before: int, channels: int) -> Layer:
+    return Layer(name, "", channels_before, channels, "float32", ms=None, float_ms=None, sqnr_db=None)
 
 
-def _flips(found: dict[str, Any] | None, folder: Path) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    shown = [{**flip, "source": _data_uri(folder / FLIPPED / f"{flip['index']}.jpg")} for flip in found["shown"]]
-    return {**found, "shown": shown}
+def _quantized_layer(
+    layer: QuantizedLayer, channels: tuple[int, int] | None, times: Mapping[str, Mapping[str, float]]
+) -> Layer:
+    before, now = channels or (None, layer.outputs)
+    return Layer(
+        name=layer.name,
+        kind=layer.op,
+        channels_before=before,
+        channels=now,
+        precision=f"int{layer.weight_bits}" if layer.precision == "int8" else "float32",
+        ms=times.get("int8", {}).get(layer.name),
+        float_ms=times.get("float32", {}).get(layer.name),
+        sqnr_db=layer.sqnr_db,
+    )
 
 
 def _data_uri(path: Path) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
 
 
-def _classes(report: dict[str, Any], taken: list[Row]) -> list[Row]:
-    """Return how each class fares in the baseline and in what ships."""
-    before, now = taken[0]["accuracy"], taken[-1]["accuracy"]
+def _classes(report: Report, measurements: tuple[Measurement, ...]) -> list[ClassRow]:
+    before, now = measurements[0].accuracy, measurements[-1].accuracy
     if not before or not now:
         return []
-    names = class_names(tuple(report["data"]["classes"]))
-    images = images_per_class(now["confusion"], len(names))
+    names = class_names(report.data.classes)
+    images = images_per_class(now.confusion, len(names))
     return [
-        {
-            "name": name, "images": images[index], "precision": now["precision"][index],
-            "before": before["recall"][index], "now": now["recall"][index],
-            "drop_pp": 100 * (before["recall"][index] - now["recall"][index]), "f1": now["f1"][index],
-        }
+        ClassRow(
+            name=name,
+            images=images[index],
+            recall_before=before.recall[index],
+            recall=now.recall[index],
+            change_pp=100 * (now.recall[index] - before.recall[index]),
+            precision=now.precision[index],
+            f1=now.f1[index],
+        )
         for index, name in enumerate(names)
-    ]  # fmt: skip
+    ]
 
 
-def _confusion(one: Row, classes: int) -> dict[str, Any]:
-    cells = one["accuracy"]["confusion"]
-    most = sorted(((images, true, taken) for true, taken, images in cells if true != taken), reverse=True)
-    return {
-        "artifact": one["artifact"],
-        "matrix": confusion_rows(cells, classes) if classes <= MATRIX_CLASSES else None,
-        "most": [(true, taken, images) for images, true, taken in most[:CONFUSIONS_SHOWN]],
-    }
+def _confusion(measurement: Measurement, classes: int) -> Confusion:
+    assert measurement.accuracy is not None
+    cells = measurement.accuracy.confusion
+    wrong = sorted(((images, true, predicted) for true, predicted, images in cells if true != predicted), reverse=True)
+    return Confusion(
+        artifact=measurement.artifact,
+        matrix=confusion_rows(cells, classes) if classes <= MATRIX_CLASSES else None,
+        most=[(true, predicted, images) for images, true, predicted in wrong[:CONFUSIONS_SHOWN]],
+    )
 
 
-def _curves(name: str, history: list[Row]) -> list[str]:
-    """Return the curves of one stage: losses, and top-1 on val."""
-    if not history:
+def _training_curves(step: str, epochs: tuple[EpochRecord, ...]) -> list[str]:
+    """Return the charts of one stage: losses, and top-1 on the val split."""
+    if not epochs:
         return []
-    losses = [charts.Curve("train", "float32", [epoch["train_loss"] for epoch in history]),
-              charts.Curve("val", "int8", [epoch["val"]["loss"] for epoch in history])]  # fmt: skip
-    top1 = charts.Curve("val", "int8", [100 * epoch["val"]["top1"] for epoch in history])
-    return [charts.curves(f"{name}: loss", "loss", losses), charts.curves(f"{name}: top-1", "top-1 %", [top1])]
+    losses = [charts.Curve("train", "float32", [epoch.train_loss for epoch in epochs]),
+              charts.Curve("val", "int8", [epoch.val_loss for epoch in epochs])]  # fmt: skip
+    top1 = charts.Curve("val", "int8", [100 * epoch.val_top1 for epoch in epochs])
+    return [charts.curves(f"{step}: loss", "loss", losses), charts.curves(f"{step}: top-1", "top-1 %", [top1])]

@@ -1,92 +1,210 @@
-"""The tables of a report as text, at most 80 columns wide: a header, then a line each."""
+"""Tables of a report for the terminal, Markdown and HTML; in the terminal at most 80 columns wide."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from compress.report.report import BASELINE_FILE
+from compress.process.table import Column, Table
+from compress.report.accuracy_steps import AccuracyStep
+from compress.report.report import DataDescription, Report, Row, is_baseline
 from runtimes.errors import InputError
 from runtimes.files import read_json
 from runtimes.measure import Measurement
+from runtimes.metrics import confusion_rows
+
+CONFUSION_CLASSES = 20  # most classes for which the columns of the confusion matrix are shown
+DATA_CLASSES = 20  # most classes in the table of the data set
+BOARD_FILES = "boards/*/measurement.json"  # in a run folder
 
 
-def measured(report: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """Return a table of text for each target by its title: a header, then one line per artifact, the baseline first."""
-    labelled = all(row["top1"] is not None for row in report["rows"])
-    header = ["artifact", *(["top-1 %", "drop pp"] if labelled else ["same %"]), "MB", "p50 ms", "p90", "p99",
-              "speed-up", "verdict"]  # fmt: skip
-    found: dict[str, list[list[str]]] = {}
-    for row, measurement in zip(report["rows"], report["measurements"], strict=True):
-        target, drop, faster = measurement["target"], row["top1_drop_pp"], row["speedup_p50"]
-        same = f"{100 * row['agreement']['value']:.2f}" if row.get("agreement") else ""
-        threads = f"{target['threads']} thread{'s' if target['threads'] > 1 else ''}"
-        title = f"{target['name']}: {target['runtime']} on {target['provider']}, {threads}, batch {target['batch']}"
-        found.setdefault(title, [header]).append([
-            "uncut" if row["artifact"] == BASELINE_FILE else row["precision"],
-            *([f"{100 * row['top1']:.2f}", f"{drop['value'] + 0.0:+.2f}" if drop else ""] if labelled else [same]),
-            f"{row['size_bytes'] / 1e6:.2f}",
-            f"{row['latency_ms_p50']:.2f}",
-            _optional(row["latency_ms_p90"]),
-            _optional(row["latency_ms_p99"]),
-            f"{faster['value']:.2f}x" if faster else "",
-            row["verdict"] or ("no gate" if faster else "baseline"),
-        ])  # fmt: skip
-    return found
+@dataclass(frozen=True)
+class BoardTables:
+    """Measurements on boards, one table each. notes: boards whose measurement is not shown and why, one line each."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
 
 
-def elsewhere(report: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """Return a table of text for each target that isn't at hand, by a title that says so and why."""
-    header = ["artifact", "MB", "INT8 layers", "estimate ms"]
-    found: dict[str, list[list[str]]] = {}
-    for row in report.get("elsewhere", []):
-        title = f"{row['target']['name']}: not measured, {row['why']}"
-        if row["no_engine"]:
-            title += f"; no engine, {row['no_engine']}"
-        if row["estimate_ms"] is not None:
-            title += f"; {row['device']}: {row['estimate_label']}"
-        layers = row["int8_layers"]
-        found.setdefault(title, [header]).append([
-            "uncut" if row["artifact"].startswith(Path(BASELINE_FILE).stem) else row["artifact"],
-            f"{row['size_bytes'] / 1e6:.2f}",
+def measured(report: Report) -> list[Table]:
+    """Return one table per measured target, with one row per artifact, the baseline first."""
+    return [_of_target(report, target) for target in report.targets]
+
+
+def label(report: Report, row: Row) -> str:
+    """Return what a row is called: its precision, "baseline" before pruning, or "pruned" for float32 after it."""
+    if is_baseline(row.artifact):
+        return "baseline"
+    is_pruned = any(is_baseline(other.artifact) for other in report.rows_of(row.target))
+    return "pruned" if is_pruned and row.precision == "float32" else row.precision
+
+
+def _of_target(report: Report, name: str) -> Table:
+    rows, target = report.rows_of(name), report.measurements_of(name)[0].target
+    threads = f"{target.threads} thread{'s' if target.threads > 1 else ''}"
+    labelled = all(row.top1 is not None for row in rows)
+    return Table.of(
+        f"{name}: {target.runtime} on {target.provider}, {threads}, batch {target.batch}",
+        f"<artifact|{'top-1 %|change (pp)' if labelled else 'same %'}|MB|p50 ms|p90|p99|speed-up|<verdict",
+        [
+            (
+                label(report, row),
+                *((_percent(row.top1), _change(row.top1_drop_pp.value if row.top1_drop_pp else None)) if labelled
+                  else (_percent(row.agreement.value if row.agreement else None),)),
+                _megabytes(row.size_bytes),
+                f"{row.latency_ms_p50:.2f}",
+                _milliseconds(row.latency_ms_p90),
+                _milliseconds(row.latency_ms_p99),
+                f"{row.speedup_p50.value:.2f}x" if row.speedup_p50 else "",
+                _verdict(report, row),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _verdict(report: Report, row: Row) -> str:
+    if row.verdict:
+        return row.verdict
+    if row.speedup_p50 is None:
+        return "baseline"
+    return "no gate" if report.verdict is None else "not judged"
+
+
+def unmeasured(report: Report) -> list[Table]:
+    """Return one table per target that was not measured; the title says why."""
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for file in report.unmeasured:
+        title = f"{file.target.name}: not measured, {file.reason}"
+        if file.no_engine_reason:
+            title += f"; no engine, {file.no_engine_reason}"
+        if file.estimate_ms is not None:
+            title += f"; {file.device}: {file.estimate_label}"
+        layers = file.int8_layers
+        groups.setdefault(title, []).append((
+            "baseline" if is_baseline(file.artifact) else file.artifact,
+            _megabytes(file.size_bytes),
             f"{layers[0]} of {layers[1]}" if layers else "-",
-            _optional(row["estimate_ms"]),
-        ])  # fmt: skip
-    return found
+            _milliseconds(file.estimate_ms),
+        ))  # fmt: skip
+    return [Table.of(title, "<artifact|MB|INT8 layers|estimate ms", rows) for title, rows in groups.items()]
 
 
-def boards(folder: Path) -> dict[str, list[list[str]]]:
-    """Return a table of text for each board that a bundle of the run was deployed to, by its title."""
-    found: dict[str, list[list[str]]] = {}
-    for path in sorted(folder.glob("boards/*/measurement.json")):
-        one = _board_measurement(path)
-        cpu, system = one.environment.get("cpu", "unknown"), one.environment.get("system", "unknown")
-        found[f"{path.parent.name}: {one.target.runtime} on {one.target.provider}, {cpu}, {system}"] = plain([one])
-    return found
+def boards(report: Report, folder: Path) -> BoardTables:
+    """Return the measurements of a run's artifacts on boards; raises InputError for a file that can't be read.
+
+    The measurement of an artifact that is no longer part of the run is left out and noted.
+    """
+    current = {artifact.manifest.sha256 for artifact in report.artifacts}
+    tables, notes = [], []
+    for path in sorted(folder.glob(BOARD_FILES)):
+        board = path.parent.name
+        measurement, deployed = _board_measurement(path)
+        if deployed not in current:
+            notes.append(f"boards/{board}: measured an artifact that is no longer part of this run; deploy again")
+            continue
+        cpu, system = (measurement.environment.get(key, "unknown") for key in ("cpu", "system"))
+        target = measurement.target
+        tables.append(plain([measurement], f"{board}: {target.runtime} on {target.provider}, {cpu}, {system}"))
+    return BoardTables(tuple(tables), tuple(notes))
 
 
-def _board_measurement(path: Path) -> Measurement:
+def _board_measurement(path: Path) -> tuple[Measurement, str]:
+    """Return a measurement on a board and the sha256 of the deployed file, from which a board may build an engine."""
     try:
-        return Measurement.from_json(read_json(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a measurement ({error}); deploy the bundle again") from error
+        fields = dict(read_json(path))
+        deployed = fields.pop("deployed_sha256", fields["sha256"])  # older files have no separate key
+        return Measurement.from_json(fields), deployed
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path}: not a measurement ({reason}); deploy the bundle again") from error
 
 
-def plain(measurements: list[Measurement]) -> list[list[str]]:
-    """Return measurements as text without judging them: a header, then one line each."""
-    lines = [["artifact", "top-1 %", "MB", "p50 ms", "p90", "p99", "images/s"]]
-    for one in measurements:
-        lines.append([
-            one.artifact,
-            f"{100 * one.accuracy.top1:.2f}" if one.accuracy else "-",
-            f"{one.size_bytes / 1e6:.2f}",
-            f"{one.latency_ms_p50:.2f}",
-            _optional(one.latency_ms_p90),
-            _optional(one.latency_ms_p99),
-            f"{one.throughput_images_per_s:.0f}",
-        ])  # fmt: skip
-    return lines
+def plain(measurements: list[Measurement], title: str = "") -> Table:
+    """Return measurements without comparison, one row each."""
+    return Table.of(
+        title,
+        "<artifact|top-1 %|MB|p50 ms|p90|p99|images/s",
+        [
+            (
+                measurement.artifact,
+                _percent(measurement.accuracy.top1) if measurement.accuracy else "-",
+                _megabytes(measurement.size_bytes),
+                f"{measurement.latency_ms_p50:.2f}",
+                _milliseconds(measurement.latency_ms_p90),
+                _milliseconds(measurement.latency_ms_p99),
+                f"{measurement.throughput_images_per_s:.0f}",
+            )
+            for measurement in measurements
+        ],
+    )
 
 
-def _optional(milliseconds: float | None) -> str:
-    return "-" if milliseconds is None else f"{milliseconds:.2f}"
+def gate(report: Report) -> Table:
+    """Return one row per limit of the gate and target."""
+    return Table.of("", "<limit|<target|value|low|high|<verdict", [
+        (
+            f"{check.name} {check.limit:g}", row.target,
+            *(f"{value + 0.0:.3f}" for value in (check.estimate.value, check.estimate.low, check.estimate.high)),
+            check.verdict,
+        )
+        for row in report.rows
+        for check in row.checks
+    ])  # fmt: skip
+
+
+def accuracy_by_step(steps: tuple[AccuracyStep, ...]) -> Table:
+    """Return one row per step; changes are in percentage points, negative for a loss."""
+    rows = []
+    for step in steps:
+        drop = step.drop_pp
+        changes = [_change(drop.value), _change(drop.high), _change(drop.low)] if drop else ["", "", ""]
+        rows.append((step.name, _percent(step.top1), *changes, *([str(step.lost), str(step.gained)] if drop else ["", ""])))
+    return Table.of("", "<step|top-1 %|change (pp)|low|high|lost|gained", rows)
+
+
+def per_class(measurement: Measurement, classes: tuple[str, ...]) -> Table:
+    """Return precision, recall and F1 per class, with the confusion matrix if there are few classes."""
+    accuracy = measurement.accuracy
+    if accuracy is None:
+        raise ValueError(f"{measurement.artifact}: its test images have no labels")
+    shown = classes if len(classes) <= CONFUSION_CLASSES else ()
+    confusion = confusion_rows(accuracy.confusion, len(classes)) if shown else [[] for _ in classes]
+    headings = ["precision", "recall", "F1", *(f"predicted {name}" for name in shown)]
+    return Table("", (Column("class", "left"), *map(Column, headings)), tuple(
+        (name, *(f"{value:.3f}" for value in metrics), *map(str, counts))
+        for name, *metrics, counts in zip(
+            classes, accuracy.precision, accuracy.recall, accuracy.f1, confusion, strict=True
+        )
+    ))  # fmt: skip
+
+
+def data_splits(data: DataDescription) -> Table:
+    """Return the number of images per split, for the first classes and in total."""
+    shown = data.classes[:DATA_CLASSES]
+    columns = (Column("split", "left"), *map(Column, (*shown, "all")))
+    return Table("", columns, tuple(
+        (split, *(str(counts.get(name, 0)) for name in shown), str(sum(counts.values())))
+        for split, counts in data.images_per_class.items()
+    ))  # fmt: skip
+
+
+def durations(report: Report) -> Table:
+    """Return the seconds that each step took."""
+    return Table.of("", "<step|seconds", [(name, f"{seconds:.1f}") for name, seconds in report.durations_s.items()])
+
+
+def _change(drop_pp: float | None) -> str:
+    return "" if drop_pp is None else f"{-drop_pp + 0.0:+.2f}"  # no -0.00
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -222,7 +222,7 @@ def _objectives(trial: optuna.Trial, path: Path, sweep: Sweep, out: Path, consol
         trial.set_user_attr("why", str(error))
         console.say(f"trial {trial.number} failed: {error}")
         raise
-    trial.set_user_attr("test_top1", row["top1"])
+    trial.set_user_attr("test_top1", row.top1)
     trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text())
     console.say(
         f"trial {trial.number}: " + ", ".join(f"{heading(one)} {shown(one, values[one])}" for one in sweep.objectives)
@@ -253,24 +253,27 @@ def _run(recipe_file: Path, settings: dict[str, str], folder: Path, cache: Path)
         raise CompressError(f"{lines[-1].removeprefix('compress: ') if lines else f'exit code {code}'}; see {log}")
 
 
-def _values(sweep: Sweep, content: dict[str, Any]) -> tuple[dict[Objective, float], dict[str, Any]]:
+def _values(sweep: Sweep, content: report.Report) -> tuple[dict[Objective, float], report.Row]:
     """Return the objectives of what ships, and its row in the report."""
-    target = sweep.target or content["rows"][0]["target"]
-    rows = [row for row in content["rows"] if row["target"] == target]
+    target = sweep.target or content.targets[0]
+    rows = content.rows_of(target)
     if not rows:
         raise CompressError(f"target '{target}' was not measured")
     row = rows[-1]
-    found = {
-        "top1": row["val_top1"],
-        "speedup_p50": row["speedup_p50"] and row["speedup_p50"]["value"],
-        "latency_ms_p50": row["latency_ms_p50"],
-        "size_bytes": row["size_bytes"],
+    found: dict[Objective, float | None] = {
+        "top1": row.val_top1,
+        "speedup_p50": row.speedup_p50.value if row.speedup_p50 else None,
+        "latency_ms_p50": row.latency_ms_p50,
+        "size_bytes": row.size_bytes,
     }
+    values: dict[Objective, float] = {}
     for name in sweep.objectives:
-        if found[name] is None:
+        value = found[name]
+        if value is None:
             needs = "the split val" if name == "top1" else "a second file on the target"
             raise CompressError(f"the objective {name} needs {needs}, which the recipe does not have")
-    return {name: float(found[name]) for name in sweep.objectives}, row
+        values[name] = float(value)
+    return values, row
 
 
 def _trials(study: optuna.Study, sweep: Sweep) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""The gate: limits against estimates, and a verdict that noise can't buy."""
+"""The gate: compare estimates with limits; verdicts come from confidence bounds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 3, "inconclusive": 4}
 
 
 class Gate(Config):
-    """The limits; each is judged by a one-sided bound at `confidence`, so that noise decides nothing.
+    """Limits for the last artifact of each target, judged by one-sided bounds at `confidence`.
 
-    max_top1_drop_pp: percentage points. min_agreement: share of test images with float32's answer, for which no labels
-    are needed. min_speedup_p50: float32 / INT8 latency. max_size_ratio: INT8 / float32 bytes.
+    max_top1_drop_pp: percentage points below the baseline. min_agreement: share of test images with the baseline's
+    prediction; needs no labels. min_speedup_p50: baseline / artifact latency. max_size_ratio: artifact / baseline bytes.
     """
 
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -30,7 +30,7 @@ class Gate(Config):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
 
     @model_validator(mode="after")
-    def _limits_something(self) -> Gate:
+    def _has_a_limit(self) -> Gate:
         limits = ("max_top1_drop_pp", "min_agreement", "min_speedup_p50", "max_size_ratio")
         if all(getattr(self, name) is None for name in limits):
             raise ValueError(f"a gate needs at least one of {', '.join(limits)}")
@@ -39,7 +39,7 @@ class Gate(Config):
 
 @dataclass(frozen=True)
 class Check:
-    """One limit and how it was judged. name: as in the recipe's gate."""
+    """One limit with its estimate and verdict. name: the limit's key in the recipe's gate."""
 
     name: str
     limit: float
@@ -50,7 +50,7 @@ class Check:
 def judge(
     gate: Gate, drop_pp: Estimate | None, agreement: Estimate, speedup_p50: Estimate, size_ratio: float
 ) -> tuple[Check, ...]:
-    """Judge one artifact against float32 by every limit that the gate has; drop_pp: None without labels."""
+    """Check one artifact against the baseline by each limit of the gate; drop_pp: None without labels."""
     checks = []
     if gate.max_top1_drop_pp is not None:
         checks.append(at_most("max_top1_drop_pp", drop_pp or UNKNOWN_DROP, gate.max_top1_drop_pp))
@@ -64,22 +64,22 @@ def judge(
 
 
 def at_most(name: str, estimate: Estimate, limit: float) -> Check:
-    """Judge a value that must not be above the limit."""
+    """Check a value that must not be above the limit."""
     return Check(name, limit, estimate, _verdict(estimate.high <= limit, estimate.low > limit))
 
 
 def at_least(name: str, estimate: Estimate, limit: float) -> Check:
-    """Judge a value that must not be below the limit."""
+    """Check a value that must not be below the limit."""
     return Check(name, limit, estimate, _verdict(estimate.low >= limit, estimate.high < limit))
 
 
 def overall(checks: list[Check]) -> Verdict:
-    """Return the worst verdict; a gate without any check is inconclusive, because nothing was shown."""
+    """Return the worst verdict; without any check it is inconclusive."""
     verdicts = {check.verdict for check in checks}
     if "regression" in verdicts:
         return "regression"
     return "inconclusive" if "inconclusive" in verdicts or not checks else "pass"
 
 
-def _verdict(holds: bool, broken: bool) -> Verdict:
-    return "pass" if holds else "regression" if broken else "inconclusive"
+def _verdict(passes: bool, fails: bool) -> Verdict:
+    return "pass" if passes else "regression" if fails else "inconclusive"

@@ -1,4 +1,4 @@
-"""Intervals for what a gate judges: paired accuracy differences and interleaved latency ratios."""
+"""Confidence bounds for paired accuracy differences and for ratios of interleaved latencies."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-# By how much the logarithm of the ratio of two networks' speeds differs from one occasion to the next on one machine,
-# beyond what sessions of one occasion show, as its clocks and its neighbours are others: see `make bench-verdicts`.
+# Standard deviation of the logarithm of the latency ratio of two networks between two measurements on one machine, in
+# addition to the spread between the sessions of one measurement. Source: `make bench-verdicts`.
 OCCASION_SD = 0.01
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval: with the confidence asked for, the truth is above low; and so below high."""
+    """A value; `low` and `high` are one-sided confidence bounds."""
 
     value: float
     low: float
@@ -25,9 +25,9 @@ class Estimate:
 
 
 def changes(baseline: npt.ArrayLike, candidate: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[int, int]:
-    """Return how many right answers were lost and how many won; predicted classes and labels, (N,) each."""
-    right, still_right = (np.asarray(predicted) == np.asarray(labels) for predicted in (baseline, candidate))
-    return int(np.sum(right & ~still_right)), int(np.sum(~right & still_right))
+    """Return how many predictions became wrong and how many became right; predicted classes and labels, (N,) each."""
+    right_before, right_after = (np.asarray(predicted) == np.asarray(labels) for predicted in (baseline, candidate))
+    return int(np.sum(right_before & ~right_after)), int(np.sum(~right_before & right_after))
 
 
 def top1_drop_pp(
@@ -36,44 +36,44 @@ def top1_drop_pp(
     """Estimate by how many percentage points the candidate's top-1 is below the baseline's, paired by image.
 
     baseline, candidate: predicted classes (N,); labels: (N,). One-sided score bounds of Tango (Statistics in Medicine
-    17, 1998, equation 10), which keep their level where nearly all changes are losses.
+    17, 1998, equation 10), which keep their coverage if nearly all changes are losses.
     """
-    (lost, won), images = changes(baseline, candidate, labels), len(np.asarray(labels))
+    (lost, gained), images = changes(baseline, candidate, labels), len(np.asarray(labels))
     reach = NormalDist().inv_cdf(confidence)
-    low, high = (_score_bound(lost, won, images, side) for side in (reach, -reach))
-    return Estimate(100 * (lost - won) / images, 100 * low, 100 * high)
+    low, high = (_score_bound(lost, gained, images, side) for side in (reach, -reach))
+    return Estimate(100 * (lost - gained) / images, 100 * low, 100 * high)
 
 
-def _score_bound(lost: int, won: int, images: int, score: float) -> float:
-    """Return the difference of proportions whose score statistic is `score`; it falls as the difference grows."""
+def _score_bound(lost: int, gained: int, images: int, score: float) -> float:
+    """Return the difference of proportions whose score statistic is `score`, by bisection: the statistic decreases."""
     below, above = -1.0, 1.0
     for _ in range(60):
         middle = (below + above) / 2
-        below, above = (middle, above) if _score(lost, won, images, middle) > score else (below, middle)
+        below, above = (middle, above) if _score(lost, gained, images, middle) > score else (below, middle)
     return (below + above) / 2
 
 
-def _score(lost: int, won: int, images: int, difference: float) -> float:
-    """Return Tango's score statistic, with the restricted maximum likelihood estimate of the share of wins."""
-    linear = -lost - won + (2 * images - lost + won) * difference
-    constant = -won * difference * (1 - difference)
-    wins = (math.sqrt(max(0.0, linear**2 - 8 * images * constant)) - linear) / (4 * images)
-    variance = images * (2 * wins + difference * (1 - difference))
-    distance = lost - won - images * difference
+def _score(lost: int, gained: int, images: int, difference: float) -> float:
+    """Return Tango's score statistic, with the restricted maximum likelihood estimate of the share of gains."""
+    linear = -lost - gained + (2 * images - lost + gained) * difference
+    constant = -gained * difference * (1 - difference)
+    gains = (math.sqrt(max(0.0, linear**2 - 8 * images * constant)) - linear) / (4 * images)
+    variance = images * (2 * gains + difference * (1 - difference))
+    distance = lost - gained - images * difference
     if variance > 0:
         return distance / math.sqrt(variance)
     return 0.0 if distance == 0 else math.copysign(math.inf, distance)
 
 
 def agreement(baseline: npt.ArrayLike, candidate: npt.ArrayLike, confidence: float) -> Estimate:
-    """Estimate the share of images that get the same answer from both; predicted classes (N,).
+    """Estimate the share of images with the same prediction; predicted classes (N,) each.
 
     One-sided bounds of Jeffreys' interval (Brown, Cai and DasGupta, Statistical Science 16, 2001, section 4.1.2).
     """
     from scipy.stats import beta
 
-    answers, others = np.asarray(baseline), np.asarray(candidate)
-    images, same = len(answers), int(np.sum(answers == others))
+    before, after = np.asarray(baseline), np.asarray(candidate)
+    images, same = len(before), int(np.sum(before == after))
     low = 0.0 if same == 0 else float(beta.ppf(1 - confidence, same + 0.5, images - same + 0.5))
     high = 1.0 if same == images else float(beta.ppf(confidence, same + 0.5, images - same + 0.5))
     return Estimate(same / images, low, high)
@@ -82,10 +82,10 @@ def agreement(baseline: npt.ArrayLike, candidate: npt.ArrayLike, confidence: flo
 def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence: float, sessions: int = 1) -> Estimate:
     """Estimate baseline p50 / candidate p50 from interleaved runs, each (blocks, runs) in milliseconds.
 
-    The trimmed mean of the logarithms of the sessions' ratios with Yuen's bounds (Biometrika 61, 1974), which bursts in
-    a few sessions don't spoil. Runs of one session are alike, and so are those of one block, so that only sessions are
-    independent of each other (Kalibera and Jones, ISMM 2013). sessions: into which the blocks are divided; with one,
-    blocks are taken for sessions.
+    The trimmed mean of the logarithms of the sessions' ratios with Yuen's bounds (Biometrika 61, 1974), which are
+    robust to disturbances in a few sessions. Runs of one session are correlated, so only sessions count as independent
+    (Kalibera and Jones, ISMM 2013). sessions: number of sessions that the blocks are divided into; with one session,
+    each block counts as independent.
     """
     mean, variance, freedom = _trimmed(_log_ratios(baseline_ms, candidate_ms, sessions))
     return _exponential(mean, variance, freedom, confidence)
@@ -97,36 +97,37 @@ def ratio_of_speedups(
     confidence: float,
     sessions: tuple[int, int] = (1, 1),
 ) -> Estimate:
-    """Estimate how much slower an artifact became against a reference, which was interleaved with it both times.
+    """Estimate the slowdown of an artifact relative to a reference that was interleaved with it both times.
 
-    before, after: milliseconds of (reference, artifact), each (blocks, runs); sessions: of each. Above 1: slower. What
-    the machine did to both in one session cancels. Bounds as in `speedup`, of two samples (Welch, Biometrika 34, 1947),
-    and wider by what the ratio of two networks is known to differ between two occasions, of which each sample is one.
+    before, after: milliseconds of (reference, artifact), each (blocks, runs); sessions: number of sessions of each.
+    Above 1 is slower. A machine-wide slowdown affects reference and artifact alike and cancels. Bounds as in `speedup`,
+    for two samples (Welch, Biometrika 34, 1947), widened by `OCCASION_SD` for each of the two measurements.
     """
-    new, old = (_log_ratios(artifact, reference, count)
-                for (reference, artifact), count in ((after, sessions[1]), (before, sessions[0])))  # fmt: skip
-    (slower, *of_new), (faster, *of_old) = _trimmed(new), _trimmed(old)
-    variance = of_new[0] + of_old[0] + 2 * OCCASION_SD**2
-    freedom = variance**2 / max(sum(part**2 / free for part, free in (of_new, of_old)), TINY)
-    return _exponential(slower - faster, variance, freedom, confidence)
+    (reference_before, artifact_before), (reference_after, artifact_after) = before, after
+    old_mean, old_variance, old_freedom = _trimmed(_log_ratios(artifact_before, reference_before, sessions[0]))
+    new_mean, new_variance, new_freedom = _trimmed(_log_ratios(artifact_after, reference_after, sessions[1]))
+    variance = new_variance + old_variance + 2 * OCCASION_SD**2
+    freedom = variance**2 / max(new_variance**2 / new_freedom + old_variance**2 / old_freedom, TINY)
+    return _exponential(new_mean - old_mean, variance, freedom, confidence)
 
 
 def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
     """Return the logarithm of the ratio of medians in each block, or its median over each session's blocks.
 
-    Runs of one block are neighbours in time, so that what the machine did to both cancels; a burst spoils few blocks.
+    Runs of one block follow each other closely, so that the state of the machine cancels; a short disturbance affects
+    few blocks.
     """
     above, below = (np.median(np.asarray(runs, np.float64), axis=1) for runs in (above_ms, below_ms))
-    of_blocks = np.log(above / below)
+    per_block = np.log(above / below)
     if sessions <= 1:
-        return of_blocks
-    return np.asarray([np.median(part) for part in np.array_split(of_blocks, min(sessions, len(of_blocks)))])
+        return per_block
+    return np.asarray([np.median(part) for part in np.array_split(per_block, min(sessions, len(per_block)))])
 
 
 def _trimmed(logs: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the mean without the fifth at each end, its variance, and the degrees of freedom that this has.
+    """Return the mean trimmed by 20 % at each end, its variance and the variance's degrees of freedom.
 
-    Yuen's: the winsorized variance; with fewer than five values nothing is trimmed and they are Student's.
+    Yuen's method with the winsorized variance; with fewer than five values nothing is trimmed (Student's t).
     """
     ordered, cut = np.sort(logs), len(logs) // 5
     kept = ordered[cut : len(ordered) - cut]
@@ -135,6 +136,7 @@ def _trimmed(logs: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _exponential(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:
+    """Return the exponential of a mean of logarithms with its Student's t bounds."""
     from scipy.stats import t
 
     reach = float(t.ppf(confidence, freedom)) * math.sqrt(variance)
@@ -142,10 +144,10 @@ def _exponential(mean: float, variance: float, freedom: float, confidence: float
 
 
 def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence: float) -> int | None:
-    """Return how many images like these would show on which side of a limit a paired drop is; None if on it.
+    """Return about how many images are needed to tell a paired drop from a limit; None if it is exactly at the limit.
 
-    The interval shrinks with the square root of their number (normal approximation of `top1_drop_pp`'s bounds); what
-    was estimated is taken for the truth, so that half of such sets settle it.
+    The interval shrinks with the square root of the number of images (normal approximation of the bounds of
+    `top1_drop_pp`). The estimate is taken as the true drop, so this number suffices in half of the cases.
     """
     distance = abs(drop_pp.value - limit_pp)
     reach = (drop_pp.high - drop_pp.low) / 2
@@ -154,12 +156,12 @@ def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence
     return max(images, math.ceil(images * (reach / distance) ** 2))
 
 
-def mcnemar(lost: int, won: int) -> float:
-    """Return the exact one-sided probability of so many losses among the changed answers if there is no true drop.
+def mcnemar(lost: int, gained: int) -> float:
+    """Return the exact one-sided probability of at least this many losses if there is no true drop.
 
-    McNemar (Psychometrika 12, 1947): losses are binomial with 1/2 among lost + won.
+    McNemar (Psychometrika 12, 1947): the losses are binomial with 1/2 among lost + gained.
     """
-    changed = lost + won
+    changed = lost + gained
     return float(sum(math.comb(changed, count) for count in range(lost, changed + 1)) / 2**changed)
 
 
@@ -167,7 +169,7 @@ def holm(probabilities: list[float]) -> list[float]:
     """Return probabilities corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     order = sorted(range(len(probabilities)), key=lambda index: probabilities[index])
     corrected, highest = [1.0] * len(probabilities), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - place) * probabilities[index]))
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * probabilities[index]))
         corrected[index] = highest
     return corrected

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script everything is there: all targets below each other, tables in their own order.
+// Without this script the page shows all targets below each other and unsorted tables.
 for (const tabs of document.querySelectorAll(".tabs")) {
   const panels = [...tabs.querySelectorAll(":scope > .panel")];
   if (panels.length < 2) continue;
@@ -56,7 +56,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       const rows = [...body.rows].map((row) => [row, valueOf(row, column)]);
-      // What is unknown stays at the end, whichever way the rest is sorted.
+      // Empty cells stay at the end in both directions.
       rows.sort(([, one], [, other]) => (one === "") - (other === "") || sign * compare(one, other));
       body.append(...rows.map(([row]) => row));
     });

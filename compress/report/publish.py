@@ -1,0 +1,48 @@
+"""Write the report of a finished run into its folder: report.json, documents, artifacts and thumbnails."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from compress.report import documents
+from compress.report.build import RunOutputs, build
+from compress.report.report import ARTIFACTS, FLIPPED, REPORT_FILE, Report
+from runtimes.artifact import Artifact, manifest_path
+from runtimes.evalset import EvalSet
+from runtimes.files import replacing, write_json
+
+THUMBNAIL_SIDE = 128  # pixels
+
+
+def publish(outputs: RunOutputs, folder: Path) -> Report:
+    """Build a run's report, copy its artifacts to `artifacts/` and write report.json and the documents; return it."""
+    report = build(outputs)
+    for artifact in outputs.artifacts:
+        _copy(artifact, folder / ARTIFACTS)
+    shown = {flip.index for flips in report.flips.values() for flip in flips.shown}
+    _write_thumbnails(folder / FLIPPED, outputs.images, shown)
+    write_json(folder / REPORT_FILE, report.to_json())
+    documents.write(report, folder)
+    return report
+
+
+def _copy(artifact: Artifact, folder: Path) -> None:
+    for source in (artifact.path, manifest_path(artifact.path)):
+        with replacing(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _write_thumbnails(folder: Path, images: EvalSet, indices: set[int]) -> None:
+    """Write small JPEGs of the images at those indices, in place of older ones."""
+    from PIL import Image
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    for index in sorted(indices):
+        picture = Image.fromarray(images.pixels(np.asarray([index]))[0])
+        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        with replacing(folder / f"{index}.jpg") as temporary:
+            picture.save(temporary, format="jpeg", quality=80)

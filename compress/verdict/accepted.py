@@ -1,0 +1,105 @@
+"""Accepted results: predictions and latency of a run, stored in recipes/accepted/<recipe>.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import InputError
+from runtimes.files import read_json, write_json
+from runtimes.target import Target
+
+SCHEMA_VERSION = 1
+ACCEPTED_FOLDER = Path("recipes/accepted")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last artifact that a run made for one target.
+
+    images: sha256 of the test images, empty without. predicted: class of each test image. latency_ms, reference_ms:
+    (blocks, runs) of this artifact and of the float32 file that was timed interleaved with it, in `sessions` sessions.
+    reference_bytes: size of that float32 file. environment: of the machine, as in the measurement.
+    """
+
+    target: Target
+    artifact: str
+    sha256: str
+    size_bytes: int
+    images: str
+    predicted: tuple[int, ...]
+    latency_ms: tuple[tuple[float, ...], ...]
+    reference_ms: tuple[tuple[float, ...], ...]
+    reference_bytes: int
+    sessions: int
+    environment: dict[str, Any]  # keys differ between platforms and versions
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Result:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        return cls(
+            **{
+                **fields,
+                "target": Target.from_json(fields["target"]),
+                "predicted": tuple(fields["predicted"]),
+                "latency_ms": tuple(map(tuple, fields["latency_ms"])),
+                "reference_ms": tuple(map(tuple, fields["reference_ms"])),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The results of a run, one per target. labels: class of each test image, None if unknown."""
+
+    recipe: str
+    classes: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    results: tuple[Result, ...]
+    toolkit_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        for result in self.results:
+            if len(result.predicted) != len(self.labels):
+                raise ValueError(f"{result.target.name}: {len(result.predicted)} predictions, {len(self.labels)} labels")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Accepted:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        return cls(
+            **{
+                **fields,
+                "classes": tuple(fields["classes"]),
+                "labels": tuple(fields["labels"]),
+                "results": tuple(Result.from_json(result) for result in fields["results"]),
+            }
+        )
+
+
+def default_path(recipe: str) -> Path:
+    """Return where the accepted results of a recipe are stored."""
+    return ACCEPTED_FOLDER / f"{recipe}.json"
+
+
+def write(path: Path, accepted: Accepted) -> None:
+    """Write accepted results as JSON."""
+    write_json(path, asdict(accepted))
+
+
+def read(path: Path) -> Accepted:
+    """Read accepted results that `write` wrote; raises InputError for any other file."""
+    try:
+        content = read_json(path)
+        version = content["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; accept a run again"
+            )
+        return Accepted.from_json(content)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; write it with: compress accept RUN") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path}: not an accepted result ({reason}); write it with: compress accept RUN") from error
