@@ -133,7 +133,7 @@ class _Deployment:
         self._console.say(f"{self._name}: measure")
         await self._program("bench", "--json", RESULT)
         text = (await self._run(f"cat {self._quoted(self._folder / RESULT)}")).stdout
-        return Deployed(self._name, self._opened.artifact.manifest.sha256, copied, verified, json.loads(str(text)))
+        return Deployed(self._name, self._unpacked.artifact.manifest.sha256, copied, verified, json.loads(str(text)))
 
     async def _copy_missing(self) -> tuple[str, ...]:
         state = await self._probe()

@@ -56,7 +56,9 @@ def engines(work: Work, files: list[Artifact], target: Target) -> list[Artifact]
     ]
 
 
-def elsewhere(work: Work, files: list[Artifact], target: Target, why: str) -> tuple[list[UnmeasuredFile], list[Artifact]]:
+def elsewhere(
+    work: Work, files: list[Artifact], target: Target, why: str
+) -> tuple[list[UnmeasuredFile], list[Artifact]]:
     """Return what can be said of files for a target that isn't at hand, and what ships there.
 
     Engines are built here where that is possible; else the board builds them from the ONNX files.

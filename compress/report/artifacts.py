@@ -17,7 +17,8 @@ def artifact_for(report: Report, folder: Path, target: str | None) -> tuple[Arti
     That is the last of the target's files. For a TensorRT engine it is the ONNX file that the engine was built from, as
     a board builds its own engine. Raises InputError for an unknown target.
     """
-    files = [(file.target, file.artifact) for file in (*report.measurements, *report.unmeasured)]
+    files = [(measurement.target, measurement.artifact) for measurement in report.measurements]
+    files += [(file.target, file.artifact) for file in report.unmeasured]
     names = list(dict.fromkeys(described.name for described, _ in files))
     if target not in (None, *names):
         raise InputError(f"{folder}: has no target '{target}'; it has {', '.join(names)}")

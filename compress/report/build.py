@@ -94,9 +94,7 @@ def build(outputs: RunOutputs) -> Report:
             if None not in labels
         },
         flips={
-            target: _summary(
-                flips(measurements[0].predicted, measurements[-1].predicted, labels, outputs.images.names)
-            )
+            target: _summary(flips(measurements[0].predicted, measurements[-1].predicted, labels, outputs.images.names))
             for target, measurements in groups.items()
         },
         channels=dict(outputs.channels),

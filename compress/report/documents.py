@@ -28,6 +28,8 @@ from runtimes.lineage import (
 )
 
 PICTURE = "accuracy_latency.svg"
+
+
 @dataclass(frozen=True)
 class FileParity:
     """The comparison of a file with the one that it was made from."""

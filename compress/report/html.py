@@ -57,7 +57,10 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Confusions of one artifact. matrix: rows of true classes, None with many classes; most: (true, predicted, images)."""
+    """Confusions of one artifact.
+
+    matrix: one row per true class, None with many classes. most: the most frequent as (true, predicted, images).
+    """
 
     artifact: str
     matrix: list[list[int]] | None
@@ -154,7 +157,8 @@ def _target(report: Report, folder: Path, name: str, table: Table) -> TargetSect
         layers=layers,
         flips=flips,
         shown_flips=[
-            ShownFlip(flip, _data_uri(folder / FLIPPED / f"{flip.index}.jpg")) for flip in (flips.shown if flips else ())
+            ShownFlip(flip, _data_uri(folder / FLIPPED / f"{flip.index}.jpg"))
+            for flip in (flips.shown if flips else ())
         ],
         classes=_classes(report, measurements),
         confusions=[

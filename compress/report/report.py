@@ -135,7 +135,9 @@ class ArtifactFile:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ArtifactFile:
         """Rebuild from JSON; raises KeyError, TypeError, AttributeError or ValueError for fields that don't fit."""
-        return cls(fields["file"], Manifest.from_json({name: value for name, value in fields.items() if name != "file"}))
+        return cls(
+            fields["file"], Manifest.from_json({name: value for name, value in fields.items() if name != "file"})
+        )
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,7 @@ def _adapter() -> TypeAdapter[Report]:
     return TypeAdapter(Report)
 
 
-def _records(
-    name: str, fields: dict[str, Any], from_json: Callable[[dict[str, Any]], _Record]
-) -> tuple[_Record, ...]:
+def _records(name: str, fields: dict[str, Any], from_json: Callable[[dict[str, Any]], _Record]) -> tuple[_Record, ...]:
     """Rebuild a list of records; raises ValueError that names the first one that does not fit."""
     records = []
     for index, record in enumerate(fields[name]):

@@ -36,7 +36,9 @@ def _from_2_to_3(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: value for name, value in fields.items() if name not in ("falls", "elsewhere")},
         "rows": [{"agreement": None, "val_top1": None, **row} for row in fields["rows"]],
-        "training": {step: [epoch_of_history(epoch) for epoch in epochs] for step, epochs in fields["training"].items()},
+        "training": {
+            step: [epoch_of_history(epoch) for epoch in epochs] for step, epochs in fields["training"].items()
+        },
         "unmeasured": [_renamed(file, {"why": "reason", "no_engine": "no_engine_reason"}) for file in unmeasured],
         "accuracy_steps": {
             target: [_renamed(step, {"won": "gained"}) for step in steps] for target, steps in falls.items()
@@ -48,7 +50,7 @@ def _from_2_to_3(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def epoch_of_history(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Return one epoch of a stage's history.json in the form of the report: loss and top-1 without the other metrics."""
+    """Return one epoch of a stage's history.json in the form of the report, with loss and top-1 only."""
     return {
         "epoch": epoch["epoch"],
         "lr": epoch["lr"],

@@ -159,7 +159,9 @@ def accuracy_by_step(steps: tuple[AccuracyStep, ...]) -> Table:
     for step in steps:
         drop = step.drop_pp
         changes = [_change(drop.value), _change(drop.high), _change(drop.low)] if drop else ["", "", ""]
-        rows.append((step.name, _percent(step.top1), *changes, *([str(step.lost), str(step.gained)] if drop else ["", ""])))
+        rows.append(
+            (step.name, _percent(step.top1), *changes, *([str(step.lost), str(step.gained)] if drop else ["", ""]))
+        )
     return Table.of("", "<step|top-1 %|change (pp)|low|high|lost|gained", rows)
 
 

@@ -63,7 +63,9 @@ class Accepted:
     def __post_init__(self) -> None:
         for result in self.results:
             if len(result.predicted) != len(self.labels):
-                raise ValueError(f"{result.target.name}: {len(result.predicted)} predictions, {len(self.labels)} labels")
+                raise ValueError(
+                    f"{result.target.name}: {len(result.predicted)} predictions, {len(self.labels)} labels"
+                )
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Accepted:

@@ -133,18 +133,18 @@ def _compare_target(before: Result, after: Result, old: Accepted, new: Accepted,
 
 def _compare_accuracy(before: Result, after: Result, new: Accepted, limits: Limits) -> _Accuracy:
     """Compare predictions on labelled images."""
-    predicted, labels = [np.asarray(result.predicted) for result in (before, after)], np.asarray(new.labels)
-    drop = top1_drop_pp(*predicted, labels, limits.confidence)
+    old_classes, new_classes = np.asarray(before.predicted), np.asarray(after.predicted)
+    labels = np.asarray(new.labels)
+    drop = top1_drop_pp(old_classes, new_classes, labels, limits.confidence)
     check = at_most("max_top1_drop_pp", drop, limits.max_top1_drop_pp)
-    drops = _class_drops(*predicted, labels, new.classes, limits)
+    drops = _class_drops(old_classes, new_classes, labels, new.classes, limits)
     collapsed = (Check("class_recall", limits.max_top1_drop_pp, _worst(drops), "regression"),) if drops else ()
-    top1_before, top1_after = (float(np.mean(classes == labels)) for classes in predicted)
     return _Accuracy(
         checks=(check, *collapsed),
         notes=tuple(_accuracy_notes(drop, len(labels), check, limits)),
-        top1=(top1_before, top1_after),
-        agreement=float(np.mean(predicted[0] == predicted[1])),
-        mcnemar=mcnemar(*statistics.changes(*predicted, labels)),
+        top1=(float(np.mean(old_classes == labels)), float(np.mean(new_classes == labels))),
+        agreement=float(np.mean(old_classes == new_classes)),
+        mcnemar=mcnemar(*statistics.changes(old_classes, new_classes, labels)),
         classes=drops,
     )
 
@@ -180,7 +180,9 @@ def _accuracy_notes(drop: Estimate, images: int, check: Check, limits: Limits) -
         advice = f"use about {needed} images" if needed else "the drop is exactly at the limit"
         notes.append(f"{images} images are too few to tell the drop from the limit; {advice}")
     if -drop.high > limits.max_top1_drop_pp:
-        notes.append(f"implausible: top-1 rose by {-drop.value:.2f} points; was the network trained on the test images?")
+        notes.append(
+            f"implausible: top-1 rose by {-drop.value:.2f} points; was the network trained on the test images?"
+        )
     return notes
 
 
@@ -200,9 +202,7 @@ def _class_drops(
         for label, (lost, gained), probability in zip(present, changed, probabilities, strict=True)
     ]
     significance = 1 - limits.confidence
-    return tuple(
-        drop for drop in drops if drop.probability <= significance and drop.drop_pp > limits.max_top1_drop_pp
-    )
+    return tuple(drop for drop in drops if drop.probability <= significance and drop.drop_pp > limits.max_top1_drop_pp)
 
 
 def _worst(drops: tuple[ClassDrop, ...]) -> Estimate:

@@ -20,7 +20,8 @@ class Gate(Config):
     """Limits for the last artifact of each target, judged by one-sided bounds at `confidence`.
 
     max_top1_drop_pp: percentage points below the baseline. min_agreement: share of test images with the baseline's
-    prediction; needs no labels. min_speedup_p50: baseline / artifact latency. max_size_ratio: artifact / baseline bytes.
+    prediction; needs no labels. min_speedup_p50: baseline / artifact latency. max_size_ratio: artifact / baseline
+    bytes.
     """
 
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None

@@ -34,7 +34,8 @@ import torch
 
 from compress.models import mobilenet_v2
 from compress.verdict import comparison, statistics
-from compress.verdict.comparison import Accepted, Limits, Result
+from compress.verdict.accepted import Accepted, Result
+from compress.verdict.comparison import Limits
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, measure
 from runtimes.artifact import Artifact, Manifest
@@ -95,7 +96,7 @@ def verdict_of(rng: np.random.Generator, images: int, drop: float) -> str:
 
 
 def _result(answers: npt.NDArray[np.int64], cpu: str) -> Result:
-    return Result({"name": "here"}, "file", "", 0, "same", tuple(answers.tolist()), (), (), 0, 1, {"cpu": cpu})
+    return Result(Target("here"), "file", "", 0, "same", tuple(answers.tolist()), (), (), 0, 1, {"cpu": cpu})
 
 
 def stated_power(images: int, drop: float) -> float:

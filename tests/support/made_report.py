@@ -1,4 +1,4 @@
-"""Reports of measurements with chosen latencies and answers."""
+"""Reports of measurements with chosen latencies and predictions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from compress.images.samples import Data, Rejected, Sample
-from compress.pipeline.run_folder import RunFolder
-from compress.report import report
+from compress.report import publish as publishing
+from compress.report.build import RunOutputs
+from compress.report.report import DataDescription, EpochRecord, Report, Row, UnmeasuredFile
 from compress.verdict.gate import Gate
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
+from runtimes.environment import Environment
 from runtimes.files import sha256_file
 from runtimes.lineage import read_lineage
 from runtimes.measure import Measurement
@@ -53,15 +55,15 @@ def measurement(precision: str, wrong: int, latency_ms: float, size_bytes: int, 
     )  # fmt: skip
 
 
-def publish(
+def outputs(
     folder: Path,
     int8: Measurement,
-    gate: dict[str, Any] | None,
+    gate: dict[str, Any] | None = None,
     classes: tuple[str, ...] = ("a", "b"),
-    elsewhere: tuple[Measurement, ...] = (),
+    others: tuple[Measurement, ...] = (),
     labelled: bool = True,
-) -> report.Report:
-    """Publish a report of a baseline and `int8`, and what was measured on other targets, in `folder`/run."""
+) -> RunOutputs:
+    """Return the outputs of a run with a baseline, `int8` and measurements on other targets; files go to `folder`."""
     test = tuple(Sample(f"{index}.png", b"", int(label) if labelled else None) for index, label in enumerate(LABELS))
     data = Data(classes, test[:2], test[:2], test, rejected=(Rejected("bad.png", "train", "bad.png: not an image"),))
     model = folder / "model-float32.onnx"
@@ -74,24 +76,43 @@ def publish(
     artifact = Artifact(model, manifest)
     artifact.save_manifest()
     baseline = measurement("float32", 40, 2.0, 8_000_000)
-    run_folder = RunFolder(folder / "run", "test", fresh=False)
-    judged_by = None if gate is None else Gate(**gate)
-    answers = {"0-train": baseline.predicted, "1-prune": int8.predicted}
-    taken = [baseline, int8, *elsewhere]
+    measurements = [baseline, int8, *others]
     if not labelled:
-        taken = [replace(one, accuracy=None) for one in taken]
-    left = report.Left({"0-train": HISTORY}, {"1-prune": [PLAN]}, (FAR,), answers, {"stem": (16, 8)})
+        measurements = [replace(one, accuracy=None) for one in measurements]
     images = evalset.write(
         folder / "images", np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8), LABELS,
         tuple(sample.name for sample in test), data.classes, Preprocessing(8, 8),
     )  # fmt: skip
-    return report.publish("test", judged_by, run_folder, data, [artifact], taken, left, images)
+    return RunOutputs(
+        recipe="test", gate=None if gate is None else Gate(**gate), data=data, images=images, artifacts=[artifact],
+        measurements=measurements, environment=ENVIRONMENT, durations_s={"0-train": 12.5}, unmeasured=[UNMEASURED],
+        training={"0-train": EPOCHS}, pruning={"1-prune": [PLAN]},
+        predictions={"0-train": baseline.predicted, "1-prune": int8.predicted}, channels={"stem": (16, 8)},
+    )  # fmt: skip
 
 
-HISTORY = [{"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val": {"loss": 1.1 / epoch, "top1": 1 - 0.2 / epoch}}
-           for epoch in (1, 2, 3)]  # fmt: skip
+def publish(folder: Path, int8: Measurement, gate: dict[str, Any] | None, **settings: Any) -> Report:
+    """Publish a report of `outputs` in `folder`/run."""
+    return publishing.publish(outputs(folder, int8, gate, **settings), folder / "run")
 
 
+def one_row(target: str, val_top1: float, latency_ms: float, size_bytes: int) -> Report:
+    """Return a report of one artifact on one target."""
+    measured = replace(measurement("int8", 200, latency_ms, size_bytes, target), latency_ms_p50=latency_ms)
+    row = Row(
+        target=target, artifact=measured.artifact, precision="int8", images=IMAGES, top1=0.5, val_top1=val_top1,
+        top1_drop_pp=None, agreement=None, size_bytes=size_bytes, latency_ms_p50=latency_ms, latency_ms_p90=None,
+        latency_ms_p99=None, speedup_p50=None, checks=(), verdict=None,
+    )  # fmt: skip
+    return Report(
+        recipe="test", verdict=None, confidence=0.95, rows=(row,), data=DataDescription(("a", "b"), {}, "", ()),
+        training={}, pruning={}, unmeasured=(), accuracy_steps={}, flips={}, channels={}, artifacts=(),
+        measurements=(measured,), environment=ENVIRONMENT, durations_s={},
+    )  # fmt: skip
+
+
+EPOCHS = tuple(EpochRecord(epoch, 0.1, 1 / epoch, 1.1 / epoch, 1 - 0.2 / epoch) for epoch in (1, 2, 3))
+ENVIRONMENT = Environment("test CPU", "x86-vnni", 2, 8.0, "Linux", "3.11.7", {"numpy": "2.4.6"})
 PLAN = {
     "cuts": [
         {"group": "features.1", "layers": ["features.1"], "before": 32, "kept": list(range(24)), "lost": 0.125,
@@ -100,8 +121,8 @@ PLAN = {
     ],
     "unit": "ms", "cost_before": 1.0, "asked": 0.6, "predicted": 0.58, "measured": 0.61,
 }  # fmt: skip
-FAR = report.Elsewhere(
-    {"name": "orin"}, "model-int8-tensorrt.onnx", "int8", 1_250_000, "no NVIDIA GPU is here", "the board builds it",
+UNMEASURED = UnmeasuredFile(
+    Target("orin"), "model-int8-tensorrt.onnx", "int8", 1_250_000, "no NVIDIA GPU is here", "the board builds it",
     None, "Jetson Orin Nano", 0.81, "estimate, not measured",
 )  # fmt: skip
 GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}

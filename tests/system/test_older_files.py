@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from compress.cli.main import commands
 from compress.pipeline.run_folder import RunFolder
 from compress.report import report
-from compress.verdict import comparison
+from compress.verdict import accepted
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.measure import Measurement
@@ -60,7 +60,7 @@ def test_an_older_run_folder_is_gone_on_with(run: Path) -> None:
 def test_an_older_manifest_and_accepted_result_are_read() -> None:
     fields = json.loads((OLDER / "manifest.json").read_text())
     assert Manifest.from_json(fields).precision == "float32"
-    assert comparison.load(OLDER / "accepted.json").recipe == "smoke"
+    assert accepted.read(OLDER / "accepted.json").recipe == "smoke"
 
 
 def test_newer_files_are_refused_with_both_versions(run: Path) -> None:
@@ -71,7 +71,7 @@ def test_newer_files_are_refused_with_both_versions(run: Path) -> None:
     calls: list[tuple[type[CompressError], object]] = [
         (InputError, lambda: report.read(run)),
         (InputError, lambda: RunFolder(run, "smoke", fresh=False)),
-        (InputError, lambda: comparison.load(run / "accepted.json")),
+        (InputError, lambda: accepted.read(run / "accepted.json")),
         (ArtifactError, lambda: Artifact.load(run / "model.onnx")),
     ]
     for kind, call in calls:

@@ -186,8 +186,8 @@ def test_a_key_or_known_hosts_that_is_no_file_is_told_before_anything_is_sent(tm
 
 
 def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
-    path = deploy.store(tmp_path, deploy.Deployed("pi", (), "", {"latency_ms_p50": 1.0}))
-    assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0}
+    path = deploy.store(tmp_path, deploy.Deployed("pi", "0" * 64, (), "", {"latency_ms_p50": 1.0}))
+    assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0, "deployed_sha256": "0" * 64}
     assert path == tmp_path / "boards/pi/measurement.json"
 
 

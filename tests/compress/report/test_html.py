@@ -6,39 +6,48 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_report import GATE, HISTORY, measurement, publish
+from made_report import EPOCHS, GATE, measurement, outputs, publish
+from PIL import Image
 
-from compress.report import documents
+from compress.report import documents, html
+from compress.report import report as reports
+from compress.report.build import build
+from compress.report.report import Report
+from runtimes.lineage import QuantizeRecord
 from runtimes.metrics import confusion_of_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
+SAMPLES = Path(__file__).parents[2] / "samples"
 HOSTILE = '<script>document.title = "owned"</script>'
 OFFLINE = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
 
-def written(folder: Path, **changes: Any) -> Path:
+def written(folder: Path) -> Path:
     """Write a report with two targets and three layers, one without SQNR; return the page."""
-    elsewhere = (measurement("float32", 40, 3.0, 8_000_000, "phone"), measurement("int8", 44, 1.0, 2_000_000, "phone"))
-    publish(folder, measurement("int8", 44, 1.0, 2_000_000), GATE, ("a", HOSTILE), elsewhere)
-    path = folder / "run" / "report.json"
-    content = json.loads(path.read_text())
-    (artifact,) = content["artifacts"]
-    artifact["file"] = "model-int8.onnx"
-    (layer,) = artifact["lineage"][0]["layers"]
-    artifact["lineage"][0]["layers"] = [
-        layer,
-        {**layer, "name": "head", "sqnr_db": 9.5},
-        {**layer, "name": "float", "precision": "float32", "sqnr_db": None},
-    ]
-    path.write_text(json.dumps({**content, **changes}))
-    documents.write(folder / "run")
+    phone = (measurement("float32", 40, 3.0, 8_000_000, "phone"), measurement("int8", 44, 1.0, 2_000_000, "phone"))
+    publish(folder, measurement("int8", 44, 1.0, 2_000_000), GATE, classes=("a", HOSTILE), others=phone)
+    report = reports.read(folder / "run")
+    (file,) = report.artifacts
+    quantize, verify = file.manifest.lineage
+    assert isinstance(quantize, QuantizeRecord)
+    assert quantize.layers is not None
+    layers = (
+        *quantize.layers,
+        replace(quantize.layers[0], name="head", sqnr_db=9.5),
+        replace(quantize.layers[0], name="float", precision="float32", sqnr_db=None),
+    )
+    manifest = replace(file.manifest, lineage=(replace(quantize, layers=layers), verify))
+    documents.write(
+        replace(report, artifacts=(replace(file, file="model-int8.onnx", manifest=manifest),)), folder / "run"
+    )
     return folder / "run" / "report.html"
 
 
@@ -177,30 +186,64 @@ def test_names_of_classes_are_text_and_nothing_is_fetched(report_page: Path) -> 
 
 def test_a_thousand_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
     path = written(tmp_path)
-    report = json.loads((path.parent / "report.json").read_text())
-    confusion = np.eye(1000, dtype=int) * 40 + np.random.default_rng(0).integers(0, 3, (1000, 1000))
-    for one in report["measurements"]:
-        per_class = {name: [0.5] * 1000 for name in ("precision", "recall", "f1")}
-        one["accuracy"] = {**one["accuracy"], **per_class, "confusion": confusion_of_rows(confusion.tolist())}
-    report["data"]["classes"] = [f"n{index:08d}" for index in range(1000)]
-    report["data"]["images_per_class"] = {"test": dict.fromkeys(report["data"]["classes"], 50)}
-    report["training"] = {f"{index}-train": HISTORY * 100 for index in range(4)}
-    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    from PIL import Image
-
+    report = reports.read(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    metrics = dict.fromkeys(("precision", "recall", "f1"), tuple(rng.random(1000).tolist()))
+    confusion = tuple(confusion_of_rows(rng.integers(0, 2, (1000, 1000)).tolist()))
+    classes = tuple(f"n{index:08d}" for index in range(1000))
+    assert all(one.accuracy for one in report.measurements)
+    large = replace(
+        report,
+        measurements=tuple(
+            replace(one, accuracy=replace(one.accuracy, **metrics, confusion=confusion)) for one in report.measurements
+        ),
+        data=replace(report.data, classes=classes, images_per_class={"test": dict.fromkeys(classes, 50)}),
+        training={f"{index}-train": EPOCHS * 100 for index in range(4)},
+    )
+    noise = rng.integers(0, 256, (128, 128, 3), np.uint8)
     for picture in (path.parent / "flipped").glob("*.jpg"):
         Image.fromarray(noise).save(picture, quality=80)
-    (path.parent / "report.json").write_text(json.dumps(report))
-    documents.write(path.parent)
+    documents.write(large, path.parent)
     assert path.stat().st_size < 5e6
 
 
-def test_a_report_of_an_older_toolkit_is_shown_without_what_it_lacks(tmp_path: Path) -> None:
-    path = written(tmp_path)
-    report = json.loads((path.parent / "report.json").read_text())
-    for name in ("falls", "flips", "channels"):
-        del report[name]
-    (path.parent / "report.json").write_text(json.dumps(report))
-    documents.write(path.parent)
-    assert "Where the points went" not in path.read_text()
-    assert "Verdict: inconclusive" in path.read_text()
+def test_a_report_of_schema_version_1_is_shown_without_the_parts_it_lacks(tmp_path: Path) -> None:
+    report = Report.from_json(json.loads((SAMPLES / "schema-1/report.json").read_text()))
+    (target,) = html.page(report, tmp_path).targets
+    assert (target.accuracy_chart, target.flips, target.shown_flips) == (None, None, [])
+    documents.write(report, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "Accuracy by stage" not in text
+    assert "Verdict: none" in text
+
+
+def test_classes_show_the_change_of_recall_and_confusions_the_most_frequent(tmp_path: Path) -> None:
+    (target,) = html.page(build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000))), tmp_path).targets
+    a, b = target.classes  # of 200 images each, 20 and then 22 are wrong
+    assert (a.images, a.recall_before, a.recall) == (200, 0.9, 0.89)
+    assert a.change_pp == b.change_pp == pytest.approx(-1.0)
+    baseline, int8 = target.confusions
+    assert baseline.matrix == [[180, 20], [20, 180]]
+    assert int8.most == [(1, 0, 22), (0, 1, 22)]
+
+
+def test_layers_hold_channels_times_and_noise_of_the_last_artifact(tmp_path: Path) -> None:
+    report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000)))
+    (target,) = html.page(report, tmp_path).targets
+    assert target.layers == [html.Layer("stem", "", 16, 8, "float32", None, None, None)]  # no lineage of that file
+    (file,) = report.artifacts
+    report = replace(report, artifacts=(replace(file, file="model-int8.onnx"),))
+    (target,) = html.page(report, tmp_path).targets
+    assert target.layers == [html.Layer("stem", "depthwise Conv", 16, 8, "int7", 0.25, 0.5, 31.5)]
+    assert target.noisiest == target.layers
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_chart_shows_each_row_with_its_bounds(tmp_path: Path, labelled: bool) -> None:
+    report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), labelled=labelled))
+    chart = html.latency_chart(report, report.rows)
+    first = "float32: 90.00 %" if labelled else "float32: 100.00 %"
+    second = "int8: 89.00 %" if labelled else "int8: 99.00 %"
+    assert first in chart
+    assert second in chart
+    assert chart.count('class="bar"') == 3  # p90 of both, bounds of the second

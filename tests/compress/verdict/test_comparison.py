@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from compress.cli import check as check_cli
 from compress.cli.main import commands
 from compress.verdict import ci_formats, comparison
-from compress.verdict.comparison import Accepted, Limits, Result, compare, verdict
+from compress.verdict.accepted import Accepted, Result
+from compress.verdict.comparison import Limits, compare, verdict
 from runtimes.errors import InputError
+from runtimes.target import Target
 
 CLASSES, IMAGES = 10, 5000
 RNG = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def slower(factor: float) -> tuple[tuple[float, ...], ...]:
 
 def result(answers: npt.NDArray[np.int64] = RIGHT, **fields: object) -> Result:
     given = {
-        "target": {"name": "here", "threads": 1}, "artifact": "model-int8.onnx", "sha256": "0", "size_bytes": 1,
+        "target": Target("here"), "artifact": "model-int8.onnx", "sha256": "0", "size_bytes": 1,
         "images": "these", "predicted": tuple(answers.tolist()), "latency_ms": slower(0.5), "reference_ms": MS,
         "reference_bytes": 4, "sessions": 5, "environment": {"cpu": "this", "python": "3.11"},
     }  # fmt: skip
@@ -49,12 +51,12 @@ def broken(share: float, classes: tuple[int, ...] = tuple(range(CLASSES))) -> np
     return np.where(hit, (LABELS + 2) % CLASSES, RIGHT)
 
 
-def judged(new: Result, limits: Limits = Limits()) -> comparison.Compared:  # noqa: B008
+def judged(new: Result, limits: Limits = Limits()) -> comparison.TargetComparison:  # noqa: B008
     (one,) = compare(accepted(), accepted(new), limits)
     return one
 
 
-def verdicts(one: comparison.Compared) -> dict[str, str]:
+def verdicts(one: comparison.TargetComparison) -> dict[str, str]:
     return {check.name: check.verdict for check in one.checks}
 
 
@@ -74,7 +76,7 @@ def test_a_drop_beyond_the_limit_is_a_regression() -> None:
 def test_a_drop_that_noise_may_be_is_inconclusive_and_says_how_many_images_would_settle_it() -> None:
     one = judged(result(broken(0.008)))
     assert one.verdict == "inconclusive"
-    assert "5000 images can't tell the drop from the limit; about" in one.notes[0]
+    assert "5000 images are too few to tell the drop from the limit; use about" in one.notes[0]
 
 
 def test_a_collapsed_class_is_named_though_the_mean_is_fine() -> None:
@@ -95,14 +97,14 @@ def test_without_labels_the_share_of_kept_answers_is_judged(share: float, expect
     assert (one.top1, one.mcnemar, one.classes) == (None, None, ())
     assert one.agreement == pytest.approx(1 - share)
     told = ci_formats.details((one,))
-    assert told[0] == f"here: {100 * (1 - share):.1f} % of 5000 answers the same; no labels"
+    assert told[0] == f"here: {100 * (1 - share):.1f} % of 5000 predictions unchanged; the images have no labels"
     assert "min_agreement" in ci_formats.junit("solar", (one,))
 
 
 def test_an_implausible_gain_is_told() -> None:
     (one,) = compare(accepted(result(broken(0.05))), accepted(), Limits())
     assert one.verdict == "pass"
-    assert "implausible: better by" in one.notes[0]
+    assert "implausible: top-1 rose by" in one.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_slower_float32_network_does_not_hide_a_slowdown() -> None:
     ("fields", "told"),
     [
         ({"environment": {"cpu": "that"}}, "environment.cpu this and that"),
-        ({"target": {"name": "here", "threads": 2}}, "target.threads 1 and 2"),
+        ({"target": Target("here", threads=2)}, "target.threads 1 and 2"),
     ],
 )
 def test_other_machines_make_latency_incomparable_not_wrong(fields: dict[str, object], told: str) -> None:
@@ -147,11 +149,11 @@ def test_results_of_other_classes_or_targets_are_refused() -> None:
     with pytest.raises(InputError, match="the classes differ"):
         compare(accepted(), accepted(classes=("a", "b")), Limits())
     with pytest.raises(InputError, match="no target is in both: here and there"):
-        compare(accepted(), accepted(result(target={"name": "there"})), Limits())
+        compare(accepted(), accepted(result(target=Target("there"))), Limits())
 
 
 def test_the_worst_target_is_the_verdict() -> None:
-    other = {"name": "there"}
+    other = Target("there")
     both = accepted(result(), result(target=other))
     worse = accepted(result(), result(broken(0.05), target=other))
     assert verdict(compare(both, worse, Limits())) == "regression"
@@ -205,7 +207,7 @@ def test_a_file_that_is_no_accepted_result_is_told(tmp_path: Path, content: str)
 def test_a_missing_file_names_the_cure(tmp_path: Path) -> None:
     new = written(tmp_path / "new.json", accepted())
     code, said = call("check", new, "--against", tmp_path / "no.json")
-    assert (code, said) == (2, f"compress: {tmp_path / 'no.json'}: no such file; make it with: compress accept RUN\n")
+    assert (code, said) == (2, f"compress: {tmp_path / 'no.json'}: no such file; write it with: compress accept RUN\n")
 
 
 def test_compare_shows_each_against_the_first(tmp_path: Path) -> None:
