@@ -50,7 +50,8 @@ print(json.dumps({"python": sys.version_info[:2], "free_bytes": shutil.disk_usag
 class Deployed:
     """Result of a deployment.
 
-    artifact_sha256: of the bundle's model file, from which a board may build an engine. copied: names of the files that were missing or different on the board. verified: output of the bundle's `verify`.
+    artifact_sha256: of the bundle's model file, from which a board may build an engine. copied: names of the files that
+    were missing or different on the board. verified: output of the bundle's `verify`.
     measurement: JSON of `runtimes.measure.Measurement`.
     """
 

@@ -36,8 +36,10 @@ def details(comparisons: tuple[TargetComparison, ...]) -> list[str]:
             lines.append(f"{target}: {same} of {comparison.images} predictions unchanged; the images have no labels")
         if comparison.top1 is not None:
             old, new = comparison.top1
-            lines.append(f"{target}: top-1 {100 * old:.2f} % before, {100 * new:.2f} % now, "
-                         f"{comparison.images} images; {same} of predictions unchanged; exact McNemar p = {comparison.mcnemar:.2g}")  # fmt: skip
+            lines.append(
+                f"{target}: top-1 {100 * old:.2f} % before, {100 * new:.2f} % now, {comparison.images} images; "
+                f"{same} of predictions unchanged; exact McNemar p = {comparison.mcnemar:.2g}"
+            )
         for drop in comparison.classes:
             lines.append(f"{target}: class '{drop.name}' collapsed: {drop.lost} of {drop.images} images lost, "
                          f"{drop.gained} gained, p = {drop.probability:.2g} (corrected for the number of classes)"
