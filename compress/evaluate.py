@@ -27,7 +27,7 @@ from runtimes.console import Console
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
-from runtimes.measure import answer
+from runtimes.measure import infer
 from runtimes.metrics import Accuracy, Calibration, Scores, accuracy_of, calibration, images_per_class, scores
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load
@@ -229,7 +229,7 @@ def _chunk(session: Session, request: _Request, indices: range, console: Console
         readable = [index for index, pixels in enumerate(batch) if pixels is not None]
         if readable:
             stacked = np.stack([pixels for pixels in batch if pixels is not None])
-            logits[done + np.asarray(readable)] = answer(session, artifact, target, stacked)
+            logits[done + np.asarray(readable)] = infer(session, artifact, target, stacked)
         done += len(batch)
         console.progress(f"evaluate {artifact.path.stem}", indices.start + done, len(request.images.names))
     return logits

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 
 from export.trt_lint import require_clean
 from runtimes.artifact import Artifact
+from runtimes.console import Console
 from runtimes.engine import engine
 from runtimes.target import Target
 
 
 def to_trt(
-    artifact: Artifact, target: Target, path: Path, say: Callable[[str], None], timing_cache: Path | None = None
+    artifact: Artifact, target: Target, path: Path, console: Console, timing_cache: Path | None = None
 ) -> Artifact:
     """Return the engine at `path`, built unless it is there and fits; see `runtimes.engine.engine`.
 
@@ -24,4 +24,4 @@ def to_trt(
     def check() -> None:
         require_clean(onnx.load(artifact.path), artifact.path.name)
 
-    return engine(artifact, target, path, say, timing_cache, check)
+    return engine(artifact, target, path, console, timing_cache, check)

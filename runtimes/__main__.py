@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from runtimes import environment
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.target import runtime_names
 
 OLDEST_PYTHON = (3, 10)
 LABELS_SHOWN = 5
+
+
+class _ErrorConsole(SilentConsole):
+    """Console that writes messages to standard error and shows no progress."""
+
+    def say(self, line: str) -> None:
+        """Write one line."""
+        print(line, file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,7 +119,7 @@ def _bench(given: argparse.Namespace) -> None:
 
     opened = _opened(given)
     bundle.require_kernels(opened)
-    (found,) = measure([opened.artifact], opened.target, opened.sample, Timing(), lambda *_: None)
+    (found,) = measure([opened.artifact], opened.target, opened.sample, Timing(), SilentConsole())
     if given.json:
         _write(given.json, found.to_json())
     print(f"{opened.artifact.path.name} on {opened.target.runtime}, {opened.target.threads} threads, "
@@ -159,7 +168,7 @@ def _opened(given: argparse.Namespace) -> Any:
         opened = replace(opened, target=replace(opened.target, threads=given.threads or opened.target.threads))
     except ValueError as error:
         raise InputError(f"--threads: {error}") from error
-    return bundle.with_engine(opened, lambda line: print(line, file=sys.stderr))
+    return bundle.with_engine(opened, _ErrorConsole())
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from runtimes import engine, environment, evalset
 from runtimes.artifact import Artifact
+from runtimes.console import Console
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.evalset import EvalSet
 from runtimes.files import MOST_JSON_BYTES, parse_json, read_json, replacing, sha256_file
@@ -86,13 +86,13 @@ def load(folder: Path) -> Bundle:
     return Bundle(folder, artifact, target, sample, golden)
 
 
-def with_engine(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
+def with_engine(bundle: Bundle, console: Console) -> Bundle:
     """Return the bundle with the engine of its ONNX file where the target runs one: built here unless it is there."""
     if bundle.target.runtime != "trt":
         return bundle
     artifact = bundle.artifact
     path = bundle.folder / "engines" / f"{artifact.path.stem}.engine"
-    built = engine.engine(artifact, bundle.target, path, say, path.with_suffix(".timing"))
+    built = engine.engine(artifact, bundle.target, path, console, path.with_suffix(".timing"))
     return replace(bundle, artifact=built)
 
 

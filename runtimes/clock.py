@@ -1,4 +1,4 @@
-"""How time is taken: warm-up until the machine is steady, interleaved blocks, and MLPerf's single stream."""
+"""How latency is timed: adaptive warm-up, interleaved blocks, and the single-stream scenario of MLPerf."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.console import Console
 from runtimes.session import Images, OnDevice, Session
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 
-STEADY = 0.03  # two windows of warm-up whose medians differ by less are of a machine that is warm
+STEADY = 0.03  # warm-up ends when the medians of two windows in a row differ by at most this share
 WINDOW_RUNS = 10
-MOST_WARMUP = 10  # times the warm-up asked for, after which it counts as unsteady
+MAX_WARMUP_FACTOR = 10  # times the requested warm-up runs; a session that is not steady by then counts as unsteady
 
-STREAM_QUERIES, STREAM_S = 1024, 60.0  # MLPerf Inference until v1.0; its latency is the 90th percentile
+STREAM_QUERIES, STREAM_S = 1024, 60.0  # MLPerf Inference up to v1.0; its latency metric is the 90th percentile
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How latency is taken: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
+    """How latency is timed: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
 
-    Blocks are short, so that what the machine does to one artifact it does to its neighbours, too.
-    warmup: at least so many runs, and on until two windows of ten take the same time, within 3 %.
-    sessions: the artifacts are loaded anew so many times, and each time warmed up and timed for its share of the
-    blocks. What loading does to the speed (where in memory things lie) is seen as chance then, and not as a property.
+    Blocks are short, so that a disturbance of the machine affects all artifacts alike.
+    warmup: minimum number of warm-up runs; warm-up continues until the medians of two windows of ten runs differ by at
+    most 3 %.
+    sessions: how often each artifact is loaded anew; each session is warmed up and times its share of the blocks.
+    Effects of loading (such as memory placement) then show up as random variation between sessions.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
@@ -47,18 +49,19 @@ class Timing:
         if not 1 <= self.sessions <= 1000:
             raise ValueError("must have 1 to 1000 sessions")
 
-    def shares(self) -> list[int]:
-        """Return how many blocks each session has; there are no more sessions than blocks."""
+    def blocks_per_session(self) -> list[int]:
+        """Return the number of blocks of each session; there are no more sessions than blocks."""
         count = min(self.sessions, self.blocks)
         return [self.blocks // count + (index < self.blocks % count) for index in range(count)]
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one session of an artifact took.
+class SessionTiming:
+    """The timed runs of one session of an artifact.
 
-    latency_ms: (blocks, runs_per_block). device_ms: of all runs on the device's clock, empty where it has none.
-    warmup_runs: before them. steady: whether those ended because the machine was warm; None without warm-up.
+    latency_ms: (blocks, runs_per_block). device_ms: every run on the device's clock, empty where it has none.
+    warmup_runs: runs before the timed ones. steady: whether warm-up ended because latency was steady; None without
+    warm-up.
     """
 
     latency_ms: npt.NDArray[np.float64]
@@ -69,7 +72,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Stream:
-    """Latencies of one query after the other; `duration_s` of wall time, images drawn at random."""
+    """Latency of queries sent one after the other over `duration_s` of wall time, images drawn at random."""
 
     queries: int
     duration_s: float
@@ -79,58 +82,58 @@ class Stream:
 
 
 def interleave(
-    sessions: list[Session], inputs: list[list[Images]], timing: Timing, done: int, blocks: int, progress: Progress
-) -> list[Taken]:
-    """Warm each session up, then time all of them in turns for so many blocks; who goes first changes every block.
+    sessions: list[Session], inputs: list[list[Images]], timing: Timing, done: int, blocks: int, console: Console
+) -> list[SessionTiming]:
+    """Warm up each session, then time all of them in turns for `blocks` blocks; the order rotates with every block.
 
-    inputs: of each session, taken in turn. done: blocks of earlier sessions.
+    inputs: for each session, images to run in turn. done: number of blocks that earlier sessions timed.
     """
-    warm = [_warm_up(session, images, timing.warmup) for session, images in zip(sessions, inputs, strict=True)]
-    taken = [np.empty((blocks, timing.runs_per_block)) for _ in sessions]
-    on_device: list[list[float]] = [[] for _ in sessions]
-    with _without_collections():
+    warmups = [_warm_up(session, images, timing.warmup) for session, images in zip(sessions, inputs, strict=True)]
+    latency_ms = [np.empty((blocks, timing.runs_per_block)) for _ in sessions]
+    device_ms: list[list[float]] = [[] for _ in sessions]
+    with _no_garbage_collection():
         for block in range(blocks):
             for turn in range(len(sessions)):
                 index = (done + block + turn) % len(sessions)
                 session, images = sessions[index], inputs[index]
-                session.run(images[-1])  # the neighbour's weights are in the cache: not timed
+                session.run(images[-1])  # not timed: the cache still holds the previous session's weights
                 for run in range(timing.runs_per_block):
-                    taken[index][block, run] = _run_ms(session, images[run % len(images)])
+                    latency_ms[index][block, run] = _run_ms(session, images[run % len(images)])
                     if isinstance(session, OnDevice):
-                        on_device[index].append(session.device_ms())
-            progress("time", done + block + 1, timing.blocks)
-    return [Taken(*one) for one in zip(taken, on_device, *zip(*warm, strict=True), strict=True)]
+                        device_ms[index].append(session.device_ms())
+            console.progress("time", done + block + 1, timing.blocks)
+    return [SessionTiming(*fields) for fields in zip(latency_ms, device_ms, *zip(*warmups, strict=True), strict=True)]
 
 
-def single_stream(session: Session, inputs: list[Images], warmup: int, progress: Progress) -> Stream:
-    """Run at least 1,024 queries for at least 60 seconds, each sent when the one before is answered (MLPerf)."""
+def single_stream(session: Session, inputs: list[Images], warmup: int, console: Console) -> Stream:
+    """Run at least 1,024 queries for at least 60 seconds, each sent when the previous one has returned (MLPerf)."""
     _warm_up(session, inputs, warmup)
-    drawn = random.Random(0)  # noqa: S311 (no secret)
+    rng = random.Random(0)  # noqa: S311 (not a secret)
     latencies_ms: list[float] = []
     start = time.perf_counter_ns()
-    passed_s = 0.0
-    with _without_collections():
-        while len(latencies_ms) < STREAM_QUERIES or passed_s < STREAM_S:
-            latencies_ms.append(_run_ms(session, drawn.choice(inputs)))
-            passed_s = (time.perf_counter_ns() - start) / 1e9
-            share = min(passed_s / STREAM_S, len(latencies_ms) / STREAM_QUERIES)
-            progress("single stream", round(1000 * min(share, 1.0)), 1000)
+    elapsed_s = 0.0
+    with _no_garbage_collection():
+        while len(latencies_ms) < STREAM_QUERIES or elapsed_s < STREAM_S:
+            latencies_ms.append(_run_ms(session, rng.choice(inputs)))
+            elapsed_s = (time.perf_counter_ns() - start) / 1e9
+            share = min(elapsed_s / STREAM_S, len(latencies_ms) / STREAM_QUERIES)
+            console.progress("single stream", round(1000 * min(share, 1.0)), 1000)
     p50, p90, p99 = (round(float(value), 4) for value in np.percentile(latencies_ms, (50, 90, 99)))
-    return Stream(len(latencies_ms), round(passed_s, 3), p50, p90, p99)
+    return Stream(len(latencies_ms), round(elapsed_s, 3), p50, p90, p99)
 
 
-def _warm_up(session: Session, images: list[Images], at_least: int) -> tuple[int, bool | None]:
-    """Run until the time of a run no longer changes; return how many runs that took, and whether it came to that."""
-    if not at_least:
+def _warm_up(session: Session, images: list[Images], min_runs: int) -> tuple[int, bool | None]:
+    """Run until latency is steady; return the number of runs and whether it became steady (None without warm-up)."""
+    if not min_runs:
         return 0, None
-    before, runs = float("inf"), 0
-    while runs < MOST_WARMUP * at_least:
-        count = min(WINDOW_RUNS, at_least)
-        median = float(np.median([_run_ms(session, images[(runs + run) % len(images)]) for run in range(count)]))
+    previous_ms, runs = float("inf"), 0
+    while runs < MAX_WARMUP_FACTOR * min_runs:
+        count = min(WINDOW_RUNS, min_runs)
+        median_ms = float(np.median([_run_ms(session, images[(runs + run) % len(images)]) for run in range(count)]))
         runs += count
-        if runs >= at_least and abs(median - before) <= STEADY * before:
+        if runs >= min_runs and abs(median_ms - previous_ms) <= STEADY * previous_ms:
             return runs, True
-        before = median
+        previous_ms = median_ms
     return runs, False
 
 
@@ -141,12 +144,12 @@ def _run_ms(session: Session, images: Images) -> float:
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """Collect no garbage inside: in a timed run that would be counted as the engine's time."""
-    collecting = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection, whose pauses would count as the engine's latency."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()

@@ -15,6 +15,7 @@ from typing import Any
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.backends import trt as backend
+from runtimes.console import Console
 from runtimes.errors import ArtifactError, CompressError, InputError, UnavailableError
 from runtimes.files import write_bytes
 from runtimes.lineage import BuildRecord, EngineLayer, find_record
@@ -78,7 +79,7 @@ def engine(
     artifact: Artifact,
     target: Target,
     path: Path,
-    say: Callable[[str], None],
+    console: Console,
     timing_cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Artifact:
@@ -93,7 +94,7 @@ def engine(
     if why is None:
         return Artifact.load(path)
     check()
-    say(f"build {path.name} for compute capability {wanted.compute_capability}: {why}")
+    console.say(f"build {path.name} for compute capability {wanted.compute_capability}: {why}")
     plan, layers = build_plan(artifact.path.read_bytes(), wanted, artifact.manifest.precision, timing_cache)
     write_bytes(path, plan)
     record = BuildRecord(

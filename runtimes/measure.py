@@ -1,4 +1,4 @@
-"""The one clock: accuracy and latency of artifacts on one target, interleaved in one process."""
+"""Measure accuracy and latency of artifacts on one target, interleaved in one process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from runtimes import energy, environment, telemetry
 from runtimes.artifact import Artifact, Manifest
-from runtimes.clock import Progress, Stream, Taken, Timing, interleave, single_stream
+from runtimes.clock import SessionTiming, Stream, Timing, interleave, single_stream
+from runtimes.console import Console, SilentConsole
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
@@ -21,23 +22,23 @@ from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown
 
 SCHEMA_VERSION = 2
-PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie beyond each percentile that is reported
+PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # so that at least two runs lie above each reported percentile
 EVALUATION_BATCH = 32
-INPUTS = 8  # different images in turn, so that no run sees what the last one left in the cache
+INPUTS = 8  # different images in turn, so that no run finds its input in the cache
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One artifact on one target.
+    """The figures of one artifact on one target.
 
-    latency_ms: of every run, (blocks, runs_per_block), so that a ratio's interval can be taken over blocks.
-    latency_ms_p90 and _p99 are None where too few runs lie beyond them. throughput_images_per_s is batch / p50.
+    latency_ms: every run, (blocks, runs_per_block), from which confidence intervals over blocks can be computed.
+    latency_ms_p90 and _p99 are None with too few runs. throughput_images_per_s is batch / p50.
     resident_bytes: growth of the process while the artifact was loaded.
-    predicted: the class of each image of the evaluation set, in order; accuracy is None without labels.
+    predicted: class of each image of the evaluation set, in order; accuracy is None without labels.
     device_ms_p50: of the same runs on the device's own clock (CUDA events), None where it has none.
-    telemetry: the machine's state `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
-    warmup_runs: before the timed ones, the most of any session, None in older files. steady: whether each session's
-    warm-up ended because runs no longer got faster or slower; None without warm-up. energy_mj: per call and rail, by
+    telemetry: state of the machine `before` and `after` the timed runs (`telemetry.Telemetry`), empty in older files.
+    warmup_runs: largest number of warm-up runs of any session, None in older files. steady: whether every session's
+    warm-up ended because latency was steady; None without warm-up. energy_mj: per call and rail, from
     `energy.per_call_mj`.
     """
 
@@ -71,13 +72,13 @@ class Measurement:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Measurement:
-        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing or wrong fields."""
         fields = upgraded(fields)
         return cls(
             **{
                 **fields,
                 "target": Target.from_json(fields["target"]),
-                "timing": Timing(**{"sessions": 1, **fields["timing"]}),  # older files have one
+                "timing": Timing(**{"sessions": 1, **fields["timing"]}),  # older files have one session
                 "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
                 "predicted": tuple(fields["predicted"]),
                 "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
@@ -86,14 +87,35 @@ class Measurement:
 
 
 def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a measurement's JSON as this version writes it; raises ValueError for versions that it does not know."""
+    """Return a measurement's JSON in the form of this version; raises ValueError for unknown versions."""
     version = fields["schema_version"]
     if version not in (1, SCHEMA_VERSION):
-        raise ValueError(f"measurement of schema version {version}, not {SCHEMA_VERSION}")
-    found = fields["accuracy"]
-    if version == 1 and found is not None:
-        found = {**found, "confusion": confusion_of_rows(found["confusion"])}
-    return {**fields, "accuracy": found, "schema_version": SCHEMA_VERSION}
+        raise ValueError(f"measurement of schema version {version}; this version reads 1 to {SCHEMA_VERSION}")
+    content = fields["accuracy"]
+    if version == 1 and content is not None:
+        content = {**content, "confusion": confusion_of_rows(content["confusion"])}
+    return {**fields, "accuracy": content, "schema_version": SCHEMA_VERSION}
+
+
+@dataclass
+class _Observed:
+    """What is observed of one artifact over its sessions. logits: (N, classes), None without an evaluation set."""
+
+    resident_bytes: int = 0
+    logits: npt.NDArray[np.float32] | None = None
+    sessions: list[SessionTiming] = field(default_factory=list)
+    energy_mj: dict[str, float] | Unknown = UNKNOWN
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What all artifacts of one call of `measure` have in common. telemetry: readings `before` and `after`."""
+
+    target: Target
+    timing: Timing
+    evalset: EvalSet | None
+    environment: dict[str, Any]
+    telemetry: dict[str, Any]
 
 
 def measure(
@@ -101,83 +123,101 @@ def measure(
     target: Target,
     evalset: EvalSet | None,
     timing: Timing,
-    progress: Progress,
+    console: Console,
     with_energy: bool = True,
 ) -> list[Measurement]:
-    """Measure all artifacts on one target, their timed runs interleaved; one Measurement each, in order.
+    """Measure all artifacts on one target, their timed runs interleaved; return one Measurement each, in order.
 
-    Without an evaluation set, latency is taken on seeded noise and accuracy is None. Energy takes two more seconds of
-    each artifact, where the system shows it. Raises InputError where artifact, evaluation set and target don't fit each
-    other.
+    Without an evaluation set, latency is timed on seeded noise and accuracy is None. Energy takes two more seconds per
+    artifact where the system shows it. Raises InputError where artifact, evaluation set and target do not match.
     """
     if not artifacts:
         raise InputError("there is no artifact to measure")
     for artifact in artifacts:
         _check_fit(artifact, target, evalset)
     inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
-    taken: list[list[Taken]] = []
-    gc.collect()  # once: beside torch it takes a third of a second
-    for blocks in timing.shares():
-        with ExitStack() as opened:
-            sessions, grown = _opened(artifacts, target, opened)
-            if not taken:
-                resident = grown
-                logits = [_evaluate(session, artifact, target, evalset, progress)
-                          for session, artifact in zip(sessions, artifacts, strict=True)]  # fmt: skip
-                state = {"before": telemetry.read().to_json()}
-            done = sum(len(one[0].latency_ms) for one in taken)
-            taken.append(interleave(sessions, inputs, timing, done, blocks, progress))
-            if len(taken) == len(timing.shares()):
-                state["after"] = telemetry.read().to_json()
-                seen = with_energy and energy.is_known(state["before"], target)
-                used_mj = [energy.per_call_mj(session, images, target) if seen else UNKNOWN
-                           for session, images in zip(sessions, inputs, strict=True)]  # fmt: skip
-    machine = environment.describe().for_runtimes()
-    return [
-        _measurement(artifact, target, evalset, timing, machine, state, grown, answers, list(of_sessions), mj)
-        for artifact, grown, answers, of_sessions, mj in zip(
-            artifacts, resident, logits, zip(*taken, strict=True), used_mj, strict=True
-        )
-    ]
+    observed = [_Observed() for _ in artifacts]
+    readings: dict[str, Any] = {}
+    shares = timing.blocks_per_session()
+    gc.collect()  # only once: with torch loaded it takes a third of a second
+    for number, blocks in enumerate(shares):
+        with ExitStack() as stack:
+            sessions, resident_bytes = _open(artifacts, target, stack)
+            if number == 0:
+                for each, artifact, session, grown in zip(observed, artifacts, sessions, resident_bytes, strict=True):
+                    each.resident_bytes, each.logits = grown, _evaluate(session, artifact, target, evalset, console)
+                readings["before"] = telemetry.read().to_json()
+            timings = interleave(sessions, inputs, timing, sum(shares[:number]), blocks, console)
+            for each, session_timing in zip(observed, timings, strict=True):
+                each.sessions.append(session_timing)
+            if number == len(shares) - 1:
+                readings["after"] = telemetry.read().to_json()
+                if with_energy and energy.is_known(readings["before"], target):
+                    for each, session, images in zip(observed, sessions, inputs, strict=True):
+                        each.energy_mj = energy.per_call_mj(session, images, target)
+    conditions = _Conditions(target, timing, evalset, environment.describe().for_runtimes(), readings)
+    return [_measurement(artifact, each, conditions) for artifact, each in zip(artifacts, observed, strict=True)]
 
 
-def stream(artifact: Artifact, target: Target, evalset: EvalSet | None, timing: Timing, progress: Progress) -> Stream:
-    """Take an artifact's latency by MLPerf's rule for a single stream; raises as `measure` does."""
+def stream(artifact: Artifact, target: Target, evalset: EvalSet | None, timing: Timing, console: Console) -> Stream:
+    """Time an artifact by the single-stream scenario of MLPerf; raises as `measure` does."""
     _check_fit(artifact, target, evalset)
     if target.batch != 1:
-        raise InputError(f"a single stream is of one image after the other, not of batches of {target.batch}")
+        raise InputError(f"a single stream sends one image at a time; target '{target.name}' has batch {target.batch}")
     with closing(load(artifact, target)) as session:
-        return single_stream(session, _inputs(artifact.manifest, 1, evalset), timing.warmup, progress)
-
-
-def _opened(artifacts: list[Artifact], target: Target, opened: ExitStack) -> tuple[list[Session], list[int]]:
-    """Load all artifacts; return by how many bytes each made the process grow, too."""
-    sessions, grown = [], []
-    for artifact in artifacts:
-        before = environment.resident_bytes()
-        sessions.append(opened.enter_context(closing(load(artifact, target))))
-        grown.append(max(0, environment.resident_bytes() - before))
-    return sessions, grown
+        return single_stream(session, _inputs(artifact.manifest, 1, evalset), timing.warmup, console)
 
 
 def evaluate(artifact: Artifact, target: Target, evalset: EvalSet) -> npt.NDArray[np.float32]:
-    """Return the `(N, classes)` logits of every image; raises as `measure` does."""
+    """Return the `(N, classes)` logits of all images of an evaluation set; raises as `measure` does."""
     _check_fit(artifact, target, evalset)
     with closing(load(artifact, target)) as session:
-        return _all_logits(session, artifact, target, evalset, lambda what, done, total: None)
+        return _all_logits(session, artifact, target, evalset, SilentConsole())
+
+
+def infer(
+    session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Return the finite `(n, classes)` logits of uint8 `(n, H, W, 3)` images; a fixed batch takes at most its size.
+
+    Raises ArtifactError for outputs of another shape, CompressError for NaN and infinity.
+    """
+    images = artifact.manifest.prepare(pixels)
+    if not artifact.manifest.dynamic_batch:
+        padded = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
+        padded[: len(images)] = images
+        images = padded
+    outputs = session.run(images)[: len(pixels)]
+    if outputs.shape != (len(pixels), len(artifact.manifest.labels)):
+        classes = len(artifact.manifest.labels)
+        raise ArtifactError(f"{artifact.path.name} returns {outputs.shape} for {len(pixels)} images, not one logit for "
+                            f"each of {classes} classes")  # fmt: skip
+    if not np.isfinite(outputs).all():
+        raise CompressError(f"{artifact.path.name} returns NaN or infinity on target '{target.name}'")
+    return artifact.manifest.logits(outputs)
+
+
+def _open(artifacts: list[Artifact], target: Target, stack: ExitStack) -> tuple[list[Session], list[int]]:
+    """Load all artifacts; return the sessions and by how many bytes each made the process grow."""
+    sessions, growths = [], []
+    for artifact in artifacts:
+        before = environment.resident_bytes()
+        sessions.append(stack.enter_context(closing(load(artifact, target))))
+        growths.append(max(0, environment.resident_bytes() - before))
+    return sessions, growths
 
 
 def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> None:
     manifest = artifact.manifest
     if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
         raise InputError(
-            f"{artifact.path.name} has batch {manifest.input_shape[0]} fixed, target '{target.name}' wants "
-            f"{target.batch}; export with batch: dynamic, or make the file for that batch"
+            f"{artifact.path.name} has the fixed batch {manifest.input_shape[0]}, target '{target.name}' has batch "
+            f"{target.batch}; export with batch: dynamic or with batch: {target.batch}"
         )
     if evalset is None:
         return
     if evalset.preprocessing != manifest.preprocessing:
-        raise InputError(f"{artifact.path.name} was made for another preprocessing than the evaluation set's")
+        raise InputError(f"{artifact.path.name} has another preprocessing than the evaluation set")
     if evalset.classes != manifest.labels:
         raise InputError(f"{artifact.path.name} has other classes than the evaluation set")
     if not len(evalset):
@@ -185,43 +225,21 @@ def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> N
 
 
 def _evaluate(
-    session: Session, artifact: Artifact, target: Target, evalset: EvalSet | None, progress: Progress
+    session: Session, artifact: Artifact, target: Target, evalset: EvalSet | None, console: Console
 ) -> npt.NDArray[np.float32] | None:
-    return None if evalset is None else _all_logits(session, artifact, target, evalset, progress)
+    return None if evalset is None else _all_logits(session, artifact, target, evalset, console)
 
 
 def _all_logits(
-    session: Session, artifact: Artifact, target: Target, evalset: EvalSet, progress: Progress
+    session: Session, artifact: Artifact, target: Target, evalset: EvalSet, console: Console
 ) -> npt.NDArray[np.float32]:
     size = EVALUATION_BATCH if artifact.manifest.dynamic_batch else target.batch
     parts = []
     for start in range(0, len(evalset), size):
         stop = min(start + size, len(evalset))
-        parts.append(answer(session, artifact, target, evalset.pixels(np.arange(start, stop))))
-        progress(f"evaluate {artifact.path.stem}", stop, len(evalset))
+        parts.append(infer(session, artifact, target, evalset.pixels(np.arange(start, stop))))
+        console.progress(f"evaluate {artifact.path.stem}", stop, len(evalset))
     return np.concatenate(parts)
-
-
-def answer(
-    session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    """Return the finite `(n, classes)` logits of uint8 `(n, H, W, 3)` images; a fixed batch takes at most its size.
-
-    Raises ArtifactError for answers that are not a logit for each class, CompressError for NaN and infinity.
-    """
-    images = artifact.manifest.prepare(pixels)
-    if not artifact.manifest.dynamic_batch:
-        full = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
-        full[: len(images)] = images
-        images = full
-    part = session.run(images)[: len(pixels)]
-    if part.shape != (len(pixels), len(artifact.manifest.labels)):
-        classes = len(artifact.manifest.labels)
-        raise ArtifactError(f"{artifact.path.name} answers {part.shape} to {len(pixels)} images, not a logit for each "
-                            f"of {classes} classes")  # fmt: skip
-    if not np.isfinite(part).all():
-        raise CompressError(f"{artifact.path.name} answers NaN or infinity on target '{target.name}'")
-    return artifact.manifest.logits(part)
 
 
 def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Images]:
@@ -233,23 +251,13 @@ def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Ima
     return [manifest.prepare(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
 
 
-def _measurement(
-    artifact: Artifact,
-    target: Target,
-    evalset: EvalSet | None,
-    timing: Timing,
-    machine: dict[str, Any],
-    state: dict[str, Any],
-    resident: int,
-    logits: npt.NDArray[np.float32] | None,
-    taken: list[Taken],
-    energy_mj: dict[str, float] | Unknown,
-) -> Measurement:
-    latencies_ms = np.concatenate([one.latency_ms for one in taken])
-    device_ms = [one for session in taken for one in session.device_ms]
-    steady = {one.steady for one in taken}
+def _measurement(artifact: Artifact, observed: _Observed, conditions: _Conditions) -> Measurement:
+    evalset, logits, sessions = conditions.evalset, observed.logits, observed.sessions
+    latency_ms = np.concatenate([session.latency_ms for session in sessions])
+    device_ms = [milliseconds for session in sessions for milliseconds in session.device_ms]
+    steady = {session.steady for session in sessions}
     percentiles = {
-        percentile: round(float(np.percentile(latencies_ms, percentile)), 4) if latencies_ms.size >= needed else None
+        percentile: round(float(np.percentile(latency_ms, percentile)), 4) if latency_ms.size >= needed else None
         for percentile, needed in PERCENTILE_NEEDS_RUNS.items()
     }
     p50 = percentiles[50]
@@ -260,22 +268,22 @@ def _measurement(
         sha256=artifact.manifest.sha256,
         precision=artifact.manifest.precision,
         size_bytes=artifact.manifest.size_bytes,
-        target=target,
-        timing=timing,
+        target=conditions.target,
+        timing=conditions.timing,
         latency_ms_p50=p50,
         latency_ms_p90=percentiles[90],
         latency_ms_p99=percentiles[99],
-        latency_ms=tuple(tuple(block) for block in latencies_ms.round(4).tolist()),
-        throughput_images_per_s=round(target.batch * 1000 / p50, 2),
-        resident_bytes=resident,
+        latency_ms=tuple(tuple(block) for block in latency_ms.round(4).tolist()),
+        throughput_images_per_s=round(conditions.target.batch * 1000 / p50, 2),
+        resident_bytes=observed.resident_bytes,
         evalset_sha256=None if evalset is None else evalset.sha256,
         accuracy=None if logits is None or labels is None else accuracy(logits, labels),
         predicted=() if logits is None else tuple(logits.argmax(1).tolist()),
-        environment=machine,
+        environment=conditions.environment,
         session_options=artifact.manifest.session_options,
-        telemetry=state,
+        telemetry=conditions.telemetry,
         device_ms_p50=round(float(np.median(device_ms)), 4) if device_ms else None,
-        warmup_runs=max(one.warmup_runs for one in taken),
+        warmup_runs=max(session.warmup_runs for session in sessions),
         steady=None if None in steady else steady == {True},
-        energy_mj=energy_mj,
+        energy_mj=observed.energy_mj,
     )

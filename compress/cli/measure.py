@@ -57,9 +57,9 @@ def measure(
     loaded = [Artifact.load(path) for path in artifacts]
     with Terminal() as terminal:
         if mlperf:
-            streams = [measuring.stream(one, target, images, Timing(), terminal.progress) for one in loaded]
+            streams = [measuring.stream(one, target, images, Timing(), terminal) for one in loaded]
         else:
-            taken = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal.progress)
+            taken = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal)
     if mlperf:
         _print_streams(artifacts, streams, as_json)
     elif as_json:

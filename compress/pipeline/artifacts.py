@@ -97,7 +97,7 @@ def _build(work: Work, folder: Path, artifact: Artifact, target: Target) -> None
 
     capability = engine.build_for(artifact, target).compute_capability
     cache = work.folder.cache / "timing" / f"{target.name}.cache"
-    to_trt(artifact, target, folder / _engine_name(artifact, capability), work.terminal.say, cache)
+    to_trt(artifact, target, folder / _engine_name(artifact, capability), work.terminal, cache)
 
 
 def _engine_name(artifact: Artifact, compute_capability: str) -> str:

@@ -212,7 +212,7 @@ def _measure(work: Work, artifacts: list[Artifact], target: Target) -> list[Meas
 
     def make(work: Work, folder: Path) -> None:
         work.terminal.say(f"measure on target '{target.name}'")
-        taken = measure(artifacts, target, images, work.recipe.timing, work.terminal.progress)
+        taken = measure(artifacts, target, images, work.recipe.timing, work.terminal)
         write_json(folder / "measurements.json", [measurement.to_json() for measurement in taken])
 
     folder = work.step(f"measure-{target.name}", inputs, (), make)

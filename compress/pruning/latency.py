@@ -27,6 +27,7 @@ from export.scheme import Scheme
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Progress, Timing
+from runtimes.console import SilentConsole
 from runtimes.files import write_bytes, write_json
 from runtimes.measure import measure
 from runtimes.target import Target
@@ -142,7 +143,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
             whole, copy = (self._artifact(Path(folder) / name, self.graph(given))
                            for name, given in (("whole.onnx", full), ("copy.onnx", shapes)))  # fmt: skip
-            first, second = measure([whole, copy], self.target, None, TIMING, lambda *_: None, with_energy=False)
+            first, second = measure([whole, copy], self.target, None, TIMING, SilentConsole(), with_energy=False)
             times = dict.fromkeys([*shapes, REST], 0.0)
             for node in what_runs(copy, self.target, PROFILED_RUNS):
                 times[self.layers.get(node.layer or REST, REST)] += node.time_ms

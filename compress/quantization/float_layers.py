@@ -19,6 +19,7 @@ from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.files import write_bytes
 from runtimes.measure import measure
 from runtimes.target import Target
@@ -75,15 +76,11 @@ def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast
         artifacts = [
             _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((slow, fast))
         ]
-        look, _ = measure(artifacts, target, None, FIRST_LOOK, _quiet, with_energy=False)
+        look, _ = measure(artifacts, target, None, FIRST_LOOK, SilentConsole(), with_energy=False)
         blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * look.latency_ms_p50), LEAST_BLOCKS, MOST_BLOCKS))
         timing = Timing(5, blocks, RUNS_PER_BLOCK, sessions=1)
-        first, second = measure(artifacts, target, None, timing, _quiet, with_energy=False)
+        first, second = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
     return speedup(first.latency_ms, second.latency_ms, 0.95)
-
-
-def _quiet(what: str, done: int, total: int) -> None:
-    """Show nothing: it takes a second."""
 
 
 def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:

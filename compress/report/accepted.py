@@ -56,6 +56,6 @@ def _result(measurements: tuple[Measurement, ...]) -> Result:
         latency_ms=last.latency_ms,
         reference_ms=reference.latency_ms,
         reference_bytes=reference.size_bytes,
-        sessions=len(last.timing.shares()),
+        sessions=len(last.timing.blocks_per_session()),
         environment=last.environment,
     )

@@ -138,7 +138,7 @@ def _compared_row(outputs: RunOutputs, baseline: Measurement, measurement: Measu
     if measurement.accuracy is not None:
         drop = top1_drop_pp(baseline.predicted, measurement.predicted, np.asarray(outputs.labels), confidence)
     same = agreement(baseline.predicted, measurement.predicted, confidence)
-    sessions = len(measurement.timing.shares())
+    sessions = len(measurement.timing.blocks_per_session())
     faster = speedup(baseline.latency_ms, measurement.latency_ms, confidence, sessions)
     checks: tuple[Check, ...] = ()
     if outputs.gate and is_last:

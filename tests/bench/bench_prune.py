@@ -213,7 +213,7 @@ def _answers(trainer: Trainer) -> list[Answer]:
         networks[name] = trainer.once(name, trainer.fresh(model), longer, model)
     exported = [trainer.exported(name, network) for name, network in networks.items()]
     test = trainer.images["test"]
-    taken = measure([artifact for artifact, _ in exported], TARGET, test, TIMING, trainer.terminal.progress)
+    taken = measure([artifact for artifact, _ in exported], TARGET, test, TIMING, trainer.terminal)
     return [
         Answer(who, np.ravel(one.latency_ms), one.predicted == test.labels, count, artifact.manifest.size_bytes)
         for who, one, (artifact, count) in zip(networks, taken, exported, strict=True)

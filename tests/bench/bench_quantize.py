@@ -117,7 +117,7 @@ def _rows(subject: Subject, terminal: Terminal) -> list[Row]:
     for index, artifact in enumerate(artifacts):
         logits.append(evaluate(artifact, judge, subject.judged))
         terminal.progress(f"judge {subject.name}", index + 1, len(artifacts))
-    measured = measure(artifacts, TARGET, subject.judged.head(TIMED_IMAGES), TIMING, terminal.progress)
+    measured = measure(artifacts, TARGET, subject.judged.head(TIMED_IMAGES), TIMING, terminal)
     milliseconds = [float(np.median(one.latency_ms)) for one in measured]
     rows = [
         _row(subject, who, milliseconds[0], p50, logits[0], answers, taken)

@@ -40,6 +40,7 @@ from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import environment, measure
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Images, Session
@@ -218,7 +219,7 @@ def _artifact(path: Path, width: float) -> Artifact:
 
 def _taken(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:
     with _loading(lambda inner, artifact: Slowed(inner) if slow and artifact is artifacts[1] else inner):
-        one, other = measure.measure(artifacts, Target("here"), None, TIMING, lambda what, done, total: None)
+        one, other = measure.measure(artifacts, Target("here"), None, TIMING, SilentConsole())
     return one.latency_ms, other.latency_ms
 
 

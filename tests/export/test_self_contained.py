@@ -17,6 +17,7 @@ from export.to_onnx import INPUT_NAME, OUTPUT_NAME
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
@@ -104,7 +105,7 @@ def test_a_self_contained_artifact_is_measured_like_the_plain_one(tmp_path: Path
     record = made.manifest.lineage[-1]
     assert isinstance(record, SelfContainedRecord)
     assert record.parity_with_plain.agreement == 1
-    taken = measure([plain, made], Target("here"), images, QUICK, lambda *_: None)
+    taken = measure([plain, made], Target("here"), images, QUICK, SilentConsole())
     assert taken[0].predicted == taken[1].predicted
     assert taken[0].accuracy
     assert taken[1].accuracy

@@ -18,6 +18,7 @@ from export.quantize import insert_qdq
 from export.to_litert import main
 from runtimes.artifact import Artifact, Manifest, manifest_path
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
 from runtimes.lineage import LitertRecord
@@ -66,7 +67,7 @@ def test_a_float32_file_answers_the_same_in_litert(make: Callable[..., Artifact]
     record = manifest.lineage[-1]
     assert isinstance(record, LitertRecord)
     assert record.parity_with_onnx.max_logit_difference < 1e-4
-    (found,) = measure([loaded], Target("t", runtime="litert", batch=batch), None, Timing(1, 2, 1), lambda *news: None)
+    (found,) = measure([loaded], Target("t", runtime="litert", batch=batch), None, Timing(1, 2, 1), SilentConsole())
     assert found.latency_ms_p50 > 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from consoles import RecordingConsole
 from onnx_graphs import ranges_of
 
 from compress.quantization.schemes import SCHEMES
@@ -20,6 +21,7 @@ from export.to_trt import to_trt as engine
 from runtimes import engine as building
 from runtimes.artifact import Artifact, Manifest, manifest_path
 from runtimes.backends import trt as backend
+from runtimes.console import SilentConsole
 from runtimes.engine import build_for, int8_layers
 from runtimes.errors import ArtifactError, CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
@@ -61,10 +63,10 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(
 ) -> None:
     model = int8(residual_model) if "int8" in precision else residual_model
     model = half_precision(model) if "float16" in precision else model
-    said: list[str] = []
+    console = RecordingConsole()
     target = replace(RTX, compute_capability=capability)
-    made = engine(stored(tmp_path, model, precision.split()[0]), target, tmp_path / "m.engine", said.append)
-    assert said == [f"build m.engine for compute capability {capability}: there is none yet"]
+    made = engine(stored(tmp_path, model, precision.split()[0]), target, tmp_path / "m.engine", console)
+    assert console.said == [f"build m.engine for compute capability {capability}: there is none yet"]
     assert Artifact.load(tmp_path / "m.engine") == made
     record = made.manifest.lineage[-1]
     assert isinstance(record, BuildRecord)
@@ -76,10 +78,10 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(
 
 def test_an_engine_that_fits_is_used_again(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
     artifact, path = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine"
-    first = engine(artifact, RTX, path, lambda _: None)
-    said: list[str] = []
-    assert engine(artifact, RTX, path, said.append) == first
-    assert said == []
+    first = engine(artifact, RTX, path, SilentConsole())
+    console = RecordingConsole()
+    assert engine(artifact, RTX, path, console) == first
+    assert console.said == []
 
 
 def _other_model(path: Path, artifact: Artifact) -> Artifact:
@@ -119,12 +121,13 @@ def _remove(path: Path, artifact: Artifact) -> Artifact:
 def test_an_engine_that_does_not_fit_is_built_again_and_the_reason_is_told(
     residual_model: onnx.ModelProto, tmp_path: Path, change: Any, why: str
 ) -> None:
-    artifact, path, said = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine", list[str]()
-    engine(artifact, RTX, path, lambda _: None)
+    artifact, path = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine"
+    console = RecordingConsole()
+    engine(artifact, RTX, path, SilentConsole())
     wanted = change(path, artifact)
-    made = engine(wanted, RTX, path, said.append)
-    assert len(said) == 1
-    assert why in said[0]
+    made = engine(wanted, RTX, path, console)
+    assert len(console.said) == 1
+    assert why in console.said[0]
     assert Artifact.load(path) == made
 
 
@@ -134,10 +137,11 @@ def test_an_engine_that_does_not_fit_is_built_again_and_the_reason_is_told(
 def test_another_target_needs_another_engine(
     residual_model: onnx.ModelProto, tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
-    artifact, path, said = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine", list[str]()
-    engine(artifact, RTX, path, lambda _: None)
-    engine(artifact, replace(RTX, **change), path, said.append)
-    assert why in said[0]
+    artifact, path = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine"
+    console = RecordingConsole()
+    engine(artifact, RTX, path, SilentConsole())
+    engine(artifact, replace(RTX, **change), path, console)
+    assert why in console.said[0]
 
 
 def test_the_batch_is_the_files_or_what_the_target_asks_for(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
@@ -150,13 +154,13 @@ def test_the_batch_is_the_files_or_what_the_target_asks_for(residual_model: onnx
 def test_what_can_not_be_built_is_one_line(residual_model: onnx.ModelProto, tmp_path: Path, monkeypatch: Any) -> None:
     artifact, path = stored(tmp_path, residual_model, "float32"), tmp_path / "m.engine"
     with pytest.raises(InputError, match=r"builds for the compute capabilities .*8\.6.*, not 8\.7"):
-        engine(artifact, replace(RTX, compute_capability="8.7"), path, lambda _: None)
+        engine(artifact, replace(RTX, compute_capability="8.7"), path, SilentConsole())
     monkeypatch.setattr(backend, "compute_capability", lambda: None)
     with pytest.raises(UnavailableError, match="name its compute_capability"):
-        engine(artifact, replace(RTX, compute_capability="auto"), path, lambda _: None)
+        engine(artifact, replace(RTX, compute_capability="auto"), path, SilentConsole())
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match="needs the package tensorrt_rtx"):
-        engine(artifact, RTX, path, lambda _: None)
+        engine(artifact, RTX, path, SilentConsole())
     assert not path.exists()
 
 
@@ -164,7 +168,7 @@ def test_a_file_for_processors_is_not_built(residual_model: onnx.ModelProto, tmp
     scheme = SCHEMES["x86-vnni"]
     model = insert_qdq(residual_model, ranges_of(residual_model, IMAGES, scheme), scheme).model
     with pytest.raises(InputError, match="quantize for the scheme tensorrt"):
-        engine(stored(tmp_path, model, "int8"), RTX, tmp_path / "m.engine", lambda _: None)
+        engine(stored(tmp_path, model, "int8"), RTX, tmp_path / "m.engine", SilentConsole())
 
 
 def test_older_versions_are_asked_for_what_newer_ones_always_do() -> None:
@@ -196,7 +200,7 @@ def test_engines_of_whole_networks(name: str, capability: str, tmp_path: Path) -
     target = replace(RTX, compute_capability=capability)
     for model, precision in ((quantized.model, "int8"), (half_precision(quantized.model), "int8"),
                              (half_precision(float32), "float16")):  # fmt: skip
-        made = engine(stored(tmp_path, model, precision), target, tmp_path / "m.engine", lambda _: None)
+        made = engine(stored(tmp_path, model, precision), target, tmp_path / "m.engine", SilentConsole())
         found = int8_layers(made.manifest)
         assert found is not None
         print(
@@ -206,7 +210,7 @@ def test_engines_of_whole_networks(name: str, capability: str, tmp_path: Path) -
 
 
 def test_an_engine_is_not_loaded_without_its_gpu(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
-    made = engine(stored(tmp_path, residual_model, "float32"), RTX, tmp_path / "m.engine", lambda _: None)
+    made = engine(stored(tmp_path, residual_model, "float32"), RTX, tmp_path / "m.engine", SilentConsole())
     if backend.compute_capability() is None:
         with pytest.raises(UnavailableError, match="no NVIDIA GPU can be used here"):
             backend.load(made, RTX)
@@ -217,7 +221,7 @@ def test_an_engine_is_not_loaded_without_its_gpu(residual_model: onnx.ModelProto
 def test_an_engine_for_another_gpu_or_version_is_not_loaded(
     residual_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = engine(stored(tmp_path, residual_model, "float32"), RTX, tmp_path / "m.engine", lambda _: None)
+    made = engine(stored(tmp_path, residual_model, "float32"), RTX, tmp_path / "m.engine", SilentConsole())
     monkeypatch.setattr(backend, "compute_capability", lambda: "8.9")
     with pytest.raises(ArtifactError, match=r"was built for compute capability 8\.6, this is 8\.9; build it here"):
         backend.load(made, RTX)

@@ -38,6 +38,7 @@ from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
 from runtimes import evalset, measure
 from runtimes.artifact import Artifact, Manifest
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.files import sha256_file, write_bytes
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -90,7 +91,7 @@ def images_and_handles(folder: Path) -> dict[str, float]:
     artifact = artifact_in(folder)
     few, many = (evaluated(folder, artifact, count) for count in (FEW, MANY))
     before = open_files()
-    measure.measure([artifact], Target("here"), None, Timing(0, SESSIONS, 1, SESSIONS), lambda *_: None)
+    measure.measure([artifact], Target("here"), None, Timing(0, SESSIONS, 1, SESSIONS), SilentConsole())
     return {"image_mib": many - few, "handles": open_files() - before}
 
 

@@ -54,6 +54,7 @@ for name in MODULES:
 import numpy as np
 from runtimes import evalset, measure
 from runtimes.artifact import Artifact, Manifest
+from runtimes.console import SilentConsole
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -70,7 +71,7 @@ labels = np.array([0, 1, 0, 0])
 shown = evalset.write(Path(FOLDER) / "set", images, labels, tuple("abcd"), ("cat", "dog"), preprocessing)
 target = Target("board", runtime="fake")
 timing = measure.Timing(warmup=1, blocks=3, runs_per_block=2)
-found = measure.measure([Artifact.load(path)], target, shown, timing, lambda *news: None)[0]
+found = measure.measure([Artifact.load(path)], target, shown, timing, SilentConsole())[0]
 assert measure.Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
 loaded = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"measurement": found.to_json(), "loaded": loaded, "python": list(sys.version_info[:2])}))

@@ -10,12 +10,9 @@ import pytest
 
 from runtimes import clock
 from runtimes.clock import Timing, interleave, single_stream
+from runtimes.console import SilentConsole
 
 IMAGES = [np.full((1, 3, 2, 2), value, np.float32) for value in range(4)]
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 class Timed:
@@ -40,7 +37,7 @@ class Timed:
     ("blocks", "sessions", "shares"), [(30, 5, [6] * 5), (7, 3, [3, 2, 2]), (2, 5, [1, 1]), (9, 1, [9])]
 )
 def test_blocks_are_shared_by_sessions(blocks: int, sessions: int, shares: list[int]) -> None:
-    assert Timing(1, blocks, 1, sessions).shares() == shares
+    assert Timing(1, blocks, 1, sessions).blocks_per_session() == shares
 
 
 @pytest.mark.parametrize(
@@ -65,13 +62,13 @@ def test_timing_out_of_bounds_is_refused(fields: tuple[int, int, int]) -> None:
 def test_warm_up_goes_on_until_runs_take_the_same_time(
     monkeypatch: pytest.MonkeyPatch, duration_ms: Any, runs: int, steady: bool
 ) -> None:
-    (taken,) = interleave([Timed(monkeypatch, duration_ms)], [IMAGES], Timing(20, 2, 3), 0, 2, quiet)
+    (taken,) = interleave([Timed(monkeypatch, duration_ms)], [IMAGES], Timing(20, 2, 3), 0, 2, SilentConsole())
     assert (taken.warmup_runs, taken.steady) == (runs, steady)
 
 
 def test_without_warm_up_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Timed(monkeypatch, lambda run: 1.0)
-    (taken,) = interleave([session], [IMAGES], Timing(0, 2, 3), 0, 2, quiet)
+    (taken,) = interleave([session], [IMAGES], Timing(0, 2, 3), 0, 2, SilentConsole())
     assert (taken.warmup_runs, taken.steady, session.runs) == (0, None, 2 * (1 + 3))
 
 
@@ -80,7 +77,7 @@ def test_a_single_stream_has_both_queries_and_seconds_enough(
     monkeypatch: pytest.MonkeyPatch, duration_ms: float, queries: int
 ) -> None:
     session = Timed(monkeypatch, lambda run: duration_ms)
-    found = single_stream(session, IMAGES, 0, quiet)
+    found = single_stream(session, IMAGES, 0, SilentConsole())
     assert found.queries == pytest.approx(queries, abs=1)
     assert found.duration_s == pytest.approx(found.queries * duration_ms / 1000, rel=1e-3)
     assert found.duration_s >= 60
@@ -90,6 +87,6 @@ def test_a_single_stream_has_both_queries_and_seconds_enough(
 
 def test_the_percentiles_of_a_single_stream_are_those_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     durations = np.random.default_rng(0).uniform(50, 150, 2000)
-    found = single_stream(Timed(monkeypatch, lambda run: durations[run]), IMAGES, 0, quiet)
+    found = single_stream(Timed(monkeypatch, lambda run: durations[run]), IMAGES, 0, SilentConsole())
     wanted = np.percentile(durations[: found.queries], (50, 90, 99))
     assert (found.latency_ms_p50, found.latency_ms_p90, found.latency_ms_p99) == pytest.approx(wanted, abs=1e-3)

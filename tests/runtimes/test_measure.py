@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from consoles import RecordingConsole
 
 from runtimes import clock, energy, environment, measure, metrics, telemetry
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
+from runtimes.console import SilentConsole
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.measure import Measurement
@@ -24,12 +26,9 @@ from runtimes.target import Target
 
 TARGET = Target("board", runtime="fake")
 SHORT = Timing(warmup=0, blocks=2, runs_per_block=1, sessions=1)
+QUIET = SilentConsole()
 FakeMaker = Callable[..., Artifact]
 SetMaker = Callable[..., EvalSet]
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 class Recorder:
@@ -79,7 +78,7 @@ def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
 ) -> None:
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
     timing = Timing(warmup=2, blocks=5, runs_per_block=3, sessions=2)
-    found = measure.measure(artifacts, TARGET, None, timing, quiet)
+    found = measure.measure(artifacts, TARGET, None, timing, QUIET)
     assert recorder.names("load") == list("abab")
     assert recorder.names("close") == list("baba")
     of_session = recorder.events[: recorder.events.index(("close", "b"))]
@@ -91,7 +90,7 @@ def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
 def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
     artifacts = [fake_artifact("slow.fake", latency_ms=2), fake_artifact("fast.fake", latency_ms=1)]
     slow, fast = measure.measure(
-        artifacts, TARGET, None, Timing(warmup=1, blocks=4, runs_per_block=2, sessions=1), quiet
+        artifacts, TARGET, None, Timing(warmup=1, blocks=4, runs_per_block=2, sessions=1), QUIET
     )
     assert (slow.artifact, fast.artifact) == ("slow.fake", "fast.fake")
     assert slow.latency_ms_p50 > 2
@@ -103,7 +102,7 @@ def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
 
 def test_sessions_take_turns_and_each_block_starts_with_the_next(fake_artifact: FakeMaker, recorder: Recorder) -> None:
     artifacts = [fake_artifact(f"{name}.fake") for name in "abc"]
-    measure.measure(artifacts, TARGET, None, Timing(warmup=2, blocks=4, runs_per_block=3, sessions=1), quiet)
+    measure.measure(artifacts, TARGET, None, Timing(warmup=2, blocks=4, runs_per_block=3, sessions=1), QUIET)
     runs = "".join(recorder.names("run"))
     warmup, timed = runs[:6], runs[6:]
     assert warmup == "aabbcc"
@@ -123,7 +122,7 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
     recorder.on_run = cold
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
     for found in measure.measure(
-        artifacts, TARGET, None, Timing(warmup=1, blocks=3, runs_per_block=1, sessions=1), quiet
+        artifacts, TARGET, None, Timing(warmup=1, blocks=3, runs_per_block=1, sessions=1), QUIET
     ):
         assert found.latency_ms_p50 < 3
 
@@ -136,7 +135,7 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
 def test_a_percentile_with_too_few_runs_beyond_it_is_none(
     fake_artifact: FakeMaker, blocks: int, runs: int, has_p90: bool, has_p99: bool
 ) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, Timing(0, blocks, runs, sessions=1), quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, Timing(0, blocks, runs, sessions=1), QUIET)
     assert found.latency_ms_p50 > 0
     assert (found.latency_ms_p90 is not None, found.latency_ms_p99 is not None) == (has_p90, has_p99)
     assert np.shape(found.latency_ms) == (blocks, runs)
@@ -148,7 +147,7 @@ def test_percentiles_runs_and_throughput_are_those_of_the_clock(
     durations = np.random.default_rng(5).uniform(1, 9, (50, 4)).round(6)
     set_durations(monkeypatch, durations.ravel().tolist())
     target = replace(TARGET, batch=8)
-    (found,) = measure.measure([fake_artifact()], target, None, Timing(0, 50, 4, sessions=1), quiet)
+    (found,) = measure.measure([fake_artifact()], target, None, Timing(0, 50, 4, sessions=1), QUIET)
     percentiles = np.percentile(durations, [50, 90, 99])
     assert (found.latency_ms_p50, found.latency_ms_p90, found.latency_ms_p99) == pytest.approx(percentiles, abs=1e-4)
     np.testing.assert_allclose(found.latency_ms, durations, rtol=0, atol=1e-4)
@@ -160,7 +159,7 @@ def test_durations_go_to_the_session_that_took_them(fake_artifact: FakeMaker, mo
     turns = [a[0:1], b[0:1], b[1:2], a[1:2], a[2:3], b[2:3], b[3:4], a[3:4]]
     set_durations(monkeypatch, [duration for turn in turns for duration in turn])
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
-    first, second = measure.measure(artifacts, TARGET, None, Timing(0, 4, 1, sessions=1), quiet)
+    first, second = measure.measure(artifacts, TARGET, None, Timing(0, 4, 1, sessions=1), QUIET)
     assert (first.latency_ms, second.latency_ms) == (tuple((ms,) for ms in a), tuple((ms,) for ms in b))
 
 
@@ -170,7 +169,7 @@ def test_the_clock_runs_without_garbage_collection_and_gives_it_back(
     enabled: list[bool] = []
     recorder.on_run = lambda name: enabled.append(gc.isenabled())
     assert gc.isenabled()
-    measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     assert enabled == [False, False, False, False]
     assert gc.isenabled()
 
@@ -182,7 +181,7 @@ def test_garbage_collection_comes_back_after_a_failed_run(fake_artifact: FakeMak
 
     recorder.on_run = fail_while_timed
     with pytest.raises(CompressError, match="fell over"):
-        measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+        measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     assert gc.isenabled()
 
 
@@ -192,7 +191,7 @@ def test_timed_runs_get_the_targets_batch_of_different_images(
 ) -> None:
     evalset = make_evalset(30)
     target = replace(TARGET, batch=batch)
-    measure.measure([fake_artifact()], target, evalset, Timing(0, 2, 5, sessions=1), quiet)
+    measure.measure([fake_artifact()], target, evalset, Timing(0, 2, 5, sessions=1), QUIET)
     timed = recorder.images["a"][-5:]
     assert {images.shape for images in timed} == {(batch, 3, 4, 4)}
     assert all(images.flags.c_contiguous and images.dtype == np.float32 for images in timed)
@@ -204,10 +203,10 @@ def test_timed_runs_get_the_targets_batch_of_different_images(
 def test_without_an_evaluation_set_the_noise_is_the_same_every_time(
     fake_artifact: FakeMaker, recorder: Recorder
 ) -> None:
-    measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet)
+    measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, QUIET)
     first = recorder.images["b"]
     assert first[-1].std() > 0.1
-    measure.measure([fake_artifact("b.fake")], TARGET, None, SHORT, quiet)
+    measure.measure([fake_artifact("b.fake")], TARGET, None, SHORT, QUIET)
     np.testing.assert_array_equal(recorder.images["b"][-1], first[-1])
 
 
@@ -218,7 +217,7 @@ def test_accuracy_is_that_of_the_chosen_logits(fake_artifact: FakeMaker, make_ev
     logits = np.random.default_rng(11).standard_normal((6, 3)).astype(np.float32)
     evalset = make_evalset(6)
     target = replace(TARGET, batch=6)  # the run that loads the weights uses each row once, too
-    (found,) = measure.measure([fake_artifact(logits=logits)], target, evalset, SHORT, quiet)
+    (found,) = measure.measure([fake_artifact(logits=logits)], target, evalset, SHORT, QUIET)
     assert found.accuracy == metrics.accuracy(logits, evalset.labels)
     assert found.predicted == tuple(logits.argmax(1).tolist())
     assert found.evalset_sha256 == evalset.sha256
@@ -226,7 +225,7 @@ def test_accuracy_is_that_of_the_chosen_logits(fake_artifact: FakeMaker, make_ev
 
 def test_measure_and_evaluate_agree_on_a_fake(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
     evalset, artifact = make_evalset(6), fake_artifact(logits=np.eye(3)[[0, 1, 2, 2, 1, 0]])
-    (found,) = measure.measure([artifact], TARGET, evalset, SHORT, quiet)
+    (found,) = measure.measure([artifact], TARGET, evalset, SHORT, QUIET)
     assert found.predicted == tuple(measure.evaluate(artifact, TARGET, evalset).argmax(1).tolist())
 
 
@@ -242,7 +241,7 @@ def test_every_image_gets_its_own_answer(
     np.testing.assert_allclose(measure.evaluate(artifact, target, evalset), wanted, rtol=1e-5, atol=1e-6)
     if fixed:
         assert {images.shape for images in recorder.images["a"]} == {(batch, 3, 4, 4)}
-    (found,) = measure.measure([artifact], target, evalset, SHORT, quiet)
+    (found,) = measure.measure([artifact], target, evalset, SHORT, QUIET)
     assert found.predicted == tuple(wanted.argmax(1).tolist())
     assert found.accuracy is not None
     assert found.accuracy.confusion == metrics.accuracy(wanted, evalset.labels).confusion
@@ -250,12 +249,12 @@ def test_every_image_gets_its_own_answer(
 
 
 def test_without_labels_there_are_predictions_and_no_accuracy(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, make_evalset(4, labelled=False), SHORT, quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, make_evalset(4, labelled=False), SHORT, QUIET)
     assert (found.accuracy, found.predicted) == (None, (0, 0, 0, 0))
 
 
 def test_without_an_evaluation_set_there_is_latency_alone(fake_artifact: FakeMaker) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     assert (found.accuracy, found.predicted, found.evalset_sha256) == (None, (), None)
     assert found.latency_ms_p50 > 0
 
@@ -266,8 +265,8 @@ def test_an_artifact_that_answers_no_finite_number_is_an_error(
     fake_artifact: FakeMaker, make_evalset: SetMaker, bad: float, labelled: bool
 ) -> None:
     artifact = fake_artifact("broken.fake", logits=[[1, 0, 0], [0, bad, 0]])
-    with pytest.raises(CompressError, match=r"broken\.fake answers NaN or infinity on target 'board'"):
-        measure.measure([artifact], TARGET, make_evalset(labelled=labelled), SHORT, quiet)
+    with pytest.raises(CompressError, match=r"broken\.fake returns NaN or infinity on target 'board'"):
+        measure.measure([artifact], TARGET, make_evalset(labelled=labelled), SHORT, QUIET)
 
 
 def test_evaluate_refuses_nan_too(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
@@ -280,7 +279,7 @@ def test_another_number_of_logits_than_classes_is_an_error(
     fake_artifact: FakeMaker, make_evalset: SetMaker, columns: int
 ) -> None:
     with pytest.raises(CompressError):
-        measure.measure([fake_artifact(logits=np.ones((1, columns)))], TARGET, make_evalset(), SHORT, quiet)
+        measure.measure([fake_artifact(logits=np.ones((1, columns)))], TARGET, make_evalset(), SHORT, QUIET)
 
 
 def test_another_number_of_answers_than_images_is_an_error(
@@ -288,7 +287,7 @@ def test_another_number_of_answers_than_images_is_an_error(
 ) -> None:
     one_row = SimpleNamespace(run=lambda images: np.ones((1, 3), np.float32), close=lambda: None)
     monkeypatch.setattr(measure, "load", lambda artifact, target: one_row)
-    with pytest.raises(ArtifactError, match=r"answers \(1, 3\) to [2-9] images, not a logit for each of 3 classes"):
+    with pytest.raises(ArtifactError, match=r"returns \(1, 3\) for [2-9] images, not one logit for each of 3 classes"):
         measure.evaluate(fake_artifact(), TARGET, make_evalset())
 
 
@@ -298,10 +297,13 @@ def test_another_number_of_answers_than_images_is_an_error(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"preprocessing": Preprocessing(resize=5, crop=4)}, "another preprocessing than the evaluation set's"),
+        ({"preprocessing": Preprocessing(resize=5, crop=4)}, "another preprocessing than the evaluation set"),
         ({"labels": ("cat", "dog")}, "other classes than the evaluation set"),
         ({"labels": ("dog", "cat", "owl")}, "other classes than the evaluation set"),
-        ({"input_shape": (4, 3, 4, 4)}, "has batch 4 fixed, target 'board' wants 1; export with batch: dynamic"),
+        (
+            {"input_shape": (4, 3, 4, 4)},
+            "has the fixed batch 4, target 'board' has batch 1; export with",
+        ),
     ],
 )
 def test_what_does_not_fit_is_an_input_error_that_names_the_file(
@@ -309,7 +311,7 @@ def test_what_does_not_fit_is_an_input_error_that_names_the_file(
 ) -> None:
     evalset, odd = make_evalset(), fake_artifact("odd.fake", **fields)
     with pytest.raises(InputError, match=message) as caught:
-        measure.measure([fake_artifact("even.fake"), odd], TARGET, evalset, SHORT, quiet)
+        measure.measure([fake_artifact("even.fake"), odd], TARGET, evalset, SHORT, QUIET)
     assert str(caught.value).startswith("odd.fake ")
     with pytest.raises(InputError, match=message):
         measure.evaluate(odd, TARGET, evalset)
@@ -317,23 +319,23 @@ def test_what_does_not_fit_is_an_input_error_that_names_the_file(
 
 
 def test_a_fixed_batch_is_checked_without_an_evaluation_set(fake_artifact: FakeMaker) -> None:
-    with pytest.raises(InputError, match="has batch 4 fixed"):
-        measure.measure([fake_artifact(input_shape=(4, 3, 4, 4))], TARGET, None, SHORT, quiet)
+    with pytest.raises(InputError, match="has the fixed batch 4"):
+        measure.measure([fake_artifact(input_shape=(4, 3, 4, 4))], TARGET, None, SHORT, QUIET)
 
 
 def test_no_artifacts_are_an_input_error(make_evalset: SetMaker) -> None:
     with pytest.raises(InputError, match="no artifact to measure"):
-        measure.measure([], TARGET, make_evalset(), SHORT, quiet)
+        measure.measure([], TARGET, make_evalset(), SHORT, QUIET)
 
 
 def test_an_evaluation_set_without_images_is_an_input_error(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
     with pytest.raises(InputError):
-        measure.measure([fake_artifact()], TARGET, make_evalset().head(0), SHORT, quiet)
+        measure.measure([fake_artifact()], TARGET, make_evalset().head(0), SHORT, QUIET)
 
 
 def test_artifacts_of_different_inputs_are_timed_on_their_own(fake_artifact: FakeMaker, recorder: Recorder) -> None:
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake", preprocessing=Preprocessing(resize=8, crop=8))]
-    measure.measure(artifacts, TARGET, None, SHORT, quiet)
+    measure.measure(artifacts, TARGET, None, SHORT, QUIET)
     assert recorder.images["b"][-1].shape == (1, 3, 8, 8)
 
 
@@ -341,7 +343,7 @@ def test_artifacts_of_different_inputs_are_timed_on_their_own(fake_artifact: Fak
 
 
 def test_every_session_is_closed_once(fake_artifact: FakeMaker, recorder: Recorder) -> None:
-    measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet)
+    measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, QUIET)
     assert sorted(recorder.names("close")) == ["a", "b"]
     assert {event for event, _ in recorder.events[-2:]} == {"close"}
 
@@ -359,7 +361,7 @@ def test_sessions_are_closed_when_one_fails(
 
     recorder.on_run = fail
     with pytest.raises(CompressError, match="fell over"):
-        measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, make_evalset(), SHORT, quiet)
+        measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, make_evalset(), SHORT, QUIET)
     assert sorted(recorder.names("close")) == ["a", "b"]
 
 
@@ -373,7 +375,7 @@ def test_the_first_session_is_closed_when_the_second_does_not_load(
 
     monkeypatch.setattr(measure, "load", load)
     with pytest.raises(CompressError, match="refused"):
-        measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet)
+        measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, QUIET)
     assert recorder.names("close") == ["a"]
 
 
@@ -394,14 +396,17 @@ def test_resident_bytes_is_the_growth_and_never_negative(
 ) -> None:
     monkeypatch.setattr(environment, "resident_bytes", iter([100, 170, 300, 250]).__next__)
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
-    assert [found.resident_bytes for found in measure.measure(artifacts, TARGET, None, SHORT, quiet)] == [70, 0]
+    assert [found.resident_bytes for found in measure.measure(artifacts, TARGET, None, SHORT, QUIET)] == [
+        70,
+        0,
+    ]
 
 
 def test_progress_counts_images_and_blocks_to_the_end(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
-    told: list[tuple[str, int, int]] = []
+    console = RecordingConsole()
     timing = Timing(0, 3, 1, sessions=1)
-    measure.measure([fake_artifact("net.fake")], TARGET, make_evalset(40), timing, lambda *news: told.append(news))
-    assert told == [
+    measure.measure([fake_artifact("net.fake")], TARGET, make_evalset(40), timing, console)
+    assert console.events == [
         ("evaluate net", 32, 40),
         ("evaluate net", 40, 40),
         *[("time", block, 3) for block in (1, 2, 3)],
@@ -413,7 +418,7 @@ def test_progress_counts_images_and_blocks_to_the_end(fake_artifact: FakeMaker, 
 
 def test_a_measurement_names_its_artifact_and_circumstances(fake_artifact: FakeMaker) -> None:
     artifact = fake_artifact("m.fake", precision="int8", session_options={"session.x": "1"})
-    (found,) = measure.measure([artifact], TARGET, None, SHORT, quiet)
+    (found,) = measure.measure([artifact], TARGET, None, SHORT, QUIET)
     manifest = artifact.manifest
     assert (found.artifact, found.sha256, found.size_bytes) == ("m.fake", manifest.sha256, artifact.path.stat().st_size)
     assert (found.precision, found.session_options) == ("int8", {"session.x": "1"})
@@ -431,13 +436,13 @@ def test_the_state_of_the_machine_before_and_after_goes_with_it_and_energy_where
     readings = iter([SimpleNamespace(to_json=lambda state=state: state) for state in states])
     monkeypatch.setattr(telemetry, "read", readings.__next__)
     monkeypatch.setattr(energy, "per_call_mj", lambda session, inputs, target: {"board": 3.5})
-    for found in measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, quiet):
+    for found in measure.measure([fake_artifact("a.fake"), fake_artifact("b.fake")], TARGET, None, SHORT, QUIET):
         assert found.telemetry == {"before": states[0], "after": states[1]}
         assert found.energy_mj == ("unknown" if seen == "unknown" else {"board": 3.5})
 
 
 def test_a_measurement_from_before_there_was_telemetry_is_read(fake_artifact: FakeMaker) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     older = found.to_json()
     del older["telemetry"]
     for name in ("compute_capability", "cuda_graph", "dla", "datasheet"):
@@ -451,7 +456,7 @@ def test_a_measurement_comes_back_from_json_the_same(
     fake_artifact: FakeMaker, make_evalset: SetMaker, labelled: bool | None, blocks: int
 ) -> None:
     evalset = None if labelled is None else make_evalset(5, labelled=labelled)
-    (found,) = measure.measure([fake_artifact()], TARGET, evalset, Timing(0, blocks, 1, sessions=1), quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, evalset, Timing(0, blocks, 1, sessions=1), QUIET)
     assert Measurement.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
 
 
@@ -468,12 +473,12 @@ def test_a_measurement_comes_back_from_json_the_same(
 def test_json_that_does_not_fit_is_refused(
     fake_artifact: FakeMaker, change: dict[str, Any], error: type[Exception]
 ) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     with pytest.raises(error):
         Measurement.from_json({**found.to_json(), **change})
 
 
 def test_a_measurement_of_another_schema_version_is_refused(fake_artifact: FakeMaker) -> None:
-    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, quiet)
+    (found,) = measure.measure([fake_artifact()], TARGET, None, SHORT, QUIET)
     with pytest.raises(ValueError, match="version 99"):
         Measurement.from_json({**found.to_json(), "schema_version": 99})

@@ -79,4 +79,4 @@ def test_a_single_stream_is_of_single_images(fake_artifact: FakeMaker) -> None:
     given: list[Path | str] = [fake_artifact("a.fake").path, "--mlperf", "--batch", "4", "--runtime", "fake"]
     done = CliRunner().invoke(commands, ["measure", *map(str, given)])
     assert done.exit_code == 2
-    assert "one image after the other, not of batches of 4" in done.output
+    assert "a single stream sends one image at a time" in done.output

@@ -15,6 +15,7 @@ import pytest
 from runtimes import measure
 from runtimes.artifact import Artifact, Manifest
 from runtimes.backends import trt
+from runtimes.console import SilentConsole
 from runtimes.errors import CompressError
 from runtimes.session import OnDevice
 from runtimes.target import Target
@@ -227,7 +228,7 @@ def test_measurements_hold_the_devices_time(manifest: Manifest, monkeypatch: pyt
     made = Session(manifest)
     monkeypatch.setattr(measure, "load", lambda artifact, target: made.open())
     short = measure.Timing(warmup=1, blocks=2, runs_per_block=2)
-    (found,) = measure.measure([made.artifact], TARGET, None, short, lambda *news: None)
+    (found,) = measure.measure([made.artifact], TARGET, None, short, SilentConsole())
     assert found.device_ms_p50 == 0.25
     assert measure.Measurement.from_json(found.to_json()).device_ms_p50 == 0.25
 
@@ -270,7 +271,7 @@ def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, precision: str, 
 
     wanted = ort.load(stored("float32.onnx", float32, "float32"), Target("cpu")).run(images)
     target = replace(TARGET, cuda_graph=graph)
-    made = to_trt(stored("model.onnx", model, precision), target, tmp_path / "m.engine", lambda _: None)
+    made = to_trt(stored("model.onnx", model, precision), target, tmp_path / "m.engine", SilentConsole())
     session = trt.load(made, target)
     try:
         for count in (1, 3, 7, 1):
