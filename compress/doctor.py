@@ -19,7 +19,7 @@ NEEDED_BY = {
     "timm": "efficientnet_lite: pip install -e '.[host]'",
     "onnx": "export: pip install -e '.[host]'",
     "onnxruntime": "the runtime ort: pip install onnxruntime",
-    "nncf": "quantize.engine nncf: pip install -e '.[host]'",
+    "nncf": "quantize.method nncf: pip install -e '.[host]'",
     "elpv_dataset": "the data set elpv: pip install elpv-dataset",
     "openvino": "the runtime ov: pip install -e '.[openvino]'",
     "ai_edge_litert": "the runtime litert: pip install -e '.[litert]'",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import rich_click as click
 
@@ -11,12 +12,15 @@ from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.user_cache import user_cache
 from compress.quantization import tables
-from compress.quantization.config import CalibrationConfig, Quantize
+from compress.quantization.config import Method, Quantize, RangeMethod
 from compress.quantization.onnx_file import FileRequest, quantize_file
+from compress.recipe.renamed import RenamedKeyWarning
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
 from runtimes.preprocessing import Preprocessing
+
+METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
 
 
 @click.command()
@@ -32,11 +36,14 @@ from runtimes.preprocessing import Preprocessing
 @click.option("--mean", default="0.485,0.456,0.406", show_default=True, help="Of red, green and blue, in 0 to 1.")
 @click.option("--std", default="0.229,0.224,0.225", show_default=True, help="Of red, green and blue.")
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
-@click.option("--method", default="min-max", show_default=True,
-              type=click.Choice(["min-max", "moving-average", "percentile", "entropy", "mse"]))  # fmt: skip
+@click.option("--method", metavar="[compress|nncf]", show_default="compress",
+              type=click.Choice(METHODS + RANGE_METHODS),
+              help="The toolkit's own quantization or that of NNCF.")  # fmt: skip
+@click.option("--range-method", show_default="min-max", type=click.Choice(RANGE_METHODS),
+              help="How activation ranges are chosen from the images.")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
               help="Share of held-out images that must keep float32's answer.")  # fmt: skip
-@click.option("--engine", default="compress", show_default=True, type=click.Choice(["compress", "nncf"]))
+@click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
 def quantize(
     model: Path,
     calibration: Path,
@@ -48,9 +55,10 @@ def quantize(
     mean: str,
     std: str,
     images: int,
-    method: Any,
+    method: str | None,
+    range_method: str | None,
     min_agreement: float | None,
-    engine: Any,
+    engine: str | None,
 ) -> None:
     """Quantize a float32 ONNX classifier to INT8.
 
@@ -58,8 +66,11 @@ def quantize(
 
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
-    settings = Quantize(engine=engine, calibration_images=images, calibration=CalibrationConfig(method),
-                        min_agreement=min_agreement)  # fmt: skip
+    method, range_method = _with_old_options(method, range_method, engine)
+    settings = Quantize.model_validate({
+        "method": method, "calibration_images": images, "calibration": {"method": range_method},
+        "min_agreement": min_agreement,
+    })  # fmt: skip
     try:
         preprocessing = Preprocessing(resize, crop, interpolation, _triple("mean", mean), _triple("std", std))  # type: ignore[arg-type]
     except ValueError as error:
@@ -68,6 +79,30 @@ def quantize(
         request = FileRequest(model, calibration, target, preprocessing, settings, out)
         artifact = quantize_file(request, terminal, user_cache("calibration"))
     _print_quantization(artifact)
+
+
+def _with_old_options(method: str | None, range_method: str | None, engine: str | None) -> tuple[str, str]:
+    """Return the values of --method and --range-method; accept --engine and range methods as --method, with a warning.
+
+    Raises InputError if an old and a new option are both given.
+    """
+    if method in RANGE_METHODS:
+        if range_method is not None:
+            raise InputError(f"--method {method} is the old name of --range-method, which is given too; remove it")
+        _warn_renamed(f"--method {method}", f"--range-method {method}")
+        method, range_method = None, method
+    if engine is not None:
+        if method is not None:
+            raise InputError("--engine is the old name of --method, which is given too; remove --engine")
+        _warn_renamed("--engine", "--method")
+        method = engine
+    return method or "compress", range_method or "min-max"
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(
+        f"'{old}' is now called '{new}'; the next version no longer accepts '{old}'", RenamedKeyWarning, stacklevel=2
+    )
 
 
 def _triple(name: str, text: str) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -11,7 +12,8 @@ from compress.recipe.section import Config
 
 LEARNED = "quantization.json"  # what the stage qat leaves beside its weights
 
-Method = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
+Method = Literal["compress", "nncf"]
+RangeMethod = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class CalibrationConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
 
-    method: Method = "min-max"
+    method: RangeMethod = "min-max"
     percentile: float = 99.99
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise ValueError(f"must have a method of {', '.join(get_args(Method))}, not {self.method!r}")
+        if self.method not in get_args(RangeMethod):
+            raise ValueError(f"must have a method of {', '.join(get_args(RangeMethod))}, not {self.method!r}")
         if not 50 < self.percentile <= 100:
             raise ValueError(f"must have a percentile above 50 and at most 100, not {self.percentile}")
 
@@ -44,7 +46,9 @@ class Quantize(Config):
     images with float32's answer (for images without labels); layers go back to float until that holds.
     """
 
-    engine: Literal["compress", "nncf"] = "compress"
+    RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}
+
+    method: Method = "compress"
     calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
     calibration: CalibrationConfig = CalibrationConfig()
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None

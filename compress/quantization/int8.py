@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from compress.quantization import nncf_engine, post_training
+from compress.quantization import nncf_method, post_training
 from compress.quantization.float_layers import by_latency, by_multiplications, latency_ratio, runs_here
 from compress.quantization.inspection import what_runs
 from compress.quantization.layer_report import describe_layers
@@ -45,10 +45,10 @@ def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, p
     that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
     """
     model, images, scheme, settings = onnx.load(float32.path), request.images, request.scheme, request.settings
-    record = QuantizeRecord(float32.manifest.sha256, settings.engine, len(images), images.sha256)
+    record = QuantizeRecord(float32.manifest.sha256, settings.method, len(images), images.sha256)
     options: dict[str, str] = {}
-    if settings.engine == "nncf":
-        quantized = nncf_engine.quantize(model, images)
+    if settings.method == "nncf":
+        quantized = nncf_method.quantize(model, images)
         options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
     else:
         quantized, facts = _ours(float32, target, request, model)
@@ -58,7 +58,7 @@ def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, p
         path,
         record,
         precision="int8",
-        scheme="nncf" if settings.engine == "nncf" else scheme.name,
+        scheme="nncf" if settings.method == "nncf" else scheme.name,
         session_options=options,
         versions=environment.package_versions(),
     )

@@ -26,7 +26,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from quantize_networks import FOLDER, Subject
 
 from compress.process.console import Terminal
-from compress.quantization import nncf_engine
+from compress.quantization import nncf_method
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.request import QuantizationRequest
@@ -127,7 +127,7 @@ def _seven_bits(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
 
 def _nncf(subject: Subject, path: Path) -> Artifact:
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars there
-        quantized = nncf_engine.quantize(onnx.load(subject.float32.path), subject.calibration)
+        quantized = nncf_method.quantize(onnx.load(subject.float32.path), subject.calibration)
     write_bytes(path, quantized.SerializeToString())
     return _artifact(subject, path)
 

@@ -25,7 +25,7 @@ stages:
   - {stage: distill, epochs: 3, batch_size: 12, warmup_epochs: 0,
      augment: {hflip: false, crop_scale: [0.7, 1.0]}, teacher: {network: baseline}}
   - {stage: qat, epochs: 1, batch_size: 12, augment: {hflip: false}}
-quantize: {engine: compress, calibration_images: 32}
+quantize: {method: compress, calibration_images: 32}
 targets: [{name: this-cpu, runtime: ort, threads: 1}]
 timing: {warmup: 1, blocks: 3, runs_per_block: 5}
 """

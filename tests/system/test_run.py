@@ -312,7 +312,7 @@ def test_a_folder_of_photographs_runs_and_what_can_not_be_read_is_set_aside_and_
         "model": {"arch": "mobilenet_v2", "width": 0.25},
         "stages": [{"stage": "train", "epochs": 2, "batch_size": 8, "warmup_epochs": 1, "schedule": "cosine",
                     "ema_decay": 0.9, "augment": {"crop_scale": [0.5, 1.0]}}],
-        "quantize": {"engine": "nncf", "calibration_images": 8},
+        "quantize": {"method": "nncf", "calibration_images": 8},
         "export": {"batch": 2},
         "targets": [{"name": "pairs", "batch": 2}],
         "timing": {"warmup": 1, "blocks": 2, "runs_per_block": 2},

@@ -179,7 +179,7 @@ stages:
      fine_tune: {epochs: 1, batch_size: 12, warmup_epochs: 0, sync_batchnorm: true, augment: {hflip: false}}}
   - {stage: distill, epochs: 4, batch_size: 12, warmup_epochs: 0, sync_batchnorm: true, augment: {hflip: false}}
   - {stage: qat, epochs: 1, batch_size: 12, augment: {hflip: false}}
-quantize: {engine: compress, calibration_images: 32}
+quantize: {method: compress, calibration_images: 32}
 targets: [{name: here, runtime: ort, threads: 1}]
 timing: {warmup: 1, blocks: 2, runs_per_block: 2}
 """

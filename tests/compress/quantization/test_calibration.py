@@ -18,14 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.quantization import calibration, ort_graph
 from compress.quantization.calibration import calibrate
-from compress.quantization.config import CalibrationConfig, Method
+from compress.quantization.config import CalibrationConfig, RangeMethod
 from compress.quantization.histograms import Histogram, entropy_threshold
 from runtimes import evalset
 from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
-METHODS = get_args(Method)
+METHODS = get_args(RangeMethod)
 TENSORS = ["x", "a1", "a2", "c3", "s", "f"]
 Array = np.ndarray
 
@@ -54,7 +54,11 @@ def model() -> onnx.ModelProto:
 
 
 def ranges_of(
-    model: onnx.ModelProto, images: evalset.EvalSet, method: Method, tensors: list[str] | None = None, **settings: float
+    model: onnx.ModelProto,
+    images: evalset.EvalSet,
+    method: RangeMethod,
+    tensors: list[str] | None = None,
+    **settings: float,
 ) -> dict[str, tuple[float, float]]:
     return calibrate(
         model, TENSORS if tensors is None else tensors, images, CalibrationConfig(method, **settings), SilentConsole()
@@ -123,7 +127,7 @@ def test_entropy_gives_256_levels_to_one_sign_and_128_to_each_of_two(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_matter(
-    method: Method, model: onnx.ModelProto, images: evalset.EvalSet, monkeypatch: pytest.MonkeyPatch
+    method: RangeMethod, model: onnx.ModelProto, images: evalset.EvalSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ranges_of(model, images, method)
     for size in (1, 3, 37):
@@ -135,7 +139,7 @@ def test_batches_do_not_matter(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("batch", [10, 50])
 def test_a_fixed_batch_sees_every_image_once(
-    method: Method, batch: int, model: onnx.ModelProto, images: evalset.EvalSet
+    method: RangeMethod, batch: int, model: onnx.ModelProto, images: evalset.EvalSet
 ) -> None:
     expected = ranges_of(model, images, method)
     for shape in (model.graph.input[0], model.graph.output[0]):
@@ -167,7 +171,7 @@ def test_every_other_method_beats_min_max_where_one_image_of_32_has_a_pixel_that
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_degenerate_tensors_have_the_ranges_that_they_take(method: Method) -> None:
+def test_degenerate_tensors_have_the_ranges_that_they_take(method: RangeMethod) -> None:
     images = set_of(noise(3, 64))
     assert ranges_of(pixelwise("zero"), images, method, ["t"])["t"] == (0, 0)
     assert ranges_of(pixelwise("constant"), images, method, ["t"])["t"] == ((0, 5) if method == "mse" else (5, 5))
@@ -179,7 +183,7 @@ def test_degenerate_tensors_have_the_ranges_that_they_take(method: Method) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_memory_does_not_grow_with_the_images(method: Method, model: onnx.ModelProto) -> None:
+def test_memory_does_not_grow_with_the_images(method: RangeMethod, model: onnx.ModelProto) -> None:
     few, many = set_of(noise(8, 32)), set_of(noise(64, 32))
     for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dimension.dim_value = 32
@@ -194,7 +198,7 @@ def test_memory_does_not_grow_with_the_images(method: Method, model: onnx.ModelP
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_value_that_is_not_finite_names_tensor_and_image(
-    method: Method, model: onnx.ModelProto, images: evalset.EvalSet
+    method: RangeMethod, model: onnx.ModelProto, images: evalset.EvalSet
 ) -> None:
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(weight.dims, 3e38, np.float32), "w1"))
@@ -240,8 +244,8 @@ def cached(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> C
     """Calibrate with a cache and return how many images were read; anything may be changed by its name."""
 
     def read(
-        method: Method = "mse", percentile: float = 99.99, graph: onnx.ModelProto = model, tensors: list[str] = TENSORS,
-        **changes: object,
+        method: RangeMethod = "mse", percentile: float = 99.99, graph: onnx.ModelProto = model,
+        tensors: list[str] = TENSORS, **changes: object,
     ) -> int:  # fmt: skip
         pixels = CountedPixels(images.images)
         given = dataclasses.replace(images, images=pixels, **changes)

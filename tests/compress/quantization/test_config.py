@@ -12,13 +12,13 @@ from compress.quantization.config import CalibrationConfig, Quantize
 
 def test_the_defaults() -> None:
     assert Quantize().model_dump() == {
-        "engine": "compress", "calibration_images": 256, "calibration": {"method": "min-max", "percentile": 99.99},
+        "method": "compress", "calibration_images": 256, "calibration": {"method": "min-max", "percentile": 99.99},
         "max_top1_drop_pp": None, "min_agreement": None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("given", [
-    {"engine": "nncf"}, {"calibration_images": 1}, {"calibration_images": 100_000}, {"max_top1_drop_pp": 0},
+    {"method": "nncf"}, {"calibration_images": 1}, {"calibration_images": 100_000}, {"max_top1_drop_pp": 0},
     {"max_top1_drop_pp": 100}, {"min_agreement": 0}, {"min_agreement": 1},
     {"calibration": {"method": "percentile", "percentile": 99.9}}, {"calibration": {"method": "mse"}},
 ])  # fmt: skip
@@ -29,7 +29,7 @@ def test_what_is_allowed_is_kept_as_it_is(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("given", "place"), [
-    ({"engine": "tflite"}, "engine"), ({"calibration_images": 0}, "calibration_images"),
+    ({"method": "tflite"}, "method"), ({"calibration_images": 0}, "calibration_images"),
     ({"calibration_images": 100_001}, "calibration_images"), ({"calibration_images": 1.5}, "calibration_images"),
     ({"max_top1_drop_pp": -0.1}, "max_top1_drop_pp"), ({"max_top1_drop_pp": 101}, "max_top1_drop_pp"),
     ({"min_agreement": 1.1}, "min_agreement"), ({"min_agreement": -1}, "min_agreement"),
@@ -45,6 +45,16 @@ def test_what_makes_no_sense_is_refused_where_it_stands(given: dict[str, Any], p
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Quantize().engine = "nncf"
+        Quantize().method = "nncf"
     with pytest.raises(AttributeError):
         CalibrationConfig().method = "mse"  # type: ignore[misc]
+
+
+def test_the_old_key_engine_works_with_a_warning_that_names_the_new_key() -> None:
+    with pytest.warns(DeprecationWarning, match="quantize: 'engine' is now called 'method'"):
+        assert Quantize.model_validate({"engine": "nncf"}) == Quantize(method="nncf")
+
+
+def test_the_old_and_the_new_key_together_are_refused() -> None:
+    with pytest.raises(ValidationError, match="has both 'method' and its old name 'engine'; remove 'engine'"):
+        Quantize.model_validate({"engine": "nncf", "method": "nncf"})

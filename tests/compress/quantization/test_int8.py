@@ -137,7 +137,7 @@ def test_generic_weights_overflow_in_no_order(images: evalset.EvalSet, tmp_path:
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "x86-vnni"])
 def test_nncf_files_carry_the_option_that_they_need(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
-    artifact = make(tmp_path, images, scheme, engine="nncf")
+    artifact = make(tmp_path, images, scheme, method="nncf")
     assert artifact.manifest.scheme == "nncf"
     assert artifact.manifest.session_options == (EXACT_KERNELS if scheme == "x86-avx2" else {})
     from nncf.telemetry import telemetry
@@ -149,9 +149,9 @@ def test_nncf_files_carry_the_option_that_they_need(scheme: str, images: evalset
     assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch, exact=True)) > 20
 
 
-@pytest.mark.parametrize("engine", ["compress", "nncf"])
-def test_a_fixed_batch(engine: str, images: evalset.EvalSet, tmp_path: Path) -> None:
-    request = QuantizationRequest(images, SCHEMES["x86-vnni"], Quantize(engine=engine))
+@pytest.mark.parametrize("method", ["compress", "nncf"])
+def test_a_fixed_batch(method: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+    request = QuantizationRequest(images, SCHEMES["x86-vnni"], Quantize(method=method))
     artifact = make_int8(float32(tmp_path, batch=5), Target("here", batch=5), request, tmp_path / "int8.onnx")
     assert parity_sqnr_db(artifact) > 20
 
@@ -196,11 +196,11 @@ def test_scheme_names() -> None:
         scheme_named("vnni")
 
 
-@pytest.mark.parametrize("engine", ["compress", "nncf"])
+@pytest.mark.parametrize("method", ["compress", "nncf"])
 def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
-    engine: str, images: evalset.EvalSet, tmp_path: Path
+    method: str, images: evalset.EvalSet, tmp_path: Path
 ) -> None:
-    artifact = make(tmp_path, images, "arm64", engine=engine)
+    artifact = make(tmp_path, images, "arm64", method=method)
     manifest, given = artifact.manifest, Artifact.load(tmp_path / "float32.onnx").manifest
     assert (manifest.sha256, manifest.size_bytes) == (sha256_file(artifact.path), artifact.path.stat().st_size)
     assert (manifest.input_shape, manifest.preprocessing, manifest.labels) == (
@@ -214,7 +214,7 @@ def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
     parity = verified(artifact).parity_with_float32
     assert parity.images == 24
     assert parity.agreement == np.mean(expected.argmax(1) == exact.argmax(1))
-    if engine == "compress":
+    if method == "compress":
         assert record.attempts is not None
         assert [attempt.step for attempt in record.attempts][:2] == [
             "nearest rounding", "analytic bias correction"

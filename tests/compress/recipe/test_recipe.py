@@ -77,7 +77,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": True}, "seed: must be a valid integer, unable to parse string as an integer, not true"),
     ({"targets": [{"name": "a", "thread": 3}]}, "targets.0.thread: unknown key; did you mean 'threads'?"),
     ({"timing": {"block": 3}}, "timing.block: unknown key; did you mean 'blocks'?"),
-    ({"quantize": {"engin": "nncf"}}, "quantize.engin: unknown key; did you mean 'engine'?"),
+    ({"quantize": {"metod": "nncf"}}, "quantize.metod: unknown key; did you mean 'method'?"),
     ({"export": {"opsett": 18}}, "export.opsett: unknown key; did you mean 'opset'?"),
     (
         {"gate": {"max_top1_drop": 1}, "quantize": {}},
@@ -272,10 +272,10 @@ def test_overrides_reach_into_lists(tmp_path: Path, assignments: tuple[str, ...]
 
 
 def test_overrides_make_sections_that_are_not_there(tmp_path: Path) -> None:
-    loaded = recipe.load(write(tmp_path, LEAST), ["quantize.engine=nncf", "gate.max_size_ratio=0.5", "name=other"])
+    loaded = recipe.load(write(tmp_path, LEAST), ["quantize.method=nncf", "gate.max_size_ratio=0.5", "name=other"])
     assert loaded.quantize
     assert loaded.gate
-    assert (loaded.name, loaded.quantize.engine, loaded.gate.max_size_ratio) == ("other", "nncf", 0.5)
+    assert (loaded.name, loaded.quantize.method, loaded.gate.max_size_ratio) == ("other", "nncf", 0.5)
 
 
 @pytest.mark.parametrize(

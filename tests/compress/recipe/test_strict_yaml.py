@@ -144,8 +144,8 @@ def test_an_assignment_changes_one_value(assignment: str, expected: dict[str, An
 
 def test_an_assignment_makes_a_section_that_was_null() -> None:
     content: dict[Any, Any] = {"quantize": None}
-    strict_yaml.override(content, "quantize.engine=nncf")
-    assert content == {"quantize": {"engine": "nncf"}}
+    strict_yaml.override(content, "quantize.method=nncf")
+    assert content == {"quantize": {"method": "nncf"}}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def quantize(model: onnx.ModelProto, images: EvalSet) -> onnx.ModelProto:
     try:
         import nncf
     except ImportError as error:
-        raise UnavailableError(f"quantize.engine: nncf needs the package nncf: pip install nncf ({error})") from error
+        raise UnavailableError(
+            f"quantize.method: nncf needs the package nncf; install it with pip install nncf ({error})"
+        ) from error
     nncf.set_log_level(logging.ERROR)
     given = model.graph.input[0]
     size = given.type.tensor_type.shape.dim[0].dim_value or 1  # 0 where the batch is dynamic

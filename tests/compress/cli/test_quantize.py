@@ -1,0 +1,84 @@
+"""The options of `compress quantize`, with a stand-in for the quantization."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from compress.cli import main as cli
+from compress.cli import quantize as command
+from compress.quantization.onnx_file import FileRequest
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[FileRequest]:
+    """Return a list that collects the requests of the command in place of running them."""
+    collected: list[FileRequest] = []
+
+    def collect(request: FileRequest, console: object, cache: Path) -> None:
+        collected.append(request)
+
+    monkeypatch.setattr(command, "quantize_file", collect)
+    monkeypatch.setattr(command, "_print_quantization", lambda artifact: None)
+    return collected
+
+
+def call(*options: str) -> Result:
+    arguments = ["quantize", "model.onnx", "--calibration", "photos", "-o", "int8.onnx", *options]
+    return CliRunner().invoke(cli.commands, arguments)
+
+
+@pytest.mark.parametrize(("options", "method", "range_method"), [
+    ((), "compress", "min-max"),
+    (("--method", "nncf"), "nncf", "min-max"),
+    (("--range-method", "mse"), "compress", "mse"),
+    (("--method", "nncf", "--range-method", "entropy"), "nncf", "entropy"),
+])  # fmt: skip
+def test_the_methods_are_those_of_the_options(
+    options: tuple[str, ...], method: str, range_method: str, requests: list[FileRequest]
+) -> None:
+    result = call(*options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    (request,) = requests
+    assert (request.settings.method, request.settings.calibration.method) == (method, range_method)
+
+
+@pytest.mark.parametrize(("options", "method", "range_method", "old", "new"), [
+    (("--engine", "nncf"), "nncf", "min-max", "--engine", "--method"),
+    (("--method", "percentile"), "compress", "percentile", "--method percentile", "--range-method percentile"),
+])  # fmt: skip
+def test_old_options_work_with_one_line_of_warning(
+    options: tuple[str, ...], method: str, range_method: str, old: str, new: str, requests: list[FileRequest]
+) -> None:
+    result = call(*options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        f"compress: warning: '{old}' is now called '{new}'; the next version no longer accepts '{old}'\n"
+    )
+    (request,) = requests
+    assert (request.settings.method, request.settings.calibration.method) == (method, range_method)
+
+
+def test_both_old_options_work_together(requests: list[FileRequest]) -> None:
+    result = call("--engine", "nncf", "--method", "mse")
+    assert result.exit_code == 0, result.output
+    (request,) = requests
+    assert (request.settings.method, request.settings.calibration.method) == ("nncf", "mse")
+
+
+@pytest.mark.parametrize("options", [
+    ("--engine", "nncf", "--method", "compress"), ("--method", "mse", "--range-method", "entropy"),
+])  # fmt: skip
+def test_an_old_option_beside_its_new_one_is_refused(options: tuple[str, ...], requests: list[FileRequest]) -> None:
+    result = call(*options)
+    assert result.exit_code == 2
+    assert "is the old name of" in result.stderr
+    assert not requests
+
+
+def test_old_options_are_hidden_in_the_help() -> None:
+    text = CliRunner().invoke(cli.commands, ["quantize", "--help"]).output
+    assert "--engine" not in text
+    assert "--range-method" in text
