@@ -28,5 +28,5 @@ def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
     folder = out or Path("sweeps") / sweep_file.stem
     with Terminal(folder / "sweep.log") as terminal:
         trials = search.run(sweep_file, checked, folder, storage, terminal)
-    print_table(results.table(trials, checked), f"{sweep_file.stem}: {checked.method}, {len(trials)} trials")
+    print_table(results.table(sweep_file.stem, trials, checked))
     click.echo(f"recipes of the Pareto front: {folder / 'front'}; table and chart: {folder / 'sweep.md'}")

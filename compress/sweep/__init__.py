@@ -1,1 +1,1 @@
-"""Sweeps: search over recipe settings."""
+"""Sweeps: run a recipe with many settings and find the Pareto front."""

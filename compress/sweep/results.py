@@ -1,74 +1,112 @@
-"""What came out of a sweep: its table, its picture, and the recipes of its Pareto front."""
+"""Results of a sweep: sweep.json, a table, a chart, and the recipes of the Pareto front."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from compress.process.table import Table
 from compress.report import charts
 from compress.sweep.config import DIRECTIONS, Objective, Sweep
 from runtimes.files import write_json, write_text
 
+HEADINGS: dict[Objective, str] = {
+    "top1": "val %", "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up", "size_bytes": "MB",
+}  # fmt: skip
+FRONT_NOTE = (
+    "`front` marks the Pareto front: no other trial is at least as good in all objectives and better in one. The "
+    "recipes of the front are in `front/`. `val %` is top-1 on val, an objective. `test %` is top-1 on the test split, "
+    "which no choice depends on: the accuracy to expect on new images."
+)
+
 
 @dataclass(frozen=True)
 class Trial:
-    """What one run gave. settings: as YAML, by path. values: of the objectives; empty, and `why` told, if it failed."""
+    """One finished trial.
+
+    settings: YAML text of each varied value, by dotted path. values: by objective, empty if the trial failed. why: the
+    error of a failed trial. recipe: YAML text of the resolved recipe.
+    """
 
     number: int
     settings: dict[str, str]
-    values: dict[str, float]
+    values: dict[Objective, float]
     test_top1: float | None
     why: str | None
     on_front: bool
     recipe: str | None
 
 
-def table(trials: Sequence[Trial], sweep: Sweep) -> list[list[str]]:
-    """Return a header, then a line per trial, those of the front first."""
-    settings = [key.rpartition(".")[2] if len(sweep.vary) > 1 else key for key in sweep.vary]
-    lines = [["trial", *settings, *(heading(one) for one in sweep.objectives), "test %", "front"]]
+def pareto_front(values: dict[int, Sequence[float]], objectives: Sequence[Objective]) -> set[int]:
+    """Return the keys of the trials that no other trial dominates; values are in the order of the objectives."""
+    signs = [1 if DIRECTIONS[name] == "maximize" else -1 for name in objectives]
+
+    def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+        gains = [sign * (a - b) for sign, a, b in zip(signs, first, second, strict=True)]
+        return min(gains) >= 0 and max(gains) > 0
+
+    return {
+        number for number, own in values.items() if not any(dominates(other, own) for other in values.values())
+    }  # fmt: skip
+
+
+def table(name: str, trials: Sequence[Trial], sweep: Sweep) -> Table:
+    """Return one row per trial: first the Pareto front, last the failed trials, within each by the first objective."""
+    headings = [
+        "trial",
+        *_short(sweep.vary),
+        *(HEADINGS[objective] for objective in sweep.objectives),
+        "test %",
+        "front",
+    ]
     best = sweep.objectives[0]
     sign = -1 if DIRECTIONS[best] == "maximize" else 1
-    order = sorted(trials, key=lambda one: (not one.on_front, not one.values, sign * one.values.get(best, 0.0)))
-    for one in order:
-        values = [shown(name, one.values[name]) for name in sweep.objectives] if one.values else ["failed"]
-        test = "" if one.test_top1 is None else f"{100 * one.test_top1:.2f}"
-        values += [""] * (len(sweep.objectives) - len(values))
-        settings_of = [one.settings.get(key, "") for key in sweep.vary]
-        lines.append([str(one.number), *settings_of, *values, test, "*" if one.on_front else ""])
-    return lines
+    order = sorted(trials, key=lambda trial: (not trial.on_front, not trial.values, sign * trial.values.get(best, 0.0)))
+    rows = [_row(trial, sweep) for trial in order]
+    return Table.of(f"{name}: {sweep.method}, {len(trials)} trials", "|".join(headings), rows)
 
 
-def write(trials: list[Trial], sweep: Sweep, name: str, out: Path) -> None:
-    """Write sweep.json, sweep.md, front.svg and front/<trial>.yaml to the sweep's folder."""
+def write(name: str, trials: list[Trial], sweep: Sweep, out: Path) -> None:
+    """Write sweep.json, sweep.md, front.svg and front/<trial>.yaml to the folder of the sweep."""
     for old in (out / "front").glob("*.yaml"):
         old.unlink()
-    for one in trials:
-        if one.on_front and one.recipe:
-            write_text(out / "front" / f"{one.number}.yaml", one.recipe)
-    write_json(out / "sweep.json", {"sweep": sweep.model_dump(mode="json"), "trials": [asdict(one) for one in trials]})
-    header, *rows = table(trials, sweep)
-    lines = [f"# {name}", "", f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}",
-             *(f"| {' | '.join(row)} |" for row in rows), "",
-             "`front`: nothing else is better in one objective without being worse in another; its recipes are in "
-             "`front/`. top-1 is on val, by which they were chosen; test is what to expect.", ""]  # fmt: skip
-    done = [one for one in trials if one.values]
+    for trial in trials:
+        if trial.on_front and trial.recipe:
+            write_text(out / "front" / f"{trial.number}.yaml", trial.recipe)
+    content = {"sweep": sweep.model_dump(mode="json"), "trials": [asdict(trial) for trial in trials]}
+    write_json(out / "sweep.json", content)
+    lines = [f"# {name}", "", *table(name, trials, sweep).markdown(), "", FRONT_NOTE, ""]
     if {"top1", "latency_ms_p50"} <= set(sweep.objectives):
-        points = [charts.Point(str(one.number), "int8" if one.on_front else "neutral", one.values["latency_ms_p50"],
-                               100 * one.values["top1"]) for one in done]  # fmt: skip
+        points = [
+            charts.Point(str(trial.number), "int8" if trial.on_front else "neutral", trial.values["latency_ms_p50"],
+                         100 * trial.values["top1"])
+            for trial in trials if trial.values
+        ]  # fmt: skip
         write_text(out / "front.svg", charts.standalone(charts.accuracy_latency(f"{name}: top-1 on val", points)))
         lines += ["![top-1 on val against latency](front.svg)", ""]
     write_text(out / "sweep.md", "\n".join(lines))
 
 
-def heading(name: Objective) -> str:
-    """Return what a column of an objective is called."""
-    return {"top1": "val %", "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up", "size_bytes": "MB"}[name]
-
-
-def shown(name: Objective, value: float) -> str:
-    """Return an objective's value as text, in the unit of its heading."""
-    if name == "size_bytes":
+def format_value(objective: Objective, value: float) -> str:
+    """Return the value of an objective as text, in the unit of its heading."""
+    if objective == "size_bytes":
         return f"{value / 1e6:.2f}"
-    return f"{100 * value:.2f}" if name == "top1" else f"{value:.3f}"
+    return f"{100 * value:.2f}" if objective == "top1" else f"{value:.3f}"
+
+
+def _short(keys: Iterable[str]) -> list[str]:
+    """Return the last parts of dotted paths, or the whole paths if two last parts are equal."""
+    paths = list(keys)
+    last = [path.rpartition(".")[2] for path in paths]
+    return last if len(set(last)) == len(paths) > 1 else paths
+
+
+def _row(trial: Trial, sweep: Sweep) -> list[str]:
+    settings = [trial.settings.get(key, "") for key in sweep.vary]
+    if trial.values:
+        values = [format_value(objective, trial.values[objective]) for objective in sweep.objectives]
+    else:
+        values = ["failed"] + [""] * (len(sweep.objectives) - 1)
+    test_top1 = "" if trial.test_top1 is None else f"{100 * trial.test_top1:.2f}"
+    return [str(trial.number), *settings, *values, test_top1, "*" if trial.on_front else ""]

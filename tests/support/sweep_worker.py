@@ -1,4 +1,4 @@
-"""A sweep whose runs are made up: accuracy and latency follow from the settings. Run it to work on a sweep's folder."""
+"""A sweep with made-up runs whose accuracy and latency follow from the settings; run it to share a sweep's folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from consoles import RecordingConsole
 from made_report import one_row
 
-from compress.sweep import search as sweep
+from compress.sweep import search
 from runtimes.errors import CompressError
 
 PAUSE_S = 0.15
 
 
 def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, pause_s: float = 0.0) -> None:
-    """Stand in for `sweep._run`: write a report as of a run with those settings; lr 0.5 does not converge."""
+    """Stand in for `search._run_recipe`: write the report of a run with those settings; lr 0.5 fails."""
     time.sleep(pause_s)
     lr, width = float(settings["stages.0.lr"]), float(settings["model.width"])
     if lr == 0.5:
@@ -33,5 +33,5 @@ def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, 
 if __name__ == "__main__":
     file, out = Path(sys.argv[1]), Path(sys.argv[2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_run", lambda *given: made_run(*given, pause_s=PAUSE_S))
-        sweep.run(file, sweep.load(file), out, None, RecordingConsole(on_say=partial(print, flush=True)))
+        patch.setattr(search, "_run_recipe", partial(made_run, pause_s=PAUSE_S))
+        search.run(file, search.load(file), out, None, RecordingConsole(on_say=partial(print, flush=True)))

@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, how it goes on after a stop, how processes share it, and what comes out."""
+"""Sweeps: validation, resumed and shared sweeps, changed recipes, and results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import optuna
 import pytest
 import sweep_worker
 import yaml
+from consoles import RecordingConsole
 from optuna.trial import FrozenTrial, TrialState
 from sweep_worker import made_run
 
-from compress.sweep import results as sweep_results
-from compress.sweep import search as sweep
+from compress.recipe import recipe as recipes
+from compress.sweep import results, search
 from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
 
@@ -34,8 +35,8 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def done(path: Path, out: Path) -> list[sweep_results.Trial]:
-    return sweep.run(path, sweep.load(path), out, None, SilentConsole())
+def done(path: Path, out: Path) -> list[results.Trial]:
+    return search.run(path, search.load(path), out, None, SilentConsole())
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         seen.append(settings)
         made_run(recipe, settings, folder, cache)
 
-    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(search, "_run_recipe", run)
     return seen
 
 
@@ -59,11 +60,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         ({"vary": {"stages.0.lr": {"low": 0.1, "high": 0.2}}}, "a grid needs a list of values"),
         ({"vary": {"stages.0.lr": {"low": 0.2, "high": 0.1}}}, "low must be less than high"),
         ({"vary": {"stages.0.lr": {"low": 0, "high": 1, "log": True}}, "method": "tpe", "trials": 3}, "above 0"),
-        ({"method": "tpe"}, "trials: tpe needs to know how many to try"),
-        ({"trials": 4}, "trials: a grid tries all"),
+        ({"method": "tpe"}, "trials: is required for the method tpe"),
+        ({"trials": 4}, "trials: a grid runs all combinations"),
         ({"method": "magic"}, "method"),
         ({"objectives": ["beauty"]}, "objectives.0"),
-        ({"objectives": ["top1", "top1"]}, "each may stand once"),
+        ({"objectives": ["top1", "top1"]}, "must not contain an objective twice"),
         ({"target": "moon"}, "the recipe has no 'moon'; it has this-cpu"),
         ({"recipe": "missing.yaml"}, "missing.yaml: no such file"),
         ({"vary": {"stages.0.lr": [0.1, -1]}}, "vary.stages.0.lr: -1: "),
@@ -75,7 +76,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 )
 def test_a_wrong_sweep_is_told_before_any_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        sweep.load(written(tmp_path, **changes))
+        search.load(written(tmp_path, **changes))
     assert message in str(caught.value)
 
 
@@ -118,7 +119,7 @@ def test_a_failed_trial_is_told_and_tried_again_by_the_same_command(
     failed = [one for one in trials if not one.values]
     assert {one.why for one in failed} == {"stages.0: the loss is NaN"}
     assert len(failed) == 3
-    assert [line[3] for line in sweep_results.table(trials, sweep.load(path))].count("failed") == 3
+    assert [row[3] for row in results.table("try", trials, search.load(path)).rows].count("failed") == 3
     made.clear()
     assert len(done(path, tmp_path / "out")) == 6
     assert [one["stages.0.lr"] for one in made] == ["0.5"] * 3
@@ -145,11 +146,84 @@ def test_a_single_objective_has_one_best(tmp_path: Path, made: list[dict[str, st
     assert best.settings == {"stages.0.lr": "0.01", "model.width": "2.0"}
 
 
-@pytest.mark.parametrize("storage", ["nonsense", "nosuchdb://host/db", "sqlite:////no/such/folder/x.db"])
-def test_a_storage_that_leads_nowhere_is_one_line(tmp_path: Path, storage: str) -> None:
-    path = written(tmp_path)
-    with pytest.raises(InputError, match="can't be opened"):
-        sweep.run(path, sweep.load(path), tmp_path / "out", storage, SilentConsole())
+def small_recipe(folder: Path, **stage: Any) -> Path:
+    """Write the smoke recipe, with changes of its first stage, beside the sweep file."""
+    content = yaml.safe_load(SMOKE.read_text())
+    content["stages"][0] |= stage
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_after_an_edit_of_the_recipe_all_trials_run_again_and_the_results_hold_only_them(
+    tmp_path: Path, made: list[dict[str, str]]
+) -> None:
+    path, out = written(tmp_path, recipe="small.yaml"), tmp_path / "out"
+    small_recipe(tmp_path)
+    first = done(path, out)
+    made.clear()
+    small_recipe(tmp_path, epochs=9)
+    console = RecordingConsole()
+    second = search.run(path, search.load(path), out, None, console)
+    assert len(made) == 6
+    assert console.said[0] == (
+        "the recipe or the sweep changed: 6 earlier trials are kept in the database but not used"
+    )
+    assert len(second) == len(json.loads((out / "sweep.json").read_text())["trials"]) == 6
+    made.clear()
+    console = RecordingConsole()
+    assert search.run(path, search.load(path), out, None, console) == second
+    small_recipe(tmp_path)  # the earlier content again
+    assert search.run(path, search.load(path), out, None, console) == first
+    assert (made, console.said) == ([], [])
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"objectives": ["top1"]}, {"vary": {**GRID, "seed": [1]}}])
+def test_after_an_edit_of_the_sweep_all_trials_run_again(
+    tmp_path: Path, made: list[dict[str, str]], changes: dict[str, Any]
+) -> None:
+    done(written(tmp_path), tmp_path / "out")
+    made.clear()
+    assert len(done(written(tmp_path, **changes), tmp_path / "out")) == len(made) == 6
+
+
+def test_more_trials_continue_a_search(tmp_path: Path, made: list[dict[str, str]]) -> None:
+    vary = {**GRID, "stages.0.lr": {"low": 0.001, "high": 0.1, "log": True}}
+    first = done(written(tmp_path, vary=vary, method="random", trials=3), tmp_path / "out")
+    console = RecordingConsole()
+    path = written(tmp_path, vary=vary, method="random", trials=5)
+    trials = search.run(path, search.load(path), tmp_path / "out", None, console)
+    assert len(made) == len(trials) == 5
+    assert [trial.settings for trial in trials[:3]] == [trial.settings for trial in first]
+    assert not any("changed" in line for line in console.said)
+
+
+def test_a_recipe_that_changes_while_the_sweep_runs_ends_it(
+    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, recipe="small.yaml")
+    small_recipe(tmp_path)
+
+    def edit(line: str) -> None:
+        if line.startswith("trial 1,"):
+            small_recipe(tmp_path, epochs=9)
+
+    with pytest.raises(InputError, match=r"small\.yaml: the recipe changed while the sweep was running; run the same"):
+        search.run(path, search.load(path), tmp_path / "out", None, RecordingConsole(on_say=edit))
+    assert len(made) == 2
+    assert len(done(path, tmp_path / "out")) == 6
+
+
+def test_a_recipe_that_is_valid_only_with_the_varied_value_can_be_swept(tmp_path: Path) -> None:
+    content = yaml.safe_load(SMOKE.read_text())
+    del content["model"]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
+    model = yaml.safe_load(SMOKE.read_text())["model"]
+    path = written(tmp_path, recipe="small.yaml", vary={"model": [model]})
+    with pytest.raises(InputError, match="model"):
+        recipes.load(tmp_path / "small.yaml")
+    search.load(path)
+    assert search._Search(path, search.load(path), tmp_path, SilentConsole()).base_recipe().model.arch == model["arch"]
 
 
 def worker(path: Path, out: Path) -> subprocess.Popen[str]:
@@ -223,4 +297,4 @@ def test_real_runs_share_their_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes/sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_sweep_fits_its_recipe(path: Path) -> None:
-    assert sweep.load(path).count() > 1
+    assert search.load(path).count() > 1
