@@ -113,8 +113,8 @@ def _triple(name: str, text: str) -> tuple[float, ...]:
 
 
 def _print_quantization(artifact: Artifact) -> None:
-    for title, lines in tables.tables(artifact.manifest).items():
-        print_table(lines, title)
+    for table in tables.tables(artifact.manifest):
+        print_table(table)
     record = find_record(artifact.manifest.lineage, QuantizeRecord)
     if record is not None and record.speedup_p50 is not None:
         ratio = record.speedup_p50

@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from compress.networks.layers import LayerShape
 from compress.process.code_digest import code_digest
 from compress.pruning.shapes import Shapes, resized
-from compress.quantization.inspection import what_runs
+from compress.quantization.inspection import executed_operators
 from compress.verdict.statistics import speedup
 from export.hard_activations import rewrite_hard_activations
 from export.plan import make_plan
@@ -145,7 +145,7 @@ class Bench:
                            for name, given in (("whole.onnx", full), ("copy.onnx", shapes)))  # fmt: skip
             first, second = measure([whole, copy], self.target, None, TIMING, SilentConsole(), with_energy=False)
             times = dict.fromkeys([*shapes, REST], 0.0)
-            for node in what_runs(copy, self.target, PROFILED_RUNS):
+            for node in executed_operators(copy, self.target, PROFILED_RUNS):
                 times[self.layers.get(node.layer or REST, REST)] += node.time_ms
         ratio = 1 / speedup(first.latency_ms, second.latency_ms, 0.95).value
         return Sample(shapes, ratio, times), first.latency_ms_p50

@@ -1,4 +1,4 @@
-"""What really runs: which operators ONNX Runtime executes of a file, in which arithmetic, and how long each takes."""
+"""Profile of an ONNX file in ONNX Runtime: the executed operators, their arithmetic and their time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,13 @@ SUFFIXES = re.compile(r"(_kernel_time|_token_\d+|_nchwc|/duplicated)")
 WARMUP = 5
 
 
-def what_runs(artifact: Artifact, target: Target, runs: int = 20) -> tuple[RuntimeNode, ...]:
-    """Return what ONNX Runtime executes of an ONNX artifact on the CPU, in order; the input is seeded noise."""
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = target.threads, 1
-        options.log_severity_level = 4
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
-        for key, value in artifact.manifest.session_options.items():
-            options.add_session_config_entry(key, value)
-        session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
-        _, *rest = artifact.manifest.input_shape
-        noise = np.random.default_rng(0).normal(size=(target.batch, *rest)).astype(np.float32)
-        for _ in range(WARMUP + runs):
-            session.run(None, {artifact.manifest.input_name: noise})
-        events = json.loads(Path(session.end_profiling()).read_text())
+def executed_operators(artifact: Artifact, target: Target, runs: int = 20) -> tuple[RuntimeNode, ...]:
+    """Return the operators that ONNX Runtime executes for an ONNX artifact on the CPU, in order.
+
+    The input is seeded noise; a node's time is its median over `runs` profiled runs.
+    """
     times: dict[tuple[Any, Any, Any], list[float]] = {}
-    for event in events:
+    for event in _profile(artifact, target, runs):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = event["args"]["node_index"], event["name"], event["args"]["op_name"]
             times.setdefault(node, []).append(event["dur"] / 1000)
@@ -53,11 +43,22 @@ def what_runs(artifact: Artifact, target: Target, runs: int = 20) -> tuple[Runti
     return tuple(nodes)
 
 
-def lone_conversions(nodes: tuple[RuntimeNode, ...]) -> tuple[RuntimeNode, ...]:
-    """Return the Q and DQ that stand between operators: all but those before the first and behind the last of them."""
-    computing = [index for index, node in enumerate(nodes) if node.kind != "conversion"]
-    inner = nodes[computing[0] : computing[-1] + 1] if computing else ()
-    return tuple(node for node in inner if node.op in ("QuantizeLinear", "DequantizeLinear"))
+def _profile(artifact: Artifact, target: Target, runs: int) -> list[dict[str, Any]]:
+    """Return the events of ONNX Runtime's profiler for warm-up and profiled runs."""
+    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = target.threads, 1
+        options.log_severity_level = 4
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+        for key, value in artifact.manifest.session_options.items():
+            options.add_session_config_entry(key, value)
+        session = ort.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
+        _, *rest = artifact.manifest.input_shape
+        noise = np.random.default_rng(0).normal(size=(target.batch, *rest)).astype(np.float32)
+        for _ in range(WARMUP + runs):
+            session.run(None, {artifact.manifest.input_name: noise})
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
+        return events
 
 
 def _kind(op: str) -> NodeKind:
@@ -67,14 +68,16 @@ def _kind(op: str) -> NodeKind:
 
 
 def _layer_names(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the layer by every name that the runtime may give its kernel: its own, its output's, its clamp's output's.
+    """Return the layer by each name that the runtime may give its kernel.
 
-    Quantized layers read dequantized constants, so they are told by their operator.
+    These are the names of the layer's node and of its output, and of the Relu or Clip behind it and of that one's
+    output. Layers are found by operator type, since the weights of quantized layers are not constants but outputs of
+    DequantizeLinear.
     """
-    names = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
-    found = {name: name for name in names} | {node.output[0]: name for name, node in names.items()}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    names = {name: node.name for node in layers for name in (node.name, node.output[0])}
     for node in model.graph.node:
-        if node.op_type in CLAMPING_OPS and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-            found[node.name] = found[node.input[0]]
-    return found
+        if node.op_type in CLAMPING_OPS and node.input[0] in names:
+            names[node.output[0]] = names[node.input[0]]
+            names[node.name] = names[node.input[0]]
+    return names

@@ -10,7 +10,7 @@ import onnx
 
 from compress.quantization import nncf_method, post_training
 from compress.quantization.float_layers import by_latency, by_multiplications, latency_ratio, runs_here
-from compress.quantization.inspection import what_runs
+from compress.quantization.inspection import executed_operators
 from compress.quantization.layer_report import describe_layers
 from compress.quantization.probe import probe
 from compress.quantization.request import QuantizationRequest
@@ -65,7 +65,7 @@ def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, p
     parity = _parity(float32, artifact, runs_here(scheme), images.head(PARITY_IMAGES))
     runs: dict[str, tuple[RuntimeNode, ...]] | None = None
     if runs_here(scheme):
-        runs = {one.manifest.precision: what_runs(one, target) for one in (float32, artifact)}
+        runs = {one.manifest.precision: executed_operators(one, target) for one in (float32, artifact)}
     artifact = artifact.with_record(VerifyRecord(parity, runs))
     artifact.save_manifest()
     return artifact

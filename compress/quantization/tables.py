@@ -1,65 +1,60 @@
-"""What a manifest tells of a quantization, as tables of text."""
+"""Text tables of a quantization, from the records in a manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from compress.process.table import Table
 from runtimes.artifact import Manifest
-from runtimes.lineage import Attempt, QuantizedLayer, QuantizeRecord, Record, RuntimeNode, VerifyRecord, find_record
+from runtimes.lineage import Attempt, QuantizedLayer, QuantizeRecord, RuntimeNode, VerifyRecord, find_record
 
-Table = list[list[str]]
-
-
-def tables(manifest: Manifest) -> dict[str, Table]:
-    """Return tables by their titles: how the file was found, and its layers; none for files of other engines."""
-    return {title: table for title, table in of_lineage(manifest.lineage, manifest.scheme or "").items() if table}
+LAYER_NAME_WIDTH = 17  # characters at the end of a layer's name; with them, the table has at most 80 columns
 
 
-def of_lineage(lineage: Iterable[Record], scheme: str) -> dict[str, Table]:
-    """Return the same tables from a manifest's lineage."""
-    quantized, verified = find_record(lineage, QuantizeRecord), find_record(lineage, VerifyRecord)
-    if quantized is None or quantized.layers is None:
-        return {}
-    runs = verified.runs if verified and verified.runs else {}
-    return {
-        f"{scheme}: attempts, judged on {quantized.held_out_images} held-out images": attempts(
-            quantized.attempts or ()
-        ),
-        "layers": layers(quantized.layers, runs),
-        "what runs": what_runs(runs) if runs else [],
-    }
+def tables(manifest: Manifest) -> list[Table]:
+    """Return the tables of attempts, layers and executed operators; none for files quantized by NNCF.
 
-
-def attempts(found: Iterable[Attempt]) -> Table:
-    """Return a header, then a line per attempt."""
-    lines = [["attempt", "SQNR dB", "agreement", "kept"]]
-    for attempt in found:
-        lines.append([
-            attempt.step, f"{attempt.sqnr_db:.1f}", f"{attempt.agreement:.3f}", "yes" if attempt.kept else "no"
-        ])  # fmt: skip
-    return lines
-
-
-def layers(found: Iterable[QuantizedLayer], runs: Mapping[str, Sequence[RuntimeNode]]) -> Table:
-    """Return a header, then a line per layer.
-
-    limited: output channels that gave up a part of a bit. SQNR dB: of the layer's output, with the errors of all layers
-    before it. ms, float ms: of its kernel in the INT8 and in the float32 file, where they could be run.
+    The executed operators are known only for files that were profiled on the machine that quantized them.
     """
-    times = {precision: times_by_layer(nodes) for precision, nodes in runs.items()}
-    lines = [["layer", "kind", "out", "weights", "limited", "SQNR dB", "ms", "float ms"]]
-    for layer in found:
+    quantized, verified = find_record(manifest.lineage, QuantizeRecord), find_record(manifest.lineage, VerifyRecord)
+    if quantized is None or quantized.layers is None:
+        return []
+    operators = verified.runs if verified and verified.runs else {}
+    title = f"{manifest.scheme or ''}: attempts, judged on {quantized.held_out_images} held-out images"
+    result = [attempt_table(title, quantized.attempts or ()), layer_table(quantized.layers, operators)]
+    return [*result, operator_table(operators)] if operators else result
+
+
+def attempt_table(title: str, attempts: Iterable[Attempt]) -> Table:
+    """Return a table with one row per attempt of the search."""
+    rows = (
+        (attempt.step, f"{attempt.sqnr_db:.1f}", f"{attempt.agreement:.3f}", "yes" if attempt.kept else "no")
+        for attempt in attempts
+    )
+    return Table.of(title, "<attempt|SQNR dB|agreement|kept", rows)
+
+
+def layer_table(layers: Iterable[QuantizedLayer], operators: Mapping[str, Sequence[RuntimeNode]]) -> Table:
+    """Return a table with one row per layer.
+
+    limited: output channels whose weights use less than the full range, so that 16-bit sums cannot overflow.
+    SQNR dB: of the layer's output, including the errors of all layers before it.
+    ms, float ms: time of the layer's kernel in the INT8 and in the float32 file, empty if not profiled.
+    """
+    times = {precision: times_by_layer(nodes) for precision, nodes in operators.items()}
+    rows = []
+    for layer in layers:
         is_int8 = layer.precision == "int8"
-        lines.append([
-            layer.name[-17:],
+        rows.append((
+            layer.name[-LAYER_NAME_WIDTH:],
             layer.op.removesuffix(" Conv"),
             str(layer.outputs),
             f"int{layer.weight_bits}" if is_int8 else "float32",
             str(layer.limited_channels) if is_int8 else "",
             "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
             *(_milliseconds(times.get(precision, {}).get(layer.name)) for precision in ("int8", "float32")),
-        ])  # fmt: skip
-    return lines
+        ))  # fmt: skip
+    return Table.of("layers", "<layer|<kind|out|<weights|limited|SQNR dB|ms|float ms", rows)
 
 
 def times_by_layer(nodes: Iterable[RuntimeNode]) -> dict[str, float]:
@@ -67,19 +62,21 @@ def times_by_layer(nodes: Iterable[RuntimeNode]) -> dict[str, float]:
     return {node.layer: node.time_ms for node in nodes if node.layer}
 
 
-def what_runs(runs: Mapping[str, Sequence[RuntimeNode]]) -> Table:
-    """Return a header, then a line per file and kind of operator: how many the runtime executes, and their time."""
-    lines = [["file", "operators", "count", "ms", "most of it"]]
-    for precision, nodes in runs.items():
+def operator_table(operators: Mapping[str, Sequence[RuntimeNode]]) -> Table:
+    """Return a table with one row per file and kind of operator: number and total time of the executed operators."""
+    return Table.of("executed operators", "<file|<operators|count|ms|<slowest", _operator_rows(operators))
+
+
+def _operator_rows(operators: Mapping[str, Sequence[RuntimeNode]]) -> Iterator[tuple[str, ...]]:
+    for precision, nodes in operators.items():
         for kind in ("integer", "float", "conversion"):
-            chosen = [node for node in nodes if node.kind == kind]
-            if chosen:
+            of_kind = [node for node in nodes if node.kind == kind]
+            if of_kind:
                 ms_by_op: dict[str, float] = {}
-                for node in chosen:
+                for node in of_kind:
                     ms_by_op[node.op] = ms_by_op.get(node.op, 0.0) + node.time_ms
-                most = ", ".join(sorted(ms_by_op, key=lambda op: -ms_by_op[op])[:3])
-                lines.append([precision, kind, str(len(chosen)), f"{sum(ms_by_op.values()):.2f}", most])
-    return lines
+                slowest = ", ".join(sorted(ms_by_op, key=lambda op: -ms_by_op[op])[:3])
+                yield precision, kind, str(len(of_kind)), f"{sum(ms_by_op.values()):.2f}", slowest
 
 
 def _milliseconds(time_ms: float | None) -> str:

@@ -64,7 +64,7 @@ def write(report: Report, folder: Path) -> None:
         "plans": list(_plans(report)),
         "tables": report_tables,
         "quantize_record": lambda manifest: find_record(manifest.lineage, QuantizeRecord),
-        "quantization": _quantization_tables,
+        "quantization": quantization_tables.tables,
         "parities": _parities,
         "chart_style": charts.STYLE,
     }
@@ -77,10 +77,6 @@ def _plans(report: Report) -> Iterator[PlanSection]:
     for step, plans in report.pruning.items():
         for plan in plans:
             yield PlanSection(step, pruning_tables.outcome(plan), _table("", pruning_tables.of_plan(plan)))
-
-
-def _quantization_tables(manifest: Manifest) -> list[Table]:
-    return [_table(title, lines) for title, lines in quantization_tables.tables(manifest).items()]
 
 
 def _parities(manifest: Manifest) -> Iterator[FileParity]:

@@ -10,7 +10,7 @@ import onnx_graphs
 import pytest
 from onnx import helper
 
-from compress.quantization.inspection import lone_conversions, what_runs
+from compress.quantization.inspection import executed_operators
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of
 from export.plan import make_plan
@@ -39,24 +39,31 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     return insert_qdq(model, dict.fromkeys(names, (-4.0, 4.0)), scheme).model
 
 
+def inner_conversions(nodes: tuple[RuntimeNode, ...]) -> tuple[RuntimeNode, ...]:
+    """Return the Q and DQ between the first and the last operator that computes."""
+    computing = [index for index, node in enumerate(nodes) if node.kind != "conversion"]
+    inner = nodes[computing[0] : computing[-1] + 1] if computing else ()
+    return tuple(node for node in inner if node.op in ("QuantizeLinear", "DequantizeLinear"))
+
+
 def test_every_layer_of_a_quantized_network_is_found_in_an_integer_kernel(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
-    nodes = what_runs(artifact(quantized(model), tmp_path / "m.onnx"), TARGET, runs=3)
+    nodes = executed_operators(artifact(quantized(model), tmp_path / "m.onnx"), TARGET, runs=3)
     integer = [node for node in nodes if node.layer]
     assert sorted(node.layer or "" for node in integer) == sorted(layers_of(model))
     assert {node.kind for node in integer} == {"integer"}
-    assert not lone_conversions(nodes)
+    assert not inner_conversions(nodes)
     assert all(node.time_ms > 0 for node in integer)
 
 
 def test_a_float_network_has_no_integer_kernel_and_every_layer_is_told(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
-    nodes = what_runs(artifact(model, tmp_path / "m.onnx"), TARGET, runs=3)
+    nodes = executed_operators(artifact(model, tmp_path / "m.onnx"), TARGET, runs=3)
     assert {node.kind for node in nodes} <= {"float", "conversion"}
     assert sorted(node.layer or "" for node in nodes if node.layer) == sorted(layers_of(model))
 
 
-def test_an_operator_without_integer_kernel_is_a_float_island_between_lone_conversions(tmp_path: Path) -> None:
+def test_an_operator_without_integer_kernel_is_a_float_island_between_conversions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(0, 0.4, (8, size, 3, 3)).astype(np.float32) for name, size in (("w1", 3), ("w2", 8))}
     node = helper.make_node
@@ -65,10 +72,10 @@ def test_an_operator_without_integer_kernel_is_a_float_island_between_lone_conve
          node("Conv", ["t", "w2"], ["y"], name="second", pads=[1] * 4)],
         weights, channels=3,
     )  # fmt: skip
-    nodes = what_runs(artifact(quantized(model), tmp_path / "m.onnx"), TARGET, runs=3)
+    nodes = executed_operators(artifact(quantized(model), tmp_path / "m.onnx"), TARGET, runs=3)
     kinds = {node.op: node.kind for node in nodes}
     assert kinds["Tanh"] == "float"
-    assert [node.op for node in lone_conversions(nodes)][:2] == ["DequantizeLinear", "QuantizeLinear"]
+    assert [node.op for node in inner_conversions(nodes)][:2] == ["DequantizeLinear", "QuantizeLinear"]
 
 
 def test_conversions_at_both_ends_are_not_alone() -> None:
@@ -80,12 +87,12 @@ def test_conversions_at_both_ends_are_not_alone() -> None:
         line("QLinearConv", "integer"),
         line("DequantizeLinear", "conversion"),
     )
-    assert lone_conversions(ends) == ()
-    assert lone_conversions((*ends, *ends)) == (ends[2], ends[0])
-    assert lone_conversions(ends[:1]) == ()
+    assert inner_conversions(ends) == ()
+    assert inner_conversions((*ends, *ends)) == (ends[2], ends[0])
+    assert inner_conversions(ends[:1]) == ()
 
 
 @pytest.mark.parametrize("runs", [1, 4])
 def test_times_are_taken_after_warm_up(tmp_path: Path, runs: int) -> None:
-    nodes = what_runs(artifact(onnx_graphs.residual_model(channels=3), tmp_path / "m.onnx"), TARGET, runs=runs)
+    nodes = executed_operators(artifact(onnx_graphs.residual_model(channels=3), tmp_path / "m.onnx"), TARGET, runs=runs)
     assert 0 < sum(node.time_ms for node in nodes) < 1000

@@ -182,7 +182,9 @@ def test_kernels_that_saturate_although_they_should_not_are_an_error(
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_what_runs_is_in_the_manifest_for_this_machines_scheme(images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_executed_operators_are_in_the_manifest_for_this_machines_scheme(
+    images: evalset.EvalSet, tmp_path: Path
+) -> None:
     runs = verified(make(tmp_path, images, here())).runs
     assert runs is not None
     assert any(node.kind == "integer" for node in runs["int8"])

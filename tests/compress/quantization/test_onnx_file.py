@@ -59,7 +59,7 @@ def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path)
         "error feedback",
         "depthwise",
         "pointwise",
-        "what runs",
+        "executed operators",
         "speed-up here",
         "wrote ",
     ):

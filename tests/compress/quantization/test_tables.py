@@ -32,23 +32,40 @@ def quantize_step() -> dict[str, object]:
     return {**QUANTIZED, "held_out_images": 9, "attempts": [attempt], "layers": [LAYER, FLOAT]}
 
 
-def test_attempts_layers_and_what_runs() -> None:
-    found = quantization_tables.tables(manifest(quantize_step(), VERIFIED))
-    assert list(found) == ["arm64: attempts, judged on 9 held-out images", "layers", "what runs"]
-    attempts, layers, runs = found.values()
-    assert attempts[1] == ["error feedback", "25.0", "0.988", "no"]
-    assert layers[1] == ["of/a/layer/conv_123"[-17:], "depthwise", "1280", "int8", "12", "31.5", "0.500", ""]
-    assert layers[2] == ["stem", "Conv", "32", "float32", "", "", "", ""]
-    assert runs[1] == ["int8", "integer", "2", "0.75", "QLinearConv, QLinearAdd"]
-    assert runs[2] == ["int8", "conversion", "1", "0.12", "QuantizeLinear"]
+def test_attempts_layers_and_executed_operators() -> None:
+    attempts, layers, operators = quantization_tables.tables(manifest(quantize_step(), VERIFIED))
+    assert attempts.title == "arm64: attempts, judged on 9 held-out images"
+    assert (layers.title, operators.title) == ("layers", "executed operators")
+    assert attempts.rows == (("error feedback", "25.0", "0.988", "no"),)
+    assert layers.rows == (
+        ("of/a/layer/conv_123"[-17:], "depthwise", "1280", "int8", "12", "31.5", "0.500", ""),
+        ("stem", "Conv", "32", "float32", "", "", "", ""),
+    )
+    assert operators.rows == (
+        ("int8", "integer", "2", "0.75", "QLinearConv, QLinearAdd"),
+        ("int8", "conversion", "1", "0.12", "QuantizeLinear"),
+    )
+
+
+def test_text_is_left_aligned_and_numbers_right() -> None:
+    for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)):
+        left = {column.name for column in table.columns if column.align == "left"}
+        assert left == {column.name for column in table.columns} & {
+            "attempt", "layer", "kind", "weights", "file", "operators", "slowest"
+        }  # fmt: skip
 
 
 def test_tables_fit_80_columns() -> None:
-    for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)).values():
-        widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)):
+        lines = [[column.name for column in table.columns], *table.rows]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
         assert sum(widths) + 2 * len(widths) <= 80
 
 
-def test_another_engine_or_another_machine_has_no_such_tables() -> None:
-    assert quantization_tables.tables(manifest({**QUANTIZED, "engine": "nncf"})) == {}
-    assert "what runs" not in quantization_tables.tables(manifest(quantize_step()))
+def test_files_of_nncf_have_no_tables() -> None:
+    assert quantization_tables.tables(manifest({**QUANTIZED, "engine": "nncf"})) == []
+
+
+def test_files_that_were_not_profiled_have_no_operators() -> None:
+    titles = [table.title for table in quantization_tables.tables(manifest(quantize_step()))]
+    assert titles == ["arm64: attempts, judged on 9 held-out images", "layers"]
