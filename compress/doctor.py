@@ -1,4 +1,4 @@
-"""What there is: plug-ins, runtimes, packages, processor and GPU, and what is missing for the rest."""
+"""List plug-ins, runtimes, recipes and targets, and examine this machine: packages, processor and GPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import runtimes
 from compress.recipe import plugins, targets
@@ -26,61 +27,66 @@ NEEDED_BY = {
     "tensorrt": "TensorRT engines: pip install -e '.[tensorrt]', or JetPack's own package",
     "tensorrt_rtx": "TensorRT-RTX engines: pip install -e '.[rtx]'",
 }
-WHY_INSTRUCTION_SET = {
-    "x86-vnni": "INT8 sums are exact: weights keep 8 bits",
-    "x86-avx2": "no VNNI: INT8 sums of 16 bits saturate in silence, so neighbouring weights are kept from it",
-    "arm64": "INT8 sums are exact: weights keep 8 bits",
+INTEGER_ARITHMETIC = {
+    "x86-vnni": "INT8 sums are exact: weights use all 8 bits",
+    "x86-avx2": "no VNNI: INT8 sums saturate at 16 bits without an error, so the weights are limited",
+    "arm64": "INT8 sums are exact: weights use all 8 bits",
 }
+Listed = Literal["models", "data", "stages", "runtimes", "recipes", "targets"]
 
 
-def listing(kind: str) -> list[tuple[str, str]]:
-    """Return (name, first line of its documentation) of all models, data, stages, runtimes, recipes or targets."""
+def listing(kind: Listed) -> list[tuple[str, str]]:
+    """Return the name and a one-line description of everything of that kind."""
     if kind == "recipes":
         return [(str(path), _first_comment(path)) for path in shipped_recipes()]
     if kind == "targets":
         return [(path.stem, _first_comment(path)) for path in targets.shipped()]
     if kind == "runtimes":
-        folder = Path(runtimes.__file__).parent / "backends"
-        return [(name, _first_line(folder / f"{name}.py")) for name in runtime_names()]
-    folder = Path(__file__).parent / kind
-    return [(name, _first_line(folder / f"{name}.py")) for name in plugins.names(kind)]  # type: ignore[arg-type]
+        names, folder = runtime_names(), Path(runtimes.__file__).parent / "backends"
+    else:
+        names, folder = plugins.names(kind), Path(__file__).parent / kind
+    return [(name, _first_line(folder / f"{name}.py")) for name in names]
 
 
 def examine() -> list[tuple[str, str]]:
-    """Return (subject, finding) lines about this machine; torch is loaded to look for a GPU, ONNX Runtime to try it."""
+    """Return (subject, finding) pairs about this machine; imports torch to find a GPU and runs ONNX Runtime."""
     machine = environment.describe()
     free_gib = shutil.disk_usage(".").free / 2**30
-    lines = [
+    findings = [
         ("python", machine.python),
         ("system", machine.system),
         ("processor", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"),
-        ("instruction set", f"{machine.instruction_set}: {WHY_INSTRUCTION_SET[machine.instruction_set]}"),
+        ("instruction set", f"{machine.instruction_set}: {INTEGER_ARITHMETIC[machine.instruction_set]}"),
         ("integer kernels", _integer_kernels()),
-        ("free disk", f"{free_gib:.0f} GiB here"),
+        ("free disk", f"{free_gib:.0f} GiB in this folder"),
     ]
     versions = environment.package_versions(tuple(NEEDED_BY))
     for module, need in NEEDED_BY.items():
         if importlib.util.find_spec(module) is None:
-            lines.append((module, f"missing; needed by {need}"))
+            findings.append((module, f"missing; needed by {need}"))
         else:
-            lines.append((module, versions.get(module, "installed")))
-    return [*lines, ("GPU", _gpu())]
+            findings.append((module, versions.get(module, "installed")))
+    return [*findings, ("GPU", _gpu())]
 
 
 def _integer_kernels() -> str:
-    """Run ONNX Runtime's kernels on what would overflow 16 bits."""
+    """Return which of ONNX Runtime's integer kernels saturate, measured with sums that overflow 16 bits."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
         return "unknown without onnxruntime and onnx"
+    # Imports onnx, which may be missing; `compress list` does not need it.
     from compress.quantization.probe import probe
 
-    found = probe()
-    tried = {"convolutions": found.dense_saturates, "Gemm": found.gemm_saturates,
-             "depthwise convolutions": found.depthwise_saturates}  # fmt: skip
-    saturating = [name for name, saturates in tried.items() if saturates]
+    kernels = probe()
+    saturates = {
+        "convolutions": kernels.dense_saturates,
+        "Gemm": kernels.gemm_saturates,
+        "depthwise convolutions": kernels.depthwise_saturates,
+    }
+    saturating = [name for name, is_saturating in saturates.items() if is_saturating]
     if not saturating:
-        return "8-bit weights give exact sums (tried)"
-    ours = "exact" if found.limited_is_exact else "wrong, too: use target generic"
-    return f"8-bit weights saturate in {', '.join(saturating)} (tried); our files' sums are {ours} (tried)"
+        return "measured: sums with 8-bit weights are exact"
+    limited = "exact" if kernels.limited_is_exact else "wrong, too; use the target generic"
+    return f"measured: 8-bit weights saturate in {', '.join(saturating)}; sums with limited weights are {limited}"
 
 
 def _gpu() -> str:
@@ -94,6 +100,7 @@ def _gpu() -> str:
 
 
 def _first_line(path: Path) -> str:
+    """Return the first line of a module's docstring without importing it."""
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import rich_click as click
 
@@ -36,8 +37,8 @@ def schema() -> None:
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["models", "data", "stages", "runtimes", "recipes", "targets"]))
-def list_command(kind: str) -> None:
+@click.argument("kind", type=click.Choice(get_args(doctor.Listed)))
+def list_command(kind: doctor.Listed) -> None:
     """List what a recipe can name, one line each.
 
     Example: compress list models

@@ -1,0 +1,92 @@
+"""Lists of what a recipe can name, and the examination of this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from compress import doctor
+from compress.recipe import plugins
+from runtimes import environment
+from runtimes.lineage import KernelProbe
+from runtimes.target import runtime_names
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_importing_it_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, compress.doctor as doctor\n"
+        "for kind in ('models', 'data', 'stages', 'runtimes', 'targets'): assert doctor.listing(kind)\n"
+        "print([name for name in ('torch', 'torchvision', 'onnx', 'onnxruntime', 'timm') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("kind", get_args(doctor.Listed))
+def test_everything_has_a_description_on_one_line(kind: doctor.Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    entries = doctor.listing(kind)
+    assert entries
+    assert all(description.strip() and "\n" not in description for _, description in entries)
+    assert len({name for name, _ in entries}) == len(entries)
+
+
+def test_the_lists_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert [name for name, _ in doctor.listing("models")] == plugins.names("models")
+    assert [name for name, _ in doctor.listing("runtimes")] == runtime_names()
+    assert {name for name, _ in doctor.listing("recipes")} >= {"recipes/smoke.yaml"}
+    assert {name for name, _ in doctor.listing("targets")} >= {"raspberry-pi-5", "jetson-orin-nano"}
+    assert dict(doctor.listing("data"))["synthetic"] == (plugins.load("data", "synthetic").__doc__ or "").split("\n")[0]
+
+
+def test_a_file_without_a_comment_or_docstring_has_an_empty_description(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: x\n# later\n")
+    (tmp_path / "module.py").write_text("x = 1\n")
+    assert doctor._first_comment(tmp_path / "recipe.yaml") == ""
+    assert doctor._first_line(tmp_path / "module.py") == ""
+
+
+def test_the_examination_names_the_machine_and_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_integer_kernels", lambda: "")
+    findings = dict(doctor.examine())
+    machine = environment.describe()
+    assert findings["python"] == machine.python
+    assert f"{machine.cores} cores" in findings["processor"]
+    assert findings["instruction set"].startswith(f"{machine.instruction_set}: ")
+    assert set(doctor.NEEDED_BY) < set(findings)
+    assert findings["onnx"] == machine.versions["onnx"]
+
+
+def test_a_missing_package_names_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    findings = dict(doctor.examine())
+    assert findings["nncf"] == "missing; needed by quantize.method nncf: pip install -e '.[host]'"
+    assert findings["integer kernels"] == "unknown without onnxruntime and onnx"
+    assert findings["GPU"] == "unknown without torch"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "finding"),
+    [
+        (KernelProbe(False, False, False, True), "measured: sums with 8-bit weights are exact"),
+        (
+            KernelProbe(True, False, True, True),
+            "measured: 8-bit weights saturate in convolutions, Gemm; sums with limited weights are exact",
+        ),
+        (
+            KernelProbe(False, True, False, False),
+            "measured: 8-bit weights saturate in depthwise convolutions; sums with limited weights are wrong, too; "
+            "use the target generic",
+        ),
+    ],
+)
+def test_the_finding_about_integer_kernels(kernels: KernelProbe, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.quantization.probe.probe", lambda: kernels)
+    assert doctor._integer_kernels() == finding
