@@ -1,16 +1,19 @@
-"""Tables of text: one type for the terminal, Markdown and HTML."""
+"""Tables of text for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+MAX_WIDTH = 80  # where standard output is not a terminal
+SPACING = 2  # between columns
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading and alignment."""
+    """Heading and alignment of a column."""
 
     name: str
     align: Literal["left", "right"] = "right"
@@ -18,7 +21,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, and rows with one text cell per column. title: empty for none."""
+    """A title (empty for none), columns, and rows with one text per column."""
 
     title: str
     columns: tuple[Column, ...]
@@ -39,13 +42,34 @@ class Table:
         return cls(title, columns, tuple(tuple(row) for row in rows))
 
     def markdown(self) -> list[str]:
-        """Return the lines of a Markdown table, without the title."""
+        """Return the lines of a Markdown table, without the title; `|` in texts is escaped."""
         rule = "|".join(" --- " if column.align == "left" else " ---: " for column in self.columns)
         return [
-            f"| {' | '.join(column.name for column in self.columns)} |",
+            _markdown_row(column.name for column in self.columns),
             f"|{rule}|",
-            *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self.rows),
+            *(_markdown_row(row) for row in self.rows),
         ]
+
+    def width(self) -> int:
+        """Return the columns of text that the table takes in the terminal."""
+        return sum(self._cell_width(index, column.name) for index, column in enumerate(self.columns)) + SPACING * len(
+            self.columns
+        )
+
+    def narrowed(self) -> Table:
+        """Return the table with line breaks in the headings that are wider than their cells."""
+        columns = []
+        for index, column in enumerate(self.columns):
+            is_wider = len(column.name) > self._cell_width(index, "")
+            columns.append(replace(column, name=column.name.replace(" ", "\n")) if is_wider else column)
+        return replace(self, columns=tuple(columns))
+
+    def _cell_width(self, index: int, heading: str) -> int:
+        return max([len(heading), *(len(row[index]) for row in self.rows)])
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 LEFT = (
@@ -55,7 +79,7 @@ LEFT = (
 
 
 def print_table(table: Table | list[list[str]], title: str | None = None) -> None:
-    """Print a table, at most 80 columns wide where standard output is not a terminal."""
+    """Print a table, at most 80 columns wide if standard output is not a terminal; wide headings take two lines."""
     if isinstance(table, list):  # TODO: callers that still build lists
         header, *rows = table
         columns = tuple(Column(name, "left" if name in LEFT else "right") for name in header)
@@ -64,6 +88,8 @@ def print_table(table: Table | list[list[str]], title: str | None = None) -> Non
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    if table.width() > MAX_WIDTH:
+        table = table.narrowed()
     shown = RichTable(
         title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -71,4 +97,4 @@ def print_table(table: Table | list[list[str]], title: str | None = None) -> Non
         shown.add_column(column.name, justify=column.align, no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 80).print(shown)
+    Console(highlight=False, width=None if sys.stdout.isatty() else MAX_WIDTH).print(shown)

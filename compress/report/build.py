@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from compress.verdict.statistics import agreement, speedup, top1_drop_pp
 from runtimes.artifact import Artifact
 from runtimes.environment import Environment
 from runtimes.evalset import EvalSet
+from runtimes.files import Json
 from runtimes.measure import Measurement
 
 DEFAULT_CONFIDENCE = 0.95  # of intervals if the recipe has no gate
@@ -34,7 +34,7 @@ FLIPS_SHOWN = 24
 
 @dataclass(frozen=True)
 class RunOutputs:
-    """What a finished run hands over to its report.
+    """The results of a finished run, from which its report is built.
 
     images: the preprocessed test split, in its order. measurements: by target, the baseline first. training: epochs by
     step name. pruning: plans by step name, as JSON. predictions: predicted class of each test image after each step
@@ -52,7 +52,7 @@ class RunOutputs:
     durations_s: Mapping[str, float]
     unmeasured: Sequence[UnmeasuredFile] = ()
     training: Mapping[str, Sequence[EpochRecord]] = field(default_factory=dict)
-    pruning: Mapping[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    pruning: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     val_top1: Mapping[str, float] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,7 +20,7 @@ from compress.verdict.statistics import Estimate
 from runtimes.artifact import Manifest
 from runtimes.environment import Environment
 from runtimes.errors import InputError
-from runtimes.files import read_json
+from runtimes.files import Json, read_json
 from runtimes.measure import Measurement
 from runtimes.target import Target
 
@@ -105,7 +105,7 @@ class EpochRecord:
     val_top1: float
 
     @classmethod
-    def from_history(cls, epoch: dict[str, Any]) -> EpochRecord:
+    def from_history(cls, epoch: Json) -> EpochRecord:
         """Return the record of one entry of a stage's history.json; raises KeyError or TypeError for other content."""
         return cls(**schema.epoch_of_history(epoch))
 
@@ -128,12 +128,12 @@ class ArtifactFile:
     file: str
     manifest: Manifest
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the fields of the manifest and the file name as one JSON object."""
         return {"file": self.file, **self.manifest.to_json()}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> ArtifactFile:
+    def from_json(cls, fields: Json) -> ArtifactFile:
         """Rebuild from JSON; raises KeyError, TypeError, AttributeError or ValueError for fields that don't fit."""
         return cls(
             fields["file"], Manifest.from_json({name: value for name, value in fields.items() if name != "file"})
@@ -155,7 +155,7 @@ class Report:
     rows: tuple[Row, ...]
     data: DataDescription
     training: dict[str, tuple[EpochRecord, ...]]
-    pruning: dict[str, tuple[dict[str, Any], ...]]
+    pruning: dict[str, tuple[Json, ...]]
     unmeasured: tuple[UnmeasuredFile, ...]
     accuracy_steps: dict[str, tuple[AccuracyStep, ...]]
     flips: dict[str, Flips]
@@ -187,7 +187,7 @@ class Report:
         """Return the measurements of one target, the baseline first."""
         return tuple(measurement for measurement in self.measurements if measurement.target.name == target)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the content of report.json."""
         return {
             **asdict(self),
@@ -196,7 +196,7 @@ class Report:
         }
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Report:
+    def from_json(cls, fields: Json) -> Report:
         """Rebuild from the content of a report.json of any readable version.
 
         Raises ValueError with the first field that is missing or does not fit.
@@ -226,7 +226,7 @@ def read(folder: Path) -> Report:
 
 
 def is_baseline(artifact: str) -> bool:
-    """Whether a file name is that of the network before its first pruning stage, as ONNX file or engine."""
+    """Return whether an artifact (the name of an ONNX file or engine) is the network before its first pruning stage."""
     return artifact.startswith(Path(BASELINE_FILE).stem)
 
 
@@ -235,7 +235,7 @@ def _adapter() -> TypeAdapter[Report]:
     return TypeAdapter(Report)
 
 
-def _records(name: str, fields: dict[str, Any], from_json: Callable[[dict[str, Any]], _Record]) -> tuple[_Record, ...]:
+def _records(name: str, fields: Json, from_json: Callable[[Json], _Record]) -> tuple[_Record, ...]:
     """Rebuild a list of records; raises ValueError that names the first one that does not fit."""
     records = []
     for index, record in enumerate(fields[name]):

@@ -6,13 +6,13 @@ Version 2 added accuracy steps, prediction flips, channels, val_top1 and agreeme
 
 from __future__ import annotations
 
-from typing import Any
+from runtimes.files import Json
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (1, 2, 3)
 
 
-def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+def upgraded(fields: Json) -> Json:
     """Return the content of a report.json as version 3 writes it.
 
     Raises ValueError for an unknown version, KeyError, TypeError or AttributeError for content of the wrong form.
@@ -26,12 +26,12 @@ def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     return _from_2_to_3(fields) if version < SCHEMA_VERSION else fields
 
 
-def _from_1_to_2(fields: dict[str, Any]) -> dict[str, Any]:
+def _from_1_to_2(fields: Json) -> Json:
     rows = [{"val_top1": None, "agreement": None, **row} for row in fields["rows"]]
     return {"elsewhere": [], "falls": {}, "flips": {}, "channels": {}, **fields, "rows": rows, "schema_version": 2}
 
 
-def _from_2_to_3(fields: dict[str, Any]) -> dict[str, Any]:
+def _from_2_to_3(fields: Json) -> Json:
     falls, unmeasured = fields.get("falls", {}), fields.get("elsewhere", [])
     return {
         **{name: value for name, value in fields.items() if name not in ("falls", "elsewhere")},
@@ -49,7 +49,7 @@ def _from_2_to_3(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def epoch_of_history(epoch: dict[str, Any]) -> dict[str, Any]:
+def epoch_of_history(epoch: Json) -> Json:
     """Return one epoch of a stage's history.json in the form of the report, with loss and top-1 only."""
     return {
         "epoch": epoch["epoch"],
@@ -60,7 +60,7 @@ def epoch_of_history(epoch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flips(flips: dict[str, Any]) -> dict[str, Any]:
+def _flips(flips: Json) -> Json:
     kinds = {"won": "gained"}
     return {
         "counts": _renamed(flips["counts"], kinds),
@@ -68,5 +68,5 @@ def _flips(flips: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _renamed(fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _renamed(fields: Json, names: dict[str, str]) -> Json:
     return {names.get(name, name): value for name, value in fields.items()}

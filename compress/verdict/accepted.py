@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from runtimes.errors import InputError
-from runtimes.files import read_json, write_json
+from runtimes.files import Json, read_json, write_json
 from runtimes.target import Target
 
 SCHEMA_VERSION = 1
@@ -33,10 +32,10 @@ class Result:
     reference_ms: tuple[tuple[float, ...], ...]
     reference_bytes: int
     sessions: int
-    environment: dict[str, Any]  # keys differ between platforms and versions
+    environment: Json  # its keys differ between platforms and versions
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Result:
+    def from_json(cls, fields: Json) -> Result:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
         return cls(
             **{
@@ -68,7 +67,7 @@ class Accepted:
                 )
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Accepted:
+    def from_json(cls, fields: Json) -> Accepted:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
         return cls(
             **{

@@ -23,7 +23,7 @@ _Predictions = npt.NDArray[np.int64]
 
 
 class Limits(Config):
-    """How much worse a new result may be than an accepted one; judged by one-sided bounds at `confidence`.
+    """Limits for a new result relative to an accepted one, judged by one-sided bounds at `confidence`.
 
     max_top1_drop_pp: percentage points of top-1, and of the recall of each class. min_agreement: share of test images
     with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50, each relative to the

@@ -1,0 +1,84 @@
+"""Accepted results as files: they round-trip, and other files are refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import IMAGES, accepted, result, written
+
+from compress.verdict import accepted as files
+from compress.verdict.accepted import Accepted
+from runtimes.errors import InputError
+from runtimes.target import Target
+
+
+def test_results_round_trip_through_a_file(tmp_path: Path) -> None:
+    results = accepted(result(), result(target=Target("there", threads=2)), labels=(None,) * IMAGES)
+    files.write(tmp_path / "a.json", results)
+    assert files.read(tmp_path / "a.json") == results
+
+
+def test_targets_of_older_files_get_the_defaults_of_new_settings(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(asdict(accepted())))
+    del content["results"][0]["target"]["cuda_graph"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert files.read(tmp_path / "a.json") == accepted()
+
+
+def test_predictions_and_labels_are_of_the_same_images() -> None:
+    with pytest.raises(ValueError, match="here: 1 predictions, 5000 labels"):
+        accepted(replace(result(), predicted=(0,)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not an accepted result"),
+        ("[]", "not an accepted result"),
+        ("{}", "it has no schema_version"),
+        ('{"schema_version": 9}', "schema version 9, this toolkit reads 1; accept a run again"),
+        ('{"schema_version": 1, "results": [{}]}', "it has no classes"),
+    ],
+)
+def test_a_file_that_is_no_accepted_result_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        files.read(tmp_path / "a.json")
+    assert str(error.value).startswith(f"{tmp_path / 'a.json'}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file; write it with: compress accept RUN"):
+        files.read(tmp_path / "no.json")
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["results"][0].pop(name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("predicted"), "it has no predicted"),
+        (_without("sha256"), "sha256"),
+        (lambda content: content.update(labels=3), "not iterable"),
+        (lambda content: content["results"][0]["target"].update(threads=0), "1 to 1024 threads"),
+    ],
+)
+def test_a_malformed_result_is_refused(tmp_path: Path, damage: Callable[[Any], None], message: str) -> None:
+    content = json.loads(written(tmp_path / "a.json", accepted()).read_text())
+    damage(content)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        files.read(tmp_path / "a.json")
+
+
+def test_the_default_path_is_named_after_the_recipe() -> None:
+    assert files.default_path("solar") == Path("recipes/accepted/solar.json")
+    assert Accepted("solar", (), (), (), "1").schema_version == files.SCHEMA_VERSION
