@@ -1,4 +1,4 @@
-"""The commands `compress data …`."""
+"""The commands data check and data shard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.recipe import named_data, plugins
 
-LISTED = 20  # names of a kind that are printed
+MAX_NAMES = 20  # printed per kind
 
 
 @click.group("data")
@@ -26,34 +26,37 @@ def data() -> None:
 
 @data.command()
 @click.argument("root", metavar="ROOT|NAME:ROOT")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the count of every class.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with the count of every class.")
 def check(root: str, as_json: bool) -> None:
-    """Decode every image; count classes, unreadable and CMYK images, and what is in a wrong place.
+    """Decode every image and count classes and faulty images.
 
-    ROOT is an ImageNet: its folders, official tar files or shards. Other data sets are named, as in
-    imagefolder:/data/flowers.
+    Faulty images are unreadable, in CMYK or in the wrong place. ROOT is an ImageNet in folders, in the official tar
+    files or in shards. For another data set give NAME:ROOT, for example imagefolder:/data/flowers.
 
     Example: compress data check /data/imagenet
     """
     with Terminal() as terminal:
-        found = checks.inspect(_contents(root), terminal)
+        inspection = checks.inspect(_contents(root), terminal)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        click.echo(json.dumps(asdict(inspection)))
         return
-    for table in checks.tables(found):
+    for table in checks.tables(inspection):
         print_table(table)
-    _print_names("in a wrong place", found.problems)
-    _print_names("unreadable, set aside in a run", tuple(f"{name}: {reason}" for name, reason in found.unreadable))
-    _print_names("CMYK, read as RGB", found.cmyk)
+    _print_names("in the wrong place", inspection.problems)
+    _print_names("unreadable, skipped in a run", tuple(f"{name}: {reason}" for name, reason in inspection.unreadable))
+    _print_names("CMYK, read as RGB", inspection.cmyk)
 
 
 @data.command()
 @click.argument("root")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--images-per-shard", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the order.")
+@click.option("--images-per-shard", default=2000, show_default=True, type=click.IntRange(1, 1_000_000),
+              help="Number of images in each shard.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the order.")
 def shard(root: str, out: Path, images_per_shard: int, seed: int) -> None:
-    """Copy an ImageNet into WebDataset shards, unchanged, in an order drawn by the seed; goes on where it stopped.
+    """Copy an ImageNet into WebDataset shards, in random order.
+
+    The bytes of the images are not changed. The same command resumes an interrupted copy.
 
     Example: compress data shard /data/imagenet /data/shards
     """
@@ -72,7 +75,7 @@ def _contents(named: str) -> checks.Contents:
 
 def _print_names(title: str, lines: tuple[str, ...]) -> None:
     click.echo(f"{title}: {len(lines) or 'none'}")
-    for line in lines[:LISTED]:
+    for line in lines[:MAX_NAMES]:
         click.echo(f"  {line}")
-    if len(lines) > LISTED:
-        click.echo(f"  … and {len(lines) - LISTED} more; all with --json")
+    if len(lines) > MAX_NAMES:
+        click.echo(f"  … and {len(lines) - MAX_NAMES} more; --json prints all")

@@ -135,4 +135,4 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    commands()
+    commands(prog_name="compress")

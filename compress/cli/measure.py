@@ -1,11 +1,10 @@
-"""The commands that measure files: measure and evaluate."""
+"""The commands measure and evaluate."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import rich_click as click
 
@@ -19,19 +18,19 @@ from runtimes import measure as measuring
 from runtimes.artifact import Artifact
 from runtimes.clock import Stream, Timing
 from runtimes.errors import InputError
-from runtimes.target import Target
+from runtimes.target import Provider, Target
 
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json; without it only latency.")
-@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--evalset", type=click.Path(path_type=Path), help="Folder with evalset.json, to measure accuracy too.")
+@click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096), help="Images per run.")
 @click.option(
-    "--blocks", default=150, show_default=True, type=click.IntRange(2, 10_000), help="Alternating blocks of 3 runs."
+    "--blocks", default=150, show_default=True, type=click.IntRange(2, 10_000), help="Interleaved blocks of 3 runs."
 )
-@click.option("--mlperf", is_flag=True, help="By MLPerf's rule for a single stream: 1,024 queries, 60 seconds, p90.")
+@click.option("--mlperf", is_flag=True, help="Measure as MLPerf single stream: 1,024 queries, 60 seconds, p90.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def measure(
     artifacts: tuple[Path, ...],
@@ -57,49 +56,52 @@ def measure(
     loaded = [Artifact.load(path) for path in artifacts]
     with Terminal() as terminal:
         if mlperf:
-            streams = [measuring.stream(one, target, images, Timing(), terminal) for one in loaded]
+            streams = [measuring.stream(artifact, target, images, Timing(), terminal) for artifact in loaded]
         else:
-            taken = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal)
+            measurements = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal)
     if mlperf:
         _print_streams(artifacts, streams, as_json)
     elif as_json:
-        click.echo(json.dumps([one.to_json() for one in taken]))
+        click.echo(json.dumps([measurement.to_json() for measurement in measurements]))
     else:
-        print_table(tables.plain(taken))
-        for line in conditions.lines(taken):
+        print_table(tables.plain(measurements))
+        for line in conditions.lines(measurements):
             click.echo(line)
 
 
 def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([{"artifact": path.name, **asdict(one)}
-                               for path, one in zip(artifacts, streams, strict=True)]))  # fmt: skip
+        click.echo(json.dumps([{"artifact": path.name, **asdict(stream)}
+                               for path, stream in zip(artifacts, streams, strict=True)]))  # fmt: skip
         return
     lines = [["artifact", "queries", "seconds", "p90 ms", "p50", "p99"]]
-    for path, one in zip(artifacts, streams, strict=True):
-        percentiles = (one.latency_ms_p90, one.latency_ms_p50, one.latency_ms_p99)
-        lines.append([path.name, str(one.queries), f"{one.duration_s:.1f}", *(f"{ms:.2f}" for ms in percentiles)])
-    print_table(lines, "single stream, MLPerf's rule")
+    for path, stream in zip(artifacts, streams, strict=True):
+        percentiles = (stream.latency_ms_p90, stream.latency_ms_p50, stream.latency_ms_p99)
+        lines.append([path.name, str(stream.queries), f"{stream.duration_s:.1f}", *(f"{ms:.2f}" for ms in percentiles)])
+    print_table(lines, "MLPerf single stream")
 
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--data", metavar="NAME:ROOT", help="A data set, as in imagefolder:/data/flowers; or elpv.")
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder of evalset.json, in place of --data.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]))
-@click.option("--runtime", default="ort", show_default=True, help="See: compress list runtimes.")
-@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers; the same command goes on there.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--data", metavar="NAME:ROOT", help="Data set, for example imagefolder:/data/flowers or elpv.")
+@click.option("--evalset", type=click.Path(path_type=Path), help="Folder with evalset.json, instead of --data.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]),
+              help="Split of the data set.")  # fmt: skip
+@click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
+@click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]),
+              help="Device of the runtime.")  # fmt: skip
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096), help="Images per run.")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="Folder for the predictions; the same command resumes there.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def evaluate(
     artifacts: tuple[Path, ...],
     data: str | None,
     evalset: Path | None,
     split: str,
     runtime: str,
-    provider: Any,
+    provider: Provider,
     threads: int,
     batch: int,
     out: Path | None,
@@ -120,7 +122,7 @@ def evaluate(
     with Terminal() as terminal:
         results = evaluation.evaluate(loaded, images, target, out, terminal)
     if as_json:
-        click.echo(json.dumps([one.to_json() for one in results]))
+        click.echo(json.dumps([result.to_json() for result in results]))
         return
     for table in evaluation.tables(results):
         print_table(table)

@@ -26,23 +26,27 @@ METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
-              help="Images to calibrate on, without labels; some are held out to judge on.")  # fmt: skip
-@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path))
+              help="Calibration images, without labels; a part is held out to check the result.")  # fmt: skip
+@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path),
+              help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
-              help="auto (this machine), x86-avx2, x86-vnni, arm64, tensorrt or generic.")  # fmt: skip
-@click.option("--resize", default=256, show_default=True, help="Shorter side in pixels.")
-@click.option("--crop", default=224, show_default=True, help="Side of the centre square in pixels.")
+              help="Scheme: auto (this machine), x86-avx2, x86-vnni, arm64, tensorrt or generic.")  # fmt: skip
+@click.option("--resize", default=256, show_default=True, help="Shorter side after resizing, in pixels.")
+@click.option("--crop", default=224, show_default=True, help="Side of the centre crop, in pixels.")
 @click.option("--interpolation", default="bilinear", show_default=True, help="nearest, bilinear, bicubic or lanczos.")
-@click.option("--mean", default="0.485,0.456,0.406", show_default=True, help="Of red, green and blue, in 0 to 1.")
-@click.option("--std", default="0.229,0.224,0.225", show_default=True, help="Of red, green and blue.")
-@click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@click.option("--mean", default="0.485,0.456,0.406", show_default=True,
+              help="Mean of red, green and blue, of pixels in 0 to 1.")  # fmt: skip
+@click.option("--std", default="0.229,0.224,0.225", show_default=True,
+              help="Standard deviation of red, green and blue.")  # fmt: skip
+@click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000),
+              help="Maximum number of images.")  # fmt: skip
 @click.option("--method", metavar="[compress|nncf]", show_default="compress",
               type=click.Choice(METHODS + RANGE_METHODS),
-              help="The toolkit's own quantization or that of NNCF.")  # fmt: skip
+              help="This toolkit's own quantization or that of NNCF.")  # fmt: skip
 @click.option("--range-method", show_default="min-max", type=click.Choice(RANGE_METHODS),
               help="How activation ranges are chosen from the images.")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
-              help="Share of held-out images that must keep float32's answer.")  # fmt: skip
+              help="Share of held-out images on which INT8 must predict the same class as float32.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
 def quantize(
     model: Path,
@@ -118,5 +122,5 @@ def _print_quantization(artifact: Artifact) -> None:
     record = find_record(artifact.manifest.lineage, QuantizeRecord)
     if record is not None and record.speedup_p50 is not None:
         ratio = record.speedup_p50
-        click.echo(f"speed-up here, one thread: {ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})")
+        click.echo(f"speed-up on this machine, one thread: {ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})")
     click.echo(f"wrote {artifact.path} ({artifact.manifest.size_bytes / 1e6:.2f} MB) and {artifact.path.name}.json")

@@ -15,7 +15,7 @@ from compress.recipe import recipe as recipes
 @click.command()
 @click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
-              help="Change a value of the recipe first, e.g. stages.0.epochs=3. Repeatable.")  # fmt: skip
+              help="Override a value of the recipe first, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check a recipe and report all its problems at once.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli.main import EXIT_CODES_HELP
 from compress.cli.report import print_report
 from compress.pipeline import run as pipeline
 from compress.pipeline.run_folder import RunFolder
@@ -17,13 +18,13 @@ from compress.recipe import recipe as recipes
 from compress.verdict import gate
 
 
-@click.command(epilog="Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive.")
+@click.command(epilog=EXIT_CODES_HELP)
 @click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
-              help="Change a value of the recipe, e.g. stages.0.epochs=3. Repeatable.")  # fmt: skip
+              help="Override a value of the recipe, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/NAME]")
 @click.option("--cache", type=click.Path(path_type=Path),
-              help="Folder for the results of steps; several runs can share it. [default: the run folder]")  # fmt: skip
+              help="Folder for cached steps; several runs can share it. [default: the run folder]")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
 def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:
     """Train, compress, export, measure and judge as a recipe says.

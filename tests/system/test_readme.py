@@ -17,7 +17,7 @@ import yaml
 from compress.boards import inventory
 from compress.boards.inventory import Board
 from compress.cli.main import LazyCommand, commands
-from compress.quantization.config import Calibration, Quantize
+from compress.quantization.config import CalibrationConfig, Quantize
 from compress.recipe import plugins, recipe
 from compress.recipe.recipe import Export, Recipe
 from compress.sweep import search as sweep
@@ -210,7 +210,7 @@ SECTIONS = {
     "compress/stages/README.md": (FitConfig, Augment, Teacher, *(plugins.load("stages", name).Config
                                                                 for name in ("train", "distill", "qat"))),
     "compress/pruning/README.md": (plugins.load("stages", "prune").Config,),
-    "compress/quantization/README.md": (Quantize, Calibration),
+    "compress/quantization/README.md": (Quantize, CalibrationConfig),
     "compress/verdict/README.md": (Gate,),
     "compress/sweep/README.md": (Sweep, Range),
     "compress/boards/README.md": (Board,),

@@ -60,7 +60,7 @@ def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path)
         "depthwise",
         "pointwise",
         "executed operators",
-        "speed-up here",
+        "speed-up on this machine",
         "wrote ",
     ):
         assert wanted in output
