@@ -179,7 +179,7 @@ def _run_stage(work: Work, folder: Path, stage: Any, previous: Path, baseline: P
         targets=work.recipe.targets,
         teacher=teacher,
         prepared=work.training_images,
-        some=work.some_training_images,
+        subset=work.some_training_images,
         track=partial(work.track, folder.name),
         console=work.terminal,
     )

@@ -159,7 +159,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the normalised images and labels that importance is taken on, spread over the train split."""
-    images = context.some("train", IMAGES)
+    images = context.subset("train", IMAGES)
     assert images.labels is not None
     for start in range(0, len(images), BATCH):
         pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""One file per stage: `Config` and `run(model, context, config) -> nn.Module`; its name is its name in a recipe."""
+"""One file per stage: `Config` and `run(network, context, config) -> nn.Module`; the file's name is the stage's."""

@@ -1,4 +1,4 @@
-"""Learn from a teacher: the network before it was pruned, or another one."""
+"""Train a network with a teacher: the network before pruning, or another one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class Config(FitConfig):
-    """Like `train`, with a teacher that is there by default; see `compress.training.config.Teacher`."""
+    """The keys of `train`, with a teacher by default."""
 
     stage: Literal["distill"] = "distill"
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
     teacher: Teacher = Teacher()
 
 
-def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
+def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the trained network."""
-    from compress.training.teaching import train
+    # Imported here because it imports torch, and reading a recipe imports every stage for its Config.
+    from compress.training import teaching
 
-    return train(model, context, config)
+    return teaching.train(network, context, config)

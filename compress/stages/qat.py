@@ -1,12 +1,18 @@
-"""Quantization-aware training: fine-tune with the rounding of INT8 where the exported file has it."""
+"""Quantization-aware training: fine-tune with the INT8 rounding of the exported file."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from compress.process import distributed
+from compress.quantization.config import LEARNED, CalibrationConfig
+from compress.quantization.schemes import scheme_named
 from compress.training.config import FitConfig, Teacher
+from runtimes.files import write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,9 +23,10 @@ CALIBRATION_IMAGES = 256
 
 
 class Config(FitConfig):
-    """Cross-entropy on the train split with rounded weights and activations; see `FitConfig` for the rest.
+    """Cross-entropy on the train split with rounded weights and activations. Most keys are those of `FitConfig`.
 
-    scheme: what to train for; auto is this machine's. teacher: the network before the stage, unless another is named.
+    scheme: INT8 scheme to train for; `auto` is this machine's.
+    teacher: by default the network before this stage.
     """
 
     stage: Literal["qat"] = "qat"
@@ -32,37 +39,31 @@ class Config(FitConfig):
     teacher: Teacher | None = Teacher(network="before")
 
 
-def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
-    """Return the network with trained weights; leaves the learned ranges in `quantization.json` for the export."""
-    import tempfile
-    from pathlib import Path
-
+def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
+    """Return the network with trained weights; write the learned ranges to `quantization.json` for the export."""
     import onnx
     import torch
 
-    from compress.process import distributed
+    # Imported here because they import torch or onnx, and reading a recipe imports every stage for its Config.
     from compress.quantization.calibration import calibrate
-    from compress.quantization.config import LEARNED, CalibrationConfig
     from compress.quantization.qat.fake_quant import FakeQuantNetwork
     from compress.quantization.qat.fold import write_back
-    from compress.quantization.schemes import scheme_named
     from compress.training.teaching import train
     from export.hard_activations import rewrite_hard_activations
     from export.plan import make_plan
     from export.to_onnx import to_onnx
-    from runtimes.files import write_json
 
     scheme, side = scheme_named(config.scheme), context.preprocessing.crop
-    model = model.eval().cpu()
-    with tempfile.TemporaryDirectory() as folder:  # each process its own
-        graph = onnx.load(to_onnx(model, Path(folder) / "before.onnx", side, opset=18, batch=None).path)
+    network = network.eval().cpu()
+    with tempfile.TemporaryDirectory() as folder:  # of this process; several may run in the stage's folder
+        graph = onnx.load(to_onnx(network, Path(folder) / "before.onnx", side, opset=18, batch=None).path)
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
-    images = context.some("train", CALIBRATION_IMAGES)
+    images = context.subset("train", CALIBRATION_IMAGES)
     ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, CalibrationConfig(), context.console)
-    network = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=model)
-    assert isinstance(network, FakeQuantNetwork)
-    write_back(network.trained(), graph, model, torch.zeros(1, 3, side, side))
+    trained = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=network)
+    assert isinstance(trained, FakeQuantNetwork)
+    write_back(trained.trained(), graph, network, torch.zeros(1, 3, side, side))
     if distributed.is_first():
-        write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": network.learned_ranges()})
-    return model
+        write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": trained.learned_ranges()})
+    return network

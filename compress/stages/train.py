@@ -1,4 +1,4 @@
-"""Train, or fine-tune where the model section names weights."""
+"""Train a network, or fine-tune it if the model section names weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 class Config(FitConfig):
-    """Cross-entropy on the train split, with a teacher if one is named; see `compress.training.config.FitConfig`."""
+    """Cross-entropy on the train split, with a teacher if one is named. The keys are those of `FitConfig`."""
 
     stage: Literal["train"] = "train"
 
 
-def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
+def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     """Return the trained network."""
+    # Imported here because it imports torch, and reading a recipe imports every stage for its Config.
     from compress.training import teaching
 
-    return teaching.train(model, context, config)
+    return teaching.train(network, context, config)

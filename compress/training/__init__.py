@@ -1,1 +1,1 @@
-"""The only training loop, and what it reads."""
+"""Training loop, data loading, augmentation, losses, optimizers and distillation."""

@@ -1,4 +1,4 @@
-"""Random changes of training images, drawn from each image's own random numbers; the heavy ones are torchvision's."""
+"""Random augmentation of training images, with a generator per image; torchvision does the expensive parts."""
 
 from __future__ import annotations
 
@@ -18,94 +18,94 @@ Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Augmenter:
-    """Changes uint8 (H, W, 3) images as a recipe says, after they were cropped: turns, then a policy, then erasing."""
+    """Augments cropped uint8 (H, W, 3) images: flips and transposition, geometry, a policy, erasing, in this order."""
 
     def __init__(self, augment: Augment, preprocessing: Preprocessing) -> None:
-        """Build the transforms. What an image is filled up with is the mean colour, which normalises to about 0."""
+        """Build the transforms. Uncovered pixels get the mean colour, which normalises to about 0."""
         self._augment = augment
         self._transforms = _transforms(augment, [255 * value for value in preprocessing.mean])
 
     @property
-    def takes_long(self) -> bool:
-        """Whether there is more to do than turning."""
+    def is_slow(self) -> bool:
+        """Return whether there are transforms besides flips and transposition."""
         return bool(self._transforms)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        """Return the changed image, of the same size."""
+        """Return the augmented image, of the same size."""
         pixels = flip(pixels, self._augment, rng)
         if not self._transforms:
             return pixels
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own numbers
+        with torch.random.fork_rng(devices=[]):  # torchvision uses torch's global generator
             torch.manual_seed(int(rng.integers(2**63)))
             for transform in self._transforms:
                 image = transform(image)
-        changed: Pixels = image.permute(1, 2, 0).numpy()
-        return changed
+        augmented: Pixels = image.permute(1, 2, 0).numpy()
+        return augmented
 
 
 def mixing(augment: Augment, classes: int) -> Mix | None:
-    """Return what mixes a batch of images and its labels into shares of classes; None where nothing is asked for.
+    """Return a function that mixes the images of a batch and its labels into class probabilities; None without mixing.
 
-    Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019), each in half of the batches where both are.
+    Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019), each for half of the batches if both are set.
     """
     from torchvision.transforms import v2
 
-    kinds = [
-        kind(alpha=alpha, num_classes=classes)
-        for kind, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
+    transforms = [
+        transform(alpha=alpha, num_classes=classes)
+        for transform, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
         if alpha
     ]
-    if not kinds:
+    if not transforms:
         return None
-    mix: Mix = kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
+    mix: Mix = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
     return mix
 
 
 def flip(pixels: Pixels, augment: Augment, rng: np.random.Generator) -> Pixels:
-    """Mirror and transpose an (H, W, 3) image, each with probability 1/2 if asked for."""
+    """Mirror and transpose an (H, W, 3) image, each with probability 1/2 if enabled."""
     hflip, vflip, transpose = rng.random(3) < 0.5
-    return _turned(pixels, augment.hflip and hflip, augment.vflip and vflip, augment.transpose and transpose)
+    return _flipped(pixels, augment.hflip and hflip, augment.vflip and vflip, augment.transpose and transpose)
 
 
 def variants(pixels: Pixels, augment: Augment) -> Iterator[Pixels]:
-    """Yield everything that `flip` may make of an (H, W, 3) image."""
-    for turns in product(*([False, True] if asked else [False] for asked in _asked(augment))):
-        yield _turned(pixels, *turns)
+    """Yield every possible result of `flip` for an (H, W, 3) image."""
+    for flips in product(*([False, True] if enabled else [False] for enabled in _enabled_flips(augment))):
+        yield _flipped(pixels, *flips)
 
 
 def variants_per_image(augment: Augment) -> int:
-    """Return how many `variants` there are."""
-    return int(2 ** sum(_asked(augment)))
+    """Return the number of `variants`."""
+    return int(2 ** sum(_enabled_flips(augment)))
 
 
-def _asked(augment: Augment) -> tuple[bool, bool, bool]:
+def _enabled_flips(augment: Augment) -> tuple[bool, bool, bool]:
     return augment.hflip, augment.vflip, augment.transpose
 
 
-def _turned(pixels: Pixels, hflip: bool, vflip: bool, transpose: bool) -> Pixels:
-    """Return the image turned, by torch, which mirrors ten times as fast as NumPy."""
+def _flipped(pixels: Pixels, hflip: bool, vflip: bool, transpose: bool) -> Pixels:
+    """Return the flipped image; torch flips ten times as fast as NumPy."""
     if not (hflip or vflip or transpose):
         return pixels
-    image = torch.from_numpy(np.array(pixels)).flip([axis for axis, asked in enumerate((vflip, hflip)) if asked])
-    turned: Pixels = (image.transpose(0, 1) if transpose else image).numpy()
-    return turned
+    image = torch.from_numpy(np.array(pixels)).flip([axis for axis, enabled in enumerate((vflip, hflip)) if enabled])
+    flipped: Pixels = (image.transpose(0, 1) if transpose else image).numpy()
+    return flipped
 
 
 def _transforms(augment: Augment, fill: list[float]) -> list[Any]:
     from torchvision.transforms import v2
 
-    smooth = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": fill}
-    made: list[Any] = []
+    options = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": fill}
+    transforms: list[Any] = []
     if augment.rotate or augment.shift or augment.shear or augment.zoom:
-        made.append(v2.RandomAffine(
+        transforms.append(v2.RandomAffine(
             augment.rotate, translate=(augment.shift, augment.shift), scale=augment.zoom or (1.0, 1.0),
-            shear=augment.shear or None, **smooth,
+            shear=augment.shear or None, **options,
         ))  # fmt: skip
     if augment.policy == "randaugment":
-        made.append(v2.RandAugment(magnitude=augment.magnitude, **smooth))
+        transforms.append(v2.RandAugment(magnitude=augment.magnitude, **options))
     if augment.policy == "trivialaugment":
-        made.append(v2.TrivialAugmentWide(**smooth))
+        transforms.append(v2.TrivialAugmentWide(**options))
     if augment.erase:
-        made.append(v2.RandomErasing(augment.erase, value=[round(value) for value in fill]))
-    return made
+        transforms.append(v2.RandomErasing(augment.erase, value=[round(value) for value in fill]))
+    return transforms

@@ -1,4 +1,4 @@
-"""Training batches that depend on seed, epoch and position alone, whatever the number of workers."""
+"""Training batches that depend only on seed, epoch and position, for any number of workers."""
 
 from __future__ import annotations
 
@@ -22,60 +22,61 @@ from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-FETCHED_AT_ONCE = 16
+PARALLEL_DOWNLOADS = 16
 
 Position = tuple[int, int, int, int]  # epoch, index of the image, number of its copy, side in pixels
 
 
 class TrainingBatches:
-    """Batches of every epoch, shuffled by seed and epoch; the last of an epoch is left out if it is smaller.
+    """Batches of every epoch, shuffled by seed and epoch; an incomplete last batch is dropped.
 
-    config.batch_size is over all ranks: each of `ranks` processes gets its rows of every batch, so that together they
-    see what one process would. With config.repeats an epoch shows fewer images, each in so many copies that are
-    augmented differently (Hoffer et al., CVPR 2020). Workers are kept from epoch to epoch, until `close`.
+    config.batch_size counts the images of all processes: each of `ranks` processes gets its rows of every batch, so
+    that together they see the batches of a single process. With config.repeats an epoch shows fewer images, each in
+    several copies that are augmented differently (Hoffer et al., CVPR 2020). Workers live until `close`.
     """
 
     def __init__(self, context: Context, config: FitConfig, rank: int = 0, ranks: int = 1) -> None:
-        """Start nothing yet. rank: of this process, from 0. Raises InputError where a rank would get no image."""
+        """Prepare the loader. rank: of this process, from 0. Raises InputError if a rank would get no image."""
         self._images, self._seed, self._rank, self._ranks = _Images(context, config), context.seed, rank, ranks
         self._count, self._size = len(context.train), min(config.batch_size, len(context.train))
         if self._size < ranks:
             raise InputError(f"a batch of {self._size} images can't be shared by {ranks} processes; start fewer")
         self._positions = _Positions()
         self._side, self._repeats = context.preprocessing.crop, config.repeats
-        workers = config.workers if self._images.take_long else 0
+        workers = config.workers if self._images.is_slow else 0
         self._loader: DataLoader[Batch] = DataLoader(
-            self._images, batch_sampler=self._positions, collate_fn=_as_they_are, num_workers=workers,
-            persistent_workers=workers > 0, worker_init_fn=_outlive_signals,
+            self._images, batch_sampler=self._positions, collate_fn=_unchanged, num_workers=workers,
+            persistent_workers=workers > 0, worker_init_fn=_ignore_signals,
             generator=torch.Generator(), pin_memory=context.device == "cuda",
         )  # fmt: skip
 
     @property
     def size(self) -> int:
-        """Return how many images a batch has, over all ranks."""
+        """Return the number of images in a batch, over all ranks."""
         return self._size
 
     @property
     def steps(self) -> int:
-        """Return how many batches an epoch has."""
+        """Return the number of batches in an epoch."""
         return self._count // self._size
 
     def epoch(self, epoch: int, first_step: int = 0, side: int | None = None) -> Iterator[Batch]:
-        """Yield uint8 (n, 3, side, side) images, in either layout, and int64 (n,) labels from a step on.
+        """Yield uint8 (n, 3, side, side) images, contiguous or channels_last, and int64 (n,) labels.
 
-        first_step: batches before it are not even decoded. side: in pixels, that of the preprocessing unless given.
+        first_step: earlier batches are skipped without being decoded. side: in pixels, by default the preprocessing's.
         """
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
-        places = range(first_step * self._size, self.steps * self._size)
-        shown = [(epoch, int(order[place // self._repeats]), place % self._repeats, side or self._side)
-                 for place in places]  # fmt: skip
+        steps = range(first_step * self._size, self.steps * self._size)
+        positions = [(epoch, int(order[step // self._repeats]), step % self._repeats, side or self._side)
+                     for step in steps]  # fmt: skip
         self._positions.batches = [
-            shown[start : start + self._size][self._rank :: self._ranks] for start in range(0, len(shown), self._size)
+            positions[start : start + self._size][self._rank :: self._ranks]
+            for start in range(0, len(positions), self._size)
         ]
         return iter(self._loader)
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         del self._loader
 
     def __enter__(self) -> TrainingBatches:
@@ -86,7 +87,7 @@ class TrainingBatches:
 
 
 class _Positions:
-    """What the loader's workers are asked for: what `batches` holds when an epoch begins."""
+    """Batch sampler of the loader: yields the content of `batches` at the start of an epoch."""
 
     def __init__(self) -> None:
         self.batches: list[list[Position]] = []
@@ -96,7 +97,7 @@ class _Positions:
 
 
 class _Images(Dataset[Batch]):
-    """Gives batches of augmented images for lists of (epoch, index, copy, side)."""
+    """Batches of augmented images, indexed by lists of positions."""
 
     def __init__(self, context: Context, config: FitConfig) -> None:
         self._samples, self._preprocessing, self._seed = context.train, context.preprocessing, context.seed
@@ -105,15 +106,15 @@ class _Images(Dataset[Batch]):
         self._prepared = context.prepared("train") if config.augment.crop_scale is None else None
 
     @property
-    def take_long(self) -> bool:
-        """Whether there is something for workers to do: to decode, or to change images in ways that take long."""
-        return self._prepared is None or self._augmenter.takes_long
+    def is_slow(self) -> bool:
+        """Return whether workers are worthwhile: images are decoded, or augmented in expensive ways."""
+        return self._prepared is None or self._augmenter.is_slow
 
     def __getitems__(self, positions: list[Position]) -> Batch:
         """Return the batch."""
         side = positions[0][3]
         pixels = np.empty((len(positions), side, side, 3), np.uint8)
-        if self._prepared is None:  # resized images have their channels one behind the other, and keep them so
+        if self._prepared is None:  # random crops are resized as (3, H, W), and stay in that layout
             pixels = np.empty((len(positions), 3, side, side), np.uint8).transpose(0, 2, 3, 1)
         sources = self._sources([index for _, index, _, _ in positions])
         for row, source, position in zip(pixels, sources, positions, strict=True):
@@ -122,13 +123,13 @@ class _Images(Dataset[Batch]):
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), labels
 
     def _sources(self, indices: list[int]) -> list[images.Source]:
-        """Return where the images are; those at an address are fetched together, as each waits for the answer."""
+        """Return the sources of images; remote ones are downloaded in parallel, because each request has a latency."""
         if self._prepared is not None:
             return [b""] * len(indices)
         sources = [self._samples[index].source for index in indices]
         if not any(isinstance(source, Slice) and is_remote(source.path) for source in sources):
             return sources
-        with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
             return list(pool.map(images.content, sources))
 
     def _augmented(self, source: images.Source, epoch: int, index: int, copy: int, side: int) -> Pixels:
@@ -140,27 +141,30 @@ class _Images(Dataset[Batch]):
         return self._augmenter(pixels, rng)
 
 
-def _outlive_signals(worker: int) -> None:
-    """Leave it to the parent to end: terminals, schedulers and torchrun ask all processes of a group at once."""
+def _ignore_signals(worker: int) -> None:
+    """Ignore SIGINT and SIGTERM, which terminals, schedulers and torchrun send to all processes of a group.
+
+    The parent stops its workers after it has saved its state.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_they_are(batch: Any) -> Batch:
-    made: Batch = batch
-    return made
+def _unchanged(batch: Any) -> Any:
+    """Return what __getitems__ returned, which is a batch already."""
+    return batch
 
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -> torch.Tensor:
     """Turn uint8 (N, 3, H, W) into normalised float32 on the device, in channels_last layout.
 
-    Rows of (W, 3) numbers are scaled as one, which is three times as fast on a CPU as scaling channels.
+    Rows of W x 3 numbers are scaled together, which is three times as fast on a CPU as scaling channels of 3 numbers.
     """
     scale, offset = _scale_and_offset(preprocessing, device, pixels.shape[3])
     moved = pixels.to(device, non_blocking=True).permute(0, 2, 3, 1)
     images = torch.empty(moved.shape, device=device)
     if pixels.is_contiguous():
-        for channel in range(moved.shape[3]):  # twice as fast as all at once
+        for channel in range(moved.shape[3]):  # twice as fast as one copy of all channels
             images[..., channel] = moved[..., channel]
     else:
         images.copy_(moved)
@@ -170,6 +174,6 @@ def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -
 
 @functools.cache
 def _scale_and_offset(preprocessing: Preprocessing, device: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both for a row of pixels on the device; made once, as each copy to a GPU waits for it."""
+    """Return scale and offset for a row of pixels on the device; cached, because a copy to a GPU synchronises."""
     scale, offset = (torch.from_numpy(values.reshape(3)).to(device) for values in preprocessing.scale_and_offset)
     return scale.repeat(width), offset.repeat(width)

@@ -1,4 +1,4 @@
-"""The settings of the training loop, shared by every stage that trains; loads without torch."""
+"""Settings of the training loop, shared by every stage that trains. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from compress.recipe import plugins
 from compress.recipe.section import Config
 
 if TYPE_CHECKING:
-    ModelConfig: TypeAlias = Any
+    ModelConfig: TypeAlias = Any  # the Config of whichever plug-in of compress/models
 else:
     ModelConfig = plugins.config_union("models")
 
 
 class Augment(Config):
-    """Random changes of training images. crop_scale: least and greatest share of the area that a random crop keeps.
+    """Random augmentation of training images.
 
-    transpose: rows become columns in half of the images, for pictures that have no upright. rotate, shear: by at most
-    so many degrees to either side. shift: by at most that share of the side. zoom: least and greatest factor.
-    policy: `randaugment` (two of 14 changes, of strength `magnitude`, 0 to 30) or `trivialaugment` (one of any
-    strength). erase: the share of images in which a rectangle is painted over. mixup, cutmix: alpha of the beta
-    distribution that says how much of another image of the batch is mixed in; 0 for none.
+    hflip, vflip: mirror half of the images.
+    transpose: swap rows and columns of half of the images, for images without an upright direction.
+    crop_scale: [least, greatest] share of the area that a random crop keeps.
+    rotate, shear: greatest angle in degrees, to either side.
+    shift: greatest shift, as a share of the side.
+    zoom: [least, greatest] factor.
+    policy: `randaugment` (two of 14 transforms, of strength `magnitude`, 0 to 30) or `trivialaugment` (one transform of
+    random strength).
+    erase: share of images in which a rectangle is erased.
+    mixup, cutmix: alpha of the beta distribution from which the mixed share of another image is drawn; 0 for none.
     """
 
     hflip: bool = True
@@ -47,20 +52,22 @@ class Augment(Config):
         return self
 
     @property
-    def only_turns(self) -> bool:
-        """Whether it shows an image in the few variants alone that flips and the transpose make."""
+    def only_flips(self) -> bool:
+        """Return whether images are only flipped and transposed, which gives at most eight variants of each."""
         others = self.crop_scale or self.rotate or self.shift or self.shear or self.zoom or self.policy or self.erase
         return not (others or self.mixup or self.cutmix)
 
 
 class Teacher(Config):
-    """A network whose answers are learned beside the labels, and how.
+    """Knowledge distillation: a network whose outputs are learned along with the labels.
 
-    network: `baseline`, the recipe's own before its first stage `prune`; `before`, as it was before this stage; or a
-    section like `model`, with weights. loss: `logits`,
-    `decoupled` (in which the classes that are not the label's weigh `beta` by themselves) or `features` (the logits,
-    and outputs of modules). share: of the loss. layers: for `features`: modules of the student by name, each with the
-    teacher's that it should be like; a learned 1x1 convolution is between them.
+    network: `baseline`, the recipe's network before its first stage `prune`; `before`, the network before this stage;
+    or a section like `model`, with weights.
+    loss: `logits` (Hinton et al., 2015), `decoupled` (Zhao et al., CVPR 2022, non-target classes weighted by `beta`) or
+    `features` (logits and outputs of modules).
+    share: weight of the teacher's loss; the rest is the labels'.
+    layers: for `features`: names of the student's modules, each with the name of the teacher's module that it learns
+    from through a trained 1x1 convolution.
     """
 
     network: Literal["baseline", "before"] | ModelConfig = "baseline"
@@ -71,29 +78,35 @@ class Teacher(Config):
     layers: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _layers_fit(self) -> Teacher:
+    def _consistent(self) -> Teacher:
         if (self.loss == "features") != bool(self.layers):
-            raise ValueError("layers: are for loss: features, which needs at least one")
+            raise ValueError("layers: required for loss: features, and not allowed for other losses")
         if not isinstance(self.network, str) and self.network.weights is None:
-            raise ValueError("network: a teacher needs weights")
+            raise ValueError("network: a teacher needs weights; add weights to its section")
         return self
 
 
 class FitConfig(Config):
-    """One training run.
+    """Settings of one training run.
 
-    lr: the highest learning rate. momentum: of sgd and rmsprop. weight_decay: spares norms and biases.
-    warmup_epochs: of linear (cosine) or cosine (onecycle) rise. ema_decay: per step, null for none; else the result is
-    the averaged network. precision: of the arithmetic; auto is bfloat16 where the device multiplies it fast (CUDA),
-    else float32. accumulate: parts that a batch is learned in, one after the other, to need less memory; BatchNorm
-    sees the parts. clip_norm: the
-    greatest length of the gradient. checkpoint_minutes: between two states written inside an epoch.
-    workers: processes that decode images, used with crop_scale; without it the images are decoded once, beforehand.
-    repeats: copies of an image, differently augmented, that an epoch shows next to each other; it shows the fewer
-    images. resize_from: side in pixels of the first epoch's images, which grows evenly to the preprocessing's in the
-    first three quarters of the epochs. freeze: names or patterns of modules that stay as they are; lr_scale: factors
-    of lr for modules by name or pattern. sync_batchnorm: means and variances over all processes of torchrun.
-    teacher: a network to learn from; null for labels alone.
+    batch_size: over all processes.
+    lr: highest learning rate.
+    momentum: of `sgd` and `rmsprop`.
+    weight_decay: not applied to norms and biases.
+    warmup_epochs: of linear (`cosine`) or cosine-shaped (`onecycle`) rise of the learning rate.
+    ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
+    precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
+    accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts.
+    clip_norm: greatest norm of the gradient.
+    checkpoint_minutes: time between two checkpoints inside an epoch.
+    repeats: number of differently augmented copies of an image that follow each other; an epoch shows fewer images.
+    resize_from: side in pixels of the first epoch's images; it grows linearly to the preprocessing's during the first
+    three quarters of the epochs.
+    freeze: names or patterns of modules that are not trained.
+    lr_scale: factors of lr for modules, by name or pattern.
+    sync_batchnorm: compute BatchNorm statistics over all processes of torchrun.
+    teacher: network to learn from; null to learn from labels only.
+    workers: number of processes that decode and augment images, used with crop_scale or an expensive augmentation.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
@@ -120,20 +133,22 @@ class FitConfig(Config):
     workers: Annotated[int, Field(ge=0, le=256)] = 2
 
     @model_validator(mode="after")
-    def _fits_itself(self) -> FitConfig:
+    def _consistent(self) -> FitConfig:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: must be less than epochs: {self.epochs}, not {self.warmup_epochs:g}")
         if 2 * self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate: must leave two images in each part of batch_size: {self.batch_size}, not "
-                             f"{self.accumulate} parts")  # fmt: skip
+            raise ValueError(
+                f"accumulate: {self.accumulate} parts are too many for batch_size: {self.batch_size}; each part needs "
+                "at least two images"
+            )
         if self.teacher and self.teacher.loss == "decoupled" and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError("teacher.loss: decoupled takes the label's class apart, which mixed images have no one of")
+            raise ValueError("teacher.loss: decoupled needs one label per image; turn off augment.mixup and cutmix")
         return self
 
-    def side(self, epoch: int, whole: int) -> int:
-        """Return the side in pixels of an epoch's images, a multiple of 16 until it is `whole`."""
-        if self.resize_from is None or self.resize_from >= whole:
-            return whole
-        done = min(1.0, epoch / max(1.0, 0.75 * self.epochs))
-        side = self.resize_from + done * (whole - self.resize_from)
-        return whole if done == 1 else max(16, round(side / 16) * 16)
+    def side(self, epoch: int, full_side: int) -> int:
+        """Return the side in pixels of an epoch's images, a multiple of 16 until it is `full_side`."""
+        if self.resize_from is None or self.resize_from >= full_side:
+            return full_side
+        progress = min(1.0, epoch / max(1.0, 0.75 * self.epochs))
+        side = self.resize_from + progress * (full_side - self.resize_from)
+        return full_side if progress == 1 else max(16, round(side / 16) * 16)

@@ -1,4 +1,4 @@
-"""What every stage may use."""
+"""Inputs of a stage besides the network and its Config."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """The data but for the test split, the seed, the device, the stage's own folder, and a way to tell the user.
+    """Data, settings, folder and console of a stage. The test split is not part of it.
 
-    name: of the stage with its index.
-    folder: kept between runs of the same stage with the same inputs; a stage may leave there what it resumes from.
+    name: the stage with its index, such as `0-train`.
+    classes: names, in the order of the network's outputs.
+    train: samples of the train split.
+    device: of PyTorch, `cpu` or `cuda`.
+    folder: kept between runs of the same stage with the same inputs, for checkpoints and results.
     targets: of the recipe, in its order.
-    teacher: a network to learn from: the recipe's own before it was pruned ("baseline"), or that of a `model` section.
-    prepared: the images of train or val, resized and cropped; made once per run folder.
-    some: at most so many images of train or val, spread over all, without preparing the rest.
-    track: hands (epoch, values by name) to the programs that draw training curves.
-    console: shows messages and progress.
+    teacher: returns a network for `baseline` (the recipe's network before its first pruning) or a model's Config.
+    prepared: returns the images of `train` or `val`, resized and cropped; prepared once per run folder.
+    subset: returns at most a number of images of `train` or `val`, evenly spaced, without preparing the others.
+    track: logs values by name for an epoch as training curves.
     """
 
     name: str
@@ -39,8 +41,8 @@ class Context:
     device: str
     folder: Path
     targets: tuple[Target, ...]
-    teacher: Callable[[Any], nn.Module]
+    teacher: Callable[[Any], nn.Module]  # Any: the Config of whichever plug-in of compress/models
     prepared: Callable[[str], EvalSet]
-    some: Callable[[str, int], EvalSet]
+    subset: Callable[[str, int], EvalSet]
     track: Callable[[int, dict[str, float]], None]
     console: Console

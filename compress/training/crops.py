@@ -1,4 +1,4 @@
-"""Random crops of encoded images: the box is drawn first, and no more is decoded than it needs."""
+"""Random crops of encoded images: the box is drawn first, then the image is decoded at the lowest sufficient scale."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from runtimes.preprocessing import Preprocessing
 
 RATIO = (3 / 4, 4 / 3)  # width / height, as in Inception and torchvision
 TRIES = 10
-FACTOR = 2  # from which on a JPEG is decoded faster when it is decoded smaller: 1/2, 1/4, 1/8
-TENSOR_MODES = ("bilinear", "bicubic")  # that torch resizes in uint8
+FACTOR = 2  # least reduction at which decoding a JPEG at a lower scale (1/2, 1/4, 1/8) is faster
+TENSOR_MODES = ("bilinear", "bicubic")  # interpolations that torch supports for uint8
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -26,9 +26,9 @@ Box = tuple[int, int, int, int]  # left, top, width, height
 def random_resized_crop(
     source: images.Source, preprocessing: Preprocessing, augment: Augment, rng: np.random.Generator, side: int
 ) -> Pixels:
-    """Cut a random part and resize it to (side, side, 3) (Szegedy et al., CVPR 2015, section 6).
+    """Return a random part of an image, resized to (side, side, 3) (Szegedy et al., CVPR 2015, section 6).
 
-    After ten boxes that do not fit, the whole is resized and its centre cut out, as at evaluation. Raises
+    If none of ten random boxes fits, the image is resized and its centre cropped, as for evaluation. Raises
     UnreadableImageError.
     """
     encoded = images.content(source)
@@ -45,9 +45,9 @@ def random_resized_crop(
 
 
 def draw_box(width: int, height: int, augment: Augment, rng: np.random.Generator) -> Box | None:
-    """Return a random part of an image, None where none of ten fits.
+    """Return a random box inside an image, None if none of ten fits.
 
-    The area is uniform in crop_scale, the logarithm of width / height uniform in that of 3/4 to 4/3.
+    The area is uniform in crop_scale; the logarithm of width / height is uniform between those of 3/4 and 4/3.
     """
     assert augment.crop_scale is not None
     for _ in range(TRIES):
@@ -60,16 +60,16 @@ def draw_box(width: int, height: int, augment: Augment, rng: np.random.Generator
 
 
 def resize(pixels: Pixels, preprocessing: Preprocessing, side: int) -> Pixels:
-    """Resize (height, width, 3) to (side, side, 3), smoothed before it is made smaller."""
+    """Resize (height, width, 3) to (side, side, 3), with antialiasing."""
     if pixels.shape[:2] == (side, side):
         return pixels
     if preprocessing.interpolation not in TENSOR_MODES:
         image = images.as_image(pixels).resize((side, side), images.resampling(preprocessing))
         return np.asarray(image)
-    own = pixels if pixels.flags.writeable else pixels.copy()  # torch takes no other
-    tensor = torch.from_numpy(own).permute(2, 0, 1)[None]
-    made = functional.interpolate(tensor, (side, side), mode=preprocessing.interpolation, antialias=True)
-    result: Pixels = made[0].permute(1, 2, 0).numpy()
+    writeable = pixels if pixels.flags.writeable else pixels.copy()  # torch warns about read-only arrays
+    tensor = torch.from_numpy(writeable).permute(2, 0, 1)[None]
+    interpolated = functional.interpolate(tensor, (side, side), mode=preprocessing.interpolation, antialias=True)
+    result: Pixels = interpolated[0].permute(1, 2, 0).numpy()
     return result
 
 
@@ -81,7 +81,7 @@ def _resized(pixels: Pixels, box: Box | None, preprocessing: Preprocessing, side
 
 
 def _decoded(source: images.Source, encoded: bytes, size: tuple[int, int], box: Box | None, side: int) -> Pixels:
-    """Return all pixels, at the smallest of the fast scales at which the box still has side x side of them."""
+    """Return the whole image, at the lowest fast scale at which the box has at least side x side pixels."""
     options: dict[str, int] = {}
     if box is not None:
         wide, high = math.ceil(size[0] * side / box[2]), math.ceil(size[1] * side / box[3])
@@ -89,13 +89,13 @@ def _decoded(source: images.Source, encoded: bytes, size: tuple[int, int], box: 
             options = {"min_width": wide, "min_height": high, "min_factor": FACTOR}
     try:
         return jpeg.decode(encoded, **options)
-    except ValueError:  # it is stricter than Pillow, which gives the same pixels and tells what is wrong
+    except ValueError:  # simplejpeg is stricter than Pillow, which decodes the image or names the reason
         return np.asarray(images.decode(source))
 
 
 def _scaled(box: Box, size: tuple[int, int], pixels: Pixels) -> Box:
-    """Return the box in an image that was decoded smaller."""
-    across, down = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
-    left, top = round(box[0] * across), round(box[1] * down)
-    right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
+    """Return the box in the coordinates of an image that was decoded at a lower scale."""
+    scale_x, scale_y = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
+    left, top = round(box[0] * scale_x), round(box[1] * scale_y)
+    right, bottom = round((box[0] + box[2]) * scale_x), round((box[1] + box[3]) * scale_y)
     return left, top, max(1, right - left), max(1, bottom - top)

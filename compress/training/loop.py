@@ -1,4 +1,4 @@
-"""The only training loop: train, distil, fine-tune and QAT differ in the network and the loss that they bring."""
+"""Training loop with checkpoints, used by every stage that trains."""
 
 from __future__ import annotations
 
@@ -41,55 +41,57 @@ VALIDATION_BATCH = 64
 
 @dataclass
 class _Run:
-    """Everything that changes while training goes on. epoch: whole ones; step, total: of the one that is begun."""
+    """State of a training run. epoch: number of finished epochs. step, total: steps and loss of the current epoch."""
 
     network: nn.Module
     average: AveragedModel | None
     optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
-    total: torch.Tensor  # of the losses
+    total: torch.Tensor  # sum of the losses
     epoch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def result(self) -> nn.Module:
-        """Return the network that the stage returns: the averaged one if there is one."""
+        """Return the averaged network if there is one, else the trained network."""
         return self.average.module if self.average else self.network
 
 
 def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> nn.Module:
-    """Train and return the network in eval mode; continues after the last step that the folder holds.
+    """Train and return the network in eval mode; continue from the checkpoint in the stage's folder, if there is one.
 
-    Writes history.json (per epoch: losses, learning rate, validation metrics) into the stage's folder, and its state
-    after each epoch, every `checkpoint_minutes` and when the process is asked to end. Raises CompressError when the
-    loss stops being finite, TerminatedError when it was asked to end.
+    Writes history.json (per epoch: losses, learning rate, validation metrics) into the folder, and a checkpoint after
+    each epoch, every `checkpoint_minutes` and on SIGTERM. Raises CompressError if the loss or the weights are no longer
+    finite, TerminatedError on SIGTERM.
     """
     network = network.to(context.device).to(memory_format=torch.channels_last)
     with ExitStack() as stack:
         batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.world_size()))
-        asked_to_end = stack.enter_context(termination())
-        still = stack.enter_context(frozen(network, config.freeze))
+        terminated = stack.enter_context(termination())
+        frozen_modules = stack.enter_context(frozen(network, config.freeze))
         run = _begin(network, context, config, batches.steps)
         if config.sync_batchnorm and distributed.world_size() > 1:
-            stack.enter_context(synchronised(run.network))  # not the averaged network, which is not trained
-        step = _Step(run, context, config, loss, batches.size, still)
+            stack.enter_context(
+                synchronised(run.network)
+            )  # the averaged network is not trained and keeps its BatchNorms
+        step = _Step(run, context, config, loss, batches.size, frozen_modules)
         validation = context.prepared("val")
         while run.epoch < config.epochs:
-            _train_epoch(run, context, config, step, batches, asked_to_end)
+            _train_epoch(run, context, config, step, batches, terminated)
             logits = _validation_logits(run.result, validation, context.device)
             if not np.isfinite(logits).all():
                 raise _diverged("validation logits", float("nan"), run.epoch, config)
             assert validation.labels is not None
             _record(run, context, config, accuracy(logits, validation.labels), batches.steps)
             _save_state(run, context.folder)
-            _end_if(distributed.any_of(asked_to_end()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
+            _exit_if(distributed.any_of(terminated()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
 
 
 def _begin(network: nn.Module, context: Context, config: FitConfig, steps: int) -> _Run:
-    """Return a run at its start, or where the folder's state left it."""
+    """Return the state at the start of training, or that of the folder's checkpoint."""
     optimizer = make_optimizer(network, config)
     average = None
     if config.ema_decay is not None:
@@ -99,20 +101,20 @@ def _begin(network: nn.Module, context: Context, config: FitConfig, steps: int) 
     total = torch.zeros((), device=context.device)
     run = _Run(network, average, optimizer, make_schedule(optimizer, config, steps), scaler, total)
     if _load_state(run, context):
-        where = f"epoch {run.epoch}" if not run.step else f"step {run.step} of {steps} in epoch {run.epoch + 1}"
-        context.console.say(f"resumed after {where} of {config.epochs}")
+        position = f"epoch {run.epoch}" if not run.step else f"step {run.step} of {steps} in epoch {run.epoch + 1}"
+        context.console.say(f"resumed after {position} of {config.epochs}")
     return run
 
 
 def _arithmetic(context: Context, config: FitConfig) -> torch.dtype:
-    """Return the type that layers compute in; their weights are float32."""
+    """Return the dtype in which layers compute; weights are float32."""
     if config.precision == "auto":
         return torch.bfloat16 if context.device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
 
 
 def predict(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
-    """Return the `(N, classes)` float32 logits of a network in eval mode."""
+    """Return the float32 logits (N, classes) of a network, which is set to eval mode."""
     network.eval()
     with torch.inference_mode():
         parts = [
@@ -123,15 +125,15 @@ def predict(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.
 
 
 def _validation_logits(network: nn.Module, images: EvalSet, device: str) -> npt.NDArray[np.float32]:
-    """Return as `predict`; each process runs its share of the images, all with the first one's running statistics."""
+    """Return the same as `predict`; each process runs its share of the images, with the buffers of rank 0."""
     if distributed.world_size() == 1:
         return predict(network, images, device)
     distributed.broadcast(network.buffers())
-    mine = np.array_split(np.arange(len(images)), distributed.world_size())[distributed.rank()]
-    some = predict(network, images.take(mine), device) if len(mine) else np.zeros((0, 1), np.float32)
-    classes = int(distributed.all_reduce_sum(np.asarray([some.shape[1] if distributed.is_first() else 0]))[0])
+    own_indices = np.array_split(np.arange(len(images)), distributed.world_size())[distributed.rank()]
+    part = predict(network, images.take(own_indices), device) if len(own_indices) else np.zeros((0, 1), np.float32)
+    classes = int(distributed.all_reduce_sum(np.asarray([part.shape[1] if distributed.is_first() else 0]))[0])
     logits = np.zeros((len(images), classes), np.float32)
-    logits[mine] = some
+    logits[own_indices] = part
     every: npt.NDArray[np.float32] = distributed.all_reduce_sum(logits)
     return every
 
@@ -142,9 +144,9 @@ def _train_epoch(
     config: FitConfig,
     train_step: _Step,
     batches: TrainingBatches,
-    asked_to_end: Callable[[], bool],
+    terminated: Callable[[], bool],
 ) -> None:
-    """Go to the end of the epoch that is begun; all that is random depends on the seed, the epoch and the step."""
+    """Train to the end of the current epoch. All random numbers depend only on the seed, the epoch and the step."""
     train_step.prepare()
     what = f"{context.name}, epoch {run.epoch + 1}/{config.epochs}"
     done, all_steps = run.epoch * batches.steps, config.epochs * batches.steps
@@ -154,47 +156,53 @@ def _train_epoch(
         train_step(pixels, labels)
         run.step += 1
         context.console.progress(what, done + run.step, all_steps)
-        if distributed.any_of(asked_to_end() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
+        if distributed.any_of(terminated() or time.monotonic() - saved > 60 * config.checkpoint_minutes):
             _require_finite(run, config)
             _save_state(run, context.folder)
             saved = time.monotonic()
-            _end_if(distributed.any_of(asked_to_end()), f"step {run.step} of {what}")
+            _exit_if(distributed.any_of(terminated()), f"step {run.step} of {what}")
     _require_finite(run, config)
     run.epoch += 1
     run.step = 0
 
 
-def _end_if(asked: bool, where: str) -> None:
-    if asked:
-        raise TerminatedError(f"asked to end; the same command goes on after {where}")
+def _exit_if(terminated: bool, position: str) -> None:
+    if terminated:
+        raise TerminatedError(f"terminated; run the same command again to resume after {position}")
 
 
 class _Step:
-    """Learns from one batch: its parts' gradients, those of all processes, one step of the optimizer."""
+    """One optimizer step with gradient accumulation and all-reduce."""
 
     def __init__(
-        self, run: _Run, context: Context, config: FitConfig, loss: Loss, batch_size: int, still: list[nn.Module]
+        self,
+        run: _Run,
+        context: Context,
+        config: FitConfig,
+        loss: Loss,
+        batch_size: int,
+        frozen_modules: list[nn.Module],
     ) -> None:
-        """Bind what every batch needs. batch_size: over all processes; still: modules that are frozen."""
+        """Prepare the network for several processes. batch_size: over all processes."""
         self._run, self._context, self._config, self._loss = run, context, config, loss
-        self._still, self._batch_size = still, batch_size
+        self._frozen_modules, self._batch_size = frozen_modules, batch_size
         self._arithmetic = _arithmetic(context, config)
         self._mix = mixing(config.augment, len(context.classes))
         self._network = distributed.data_parallel(run.network)
 
     def prepare(self) -> None:
-        """Set the modules' modes for an epoch."""
+        """Set the network to train mode, except its frozen modules."""
         self._run.network.train()
-        for module in self._still:
+        for module in self._frozen_modules:
             module.eval()
 
     def __call__(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        """Learn from this process's uint8 (n, 3, H, W) images and int64 (n,) labels."""
+        """Update the weights with this process's uint8 (n, 3, H, W) images and int64 (n,) labels."""
         run, config = self._run, self._config
         run.optimizer.zero_grad(set_to_none=True)
         parts = list(zip(pixels.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
         for number, part in enumerate(parts, 1):
-            with nullcontext() if number == len(parts) else self._without_exchange():
+            with nullcontext() if number == len(parts) else self._without_all_reduce():
                 self._add_gradient(*part)
         if config.clip_norm is not None:
             run.scaler.unscale_(run.optimizer)
@@ -212,24 +220,24 @@ class _Step:
             images, labels = self._mix(images, labels)
         with torch.autocast(self._context.device, self._arithmetic, enabled=self._arithmetic != torch.float32):
             logits = self._network(images)
-        # Processes may have batches of different sizes, and the mean of their gradients is taken.
+        # The gradient is the mean over processes, which may have batches of different sizes.
         share = len(pixels) * distributed.world_size() / self._batch_size
         value = self._loss(images, logits, labels) * share
         self._run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self._run.total += value.detach()
 
-    def _without_exchange(self) -> AbstractContextManager[None]:
+    def _without_all_reduce(self) -> AbstractContextManager[None]:
         network = self._network
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def _mean_total(run: _Run) -> float:
-    """Return the sum of the losses since the epoch began, the mean over all processes."""
+    """Return the sum of the losses of the current epoch, mean over all processes."""
     return float(distributed.all_reduce_sum(np.asarray([float(run.total)]))[0]) / distributed.world_size()
 
 
 def _require_finite(run: _Run, config: FitConfig) -> None:
-    """Raise where nobody could go on: in all processes, which have the same weights."""
+    """Raise CompressError if the loss or the weights are not finite, in all processes (their weights are equal)."""
     total = _mean_total(run)
     if not math.isfinite(total):
         raise _diverged("training loss", total, run.epoch + 1, config)
@@ -237,8 +245,8 @@ def _require_finite(run: _Run, config: FitConfig) -> None:
         raise _diverged("weights", math.nan, run.epoch + 1, config)
 
 
-def _diverged(what: str, value: float, epoch: int, config: FitConfig) -> CompressError:
-    return CompressError(f"the {what} became {value} in epoch {epoch}; try a lower lr than {config.lr:g}")
+def _diverged(quantity: str, value: float, epoch: int, config: FitConfig) -> CompressError:
+    return CompressError(f"the {quantity} became {value} in epoch {epoch}; try a lower lr than {config.lr:g}")
 
 
 def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, steps: int) -> None:
@@ -255,7 +263,7 @@ def _record(run: _Run, context: Context, config: FitConfig, metrics: Accuracy, s
 
 
 def _save_state(run: _Run, folder: Path) -> None:
-    """Write all of it, in the first process; the state before is kept, too."""
+    """Write a checkpoint on rank 0 and keep the one before."""
     total = _mean_total(run)
     if not distributed.is_first():
         return
@@ -265,7 +273,7 @@ def _save_state(run: _Run, folder: Path) -> None:
     optimizer = run.optimizer.state_dict()
     for index, values in optimizer["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
-    rest = {
+    other_state = {
         "epoch": run.epoch,
         "step": run.step,
         "total": total,
@@ -276,22 +284,22 @@ def _save_state(run: _Run, folder: Path) -> None:
     }
     if (folder / STATE_FILE).exists():
         (folder / STATE_FILE).replace(folder / STATE_BEFORE)
-    checkpoint.save_tensors(folder / STATE_FILE, tensors, {"state": json.dumps(rest)})
+    checkpoint.save_tensors(folder / STATE_FILE, tensors, {"state": json.dumps(other_state)})
 
 
 def _load_state(run: _Run, context: Context) -> bool:
-    """Go on where the newest state that can be read left off; return whether there is one."""
-    found = [path for path in (context.folder / STATE_FILE, context.folder / STATE_BEFORE) if path.exists()]
-    if not found:
+    """Load the newest readable checkpoint into the run; return whether there is one."""
+    files = [path for path in (context.folder / STATE_FILE, context.folder / STATE_BEFORE) if path.exists()]
+    if not files:
         return False
     try:
-        tensors, metadata = checkpoint.load_tensors(found[0])
+        tensors, metadata = checkpoint.load_tensors(files[0])
     except InputError as error:
-        if len(found) == 1:
+        if len(files) == 1:
             raise
-        context.console.say(f"{error}; the one before is taken")
-        tensors, metadata = checkpoint.load_tensors(found[1])
-    rest = json.loads(metadata["state"])
+        context.console.say(f"{error}; loading the checkpoint before it")
+        tensors, metadata = checkpoint.load_tensors(files[1])
+    other_state = json.loads(metadata["state"])
     run.network.load_state_dict(_with_prefix(tensors, "network."))
     if run.average:
         run.average.load_state_dict(_with_prefix(tensors, "average."))
@@ -300,11 +308,11 @@ def _load_state(run: _Run, context: Context) -> bool:
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     state = like_parameters(run.optimizer, state)
-    run.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
-    run.schedule.load_state_dict(rest["schedule"])
-    run.scaler.load_state_dict(rest["scaler"])
-    run.epoch, run.step, run.history = rest["epoch"], rest["step"], rest["history"]
-    run.total.fill_(rest["total"])
+    run.optimizer.load_state_dict({"state": state, "param_groups": other_state["param_groups"]})
+    run.schedule.load_state_dict(other_state["schedule"])
+    run.scaler.load_state_dict(other_state["scaler"])
+    run.epoch, run.step, run.history = other_state["epoch"], other_state["step"], other_state["history"]
+    run.total.fill_(other_state["total"])
     return True
 
 

@@ -1,6 +1,6 @@
-"""Losses for the training loop: `loss(images, logits, labels) -> scalar`.
+"""Losses of the training loop: `loss(images, logits, labels) -> scalar`.
 
-labels: (N,) int64, or for images that are mixed (N, classes) float, the shares of the classes.
+labels: int64 (N,), or for mixed images float (N, classes), the probabilities of the classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Teacher = Callable[[Tensor], Tensor]
 def cross_entropy(label_smoothing: float) -> Loss:
     """Return the mean cross-entropy with smoothed labels (Szegedy et al., CVPR 2016, section 7), in nats.
 
-    logits: (N, classes) float; labels: (N,) int64, or (N, classes) float shares; images are not looked at.
+    logits: float (N, classes). labels: int64 (N,), or float (N, classes) probabilities. images: unused.
     """
 
     def loss(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -28,11 +28,11 @@ def cross_entropy(label_smoothing: float) -> Loss:
 
 
 def distillation(loss: Loss, teacher: Teacher, share: float, temperature: float) -> Loss:
-    """Return `share` of the distance to a teacher's answers plus the rest of another loss.
+    """Return `share` times the distance to the teacher's outputs plus (1 - `share`) times another loss.
 
-    teacher: gives logits (N, classes) for images. The distance is T^2 KL(softmax(teacher / T) || softmax(student / T)),
-    mean over the batch, which keeps its gradient's size for every temperature (Hinton et al., Distilling the Knowledge
-    in a Neural Network, 2015, 2.1).
+    teacher: returns logits (N, classes) of images. The distance is the mean over the batch of
+    T^2 KL(softmax(teacher / T) || softmax(student / T)); T^2 makes the size of its gradient independent of the
+    temperature (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.1).
     """
 
     def value(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -43,38 +43,38 @@ def distillation(loss: Loss, teacher: Teacher, share: float, temperature: float)
 
 
 def decoupled_distillation(loss: Loss, teacher: Teacher, share: float, temperature: float, beta: float) -> Loss:
-    """Return as `distillation`, with the distance over the classes other than the label's weighed by `beta` alone.
+    """Return the same as `distillation`, with the distance over the non-target classes weighted by `beta`.
 
-    TCKD + beta NCKD (Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, equation 7, alpha 1). In Hinton's
-    distance the second term fades where the teacher is sure. With two classes it is 0. Raises ValueError for shares of
-    classes: there is no one label to take apart.
+    The distance is TCKD + beta NCKD (Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, equation 7, alpha = 1).
+    In Hinton's distance the factor of NCKD is the teacher's probability of the non-target classes, which is small if
+    the teacher is confident. With two classes NCKD is 0. Raises ValueError for labels that are probabilities.
     """
 
     def value(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.ndim != 1:
             raise ValueError(f"decoupled distillation needs labels of shape (N,), not {tuple(labels.shape)}")
-        given, wanted = logits.float() / temperature, teacher(images) / temperature
-        other = ~functional.one_hot(labels, given.shape[1]).bool()
-        target = _divergence(_binary(given, other), _binary(wanted, other))
-        rest = [one[other].view(len(one), -1) for one in (given, wanted)]
-        distance = (target + beta * _divergence(*rest)) * temperature**2
+        student_logits, teacher_logits = logits.float() / temperature, teacher(images) / temperature
+        others = ~functional.one_hot(labels, student_logits.shape[1]).bool()
+        tckd = _divergence(_binary(student_logits, others), _binary(teacher_logits, others))
+        non_target = [scaled[others].view(len(scaled), -1) for scaled in (student_logits, teacher_logits)]
+        distance = (tckd + beta * _divergence(*non_target)) * temperature**2
         return (1 - share) * loss(images, logits, labels) + share * distance
 
     return value
 
 
-def _binary(logits: Tensor, other: Tensor) -> Tensor:
-    """Return logits (N, 2) of the label's class against all others together."""
-    label = logits[~other].view(-1, 1)
-    rest = logits[other].view(len(logits), -1).logsumexp(1, keepdim=True)
+def _binary(logits: Tensor, others: Tensor) -> Tensor:
+    """Return logits (N, 2) of the label's class and of all others combined. others: bool mask (N, classes)."""
+    label = logits[~others].view(-1, 1)
+    rest = logits[others].view(len(logits), -1).logsumexp(1, keepdim=True)
     return torch.cat([label, rest], dim=1)
 
 
-def _divergence(given: Tensor, wanted: Tensor) -> Tensor:
-    """Return KL(softmax(wanted) || softmax(given)), mean over the batch."""
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(softmax(teacher) || softmax(student)), mean over the batch."""
     return functional.kl_div(
-        functional.log_softmax(given, dim=1),
-        functional.log_softmax(wanted, dim=1),
+        functional.log_softmax(student, dim=1),
+        functional.log_softmax(teacher, dim=1),
         reduction="batchmean",
         log_target=True,
     )

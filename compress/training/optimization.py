@@ -1,4 +1,4 @@
-"""Optimizers and schedules, all from torch."""
+"""Optimizers, learning rate schedules and frozen modules."""
 
 from __future__ import annotations
 
@@ -16,69 +16,73 @@ from runtimes.errors import InputError
 
 
 def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
-    """Return the optimizer over all trainable parameters; those with one dimension (norms, biases) don't decay.
+    """Return the optimizer of all trainable parameters, without weight decay for norms and biases (one dimension).
 
-    Raises InputError where config.lr_scale names no module.
+    Raises InputError for a name in config.lr_scale that matches no module.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     factors = _factors(network, config.lr_scale)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((factors[name], parameter.ndim > 1), []).append(parameter)
-    made = [
+    parameters = [
         {"params": members, "weight_decay": config.weight_decay if decays else 0.0, "lr": config.lr * factor}
         for (factor, decays), members in sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
     ]
     if config.optimizer == "sgd":
-        return SGD(made, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return SGD(parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     if config.optimizer == "rmsprop":
-        return RMSprop(made, lr=config.lr, momentum=config.momentum, alpha=0.9, eps=2e-3)
-    return AdamW(made, lr=config.lr)
+        return RMSprop(parameters, lr=config.lr, momentum=config.momentum, alpha=0.9, eps=2e-3)
+    return AdamW(parameters, lr=config.lr)
 
 
 def _factors(network: nn.Module, scales: dict[str, float]) -> dict[str, float]:
-    """Return what each parameter's learning rate is multiplied by: the scale of the innermost module that has one."""
-    chosen = {pattern: modules_named(network, pattern, "lr_scale") for pattern in scales}
+    """Return the factor of each parameter's learning rate: the scale of the innermost module that has one, else 1."""
+    modules = {pattern: modules_named(network, pattern, "lr_scale") for pattern in scales}
     factors = {}
     for name, _ in network.named_parameters():
-        around = [(len(module), scale) for pattern, scale in scales.items() for module in chosen[pattern]
-                  if name.startswith(f"{module}.")]  # fmt: skip
-        factors[name] = max(around)[1] if around else 1.0
+        enclosing = [(len(module), scale) for pattern, scale in scales.items() for module in modules[pattern]
+                     if name.startswith(f"{module}.")]  # fmt: skip
+        factors[name] = max(enclosing)[1] if enclosing else 1.0
     return factors
 
 
 def modules_named(network: nn.Module, pattern: str, key: str) -> list[str]:
-    """Return the names of the modules that a name or pattern means; raises InputError where there is none."""
+    """Return the names of the modules that match a name or pattern; raises InputError if there are none.
+
+    key: of the recipe, for the error.
+    """
     names = [name for name, _ in network.named_modules() if name]
-    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-    if not found:
-        known = ", ".join(name for name, _ in network.named_children())
-        raise InputError(f"{key}: there is no module '{pattern}'; there are {known} and what they hold")
-    return found
+    matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not matching:
+        children = ", ".join(name for name, _ in network.named_children())
+        raise InputError(f"{key}: there is no module '{pattern}'; there are {children} and their submodules")
+    return matching
 
 
 @contextlib.contextmanager
 def frozen(network: nn.Module, patterns: tuple[str, ...]) -> Iterator[list[nn.Module]]:
-    """Keep the parameters of modules from being trained in the block; yield the modules.
+    """Stop the training of modules inside the block; yield the modules, whose BatchNorms the caller sets to eval mode.
 
-    Their BatchNorms are to be in eval mode. Raises InputError for a pattern that fits no module, or all of them.
+    Raises InputError for a pattern that matches no module, or if nothing is left to train.
     """
     names = [name for pattern in patterns for name in modules_named(network, pattern, "freeze")]
     modules = [network.get_submodule(name) for name in dict.fromkeys(names)]
-    stopped = {parameter for module in modules for parameter in module.parameters() if parameter.requires_grad}
-    if patterns and stopped == {parameter for parameter in network.parameters() if parameter.requires_grad}:
-        raise InputError(f"freeze: {', '.join(patterns)}: nothing is left to train")
-    for parameter in stopped:
+    trainable = {parameter for parameter in network.parameters() if parameter.requires_grad}
+    frozen_parameters = {parameter for module in modules for parameter in module.parameters()} & trainable
+    if patterns and frozen_parameters == trainable:
+        raise InputError(f"freeze: {', '.join(patterns)}: nothing is left to train; freeze fewer modules")
+    for parameter in frozen_parameters:
         parameter.requires_grad_(False)
     try:
         yield modules
     finally:
-        for parameter in stopped:
+        for parameter in frozen_parameters:
             parameter.requires_grad_(True)
 
 
 def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int) -> LRScheduler:
-    """Return a schedule to be stepped after each batch: cosine after a linear warm-up, or one-cycle (Smith, 2018).
+    """Return the schedule, to step after each batch: cosine after a linear warm-up, or one-cycle (Smith, 2018).
 
     One-cycle lowers the momentum by 0.1 while the learning rate is high.
     """
@@ -100,7 +104,7 @@ def make_schedule(optimizer: Optimizer, config: FitConfig, steps_per_epoch: int)
 def like_parameters(
     optimizer: Optimizer, state: dict[int, dict[str, torch.Tensor]]
 ) -> dict[int, dict[str, torch.Tensor]]:
-    """Give the optimizer's tensors the memory layout of their parameters, so that a resumed step rounds alike."""
+    """Return the optimizer's state in the memory layout of the parameters, so that a resumed step rounds equally."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
         index: {

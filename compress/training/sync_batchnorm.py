@@ -1,4 +1,4 @@
-"""BatchNorm over the batches of all processes, while a network is trained."""
+"""BatchNorm with statistics over the batches of all processes, for training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, distributed, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Means and variances of the whole batch, on any device; torch's own needs a GPU.
+    """BatchNorm2d with the mean and variance of all processes' batches, on any device; torch's needs a GPU.
 
-    What Ioffe and Szegedy (ICML 2015, algorithm 1) call the mini-batch is that of all processes; its gradient goes
-    through the sums. The variance is of the distances to the common mean, which loses no digits.
+    The mini-batch of Ioffe and Szegedy (ICML 2015, algorithm 1) is that of all processes; gradients flow through the
+    sums. The variance is computed from the differences to the common mean, which avoids cancellation.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -24,17 +24,17 @@ class SyncBatchNorm(nn.BatchNorm2d):
         values = images.float()
         count = values.new_tensor([values.numel() / values.shape[1]])
         total = _sum(torch.cat([values.sum((0, 2, 3)), count]))
-        places = total[-1].detach()
-        mean = total[:-1] / places
+        positions = total[-1].detach()
+        mean = total[:-1] / positions
         centred = values - mean[None, :, None, None]
         squares = _sum((centred**2).sum((0, 2, 3)))
-        variance = squares / places
-        self._remember(mean.detach(), variance.detach() * places / (places - 1).clamp_min(1))
+        variance = squares / positions
+        self._update_running_statistics(mean.detach(), variance.detach() * positions / (positions - 1).clamp_min(1))
         scale = self.weight / (variance + self.eps).sqrt()
         shifted: Tensor = centred * scale[None, :, None, None] + self.bias[None, :, None, None]
         return shifted.to(images.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -45,7 +45,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; each process's share moves the losses of all, so gradients are summed, too."""
+    """Sum over all processes. Each input affects the losses of all processes, so gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _sum(values: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def synchronised(network: nn.Module) -> Iterator[None]:
-    """Replace the network's BatchNorms in the block; the others share their tensors, so that these learn, too."""
+    """Replace the network's BatchNorms inside the block by synchronised ones that share their tensors."""
     replaced = []
     for parent in [*network.modules()]:
         for name, child in parent.named_children():
@@ -82,8 +82,8 @@ def synchronised(network: nn.Module) -> Iterator[None]:
 
 
 def _twin(norm: nn.BatchNorm2d) -> nn.Module:
-    kind = nn.SyncBatchNorm if norm.weight.is_cuda else SyncBatchNorm
-    twin = kind(norm.num_features, norm.eps, norm.momentum)
+    twin_type = nn.SyncBatchNorm if norm.weight.is_cuda else SyncBatchNorm
+    twin = twin_type(norm.num_features, norm.eps, norm.momentum)
     twin.weight, twin.bias = norm.weight, norm.bias
     twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
     twin.num_batches_tracked = norm.num_batches_tracked

@@ -1,4 +1,4 @@
-"""Training a network on labels and, where the settings name one, on a teacher's answers."""
+"""Train a network on labels and, if the settings name a teacher, on its outputs (knowledge distillation)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from compress.training.loop import fit
 from compress.training.losses import Loss, cross_entropy, decoupled_distillation, distillation
 from runtimes.errors import InputError
 
-KEY_BYTES = 300  # of a hash, a tensor and their places in a table
-MOST_REMEMBERED_BYTES = 2**30
+KEY_BYTES = 300  # memory of an entry of the table besides its logits: a digest, a tensor and a slot
+MAX_TABLE_BYTES = 2**30
 
 
 def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Module | None = None) -> nn.Module:
-    """Return the trained network in eval mode, on the CPU. before: the network before the stage, if it is another."""
+    """Return the trained network in eval mode, on the CPU.
+
+    before: the network for `teacher.network: before`, if it is not a copy of `network`.
+    """
     loss = cross_entropy(config.label_smoothing)
     if config.teacher is None:
         return fit(network, context, config, loss).cpu()
@@ -33,78 +36,87 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
         teacher = context.teacher(config.teacher.network)
     teacher = teacher.to(context.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     if config.teacher.loss != "features":
-        return fit(network, context, config, _taught(loss, config.teacher, _answers(teacher, context, config))).cpu()
+        teacher_logits = _teacher_logits(teacher, context, config)
+        return fit(network, context, config, _with_teacher(loss, config.teacher, teacher_logits)).cpu()
     pair = Projected(network, teacher, config.teacher.layers, context)
-    trained = fit(pair, context, config, pair.loss(_taught(loss, config.teacher, pair.answers)))
+    trained = fit(pair, context, config, pair.loss(_with_teacher(loss, config.teacher, pair.teacher_logits)))
     assert isinstance(trained, Projected)
     return trained.student.cpu()
 
 
-def _answers(teacher: nn.Module, context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:
+def _teacher_logits(teacher: nn.Module, context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:
+    """Return a function from images to the teacher's logits; a table if augmentation makes few variants of an image."""
+
     @torch.no_grad()
-    def answers(images: Tensor) -> Tensor:
+    def run_teacher(images: Tensor) -> Tensor:
         logits: Tensor = teacher(images).float()
         return logits
 
     count = variants_per_image(config.augment)
-    size = len(context.train) * count * (len(context.classes) * 4 + KEY_BYTES)
-    few = config.augment.only_turns and config.resize_from is None and count <= config.epochs
-    if not few or size > MOST_REMEMBERED_BYTES:
-        return answers
-    return _remembered(answers, context, config)
+    table_bytes = len(context.train) * count * (len(context.classes) * 4 + KEY_BYTES)
+    few_variants = config.augment.only_flips and config.resize_from is None and count <= config.epochs
+    if not few_variants or table_bytes > MAX_TABLE_BYTES:
+        return run_teacher
+    return _tabulated(run_teacher, context, config)
 
 
-def _remembered(answers: Callable[[Tensor], Tensor], context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:
-    """Return the same answers, all given beforehand, for images that augmentation shows in few variants.
+def _tabulated(
+    run_teacher: Callable[[Tensor], Tensor], context: Context, config: FitConfig
+) -> Callable[[Tensor], Tensor]:
+    """Return the same function as a lookup in a table of all variants of all training images.
 
-    Beforehand, because a network's last bits depend on who else is in the batch, and a run that is resumed has to end
-    with the same weights.
+    The table is computed before training, because the last bits of a network's outputs depend on the other images of
+    the batch, and a resumed run must end with the same weights as one without interruption.
     """
     prepared = context.prepared("train")
     table: dict[bytes, Tensor] = {}
     for start in range(0, len(prepared), config.batch_size):
-        some = prepared.pixels(np.arange(start, min(start + config.batch_size, len(prepared))))
-        for turned in zip(*(variants(one, config.augment) for one in some), strict=True):
-            pixels = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
+        originals = prepared.pixels(np.arange(start, min(start + config.batch_size, len(prepared))))
+        for variant in zip(*(variants(pixels, config.augment) for pixels in originals), strict=True):
+            pixels = torch.from_numpy(np.stack(variant)).permute(0, 3, 1, 2)
             images = normalize(pixels, context.preprocessing, context.device)
-            table.update(zip(_keys(images), answers(images), strict=True))
-        context.console.progress("ask the teacher", start + len(some), len(prepared))
-    return lambda images: torch.stack([table[key] for key in _keys(images)])
+            table.update(zip(_digests(images), run_teacher(images), strict=True))
+        context.console.progress("run the teacher", start + len(originals), len(prepared))
+    return lambda images: torch.stack([table[digest] for digest in _digests(images)])
 
 
-def _keys(images: Tensor) -> Iterator[bytes]:
-    for one in images.permute(0, 2, 3, 1).contiguous().cpu().numpy():
-        yield hashlib.sha256(one).digest()
+def _digests(images: Tensor) -> Iterator[bytes]:
+    for pixels in images.permute(0, 2, 3, 1).contiguous().cpu().numpy():
+        yield hashlib.sha256(pixels).digest()
 
 
-def _taught(loss: Loss, config: Teacher, answers: Callable[[Tensor], Tensor]) -> Loss:
+def _with_teacher(loss: Loss, config: Teacher, teacher_logits: Callable[[Tensor], Tensor]) -> Loss:
     if config.loss == "decoupled":
-        return decoupled_distillation(loss, answers, config.share, config.temperature, config.beta)
-    return distillation(loss, answers, config.share, config.temperature)
+        return decoupled_distillation(loss, teacher_logits, config.share, config.temperature, config.beta)
+    return distillation(loss, teacher_logits, config.share, config.temperature)
 
 
 class Projected(nn.Module):
-    """A student with a learned 1x1 convolution from each chosen layer to the teacher's (Romero et al., 2015)."""
+    """A student with a trained 1x1 convolution from each chosen layer to the teacher's (Romero et al., 2015)."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, layers: dict[str, str], context: Context) -> None:
-        """Find the layers and their channels; raises InputError for names that are not there."""
+        """Find the layers and their numbers of channels; raises InputError for unknown names."""
         super().__init__()
         self.student = student
-        self._teacher = [teacher]  # in a list, so that it is no part of what is trained and stored
-        self._given: dict[str, Tensor] = {}
-        self._wanted: dict[str, Tensor] = {}
-        for one, names, kept in ((student, layers.keys(), self._given), (teacher, layers.values(), self._wanted)):
+        self._teacher = [teacher]  # in a list, so that it is not registered as a submodule to train and save
+        self._student_outputs: dict[str, Tensor] = {}
+        self._teacher_outputs: dict[str, Tensor] = {}
+        for network, names, outputs in (
+            (student, layers.keys(), self._student_outputs),
+            (teacher, layers.values(), self._teacher_outputs),
+        ):
             for name in names:
-                _module(one, name).register_forward_hook(_keeper(kept, name))
+                _module(network, name).register_forward_hook(_recorder(outputs, name))
         side = context.preprocessing.crop
         with torch.no_grad():
             example = torch.zeros(1, 3, side, side)
             student.cpu().eval()(example)
-            self.answers(example.to(context.device))
+            self.teacher_logits(example.to(context.device))
         torch.manual_seed(context.seed)
         self._pairs = layers
         self.projections = nn.ModuleList(
-            nn.Conv2d(self._given[one].shape[1], self._wanted[other].shape[1], 1) for one, other in layers.items()
+            nn.Conv2d(self._student_outputs[own].shape[1], self._teacher_outputs[other].shape[1], 1)
+            for own, other in layers.items()
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -113,41 +125,48 @@ class Projected(nn.Module):
         return logits
 
     @torch.no_grad()
-    def answers(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits."""
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits and record the outputs of its layers."""
         logits: Tensor = self._teacher[0](images).float()
         return logits
 
     def loss(self, loss: Loss) -> Loss:
-        """Return a loss that adds the mean squared distance of every pair, relative to the teacher's mean square."""
+        """Return a loss that adds each pair's mean squared distance, divided by the teacher's mean square.
+
+        loss: must run `teacher_logits`, which records the teacher's outputs.
+        """
 
         def value(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
             total = loss(images, logits, labels)  # runs the teacher
-            for (one, other), projection in zip(self._pairs.items(), self.projections, strict=True):
-                wanted = _as_image(self._wanted[other]).float()
-                given = projection(_as_image(self._given[one])).float()
-                if given.shape[2:] != wanted.shape[2:]:
-                    given = nn.functional.adaptive_avg_pool2d(given, (wanted.shape[2], wanted.shape[3]))
-                total = total + ((given - wanted) ** 2).mean() / (wanted**2).mean().clamp_min(1e-12)
+            for (own, other), projection in zip(self._pairs.items(), self.projections, strict=True):
+                target = _as_image(self._teacher_outputs[other]).float()
+                projected = projection(_as_image(self._student_outputs[own])).float()
+                if projected.shape[2:] != target.shape[2:]:
+                    projected = nn.functional.adaptive_avg_pool2d(projected, (target.shape[2], target.shape[3]))
+                total = total + ((projected - target) ** 2).mean() / (target**2).mean().clamp_min(1e-12)
             return total
 
         return value
 
 
-def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def keep(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        if module.training or not output.requires_grad:  # the averaged network's answers are not the student's
-            kept[name] = output
+def _recorder(outputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    """Return a forward hook that records a module's output under a name."""
 
-    return keep
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if module.training or not output.requires_grad:  # skips the averaged copy of the student
+            outputs[name] = output
+
+    return record
 
 
 def _module(network: nn.Module, name: str) -> nn.Module:
     try:
         return network.get_submodule(name)
     except AttributeError:
-        names = ", ".join(one for one, _ in network.named_children())
-        raise InputError(f"teacher.layers: there is no module '{name}'; there are {names} and what they hold") from None
+        children = ", ".join(child for child, _ in network.named_children())
+        raise InputError(
+            f"teacher.layers: there is no module '{name}'; there are {children} and their submodules"
+        ) from None
 
 
 def _as_image(tensor: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
-        prepared=_nothing, some=_nothing, track=_nothing, console=SilentConsole(),
+        prepared=_nothing, subset=_nothing, track=_nothing, console=SilentConsole(),
     )  # fmt: skip
     loader = DataLoader(
         Reference(files), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0

@@ -81,7 +81,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "targets": (Target("here"),),
             "teacher": lambda network: None,
             "prepared": prepared.__getitem__,
-            "some": lambda split, count: prepared[split].spread(count),
+            "subset": lambda split, count: prepared[split].spread(count),
             "track": lambda epoch, values: None,
             "console": SilentConsole(),
         }

@@ -88,7 +88,7 @@ def signals(folder: Path, whole: Whole) -> Iterator[Told]:
         for moment in runs.draw(rng, whole, SIGNALS_PER_RUN):
             process = _caught(moment, out, whole)
             os.killpg(process.pid, sent)
-            wrong = _stopped(process, out, code, "the same command goes on")
+            wrong = _stopped(process, out, code, "run the same command again to resume")
             yield Told(f"{sent.name} in {moment.part}", tuple(wrong))
         yield Told(f"a run after all of {sent.name}", tuple(_ends(out, whole)))
 

@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     context = Context(
         name="memory", classes=("one", "two"), train=samples, preprocessing=Preprocessing(32, 32), seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda _: nn.Identity(), prepared=lambda split: 1 / 0,
-        some=lambda split, count: 1 / 0, track=lambda epoch, values: None, console=SilentConsole(),
+        subset=lambda split, count: 1 / 0, track=lambda epoch, values: None, console=SilentConsole(),
     )  # fmt: skip
     settings = FitConfig(batch_size=BATCH, workers=2, augment=Augment(crop_scale=(0.3, 1.0), policy="trivialaugment"))
     state = {"weights": torch.zeros(1_000_000)}

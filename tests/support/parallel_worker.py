@@ -48,7 +48,7 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
                 name=name, classes=data.classes, train=data.train, preprocessing=SMALL, seed=0, device="cpu",
                 folder=folder / name, targets=(Target("here"),), teacher=lambda _: nn.Identity(),
                 prepared=lambda split: evalset.load(folder / f"images-{split}"),
-                some=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
+                subset=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
                 track=lambda epoch, values: None, console=SilentConsole(),
             )  # fmt: skip
             given = dict(fields)

@@ -240,7 +240,9 @@ def test_asked_to_end_it_writes_its_state_and_the_next_run_ends_with_the_same_fi
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143, told
     where = r"(step \d+ of 0-train, epoch \d/8|epoch \d/8 of 0-train)"
-    assert re.fullmatch(f"compress: asked to end; the same command goes on after {where}", told.splitlines()[-1])
+    assert re.fullmatch(
+        f"compress: terminated; run the same command again to resume after {where}", told.splitlines()[-1]
+    )
     done = run(out)
     assert done.returncode == 0, done.stderr
     assert "resumed after " in done.stderr

@@ -148,7 +148,7 @@ def test_sigterm_ends_all_processes_behind_a_written_state(tmp_path: Path) -> No
     ended.send_signal(signal.SIGTERM)
     said = ended.communicate(timeout=60)[1]
     assert ended.returncode != 0
-    assert "asked to end; the same command goes on after" in said, said
+    assert "terminated; run the same command again to resume after" in said, said
     assert [*(tmp_path / "run").glob("steps/0-train-*/training-state.safetensors")]
 
 

@@ -157,7 +157,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"stages": [{"stage": "train", "batch_size": 6, "accumulate": 4}]},
-        "stages.0: accumulate: must leave two images in each part of batch_size: 6, not 4 parts",
+        "stages.0: accumulate: 4 parts are too many for batch_size: 6; each part needs at least two images",
     ),
     # sections that don't fit
     (

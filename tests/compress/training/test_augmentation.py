@@ -84,10 +84,10 @@ def test_turns_are_those_of_numpy() -> None:
     np.testing.assert_array_equal(turned, image.transpose(1, 0, 2))
 
 
-def test_only_turns_leave_few_variants() -> None:
-    assert Augment(hflip=True, vflip=True, transpose=True).only_turns
+def test_only_flips_leave_few_variants() -> None:
+    assert Augment(hflip=True, vflip=True, transpose=True).only_flips
     for fields in (*CHANGES, {"crop_scale": (0.5, 1)}, {"mixup": 0.2}, {"cutmix": 1}):
-        assert not Augment(**fields).only_turns
+        assert not Augment(**fields).only_flips
 
 
 @pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}], ids=str)

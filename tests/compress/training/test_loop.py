@@ -151,7 +151,7 @@ def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits
         if done % 6 == 3 and f"epoch {epoch}/" in what:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(TerminatedError, match=f"goes on after step 3 of cut, epoch {epoch}/") as caught:
+    with pytest.raises(TerminatedError, match=f"resume after step 3 of cut, epoch {epoch}/") as caught:
         fit(build(), make_context("cut", console=RecordingConsole(on_progress=progress)), settings, cross_entropy(0.1))
     assert caught.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -181,7 +181,7 @@ def test_asked_to_end_while_an_epoch_is_judged_it_ends_behind_that(
     asked: list[bool] = []
     context = make_context("cut")
     monkeypatch.setattr(loop, "predict", and_ask)
-    with pytest.raises(TerminatedError, match="goes on after epoch 2/2 of cut"):
+    with pytest.raises(TerminatedError, match="resume after epoch 2/2 of cut"):
         fit(convolutions(), context, config(epochs=2), cross_entropy(0.1))
     assert len(history(context)) == 2
     assert identical(fit(convolutions(), make_context("cut"), config(epochs=2), cross_entropy(0.1)), expected)
@@ -211,7 +211,7 @@ def test_where_the_newest_state_is_damaged_the_one_before_is_taken(make_context:
     newest.write_bytes(newest.read_bytes()[:999])
     assert identical(fit(convolutions(), context, config(), cross_entropy(0.1)), expected)
     assert "training-state.safetensors: not a safetensors file" in console.said[0]
-    assert console.said[0].endswith("; the one before is taken")
+    assert console.said[0].endswith("; loading the checkpoint before it")
     assert console.said[1] == "resumed after epoch 2 of 4"
 
 

@@ -123,8 +123,8 @@ def test_a_stage_with_features_resumes_bit_for_bit(make_context: MakeContext, mo
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"loss": "features"}, "needs at least one"),
-    ({"layers": {"a": "b"}}, "are for loss: features"),
+    ({"loss": "features"}, "required for loss: features"),
+    ({"layers": {"a": "b"}}, "not allowed for other losses"),
     ({"network": {"arch": "mobilenet_v2"}}, "a teacher needs weights"),
     ({"share": 0}, "greater than 0"),
     ({"network": "other"}, "baseline"),
@@ -185,7 +185,7 @@ def test_a_teacher_answers_once_for_each_variant_of_an_image(
 def test_remembered_answers_are_those_of_the_teacher(make_context: MakeContext) -> None:
     context, teacher = make_context("taught"), Small(8, seed=1).eval()
     config = FitConfig(**{**FEW, "augment": {"vflip": True, "transpose": True}, "epochs": 8, "batch_size": 7})
-    answers = teaching._answers(teacher, context, config)
+    answers = teaching._teacher_logits(teacher, context, config)
     for pixels, _ in TrainingBatches(context, config).epoch(3):
         images = normalize(pixels, context.preprocessing, "cpu")
         with torch.no_grad():
