@@ -127,8 +127,8 @@ class _Search:
             raise
         trial.set_user_attr("test_top1", test_top1)
         trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text())
-        shown = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
-        self.console.say(f"trial {trial.number}: {', '.join(shown)}")
+        figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
+        self.console.say(f"trial {trial.number}: {', '.join(figures)}")
         return tuple(values.values())
 
 
@@ -143,7 +143,7 @@ def _run_recipe(recipe_file: Path, settings: dict[str, str], folder: Path, cache
         code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
     if code not in EXIT_CODES.values():
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("compress: ")]
-        raise CompressError(f"{lines[-1].removeprefix('compress: ') if lines else f'exit code {code}'}; see {log}")
+        raise CompressError(f"{lines[-1].removeprefix('compress: ') if lines else f'exit code {code}'} (log: {log})")
 
 
 def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, float], float | None]:

@@ -93,7 +93,7 @@ def test_the_files_hold_all_trials_and_the_recipes_of_the_front_alone(tmp_path: 
     assert {path.name: path.read_text() for path in (tmp_path / "front").iterdir()} == {"2.yaml": "name: trial-2\n"}
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["sweep"]["vary"] == {"stages.0.lr": [0.1, 0.2], "model.width": [1, 2]}
-    assert [one["number"] for one in content["trials"]] == [1, 2, 7]
+    assert [record["number"] for record in content["trials"]] == [1, 2, 7]
     assert content["trials"][2]["why"] == "the loss is NaN"
     text = (tmp_path / "sweep.md").read_text()
     assert text.startswith("# try\n")

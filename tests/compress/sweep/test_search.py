@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ import pytest
 import sweep_worker
 import yaml
 from consoles import RecordingConsole
+from made_report import one_row
 from optuna.trial import FrozenTrial, TrialState
 from sweep_worker import made_run
 
 from compress.recipe import recipe as recipes
+from compress.recipe.renamed import RenamedKeyWarning
 from compress.sweep import results, search
+from compress.sweep.config import Sweep
 from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
 
@@ -29,27 +34,27 @@ SMOKE = ROOT / "recipes" / "smoke.yaml"
 GRID = {"stages.0.lr": [0.01, 0.1], "model.width": [0.5, 1.0, 2.0]}
 
 
-def written(folder: Path, **changes: Any) -> Path:
+def write_sweep(folder: Path, **changes: Any) -> Path:
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump({"recipe": str(SMOKE), "vary": GRID, **changes}))
     return path
 
 
-def done(path: Path, out: Path) -> list[results.Trial]:
+def run_sweep(path: Path, out: Path) -> list[results.Trial]:
     return search.run(path, search.load(path), out, None, SilentConsole())
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Make up all runs; return the settings of each."""
-    seen: list[dict[str, str]] = []
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Replace the runs of trials by made-up ones; return the settings of each run."""
+    settings_of_runs: list[dict[str, str]] = []
 
     def run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path) -> None:
-        seen.append(settings)
+        settings_of_runs.append(settings)
         made_run(recipe, settings, folder, cache)
 
     monkeypatch.setattr(search, "_run_recipe", run)
-    return seen
+    return settings_of_runs
 
 
 @pytest.mark.parametrize(
@@ -74,21 +79,21 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         ({"prune": 1}, "prune"),
     ],
 )
-def test_a_wrong_sweep_is_told_before_any_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_sweep_is_an_error_before_any_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        search.load(written(tmp_path, **changes))
+        search.load(write_sweep(tmp_path, **changes))
     assert message in str(caught.value)
 
 
-def test_a_grid_tries_all_once_and_ends_in_its_front(tmp_path: Path, made: list[dict[str, str]]) -> None:
-    trials = done(written(tmp_path), tmp_path / "out")
-    wanted = [(str(lr), str(width)) for lr, width in product(*GRID.values())]
-    assert sorted((one["stages.0.lr"], one["model.width"]) for one in made) == sorted(wanted)
-    front = {(one.settings["stages.0.lr"], one.settings["model.width"]) for one in trials if one.on_front}
+def test_a_grid_runs_each_combination_once_and_writes_the_front(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    trials = run_sweep(write_sweep(tmp_path), tmp_path / "out")
+    combinations = [(str(lr), str(width)) for lr, width in product(*GRID.values())]
+    assert sorted((run["stages.0.lr"], run["model.width"]) for run in runs) == sorted(combinations)
+    front = {(trial.settings["stages.0.lr"], trial.settings["model.width"]) for trial in trials if trial.on_front}
     assert front == {("0.01", "0.5"), ("0.01", "1.0"), ("0.01", "2.0")}
-    recipes = sorted(path.read_text() for path in (tmp_path / "out/front").glob("*.yaml"))
-    assert len(recipes) == 3
-    assert all('"stages.0.lr": "0.01"' in text for text in recipes)
+    recipes_of_front = [path.read_text() for path in (tmp_path / "out/front").glob("*.yaml")]
+    assert len(recipes_of_front) == 3
+    assert all('"stages.0.lr": "0.01"' in text for text in recipes_of_front)
     content = json.loads((tmp_path / "out/sweep.json").read_text())
     assert len(content["trials"]) == 6
     text = (tmp_path / "out/sweep.md").read_text()
@@ -96,53 +101,53 @@ def test_a_grid_tries_all_once_and_ends_in_its_front(tmp_path: Path, made: list[
     assert "front.svg" in text
 
 
-def test_a_finished_sweep_runs_nothing_more(tmp_path: Path, made: list[dict[str, str]]) -> None:
-    first = done(written(tmp_path), tmp_path / "out")
-    made.clear()
-    assert done(written(tmp_path), tmp_path / "out") == first
-    assert made == []
+def test_a_finished_sweep_runs_nothing_more(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    first = run_sweep(write_sweep(tmp_path), tmp_path / "out")
+    runs.clear()
+    assert run_sweep(write_sweep(tmp_path), tmp_path / "out") == first
+    assert runs == []
 
 
-def test_more_values_keep_what_was_tried_in_their_folders(tmp_path: Path, made: list[dict[str, str]]) -> None:
-    done(written(tmp_path), tmp_path / "out")
+def test_more_values_reuse_the_folders_of_earlier_trials(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    run_sweep(write_sweep(tmp_path), tmp_path / "out")
     folders = set((tmp_path / "out/trials").iterdir())
-    done(written(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 4.0]}), tmp_path / "out")
+    run_sweep(write_sweep(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 4.0]}), tmp_path / "out")
     assert folders < set((tmp_path / "out/trials").iterdir())
     assert len(list((tmp_path / "out/trials").iterdir())) == 8
 
 
-def test_a_failed_trial_is_told_and_tried_again_by_the_same_command(
-    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_trial_is_reported_and_run_again_by_the_same_command(
+    tmp_path: Path, runs: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = written(tmp_path, vary={**GRID, "stages.0.lr": [0.01, 0.5]})
-    trials = done(path, tmp_path / "out")
-    failed = [one for one in trials if not one.values]
-    assert {one.why for one in failed} == {"stages.0: the loss is NaN"}
+    path = write_sweep(tmp_path, vary={**GRID, "stages.0.lr": [0.01, 0.5]})
+    trials = run_sweep(path, tmp_path / "out")
+    failed = [trial for trial in trials if not trial.values]
+    assert {trial.why for trial in failed} == {"stages.0: the loss is NaN"}
     assert len(failed) == 3
     assert [row[3] for row in results.table("try", trials, search.load(path)).rows].count("failed") == 3
-    made.clear()
-    assert len(done(path, tmp_path / "out")) == 6
-    assert [one["stages.0.lr"] for one in made] == ["0.5"] * 3
+    runs.clear()
+    assert len(run_sweep(path, tmp_path / "out")) == 6
+    assert [run["stages.0.lr"] for run in runs] == ["0.5"] * 3
 
 
-def test_where_all_fail_it_is_an_error_that_says_why(tmp_path: Path, made: list[dict[str, str]]) -> None:
+def test_if_all_trials_fail_the_error_has_the_reason(tmp_path: Path, runs: list[dict[str, str]]) -> None:
     with pytest.raises(CompressError, match=r"all trials failed; the first: stages\.0: the loss is NaN"):
-        done(written(tmp_path, vary={**GRID, "stages.0.lr": [0.5]}), tmp_path / "out")
+        run_sweep(write_sweep(tmp_path, vary={**GRID, "stages.0.lr": [0.5]}), tmp_path / "out")
 
 
-def test_a_search_draws_from_ranges_and_is_repeatable(tmp_path: Path, made: list[dict[str, str]]) -> None:
+def test_a_search_samples_ranges_and_is_repeatable(tmp_path: Path, runs: list[dict[str, str]]) -> None:
     ranges = {"stages.0.lr": {"low": 0.001, "high": 0.1, "log": True}, "model.width": {"low": 1, "high": 4}}
-    for name in ("one", "two"):
-        done(written(tmp_path, vary=ranges, method="tpe", trials=12, objectives=["top1"]), tmp_path / name)
-    assert made[:12] == made[12:]
-    assert len({one["stages.0.lr"] for one in made[:12]}) == 12
-    assert all(0.001 <= float(one["stages.0.lr"]) <= 0.1 for one in made)
-    assert {int(one["model.width"]) for one in made} <= set(range(1, 5))
+    for name in ("first", "second"):
+        run_sweep(write_sweep(tmp_path, vary=ranges, method="tpe", trials=12, objectives=["top1"]), tmp_path / name)
+    assert runs[:12] == runs[12:]
+    assert len({run["stages.0.lr"] for run in runs[:12]}) == 12
+    assert all(0.001 <= float(run["stages.0.lr"]) <= 0.1 for run in runs)
+    assert {int(run["model.width"]) for run in runs} <= set(range(1, 5))
 
 
-def test_a_single_objective_has_one_best(tmp_path: Path, made: list[dict[str, str]]) -> None:
-    trials = done(written(tmp_path, objectives=["top1"]), tmp_path / "out")
-    (best,) = [one for one in trials if one.on_front]
+def test_a_single_objective_has_one_best(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    trials = run_sweep(write_sweep(tmp_path, objectives=["top1"]), tmp_path / "out")
+    (best,) = [trial for trial in trials if trial.on_front]
     assert best.settings == {"stages.0.lr": "0.01", "model.width": "2.0"}
 
 
@@ -156,52 +161,50 @@ def small_recipe(folder: Path, **stage: Any) -> Path:
 
 
 def test_after_an_edit_of_the_recipe_all_trials_run_again_and_the_results_hold_only_them(
-    tmp_path: Path, made: list[dict[str, str]]
+    tmp_path: Path, runs: list[dict[str, str]]
 ) -> None:
-    path, out = written(tmp_path, recipe="small.yaml"), tmp_path / "out"
+    path, out = write_sweep(tmp_path, recipe="small.yaml"), tmp_path / "out"
     small_recipe(tmp_path)
-    first = done(path, out)
-    made.clear()
+    first = run_sweep(path, out)
+    runs.clear()
     small_recipe(tmp_path, epochs=9)
     console = RecordingConsole()
     second = search.run(path, search.load(path), out, None, console)
-    assert len(made) == 6
+    assert len(runs) == 6
     assert console.said[0] == (
         "the recipe or the sweep changed: 6 earlier trials are kept in the database but not used"
     )
     assert len(second) == len(json.loads((out / "sweep.json").read_text())["trials"]) == 6
-    made.clear()
+    runs.clear()
     console = RecordingConsole()
     assert search.run(path, search.load(path), out, None, console) == second
     small_recipe(tmp_path)  # the earlier content again
     assert search.run(path, search.load(path), out, None, console) == first
-    assert (made, console.said) == ([], [])
+    assert (runs, console.said) == ([], [])
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"objectives": ["top1"]}, {"vary": {**GRID, "seed": [1]}}])
 def test_after_an_edit_of_the_sweep_all_trials_run_again(
-    tmp_path: Path, made: list[dict[str, str]], changes: dict[str, Any]
+    tmp_path: Path, runs: list[dict[str, str]], changes: dict[str, Any]
 ) -> None:
-    done(written(tmp_path), tmp_path / "out")
-    made.clear()
-    assert len(done(written(tmp_path, **changes), tmp_path / "out")) == len(made) == 6
+    run_sweep(write_sweep(tmp_path), tmp_path / "out")
+    runs.clear()
+    assert len(run_sweep(write_sweep(tmp_path, **changes), tmp_path / "out")) == len(runs) == 6
 
 
-def test_more_trials_continue_a_search(tmp_path: Path, made: list[dict[str, str]]) -> None:
+def test_more_trials_continue_a_search(tmp_path: Path, runs: list[dict[str, str]]) -> None:
     vary = {**GRID, "stages.0.lr": {"low": 0.001, "high": 0.1, "log": True}}
-    first = done(written(tmp_path, vary=vary, method="random", trials=3), tmp_path / "out")
+    first = run_sweep(write_sweep(tmp_path, vary=vary, method="random", trials=3), tmp_path / "out")
     console = RecordingConsole()
-    path = written(tmp_path, vary=vary, method="random", trials=5)
+    path = write_sweep(tmp_path, vary=vary, method="random", trials=5)
     trials = search.run(path, search.load(path), tmp_path / "out", None, console)
-    assert len(made) == len(trials) == 5
+    assert len(runs) == len(trials) == 5
     assert [trial.settings for trial in trials[:3]] == [trial.settings for trial in first]
     assert not any("changed" in line for line in console.said)
 
 
-def test_a_recipe_that_changes_while_the_sweep_runs_ends_it(
-    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path, recipe="small.yaml")
+def test_a_recipe_that_changes_while_the_sweep_runs_ends_it(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    path = write_sweep(tmp_path, recipe="small.yaml")
     small_recipe(tmp_path)
 
     def edit(line: str) -> None:
@@ -210,8 +213,8 @@ def test_a_recipe_that_changes_while_the_sweep_runs_ends_it(
 
     with pytest.raises(InputError, match=r"small\.yaml: the recipe changed while the sweep was running; run the same"):
         search.run(path, search.load(path), tmp_path / "out", None, RecordingConsole(on_say=edit))
-    assert len(made) == 2
-    assert len(done(path, tmp_path / "out")) == 6
+    assert len(runs) == 2
+    assert len(run_sweep(path, tmp_path / "out")) == 6
 
 
 def test_a_recipe_that_is_valid_only_with_the_varied_value_can_be_swept(tmp_path: Path) -> None:
@@ -219,11 +222,74 @@ def test_a_recipe_that_is_valid_only_with_the_varied_value_can_be_swept(tmp_path
     del content["model"]
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
     model = yaml.safe_load(SMOKE.read_text())["model"]
-    path = written(tmp_path, recipe="small.yaml", vary={"model": [model]})
+    path = write_sweep(tmp_path, recipe="small.yaml", vary={"model": [model]})
     with pytest.raises(InputError, match="model"):
         recipes.load(tmp_path / "small.yaml")
     search.load(path)
     assert search._Search(path, search.load(path), tmp_path, SilentConsole()).base_recipe().model.arch == model["arch"]
+
+
+def test_an_old_name_of_a_key_is_a_warning_once_and_not_per_value(tmp_path: Path) -> None:
+    recipe = yaml.safe_load(SMOKE.read_text())
+    recipe["quantize"]["engine"] = recipe["quantize"].pop("method", "compress")
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.warns(RenamedKeyWarning, match="'engine' is now called 'method'") as warnings:
+        search.load(write_sweep(tmp_path, recipe="old.yaml"))
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "values"),
+    [
+        ({}, {"top1": 0.8, "latency_ms_p50": 2.5}),
+        ({"objectives": ["size_bytes"]}, {"size_bytes": 1000.0}),
+        ({"target": "pi"}, {"top1": 0.8, "latency_ms_p50": 2.5}),
+    ],
+)
+def test_the_objectives_are_those_of_the_target(
+    tmp_path: Path, changes: dict[str, Any], values: dict[str, float]
+) -> None:
+    sweep = Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, **changes})
+    report = one_row("pi", 0.8, 2.5, 1000)
+    assert search._objectives(sweep, report) == (values, report.rows[0].top1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "nano"}, "target 'nano' was not measured"),
+        (
+            {"objectives": ["speedup_p50"]},
+            "speedup_p50 needs a second artifact on the target, which the recipe does not",
+        ),
+        ({"objectives": ["top1"]}, "top1 needs the split val, which the recipe does not have"),
+    ],
+)
+def test_an_objective_without_a_value_is_an_error(changes: dict[str, Any], message: str) -> None:
+    report = one_row("pi", 0.8, 2.5, 1000)
+    report = replace(report, rows=(replace(report.rows[0], val_top1=None),))
+    with pytest.raises(CompressError, match=message):
+        search._objectives(Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, **changes}), report)
+
+
+def test_a_run_that_fails_is_an_error_with_the_last_line_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"missing\.yaml: no such file.* \(log: .*trial\.log\)"):
+        search._run_recipe(tmp_path / "missing.yaml", {"seed": "1"}, tmp_path / "trial", tmp_path / "cache")
+    assert "no such file" in (tmp_path / "trial.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "is_failure"), [(0, False), (1, True), (2, True), (3, False), (4, False), (137, True)]
+)
+def test_a_verdict_of_the_gate_is_not_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_failure: bool
+) -> None:
+    monkeypatch.setattr(
+        "subprocess.run", lambda command, **options: subprocess.CompletedProcess(command, code)
+    )  # fmt: skip
+    expectation = pytest.raises(CompressError, match=f"exit code {code}") if is_failure else contextlib.nullcontext()
+    with expectation:
+        search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache")
 
 
 def worker(path: Path, out: Path) -> subprocess.Popen[str]:
@@ -231,8 +297,8 @@ def worker(path: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_share_a_sweep_and_a_killed_one_loses_nothing(tmp_path: Path) -> None:
-    path, out = written(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 3.0, 4.0]}), tmp_path / "out"
+def test_two_processes_share_a_sweep_and_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    path, out = write_sweep(tmp_path, vary={**GRID, "model.width": [0.5, 1.0, 2.0, 3.0, 4.0]}), tmp_path / "out"
     killed = worker(path, out)
     assert killed.stdout is not None
     assert any(" 1 of 10 done" in line for line in killed.stdout)
@@ -240,19 +306,19 @@ def test_two_processes_share_a_sweep_and_a_killed_one_loses_nothing(tmp_path: Pa
     killed.wait()
     killed.stdout.close()
     both = [worker(path, out), worker(path, out)]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all("val %" in text for text in said)  # each did some
+    assert all("val %" in output for output in outputs)  # each ran some of the trials
     trials = json.loads((out / "sweep.json").read_text())["trials"]
-    assert all(one["values"] for one in trials)
-    settings = [json.dumps(one["settings"]) for one in trials]
+    assert all(trial["values"] for trial in trials)
+    settings = [json.dumps(trial["settings"]) for trial in trials]
     assert len(set(settings)) == len(settings) == 10
 
 
-def test_a_trial_that_two_processes_take_back_at_once_is_made_once(
-    tmp_path: Path, made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+def test_a_trial_that_two_processes_requeue_at_once_runs_once(
+    tmp_path: Path, runs: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, out = written(tmp_path), tmp_path / "out"
+    path, out = write_sweep(tmp_path), tmp_path / "out"
     killed = worker(path, out)
     assert killed.stdout is not None
     assert any(line.startswith("trial 1,") for line in killed.stdout)
@@ -269,15 +335,15 @@ def test_a_trial_that_two_processes_take_back_at_once_is_made_once(
             )
 
     monkeypatch.setattr(optuna.samplers.GridSampler, "after_trial", between)
-    trials = done(path, out)
+    trials = run_sweep(path, out)
     assert len(faster) == 1
-    assert len({json.dumps(one) for one in made}) == len(made)  # each once
-    assert len({json.dumps(one.settings) for one in trials if one.values}) == len(trials) == 6
+    assert len({json.dumps(run) for run in runs}) == len(runs)
+    assert len({json.dumps(trial.settings) for trial in trials if trial.values}) == len(trials) == 6
 
 
 @pytest.mark.slow  # a minute
 def test_real_runs_share_their_steps(tmp_path: Path) -> None:
-    path = written(tmp_path, vary={"quantize.calibration_images": [8, 16]})
+    path = write_sweep(tmp_path, vary={"quantize.calibration_images": [8, 16]})
     recipe = yaml.safe_load(SMOKE.read_text())
     recipe |= {"timing": {"warmup": 1, "blocks": 2, "runs_per_block": 1, "sessions": 1}}
     recipe["stages"][0] |= {"epochs": 1, "warmup_epochs": 0}
@@ -285,10 +351,10 @@ def test_real_runs_share_their_steps(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "recipe": "quick.yaml"}))
     start = time.monotonic()
     command = [sys.executable, "-m", "compress", "sweep", str(path), "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == 0, ended.stderr
-    assert "try: grid, 2 trials" in ended.stdout
-    assert max(map(len, ended.stdout.splitlines())) <= 80 or str(tmp_path) in ended.stdout
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stderr
+    assert "try: grid, 2 trials" in process.stdout
+    assert max(map(len, process.stdout.splitlines())) <= 80 or str(tmp_path) in process.stdout
     assert len(list((tmp_path / "out/cache/steps").glob("0-train-*"))) == 1
     assert len(list((tmp_path / "out/cache/steps").glob("int8-*"))) == 2
     assert len(list((tmp_path / "out/trials").glob("*/report.html"))) == 2

@@ -20,7 +20,7 @@ from compress.recipe.recipe import Recipe
 from compress.sweep import study
 from compress.sweep.config import Sweep
 from runtimes.console import SilentConsole
-from runtimes.errors import InputError
+from runtimes.errors import InputError, UnavailableError
 
 ROOT = Path(__file__).parents[3]
 GRID = {"stages.0.lr": [0.01, 0.1], "model.width": [0.5, 1.0]}
@@ -64,7 +64,7 @@ def test_the_name_does_not_depend_on_the_number_of_trials_or_on_how_the_target_i
     search = sweep(method="tpe", trials=10)
     same = [sweep(method="tpe", trials=20), sweep(method="tpe", trials=10, target=recipe.targets[0].name)]
     same.append(sweep(method="tpe", trials=10, recipe="moved.yaml"))
-    assert {study.name_of("try", one, recipe) for one in same} == {study.name_of("try", search, recipe)}
+    assert {study.name_of("try", settings, recipe) for settings in same} == {study.name_of("try", search, recipe)}
 
 
 def test_trials_of_other_studies_of_the_same_file_are_reported_once(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_samplers_of_a_search_differ_by_trial_and_repeat() -> None:
     settings = sweep(method="random", trials=3, vary={"stages.0.lr": {"low": 0.0, "high": 1.0}})
 
     def first(trial: int) -> str:
-        made = optuna.create_study(sampler=study.sampler(settings, trial)).ask()
-        return study.suggest(made, settings)["stages.0.lr"]
+        new = optuna.create_study(sampler=study.sampler(settings, trial)).ask()
+        return study.suggest(new, settings)["stages.0.lr"]
 
     assert first(0) == first(0)
     assert len({first(trial) for trial in range(5)}) == 5
@@ -141,7 +141,7 @@ def test_trials_of_dead_processes_of_this_machine_are_enqueued_again(
     trial.set_user_attr("by", {"host": host, "pid": pid or ended_process()})
     study.enqueue_interrupted(current)
     waiting = current.get_trials(states=(TrialState.WAITING,))
-    assert [one.system_attrs["fixed_params"] for one in waiting] == ([settings] if again else [])
+    assert [trial.system_attrs["fixed_params"] for trial in waiting] == ([settings] if again else [])
     study.enqueue_interrupted(current)
     assert len(current.get_trials(states=(TrialState.WAITING,))) == len(waiting)  # not a second time
 
@@ -151,12 +151,12 @@ def test_failed_trials_that_succeeded_later_are_not_finished_trials(tmp_path: Pa
     failed = current.ask()
     study.suggest(failed, sweep())
     current.tell(failed, state=TrialState.FAIL)
-    assert [one.number for one in study.finished_trials(current)] == [0]
+    assert [trial.number for trial in study.finished_trials(current)] == [0]
     study.enqueue_interrupted(current)
     repeated = current.ask()
     assert study.suggest(repeated, sweep()) == failed.params
     current.tell(repeated, [0.5, 1.0])
-    assert [(one.number, one.values) for one in study.finished_trials(current)] == [(1, [0.5, 1.0])]
+    assert [(trial.number, trial.values) for trial in study.finished_trials(current)] == [(1, [0.5, 1.0])]
     assert study.complete_count(current) == 1
 
 
@@ -175,8 +175,6 @@ def test_waiting_for_others_is_reported_once_and_ends_with_them(
 
 
 def test_without_optuna_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtimes.errors import UnavailableError
-
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match="pip install optuna"):
         study.require_optuna()
