@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-MAX_WIDTH = 80  # where standard output is not a terminal
+MAX_WIDTH = 80  # if standard output is not a terminal
 SPACING = 2  # between columns
 
 
@@ -90,11 +90,11 @@ def print_table(table: Table | list[list[str]], title: str | None = None) -> Non
 
     if table.width() > MAX_WIDTH:
         table = table.narrowed()
-    shown = RichTable(
+    rich_table = RichTable(
         title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     for column in table.columns:
-        shown.add_column(column.name, justify=column.align, no_wrap=True)
+        rich_table.add_column(column.name, justify=column.align, no_wrap=True)
     for row in table.rows:
-        shown.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else MAX_WIDTH).print(shown)
+        rich_table.add_row(*row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else MAX_WIDTH).print(rich_table)

@@ -22,8 +22,8 @@ def publish(outputs: RunOutputs, folder: Path) -> Report:
     report = build(outputs)
     for artifact in outputs.artifacts:
         _copy(artifact, folder / ARTIFACTS)
-    shown = {flip.index for flips in report.flips.values() for flip in flips.shown}
-    _write_thumbnails(folder / FLIPPED, outputs.images, shown)
+    indices = {flip.index for flips in report.flips.values() for flip in flips.shown}
+    _write_thumbnails(folder / FLIPPED, outputs.images, indices)
     write_json(folder / REPORT_FILE, report.to_json())
     documents.write(report, folder)
     return report

@@ -170,9 +170,9 @@ def per_class(measurement: Measurement, classes: tuple[str, ...]) -> Table:
     accuracy = measurement.accuracy
     if accuracy is None:
         raise ValueError(f"{measurement.artifact}: its test images have no labels")
-    shown = classes if len(classes) <= CONFUSION_CLASSES else ()
-    confusion = confusion_rows(accuracy.confusion, len(classes)) if shown else [[] for _ in classes]
-    headings = ["precision", "recall", "F1", *(f"predicted {name}" for name in shown)]
+    predicted = classes if len(classes) <= CONFUSION_CLASSES else ()
+    confusion = confusion_rows(accuracy.confusion, len(classes)) if predicted else [[] for _ in classes]
+    headings = ["precision", "recall", "F1", *(f"predicted {name}" for name in predicted)]
     return Table("", (Column("class", "left"), *map(Column, headings)), tuple(
         (name, *(f"{value:.3f}" for value in metrics), *map(str, counts))
         for name, *metrics, counts in zip(
@@ -183,10 +183,10 @@ def per_class(measurement: Measurement, classes: tuple[str, ...]) -> Table:
 
 def data_splits(data: DataDescription) -> Table:
     """Return the number of images per split, for the first classes and in total."""
-    shown = data.classes[:DATA_CLASSES]
-    columns = (Column("split", "left"), *map(Column, (*shown, "all")))
+    classes = data.classes[:DATA_CLASSES]
+    columns = (Column("split", "left"), *map(Column, (*classes, "all")))
     return Table("", columns, tuple(
-        (split, *(str(counts.get(name, 0)) for name in shown), str(sum(counts.values())))
+        (split, *(str(counts.get(name, 0)) for name in classes), str(sum(counts.values())))
         for split, counts in data.images_per_class.items()
     ))  # fmt: skip
 

@@ -1,16 +1,15 @@
-"""Whether verdicts are as right as they say: false alarms, power, coverage of the printed bounds, real A/A.
+"""Measure the error rates of verdicts: false alarms, power, coverage of the confidence bounds, real A/A comparisons.
 
-    false alarm   share of comparisons without any true drop that the check calls a regression (classes included)
-    power         share of true drops of twice the limit that it calls a regression, beside the share that theory states
-                  for so many images
-    coverage      of every bound that is printed as holding with 95 %: share of simulations in which it does
-    real A/A      the same two files measured on two occasions, on this machine as it is: how often the two-sided 95 %
-                  interval of the change in latency covers 1; and how often it is above 1 when one session's artifact
-                  is made 5 % slower by waiting in it
+    false alarm   share of comparisons without a true drop that the check calls a regression (classes included)
+    power         share of true drops of twice the limit that it calls a regression, and the share expected by theory
+                  for that number of images
+    coverage      share of simulations in which each one-sided 95 % bound holds
+    real A/A      two files measured twice on this machine: how often the two-sided 95 % interval of the change in
+                  latency covers 1, and how often it is above 1 if the artifact is made 5 % slower by waiting
 
-Simulated answers: images are right or wrong in both, lost or won as drawn; simulated latencies: a machine whose speed
-wanders from block to block and session to session, skewed noise, and rare runs that take three times as long.
-The last line is JSON.
+Simulated predictions: images are right or wrong in both, lost or gained at random. Simulated latencies: the machine's
+speed drifts from block to block and from session to session, noise is skewed, and 1 % of the runs take three times as
+long. The last line is JSON.
 
     make bench-verdicts [SIMULATIONS=2000]
 """
@@ -48,37 +47,38 @@ from runtimes.target import Target
 
 SIMULATIONS = int(os.environ.get("SIMULATIONS") or 2000)
 CLASSES, IMAGES, MANY = 10, 4_000, 20_000
-TOP1, LOST = 0.8, 0.03  # of the old network; the share of images that a quantized one usually answers otherwise
-REAL, SLOWER = 20, 1.05
+TOP1, LOST = 0.8, 0.03  # of the old network; share of images that a quantized network usually predicts differently
+REAL_PAIRS, SLOWDOWN = 20, 1.05
 TIMING = Timing()
 BLOCKS, RUNS, SESSIONS = TIMING.blocks, TIMING.runs_per_block, TIMING.sessions
 LIMITS = Limits()
 
 
 def main() -> None:
-    """Print the figures, then JSON."""
+    """Print all figures, then JSON."""
     rng = np.random.default_rng(0)
     alarms = np.mean([verdict_of(rng, IMAGES, 0.0) == "regression" for _ in range(SIMULATIONS)])
-    print(f"false alarms  {alarms:.4f} of {SIMULATIONS} A/A comparisons; stated: at most {1 - LIMITS.confidence:.2f}")
+    print(f"false alarms  {alarms:.4f} of {SIMULATIONS} A/A comparisons; expected: at most {1 - LIMITS.confidence:.2f}")
     drop = 2 * LIMITS.max_top1_drop_pp / 100
     power = np.mean([verdict_of(rng, MANY, drop) == "regression" for _ in range(SIMULATIONS)])
-    stated = stated_power(MANY, drop)
-    print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; stated: {stated:.3f}")
+    stated = expected_power(MANY, drop)
+    print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; expected: {stated:.3f}")
     coverage = {**drop_coverage(rng), **agreement_coverage(rng), **latency_coverage(rng)}
     for name, rate in coverage.items():
         print(f"coverage      {rate:.3f} {name}")
-    covered, found = real_pairs()
-    print(f"real A/A      {covered} of {REAL} intervals cover 1; a slowdown of 5 % is found in {found} of {REAL}")
+    covered, detected = real_pairs()
+    print(f"real A/A      {covered} of {REAL_PAIRS} intervals cover 1; "
+          f"a slowdown of 5 % is detected in {detected} of {REAL_PAIRS}")  # fmt: skip
     print(json.dumps({
         "false_alarm_rate": float(alarms), "power": float(power), "stated_power": stated, "coverage": coverage,
-        "aa_latency_covered": covered, "slowdown_found": found,
+        "aa_latency_covered": covered, "slowdown_found": detected,
     }))  # fmt: skip
 
 
 def draw(
     rng: np.random.Generator, images: int, drop: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return old and new answers and labels with a true drop in top-1."""
+    """Return old and new predictions and labels with a true drop of top-1."""
     labels = rng.integers(0, CLASSES, images)
     kind = rng.choice(4, size=images, p=[TOP1 - LOST, LOST, LOST - drop, 1 - TOP1 - LOST + drop])
     wrong = (labels + 1) % CLASSES
@@ -87,21 +87,21 @@ def draw(
 
 
 def verdict_of(rng: np.random.Generator, images: int, drop: float) -> str:
-    """Return what the check says to simulated answers; latency is left out by environments that differ."""
+    """Return the verdict on simulated predictions; latency is not compared because the environments differ."""
     old, new, labels = draw(rng, images, drop)
     sides = [
-        Accepted("simulated", tuple(map(str, range(CLASSES))), tuple(labels.tolist()), (_result(answers, cpu),), "0")
-        for answers, cpu in ((old, "a"), (new, "b"))
+        Accepted("simulated", tuple(map(str, range(CLASSES))), tuple(labels.tolist()), (_result(predicted, cpu),), "0")
+        for predicted, cpu in ((old, "a"), (new, "b"))
     ]
     return comparison.verdict(comparison.compare(*sides, LIMITS))
 
 
-def _result(answers: npt.NDArray[np.int64], cpu: str) -> Result:
-    return Result(Target("here"), "file", "", 0, "same", tuple(answers.tolist()), (), (), 0, 1, {"cpu": cpu})
+def _result(predicted: npt.NDArray[np.int64], cpu: str) -> Result:
+    return Result(Target("here"), "file", "", 0, "same", tuple(predicted.tolist()), (), (), 0, 1, {"cpu": cpu})
 
 
-def stated_power(images: int, drop: float) -> float:
-    """Return the normal approximation of the chance that the lower bound is above the limit."""
+def expected_power(images: int, drop: float) -> float:
+    """Return the probability that the lower bound is above the limit, by the normal approximation."""
     limit = LIMITS.max_top1_drop_pp / 100
     error = math.sqrt((2 * LOST - drop - drop**2) / images)
     normal = NormalDist()
@@ -109,7 +109,7 @@ def stated_power(images: int, drop: float) -> float:
 
 
 def drop_coverage(rng: np.random.Generator) -> dict[str, float]:
-    """Return how often the bounds of the drop in top-1 hold, for two sizes and two true drops."""
+    """Return how often the bounds of the top-1 drop hold, for two numbers of images and two true drops."""
     rates = {}
     for images in (654, IMAGES):
         for drop in (0.0, 0.01):
@@ -124,12 +124,12 @@ def drop_coverage(rng: np.random.Generator) -> dict[str, float]:
 
 
 def agreement_coverage(rng: np.random.Generator) -> dict[str, float]:
-    """Return how often the bounds of agreement hold, for true shares that differ from set to set."""
+    """Return how often the bounds of agreement hold, for true shares from 0.9 to 0.995."""
     bounds = []
     for share in rng.uniform(0.9, 0.995, SIMULATIONS):
         changed = (rng.random(IMAGES) > share).astype(np.int64)
-        found = statistics.agreement(np.zeros(IMAGES, np.int64), changed, LIMITS.confidence)
-        bounds.append((found.low <= share, share <= found.high))
+        estimate = statistics.agreement(np.zeros(IMAGES, np.int64), changed, LIMITS.confidence)
+        bounds.append((estimate.low <= share, share <= estimate.high))
     low, high = np.mean(bounds, axis=0)
     return {
         f"agreement, {IMAGES} images, above low": float(low),
@@ -138,22 +138,22 @@ def agreement_coverage(rng: np.random.Generator) -> dict[str, float]:
 
 
 def session(rng: np.random.Generator, ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return simulated milliseconds of a reference and an artifact that takes `ratio` of it, (blocks, runs) each."""
+    """Return simulated latencies (blocks, runs) of a reference and of an artifact that takes `ratio` times as long."""
     speed = rng.lognormal(0, 0.2)
-    loaded = rng.normal(0, 0.01, (2, SESSIONS, 1)).repeat(BLOCKS // SESSIONS, axis=1)  # what loading does
-    wander = np.exp(np.cumsum(rng.normal(0, 0.01, BLOCKS)) + rng.normal(0, 0.02, BLOCKS))[:, None]
+    per_session = rng.normal(0, 0.01, (2, SESSIONS, 1)).repeat(BLOCKS // SESSIONS, axis=1)
+    drift = np.exp(np.cumsum(rng.normal(0, 0.01, BLOCKS)) + rng.normal(0, 0.02, BLOCKS))[:, None]
     return tuple(
-        speed * scale * wander * np.exp(which + rng.normal(0, 0.02, (BLOCKS, 1)))
+        speed * scale * drift * np.exp(offset + rng.normal(0, 0.02, (BLOCKS, 1)))
         * rng.lognormal(0, 0.05, (BLOCKS, RUNS)) * np.where(rng.random((BLOCKS, RUNS)) < 0.01, 3, 1)
-        for scale, which in zip((1.0, ratio), loaded, strict=True)
+        for scale, offset in zip((1.0, ratio), per_session, strict=True)
     )  # type: ignore[return-value]  # fmt: skip
 
 
 def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
-    """Return how often the bounds of a speed-up and of a slowdown hold."""
+    """Return how often the bounds of the speed-up and of the slowdown hold."""
     bounds: dict[str, list[tuple[bool, bool]]] = {"speed-up": [], "slowdown": []}
     for _ in range(SIMULATIONS):
-        drift = np.exp(rng.normal(0, statistics.OCCASION_SD, 2))  # from one occasion to the next
+        drift = np.exp(rng.normal(0, statistics.OCCASION_SD, 2))  # between the two measurements
         before, after = session(rng, 0.5 * drift[0]), session(rng, 0.5 * 1.2 * drift[1])
         faster, truth = statistics.speedup(*before, LIMITS.confidence, SESSIONS), 2 / drift[0]
         bounds["speed-up"].append((faster.low <= truth, faster.high >= truth))
@@ -165,19 +165,19 @@ def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
 
 
 class Slowed:
-    """A session whose runs take longer, by waiting."""
+    """A session with a wait after each run."""
 
     def __init__(self, inner: Session) -> None:
         self._inner = inner
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """Run, then wait for a share of what that took."""
+        """Run the inner session, then wait until `SLOWDOWN` times its duration has passed."""
         start = time.perf_counter()
-        answer = self._inner.run(images)
-        until = start + SLOWER * (time.perf_counter() - start)
+        logits = self._inner.run(images)
+        until = start + SLOWDOWN * (time.perf_counter() - start)
         while time.perf_counter() < until:
             pass
-        return answer
+        return logits
 
     def close(self) -> None:
         """Close the session."""
@@ -185,25 +185,25 @@ class Slowed:
 
 
 def real_pairs() -> tuple[int, int]:
-    """Return how many intervals of real sessions cover 1, and how many find the slower one."""
-    covered = found = 0
+    """Return how many intervals of repeated measurements cover 1, and how many detect the slower artifact."""
+    covered = detected = 0
     drifts: list[float] = []
     sessions = (TIMING.sessions, TIMING.sessions)
     confidence = 0.975  # each side, so that the interval holds with 95 %
     with tempfile.TemporaryDirectory() as name:
         artifacts = [_artifact(Path(name) / f"{width}.onnx", width) for width in (1.0, 0.5)]
-        for _ in range(REAL):
-            first, second, slowed = (_taken(artifacts, slow) for slow in (False, False, True))
+        for _ in range(REAL_PAIRS):
+            first, second, slowed = (_latencies(artifacts, slow) for slow in (False, False, True))
             same = statistics.ratio_of_speedups(first, second, confidence, sessions)
             slower = statistics.ratio_of_speedups(first, slowed, LIMITS.confidence, sessions)
             covered += same.low <= 1 <= same.high
-            found += slower.low > 1
+            detected += slower.low > 1
             drifts.append(math.log(same.value) / math.sqrt(2))
-            told = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (same, slower))
-            print("              again {}, slowed {}".format(*told), flush=True)
+            texts = (f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" for estimate in (same, slower))
+            print("              repeated {}, slowed {}".format(*texts), flush=True)
     spread = math.sqrt(float(np.mean(np.square(drifts))))
-    print(f"occasions     the ratio of two networks differs by {spread:.4f} (SD of its logarithm) between occasions")
-    return covered, found
+    print(f"occasions     the ratio of two networks differs by {spread:.4f} (SD of its logarithm) between measurements")
+    return covered, detected
 
 
 def _artifact(path: Path, width: float) -> Artifact:
@@ -217,7 +217,7 @@ def _artifact(path: Path, width: float) -> Artifact:
     return Artifact(path, manifest)
 
 
-def _taken(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:
+def _latencies(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:
     with _loading(lambda inner, artifact: Slowed(inner) if slow and artifact is artifacts[1] else inner):
         one, other = measure.measure(artifacts, Target("here"), None, TIMING, SilentConsole())
     return one.latency_ms, other.latency_ms
@@ -225,7 +225,7 @@ def _taken(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:
 
 @contextmanager
 def _loading(wrap: Callable[[Session, Artifact], Any]) -> Any:
-    """Wrap the sessions that `measure` loads."""
+    """Wrap each session that `measure` loads."""
     load = measure.load
     measure.load = lambda artifact, target: wrap(load(artifact, target), artifact)
     try:

@@ -78,7 +78,7 @@ def outputs(
     baseline = measurement("float32", 40, 2.0, 8_000_000)
     measurements = [baseline, int8, *others]
     if not labelled:
-        measurements = [replace(one, accuracy=None) for one in measurements]
+        measurements = [replace(measured, accuracy=None) for measured in measurements]
     images = evalset.write(
         folder / "images", np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8), LABELS,
         tuple(sample.name for sample in test), data.classes, Preprocessing(8, 8),

@@ -23,13 +23,13 @@ def slower(factor: float) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(factor * value for value in row) for row in MS)
 
 
-def result(answers: npt.NDArray[np.int64] = RIGHT, **fields: object) -> Result:
-    given = {
+def result(predicted: npt.NDArray[np.int64] = RIGHT, **fields: object) -> Result:
+    defaults = {
         "target": Target("here"), "artifact": "model-int8.onnx", "sha256": "0", "size_bytes": 1,
-        "images": "these", "predicted": tuple(answers.tolist()), "latency_ms": slower(0.5), "reference_ms": MS,
+        "images": "these", "predicted": tuple(predicted.tolist()), "latency_ms": slower(0.5), "reference_ms": MS,
         "reference_bytes": 4, "sessions": 5, "environment": {"cpu": "this", "python": "3.11"},
     }  # fmt: skip
-    return Result(**{**given, **fields})  # type: ignore[arg-type]
+    return Result(**{**defaults, **fields})  # type: ignore[arg-type]
 
 
 def accepted(*results: Result, **fields: object) -> Accepted:
@@ -38,7 +38,7 @@ def accepted(*results: Result, **fields: object) -> Accepted:
 
 
 def broken(share: float, classes: tuple[int, ...] = tuple(range(CLASSES))) -> npt.NDArray[np.int64]:
-    """Return the answers with a share of the right ones of some classes wrong."""
+    """Return the predictions with a share of the right ones of some classes made wrong."""
     hit = (RIGHT == LABELS) & np.isin(LABELS, classes) & (np.random.default_rng(1).random(IMAGES) < share)
     return np.where(hit, (LABELS + 2) % CLASSES, RIGHT)
 

@@ -64,19 +64,19 @@ def browser() -> Iterator[Any]:
 
 
 class Opened:
-    """A page with all that it logged and asked for."""
+    """A page with its console messages and requests."""
 
     def __init__(self, browser: Any, path: Path, **settings: Any) -> None:
         self.page = browser.new_page(**settings)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
 
     def names(self, table: int = 0) -> list[str]:
-        """Return the names in a sortable table of the first target, in the order that is seen."""
+        """Return the names in a sortable table of the first target, in displayed order."""
         return list(self.page.locator("#target-1 table.sortable").nth(table).locator("tbody th").all_inner_texts())
 
 
@@ -92,8 +92,8 @@ def test_it_opens_offline_without_a_word_on_the_console(browser: Any, report_pag
     assert opened.page.locator("h2").first.inner_text() == "Verdict: inconclusive"
     assert opened.page.title() == "test: inconclusive"  # and no class's name was run as a script
     assert opened.page.locator("svg.chart").count() == 2 * 2 + 2  # two per target, two of the training
-    assert opened.said == []
-    assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+    assert opened.messages == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
 
 
 @needs_browser
@@ -125,7 +125,7 @@ def test_columns_sort_by_click_and_by_key_and_what_is_unknown_stays_last(browser
     opened.page.locator("#target-1 table.sortable").first.get_by_role("button", name="layer").click()
     assert opened.names() == ["float", "head", "stem"]
     assert sqnr.locator("..").get_attribute("aria-sort") == "none"
-    assert opened.said == []
+    assert opened.messages == []
 
 
 @needs_browser
@@ -191,11 +191,11 @@ def test_a_thousand_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
     metrics = dict.fromkeys(("precision", "recall", "f1"), tuple(rng.random(1000).tolist()))
     confusion = tuple(confusion_of_rows(rng.integers(0, 2, (1000, 1000)).tolist()))
     classes = tuple(f"n{index:08d}" for index in range(1000))
-    assert all(one.accuracy for one in report.measurements)
     large = replace(
         report,
         measurements=tuple(
-            replace(one, accuracy=replace(one.accuracy, **metrics, confusion=confusion)) for one in report.measurements
+            replace(measured, accuracy=replace(measured.accuracy, **metrics, confusion=confusion))
+            for measured in report.measurements
         ),
         data=replace(report.data, classes=classes, images_per_class={"test": dict.fromkeys(classes, 50)}),
         training={f"{index}-train": EPOCHS * 100 for index in range(4)},

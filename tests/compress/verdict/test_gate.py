@@ -7,9 +7,11 @@ import pytest
 from compress.verdict.gate import (
     EXIT_CODES,
     Check,
+    Gate,
     Verdict,
     at_least,
     at_most,
+    judge,
     overall,
 )
 from compress.verdict.statistics import Estimate
@@ -70,3 +72,26 @@ def test_the_worst_verdict_counts(verdicts: list[Verdict], expected: Verdict) ->
 def test_each_verdict_has_its_exit_code() -> None:
     assert EXIT_CODES == {"pass": 0, "regression": 3, "inconclusive": 4}
     assert set(EXIT_CODES) == set(get_args(Verdict))
+
+
+def test_a_gate_needs_a_limit() -> None:
+    with pytest.raises(ValueError, match="a gate needs at least one of max_top1_drop_pp, min_agreement"):
+        Gate()
+
+
+def test_each_limit_of_the_gate_is_checked() -> None:
+    gate = Gate(max_top1_drop_pp=1, min_agreement=0.9, min_speedup_p50=2, max_size_ratio=0.5)
+    drop, agreement, speedup = Estimate(0.5, 0.1, 0.9), Estimate(0.95, 0.91, 0.99), Estimate(1.5, 1.4, 1.6)
+    checks = judge(gate, drop, agreement, speedup, 0.25)
+    assert [(check.name, check.limit, check.verdict) for check in checks] == [
+        ("max_top1_drop_pp", 1, "pass"),
+        ("min_agreement", 0.9, "pass"),
+        ("min_speedup_p50", 2, "regression"),
+        ("max_size_ratio", 0.5, "pass"),
+    ]
+    assert judge(Gate(max_size_ratio=0.2), drop, agreement, speedup, 0.25)[0].verdict == "regression"
+
+
+def test_an_unknown_drop_is_inconclusive() -> None:
+    (check,) = judge(Gate(max_top1_drop_pp=1), None, Estimate(1, 1, 1), Estimate(1, 1, 1), 1.0)
+    assert check.verdict == "inconclusive"

@@ -25,35 +25,37 @@ from compress.verdict.statistics import (
 Z95 = 1.6448536269514722  # upper 5 % of the normal distribution
 
 
-def paired(both: int, lost: int, won: int, neither: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def paired(
+    both: int, lost: int, gained: int, neither: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Return predictions of two networks and labels with the given paired table."""
-    labels = np.zeros(both + lost + won + neither, np.int64)
-    first = np.repeat([0, 0, 1, 1], [both, lost, won, neither])
-    second = np.repeat([0, 2, 0, 2], [both, lost, won, neither])
+    labels = np.zeros(both + lost + gained + neither, np.int64)
+    first = np.repeat([0, 0, 1, 1], [both, lost, gained, neither])
+    second = np.repeat([0, 2, 0, 2], [both, lost, gained, neither])
     return first, second, labels
 
 
-def score(lost: int, won: int, images: int, drop: float) -> float:
-    """Return the score statistic with the restricted estimate found by search instead of by Tango's closed formula."""
-    same = images - lost - won
+def score(lost: int, gained: int, images: int, drop: float) -> float:
+    """Return the score statistic; the restricted estimate is found by search, not by Tango's closed formula."""
+    same = images - lost - gained
 
-    def unlikely(wins: float) -> float:
-        shares = np.asarray([wins + drop, wins, 1 - 2 * wins - drop])
-        counts = np.asarray([lost, won, same])
+    def unlikely(gains: float) -> float:
+        shares = np.asarray([gains + drop, gains, 1 - 2 * gains - drop])
+        counts = np.asarray([lost, gained, same])
         return -float(np.sum(counts * np.log(np.maximum(shares, 1e-300))))
 
     lowest, highest = max(0.0, -drop), (1 - drop) / 2
-    wins = minimize_scalar(unlikely, bounds=(lowest, highest), method="bounded", options={"xatol": 1e-12}).x
-    return (lost - won - images * drop) / math.sqrt(images * (2 * wins + drop - drop**2))
+    gains = minimize_scalar(unlikely, bounds=(lowest, highest), method="bounded", options={"xatol": 1e-12}).x
+    return (lost - gained - images * drop) / math.sqrt(images * (2 * gains + drop - drop**2))
 
 
 @pytest.mark.parametrize("table", [(80, 7, 3, 10), (600, 13, 2, 41), (90, 0, 9, 10), (200, 5, 5, 100)])
 def test_the_bounds_are_where_the_score_statistic_reaches_the_normal_quantile(table: tuple[int, int, int, int]) -> None:
-    _, lost, won, _ = table
+    _, lost, gained, _ = table
     estimate = top1_drop_pp(*paired(*table), 0.95)
-    assert estimate.value == pytest.approx(100 * (lost - won) / sum(table))
-    assert score(lost, won, sum(table), estimate.low / 100) == pytest.approx(Z95, abs=1e-3)
-    assert score(lost, won, sum(table), estimate.high / 100) == pytest.approx(-Z95, abs=1e-3)
+    assert estimate.value == pytest.approx(100 * (lost - gained) / sum(table))
+    assert score(lost, gained, sum(table), estimate.low / 100) == pytest.approx(Z95, abs=1e-3)
+    assert score(lost, gained, sum(table), estimate.high / 100) == pytest.approx(-Z95, abs=1e-3)
 
 
 @pytest.mark.parametrize("table", [(0, 50, 0, 0), (0, 0, 50, 0), (0, 2, 6, 0), (10, 0, 0, 0)])
@@ -88,14 +90,14 @@ def test_more_confidence_reaches_further() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "lost", "won"),
+    ("images", "lost", "gained"),
     [(656, 0.03, 0.01), (656, 0.02, 0.02), (200, 0.05, 0.02), (100, 0.1, 0.1)],
 )
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_each_bound_holds_as_often_as_it_says(images: int, lost: float, won: float, confidence: float) -> None:
+def test_each_bound_holds_as_often_as_it_says(images: int, lost: float, gained: float, confidence: float) -> None:
     rng = np.random.default_rng(images)
-    truth, runs = 100 * (lost - won), 2000
-    tables = rng.multinomial(images, [0.9 - lost - won, lost, won, 0.1], runs)
+    truth, runs = 100 * (lost - gained), 2000
+    tables = rng.multinomial(images, [0.9 - lost - gained, lost, gained, 0.1], runs)
     estimates = [top1_drop_pp(*paired(*table), confidence) for table in tables]
     assert sum(estimate.low <= truth for estimate in estimates) / runs >= confidence - 0.02
     assert sum(estimate.high >= truth for estimate in estimates) / runs >= confidence - 0.02
@@ -103,7 +105,7 @@ def test_each_bound_holds_as_often_as_it_says(images: int, lost: float, won: flo
 
 @pytest.mark.parametrize(("images", "drop"), [(656, 0.02), (300, 0.0111), (2000, 0.0025)])
 def test_a_network_at_the_limit_passes_no_oftener_than_allowed(images: int, drop: float) -> None:
-    """Nothing is won, so the number of lost images is binomial; exact, without simulation."""
+    """No prediction is gained, so the number of lost images is binomial; exact, without simulation."""
     passed = 0.0
     for lost in range(images):
         if top1_drop_pp(*paired(images - lost, lost, 0, 0), 0.95).high > 100 * drop:
@@ -193,7 +195,7 @@ def test_the_bounds_of_the_speedup_hold_as_often_as_they_say(sessions: int) -> N
 
 def test_the_bounds_of_a_slowdown_hold_as_often_as_they_say() -> None:
     rng, runs = np.random.default_rng(0), 600
-    held = 0
+    covered = 0
     for _ in range(runs):
         sides = []
         for ratio in (0.5, 0.6):
@@ -201,16 +203,16 @@ def test_the_bounds_of_a_slowdown_hold_as_often_as_they_say() -> None:
             own = np.repeat(0.03 * rng.normal(size=(2, 5, 1)), 6, axis=1) + 0.01 * rng.normal(size=(2, 30, 4))
             sides.append((speed * np.exp(own[0]), ratio * speed * np.exp(own[1])))
         estimate = ratio_of_speedups(sides[0], sides[1], 0.975, (5, 5))
-        held += estimate.low <= 1.2 <= estimate.high
-    assert 0.93 <= held / runs <= 0.97
+        covered += estimate.low <= 1.2 <= estimate.high
+    assert 0.93 <= covered / runs <= 0.97
 
 
 def test_a_slowdown_of_steady_runs_is_the_ratio_of_ratios() -> None:
     one, other = np.ones((4, 3)), np.ones((6, 2))
     estimate = ratio_of_speedups((one, 2 * one), (3 * other, 9 * other), 0.95)
     reach = Z95 * math.sqrt(2) * statistics.OCCASION_SD  # two occasions, and nothing else
-    wanted = (1.5, 1.5 * math.exp(-reach), 1.5 * math.exp(reach))
-    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(wanted)
+    expected = (1.5, 1.5 * math.exp(-reach), 1.5 * math.exp(reach))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
 
 
 def test_bounds_of_a_slowdown_are_yuens_where_occasions_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,15 +220,15 @@ def test_bounds_of_a_slowdown_are_yuens_where_occasions_are_alike(monkeypatch: p
     rng = np.random.default_rng(0)
     before, after = rng.gamma(9, size=(15, 1)), 1.1 * rng.gamma(9, size=(12, 1))
     ones = [np.ones_like(side) for side in (before, after)]
-    found = ratio_of_speedups((ones[0], before), (ones[1], after), 0.975, (15, 12))
+    estimate = ratio_of_speedups((ones[0], before), (ones[1], after), 0.975, (15, 12))
     theirs = ttest_ind(np.log(after[:, 0]), np.log(before[:, 0]), equal_var=False, trim=0.2).confidence_interval(0.95)
-    assert (math.log(found.low), math.log(found.high)) == pytest.approx((theirs.low, theirs.high))
+    assert (math.log(estimate.low), math.log(estimate.high)) == pytest.approx((theirs.low, theirs.high))
 
 
-@pytest.mark.parametrize(("lost", "won"), [(0, 0), (3, 0), (7, 2), (2, 7), (60, 40)])
-def test_mcnemar_is_the_binomial_test(lost: int, won: int) -> None:
-    expected = binomtest(lost, lost + won, 0.5, "greater").pvalue if lost + won else 1.0
-    assert mcnemar(lost, won) == pytest.approx(expected)
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 0), (7, 2), (2, 7), (60, 40)])
+def test_mcnemar_is_the_binomial_test(lost: int, gained: int) -> None:
+    expected = binomtest(lost, lost + gained, 0.5, "greater").pvalue if lost + gained else 1.0
+    assert mcnemar(lost, gained) == pytest.approx(expected)
 
 
 def test_holm_is_the_published_example_and_keeps_the_order() -> None:
@@ -235,7 +237,7 @@ def test_holm_is_the_published_example_and_keeps_the_order() -> None:
     assert holm([]) == []
 
 
-def test_so_many_images_as_are_told_settle_it() -> None:
+def test_the_number_of_images_settles_it() -> None:
     drop = top1_drop_pp(*paired(700, 24, 16, 260), 0.95)
     needed = images_to_settle(drop, 1000, 0.5, 0.95)
     assert needed is not None
@@ -257,11 +259,11 @@ def test_bounds_of_agreement_are_those_of_the_posterior_with_jeffreys_prior(same
     def density(share: float) -> float:
         return share ** (same - 0.5) * (1 - share) ** (30 - same - 0.5)
 
-    found = agreement([0] * 30, [0] * same + [1] * (30 - same), 0.95)
+    estimate = agreement([0] * 30, [0] * same + [1] * (30 - same), 0.95)
     whole = quad(density, 0, 1)[0]
-    assert quad(density, 0, found.low)[0] / whole == pytest.approx(0.05, abs=1e-6)
-    assert quad(density, 0, found.high)[0] / whole == pytest.approx(0.95, abs=1e-6)
-    assert found.value == same / 30
+    assert quad(density, 0, estimate.low)[0] / whole == pytest.approx(0.05, abs=1e-6)
+    assert quad(density, 0, estimate.high)[0] / whole == pytest.approx(0.95, abs=1e-6)
+    assert estimate.value == same / 30
 
 
 def test_bounds_of_agreement_end_at_none_and_all() -> None:
