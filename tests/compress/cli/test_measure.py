@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from command_line import assert_one_line
+from command_line import call as call_cli
 
 from compress.cli.main import commands
 from runtimes import clock
 from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
+from runtimes.target import runtime_names
 
 FakeMaker = Callable[..., Artifact]
 
@@ -80,3 +83,13 @@ def test_a_single_stream_is_of_single_images(fake_artifact: FakeMaker) -> None:
     done = CliRunner().invoke(commands, ["measure", *map(str, given)])
     assert done.exit_code == 2
     assert "a single stream sends one image at a time" in done.output
+
+
+def test_measure_needs_a_manifest_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    assert_one_line(call_cli("measure", tmp_path / "m.onnx"), 2, "m.onnx.json: no such file")
+
+
+def test_measure_of_an_unknown_runtime_names_those_there_are(tmp_path: Path) -> None:
+    result = call_cli("measure", tmp_path / "m.onnx", "--runtime", "tflite")
+    assert_one_line(result, 2, "--runtime", f"must have a runtime of {', '.join(runtime_names())}, not 'tflite'")

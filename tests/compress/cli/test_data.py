@@ -1,0 +1,57 @@
+"""The commands data check and data shard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import assert_one_line, call
+from made_imagenet import in_folders, made
+from PIL import Image
+
+
+def test_check_counts_the_classes_and_names_the_faulty_images(flowers: Path) -> None:
+    (flowers / "rose" / "3.png").write_bytes(b"not an image")
+    Image.new("CMYK", (16, 16)).save(flowers / "rose" / "4.jpg")
+    result = call("data", "check", f"imagefolder:{flowers}")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "in the wrong place: none" in lines
+    assert "CMYK, read as RGB: 1" in lines
+    place = lines.index("unreadable, skipped in a run: 1")
+    assert "rose/3.png" in lines[place + 1]
+
+
+def test_check_as_json_has_every_class(flowers: Path) -> None:
+    content = json.loads(call("data", "check", f"imagefolder:{flowers}", "--json").stdout)
+    assert set(content) == {"counts", "unreadable", "cmyk", "problems"}
+    assert sum(split["rose"] for split in content["counts"].values()) == 10
+
+
+def test_beyond_twenty_names_are_counted(flowers: Path) -> None:
+    for index in range(25):
+        (flowers / "rose" / f"bad{index}.png").write_bytes(b"not an image")
+    lines = call("data", "check", f"imagefolder:{flowers}").stdout.splitlines()
+    place = lines.index("unreadable, skipped in a run: 25")
+    assert lines[place + 21] == "  … and 5 more; --json prints all"
+
+
+def test_check_of_an_unknown_data_set_is_one_line(tmp_path: Path) -> None:
+    assert_one_line(call("data", "check", f"imagefolder:{tmp_path / 'none'}"), 2, "none")
+
+
+def test_shard_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, out = in_folders(tmp_path / "imagenet", made()), tmp_path / "shards"
+    result = call("data", "shard", root, out, "--images-per-shard", "20")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"wrote 3 shards of train, 1 shards of val to {out}\n"
+    assert len([*out.glob("*.tar")]) == 4
+    assert_one_line(call("data", "shard", root, tmp_path / "imagenet"), 2, str(tmp_path / "imagenet"))
+
+
+@pytest.mark.parametrize("command", ["check", "shard"])
+def test_each_command_has_help_with_an_example(command: str) -> None:
+    output = " ".join(call("data", command, "--help").output.split())
+    assert f"Example: compress data {command} /data/imagenet" in output

@@ -1,0 +1,60 @@
+"""The commands validate, schema and list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import assert_one_line, call
+
+from compress.recipe import plugins
+
+
+def test_all_problems_are_reported_at_once_each_with_its_path(recipe: Path) -> None:
+    result = call("validate", recipe, "--set", "stages.0.epochs=0", "--set", "model.width=-1", "--set", "gates={}")
+    assert result.exit_code == 2
+    assert [line.split(": ")[2] for line in result.stderr.splitlines()] == ["model.width", "stages.0.epochs", "gates"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("data: [", "not valid YAML in line 1"),
+        ("- a", "must be a mapping"),
+        ("seed: 1\nseed: 2", "line 2: duplicate key 'seed'"),
+        ("a: &x [1]\nb: *x", "aliases (*name) are not allowed"),
+        ("a: !!python/object:os.system x", "not valid YAML in line 1"),
+    ],
+)
+def test_yaml_that_hides_mistakes_is_one_line(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    assert_one_line(call("validate", tmp_path / "r.yaml"), 2, part)
+
+
+@pytest.mark.parametrize("kind", ["models", "data", "stages", "runtimes", "recipes", "targets"])
+def test_list_names_everything_with_a_line_about_it(kind: str) -> None:
+    result = call("list", kind)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    if kind in ("models", "data", "stages"):
+        assert [line.split()[0] for line in lines] == plugins.names(kind)  # type: ignore[arg-type]
+
+
+def test_schema_is_json_schema_that_knows_every_plugin() -> None:
+    schema = json.loads(call("schema").output)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert set(schema["properties"]["model"]["discriminator"]["mapping"]) == set(plugins.names("models"))
+
+
+def test_a_valid_recipe_is_summarized(recipe: Path) -> None:
+    result = call("validate", recipe, "--set", "targets=[desktop-cpu, {name: other}]")
+    assert (result.exit_code, result.output) == (0, f"{recipe}: valid; 1 stages, 2 targets\n")
+
+
+def test_an_unknown_kind_is_bad_usage() -> None:
+    result = call("list", "networks")
+    assert result.exit_code == 2
+    assert "'networks' is not one of" in result.stderr
