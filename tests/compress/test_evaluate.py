@@ -1,36 +1,48 @@
+"""Accuracy of artifacts on a data set: figures, comparison, interruptions, and tables."""
+
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from consoles import RecordingConsole
 from PIL import Image
 
 from compress import evaluate as evaluation
-from runtimes import images, metrics
+from runtimes import evalset, images, metrics
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import SilentConsole
-from runtimes.errors import InputError
+from runtimes.errors import CompressError, InputError
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 CLASSES = ("cat", "dog", "emu")
+PREPROCESSING = Preprocessing(9, 8)
 TARGET = Target("here", batch=4)
 
 
-class Colours:
+class ChannelMeans:
     """A session whose logits are the means of the three channels."""
 
     runs = 0
 
     def run(self, pixels: Any) -> Any:
-        Colours.runs += 1
+        ChannelMeans.runs += 1
         return pixels.mean((2, 3)).astype(np.float32)
 
     def close(self) -> None:
         pass
+
+
+class ConstantClass(ChannelMeans):
+    """A session that always predicts the first class."""
+
+    def run(self, pixels: Any) -> Any:
+        return np.tile(np.asarray([1, 0, 0], np.float32), (len(pixels), 1))
 
 
 @pytest.fixture
@@ -45,82 +57,236 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture
+def labelled_images(root: Path) -> evaluation.TestImages:
+    return evaluation.find_images(f"imagefolder:{root}", None, "test")
+
+
 @pytest.fixture(autouse=True)
 def _session(monkeypatch: pytest.MonkeyPatch) -> None:
-    Colours.runs = 0
-    monkeypatch.setattr(evaluation, "load", lambda artifact, target: Colours())
+    ChannelMeans.runs = 0
+    monkeypatch.setattr(evaluation, "load", lambda artifact, target: ChannelMeans())
     monkeypatch.setattr(evaluation, "CHUNK", 5)
 
 
-def artifact(labels: tuple[str, ...] = CLASSES) -> Artifact:
-    manifest = Manifest("0" * 64, 1, "onnx", "float32", "in", (None, 3, 8, 8), "out", Preprocessing(9, 8), labels)
-    return Artifact(Path("made.onnx"), manifest)
+def artifact(labels: tuple[str, ...] = CLASSES, **fields: Any) -> Artifact:
+    manifest = Manifest("0" * 64, 1, "onnx", "float32", "in", (None, 3, 8, 8), "out", PREPROCESSING, labels)
+    return Artifact(Path("model.onnx"), replace(manifest, **fields))
 
 
-def run(test: evaluation.TestImages, folder: Path | None = None, *made: Artifact) -> list[evaluation.Evaluation]:
-    return evaluation.evaluate(list(made or [artifact()]), test, TARGET, folder, SilentConsole())
+def run(test: evaluation.TestImages, folder: Path | None = None, *artifacts: Artifact) -> list[evaluation.Evaluation]:
+    return evaluation.evaluate(list(artifacts or [artifact()]), test, TARGET, folder, SilentConsole())
 
 
-def test_the_figures_are_those_of_the_manifests_preprocessing(root: Path) -> None:
-    preprocessing, right = Preprocessing(9, 8), []
+def test_the_figures_are_those_of_the_manifests_preprocessing(
+    root: Path, labelled_images: evaluation.TestImages
+) -> None:
+    correct = []
     for label, name in enumerate(CLASSES):
         for file in sorted((root / "test" / name).iterdir()):
-            pixels = preprocessing.normalize(images.read(file, preprocessing)[None])
-            right.append(pixels.mean((2, 3)).argmax() == label)
-    (one,) = run(evaluation.find_images(f"imagefolder:{root}", None, "test"))
-    assert one.accuracy.images == 21
-    assert one.accuracy.top1 == pytest.approx(np.mean(right))
+            pixels = PREPROCESSING.normalize(images.read(file, PREPROCESSING)[None])
+            correct.append(pixels.mean((2, 3)).argmax() == label)
+    (result,) = run(labelled_images)
+    assert result.accuracy.images == 21
+    assert result.accuracy.top1 == pytest.approx(np.mean(correct))
 
 
-def test_it_goes_on_after_a_stop_and_gives_the_same_figures(root: Path, tmp_path: Path) -> None:
-    test = evaluation.find_images(f"imagefolder:{root}", None, "test")
-    whole = run(test)
-    run(test, tmp_path / "out")
+def test_an_evaluation_set_gives_the_same_figures_as_its_files(
+    root: Path, labelled_images: evaluation.TestImages, tmp_path: Path
+) -> None:
+    files = [root / "test" / name / f"{index}.png" for name in CLASSES for index in range(7)]
+    pixels = np.stack([images.read(file, PREPROCESSING) for file in files])
+    labels = np.repeat(np.arange(3), 7)
+    evalset.write(tmp_path / "set", pixels, labels, tuple(map(str, files)), CLASSES, PREPROCESSING)
+    (prepared,) = run(evaluation.find_images(None, tmp_path / "set", "test"))
+    (decoded,) = run(labelled_images)
+    assert (prepared.accuracy, prepared.calibration) == (decoded.accuracy, decoded.calibration)
+
+
+def test_an_interrupted_evaluation_resumes_with_the_same_figures(
+    labelled_images: evaluation.TestImages, tmp_path: Path
+) -> None:
+    whole = run(labelled_images)
+    run(labelled_images, tmp_path / "out")
     chunks = sorted((tmp_path / "out").rglob("*.npy"))
     assert len(chunks) == 5
     chunks[1].unlink()
-    chunks[3].write_bytes(chunks[3].read_bytes()[:100])  # cut off
-    Colours.runs = 0
-    assert run(test, tmp_path / "out") == whole
-    assert Colours.runs == 4  # two chunks of five images, in batches of four
+    chunks[3].write_bytes(chunks[3].read_bytes()[:100])  # truncated
+    ChannelMeans.runs = 0
+    assert run(labelled_images, tmp_path / "out") == whole
+    assert ChannelMeans.runs == 4  # two chunks of five images, in batches of four
 
 
-def test_labels_follow_the_artifacts_order_and_the_second_is_compared_with_the_first(root: Path) -> None:
-    test = evaluation.find_images(f"imagefolder:{root}", None, "test")
-    first, second = run(test, None, artifact(), artifact())
+@pytest.mark.parametrize(
+    "changes",
+    [{"sha256": "1" * 64}, {"output": "probabilities"}, {"session_options": {"a": "b"}}],
+)
+def test_logits_of_another_file_or_other_settings_are_not_reused(
+    labelled_images: evaluation.TestImages, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run(labelled_images, tmp_path / "out")
+    before = ChannelMeans.runs
+    run(labelled_images, tmp_path / "out", artifact(**changes))
+    assert ChannelMeans.runs == 2 * before
+    run(labelled_images, tmp_path / "out", artifact(**changes))
+    assert ChannelMeans.runs == 2 * before
+
+
+def test_progress_counts_images_to_the_end(labelled_images: evaluation.TestImages) -> None:
+    console = RecordingConsole()
+    evaluation.evaluate([artifact()], labelled_images, TARGET, None, console)
+    assert [done for _, done, _ in console.events] == [4, 5, 9, 10, 14, 15, 19, 20, 21]
+    assert {(what, total) for what, _, total in console.events} == {("evaluate model", 21)}
+
+
+def test_labels_follow_the_artifacts_order_and_the_second_is_compared_with_the_first(
+    labelled_images: evaluation.TestImages,
+) -> None:
+    first, second = run(labelled_images, None, artifact(), artifact())
     assert (first.drop_pp, first.agreement) == (None, None)
     assert second.agreement == 1
     assert second.drop_pp is not None
     assert second.drop_pp.value == 0
-    (moved,) = run(test, None, artifact(("emu", "cat", "dog")))
-    rows = [metrics.confusion_rows(one.accuracy.confusion, 3) for one in (moved, first)]
+    (moved,) = run(labelled_images, None, artifact(("emu", "cat", "dog")))
+    rows = [metrics.confusion_rows(result.accuracy.confusion, 3) for result in (moved, first)]
     assert rows[0][0] == rows[1][2]
 
 
-def test_artifacts_agree_on_classes_and_not_on_their_places(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second has its classes, and so its logits, one place further on: it says the same of every image."""
+def test_artifacts_agree_on_classes_and_not_on_their_places(
+    labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has its classes, and so its logits, one place further on: it predicts the same for every image."""
 
-    class Moved(Colours):
+    class Moved(ChannelMeans):
         def run(self, pixels: Any) -> Any:
             return np.roll(super().run(pixels), 1, axis=1)
 
-    moved = artifact(("emu", "cat", "dog"))
-    moved = replace(moved, manifest=replace(moved.manifest, sha256="1" * 64))  # other bytes, other answers
-    monkeypatch.setattr(evaluation, "load", lambda one, target: Moved() if one is moved else Colours())
-    first, second = run(evaluation.find_images(f"imagefolder:{root}", None, "test"), None, artifact(), moved)
+    moved = artifact(("emu", "cat", "dog"), sha256="1" * 64)
+    monkeypatch.setattr(evaluation, "load", lambda file, target: Moved() if file is moved else ChannelMeans())
+    first, second = run(labelled_images, None, artifact(), moved)
     assert second.accuracy.top1 == first.accuracy.top1
     assert second.agreement == 1
     assert second.drop_pp is not None
     assert second.drop_pp.value == 0
 
 
-def test_an_unknown_class_is_one_line(root: Path) -> None:
-    test = evaluation.find_images(f"imagefolder:{root}", None, "test")
-    with pytest.raises(InputError, match="does not know the class 'emu' of the data"):
-        run(test, None, artifact(("cat", "dog", "fox")))
-
-
-def test_too_many_unreadable_images_are_told(root: Path) -> None:
+def test_an_unreadable_image_counts_nowhere(
+    root: Path, labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MAX_UNREADABLE", 0.05)
     (root / "test" / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="1 of 21 images cannot be read"):
-        run(evaluation.find_images(f"imagefolder:{root}", None, "test"))
+    (result,) = run(labelled_images)
+    assert result.accuracy.images == 20
+    assert [Path(name).name for name in result.unreadable] == ["0.png"]
+    assert [row.images for row in result.per_class()] == [6, 7, 7]
+
+
+def test_too_many_unreadable_images_are_an_error(root: Path, labelled_images: evaluation.TestImages) -> None:
+    (root / "test" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1 of 21 images cannot be read, for example .*0\.png; at most 1%"):
+        run(labelled_images)
+
+
+def test_images_that_become_unreadable_during_the_evaluation_are_an_error(
+    root: Path, labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MAX_UNREADABLE", 0.05)
+
+    class Removing(ChannelMeans):
+        def close(self) -> None:
+            (root / "test" / "cat" / "0.png").write_bytes(b"no image")
+
+    monkeypatch.setattr(evaluation, "load", lambda artifact, target: Removing())
+    with pytest.raises(CompressError, match="the readable images changed during the evaluation"):
+        run(labelled_images, None, artifact(), artifact(sha256="1" * 64))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            artifact(("cat", "dog", "fox")),
+            "model.onnx: does not know the class 'emu' of the data; its 3 classes are cat, ",
+        ),
+        (artifact(input_shape=(1, 3, 8, 8)), "model.onnx: its batch is fixed at 1; set --batch to that"),
+    ],
+)
+def test_an_artifact_that_does_not_fit_the_images_is_an_error_before_any_work(
+    labelled_images: evaluation.TestImages, file: Artifact, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run(labelled_images, None, artifact(), file)
+    assert str(caught.value).startswith(message)
+    assert ChannelMeans.runs == 0
+
+
+def test_an_evaluation_set_with_another_preprocessing_is_an_error(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    evalset.write(tmp_path, pixels, np.asarray([0, 1]), ("a", "b"), CLASSES, Preprocessing(10, 8))
+    with pytest.raises(InputError, match="its preprocessing differs from that of the evaluation set"):
+        run(evaluation.find_images(None, tmp_path, "test"))
+
+
+def test_exactly_one_source_of_images_is_needed(root: Path, tmp_path: Path) -> None:
+    for data, folder in ((None, None), (f"imagefolder:{root}", tmp_path)):
+        with pytest.raises(InputError, match="give either --data NAME:ROOT"):
+            evaluation.find_images(data, folder, "test")
+
+
+def test_images_without_labels_are_an_error(tmp_path: Path) -> None:
+    evalset.write(tmp_path, np.zeros((2, 8, 8, 3), np.uint8), None, ("a", "b"), CLASSES, PREPROCESSING)
+    with pytest.raises(InputError, match="its images have no labels; accuracy needs them"):
+        evaluation.find_images(None, tmp_path, "test")
+
+
+def test_the_json_has_totals_and_classes_but_no_confusion(labelled_images: evaluation.TestImages) -> None:
+    (result,) = run(labelled_images)
+    content = json.loads(json.dumps(result.to_json()))
+    assert "confusion" not in json.dumps(content)
+    assert content["top1"] == result.accuracy.top1
+    assert content["images"] == 21
+    assert [row["class"] for row in content["per_class"]] == list(CLASSES)
+    assert content["per_class"][0]["f1"] == result.accuracy.f1[0]
+
+
+def test_the_table_shows_a_loss_as_a_negative_change(
+    labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One predicts the first class for everything and so 7 of 21 images correctly; the other predicts all correctly."""
+    correct, constant = artifact(), artifact(sha256="1" * 64)
+    monkeypatch.setattr(evaluation, "load", lambda file, target: ConstantClass() if file is constant else Oracle())
+
+    class Oracle(ChannelMeans):
+        def __init__(self) -> None:
+            self.labels = iter(labelled_images.labels)
+
+        def run(self, pixels: Any) -> Any:
+            return np.eye(3, dtype=np.float32)[[next(self.labels) for _ in pixels]]
+
+    totals = evaluation.tables(run(labelled_images, None, correct, constant))[0]
+    headings = [column.name for column in totals.columns]
+    assert headings == ["artifact", "images", "top-1 %", "ECE %", "change (pp)", "low", "high", "same %"]
+    assert [column.align for column in totals.columns] == ["left"] + ["right"] * 7
+    first, second = (dict(zip(headings, row, strict=True)) for row in totals.rows)
+    assert (first["top-1 %"], first["change (pp)"], first["same %"]) == ("100.00", "-", "-")
+    assert (second["top-1 %"], second["change (pp)"], second["same %"]) == ("33.33", "-66.67", "33.3")
+    assert float(second["low"]) < -66.67 < float(second["high"]) < 0
+
+
+def test_a_single_artifact_has_no_columns_of_a_comparison(labelled_images: evaluation.TestImages) -> None:
+    totals, classes = evaluation.tables(run(labelled_images))
+    assert [column.name for column in totals.columns] == ["artifact", "images", "top-1 %", "ECE %"]
+    assert classes.title == "model.onnx: classes by F1"
+    assert sorted(row[0] for row in classes.rows) == list(CLASSES)
+    scores = [float(row[4]) for row in classes.rows]
+    assert scores == sorted(scores)
+
+
+def test_of_many_classes_the_worst_and_the_best_are_shown(
+    labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "EXTREME_CLASSES", 1)
+    _, worst, best = evaluation.tables(run(labelled_images))
+    assert worst.title == "model.onnx: the 1 worst of 3 classes by F1"
+    assert best.title == "model.onnx: the 1 best"
+    assert float(worst.rows[0][4]) <= float(best.rows[0][4])

@@ -1,6 +1,6 @@
 """A board on loopback: a real ssh server that runs real commands in a Python without torch.
 
-OpenSSH's sshd is used where it is installed (or named by SSHD); else a server of asyncssh in another process.
+The server is OpenSSH's sshd, if it is installed or SSHD names it, else asyncssh's in another process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ asyncio.run(main())
 
 @dataclass
 class Server:
-    """A board: its home, its address, and the process that serves it."""
+    """A board: its home folder, its settings, and the process of its ssh server."""
 
     home: Path
     board: Board
@@ -72,31 +72,31 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
-        """Kill it with its sessions, as a power cut would."""
+        """Kill the server and its sessions, like a power failure."""
         _kill(self.process)
 
     def start(self) -> None:
-        """Be there again, at the same address."""
+        """Start the server again at the same address."""
         self.process = _start(self.home.parent, self.board.port)
         _wait_for(self.board.port, self.process)
 
 
 @contextmanager
 def board_on_loopback(root: Path) -> Iterator[Server]:
-    """Give a board that serves until the end of the block; its keys and its home are in `root`."""
+    """Start a board that runs until the end of the block; its keys and its home are in `root`."""
     (root / "home").mkdir(parents=True)
     host, mine = new_key(root / "host_key"), new_key(root / "my_key")
     shutil.copy(f"{mine}.pub", root / "authorized_keys")
     port = free_port()
-    known = root / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{port} {Path(f'{host}.pub').read_text()}")
+    known_hosts = root / "known_hosts"
+    known_hosts.write_text(f"[127.0.0.1]:{port} {Path(f'{host}.pub').read_text()}")
     folder = str(root / "home/bundles") if SSHD else "bundles"
     user = os.environ.get("USER") or "root"
     board = Board(host="127.0.0.1", port=port, user=user, python=str(_board_python(root)), folder=folder,
                   identity=mine)  # fmt: skip
     process = _start(root, port)
     _wait_for(port, process)
-    running = Server(root / "home", board, known, process)
+    running = Server(root / "home", board, known_hosts, process)
     try:
         yield running
     finally:
@@ -128,7 +128,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _board_python(folder: Path) -> Path:
-    """Return a Python that has numpy and onnxruntime and nothing else of the host."""
+    """Return a Python that can import numpy and onnxruntime, but not the packages that only the host has."""
     script, program = folder / "python3", folder / "board.py"
     program.write_text(BOARD_SCRIPT.format(paths=[str(Path(np.__file__).parents[1])]))
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {program} "$@"\n')
@@ -155,13 +155,13 @@ def _start(root: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a server with its sessions, as a power cut would."""
+    """Kill a server and its sessions, like a power failure."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
     doomed = {process.pid}
     for _ in parents:
         doomed |= {pid for pid, parent in parents.items() if parent in doomed}

@@ -1,4 +1,4 @@
-"""Boards over ssh: a real server on loopback that runs real commands in a Python without torch."""
+"""Deployment over ssh to a real server on loopback, which runs real commands in a Python without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compress.boards.inventory import Board
 from export.bundle import write_bundle
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
-from runtimes.console import SilentConsole
+from runtimes.console import Console, SilentConsole
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
@@ -24,8 +24,10 @@ from runtimes.target import Target
 
 pytest.importorskip("asyncssh", reason="deploying needs asyncssh: pip install -e '.[remote]'")
 from board import Server, board_on_loopback, free_port, new_key
+from consoles import RecordingConsole
 
 CLASSES = ("cat", "dog")
+SILENT = SilentConsole()
 
 
 @pytest.fixture
@@ -34,14 +36,20 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def go(server: Server, tar: Path, board: Board | None = None, known_hosts: Path | None = None) -> deploy.Deployed:
-    """Deploy a bundle to a board."""
-    return deploy.deploy(tar, "pi", board or server.board, known_hosts or server.known_hosts, SilentConsole())
+def go(
+    server: Server,
+    tar: Path,
+    board: Board | None = None,
+    known_hosts: Path | None = None,
+    console: Console = SILENT,
+) -> deploy.Deployed:
+    """Deploy a bundle to the board of a server."""
+    return deploy.deploy(tar, "pi", board or server.board, known_hosts or server.known_hosts, console)
 
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """Return a maker of bundles of a fake artifact."""
+    """Return a function that writes a bundle of a fake artifact."""
 
     def make(name: str = "b.tar", padding: int = 0) -> Path:
         model = tmp_path / "m.fake"
@@ -61,30 +69,33 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def left_behind(home: Path) -> list[str]:
+def partial_files(home: Path) -> list[str]:
     return [path.name for path in home.rglob("*.partial")]
 
 
-def test_the_second_time_nothing_is_copied(server: Server, make_bundle: Callable[..., Path]) -> None:
-    tar = make_bundle()
-    first = go(server, tar)
+def test_a_second_deployment_copies_nothing(server: Server, make_bundle: Callable[..., Path]) -> None:
+    tar, console = make_bundle(), RecordingConsole()
+    first = go(server, tar, console=console)
     assert len(first.copied) == 8
+    assert console.events == [("copy to pi", done, 8) for done in range(1, 9)]
+    assert console.said[0] == "pi: 8 of 8 files copied"
+    assert console.said[-1] == "pi: measure"
     assert first.measurement["accuracy"]["top1"] == 1.0
     assert first.measurement["environment"]["cpu"]
     assert "verified" in first.verified
     assert go(server, tar).copied == ()
-    assert left_behind(server.home) == []
+    assert partial_files(server.home) == []
 
 
-def test_only_what_changed_is_copied_again(server: Server, make_bundle: Callable[..., Path]) -> None:
+def test_only_changed_files_are_copied_again(server: Server, make_bundle: Callable[..., Path]) -> None:
     go(server, make_bundle())
-    (victim,) = server.home.rglob("golden.npy")
-    victim.write_bytes(b"damaged")
+    (golden,) = server.home.rglob("golden.npy")
+    golden.write_bytes(b"damaged")
     assert go(server, make_bundle()).copied == ("golden.npy",)
     assert set(go(server, make_bundle("c.tar", padding=9)).copied) == {"m.fake", "m.fake.json", "bundle.json"}
 
 
-def test_a_host_key_that_is_not_known_or_another_is_refused(
+def test_an_unknown_or_different_host_key_is_refused(
     server: Server, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").write_text("")
@@ -97,7 +108,7 @@ def test_a_host_key_that_is_not_known_or_another_is_refused(
     assert list(server.home.iterdir()) == []
 
 
-def test_a_key_that_is_refused_or_is_none_is_told(
+def test_a_refused_or_invalid_private_key_is_an_error(
     server: Server, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = server.board.model_copy(update={"identity": new_key(tmp_path / "other")})
@@ -108,7 +119,7 @@ def test_a_key_that_is_refused_or_is_none_is_told(
         go(server, make_bundle(), server.board.model_copy(update={"identity": tmp_path / "text"}))
 
 
-def test_a_board_that_is_off_is_told(server: Server, make_bundle: Callable[..., Path]) -> None:
+def test_a_board_that_is_off_is_an_error(server: Server, make_bundle: Callable[..., Path]) -> None:
     closed = server.board.model_copy(update={"port": free_port()})
     with pytest.raises(UnavailableError, match="cannot be reached"):
         go(server, make_bundle(), closed)
@@ -120,7 +131,7 @@ def test_a_board_that_is_off_is_told(server: Server, make_bundle: Callable[..., 
     ("echo '{\"python\": [3, 11], \"free_bytes\": 1, \"sha256\": {}, \"numpy\": true}'", "its disk is full"),
     ("echo 'PermissionError: no' >&2; exit 1", "cannot prepare .*: PermissionError: no"),
 ])  # fmt: skip
-def test_what_a_board_lacks_is_one_line(
+def test_what_a_board_lacks_is_an_error_of_one_line(
     server: Server, make_bundle: Callable[..., Path], tmp_path: Path, script: str, message: str
 ) -> None:
     python = tmp_path / "odd-python"
@@ -132,10 +143,10 @@ def test_what_a_board_lacks_is_one_line(
         go(server, make_bundle(), server.board.model_copy(update={"python": "/no/python"}))
 
 
-def test_after_a_lost_connection_the_same_command_goes_on(
+def test_after_a_lost_connection_the_same_command_continues(
     server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server is killed while the third file is under way, and started again."""
+    """The server is killed while it receives the third file, and started again."""
     tar, original, count = make_bundle(padding=3_000_000), deploy._Deployment._copy, 0
 
     async def killing(self: deploy._Deployment, name: str) -> None:
@@ -151,12 +162,11 @@ def test_after_a_lost_connection_the_same_command_goes_on(
         go(server, tar)
     monkeypatch.undo()
     server.start()
-    done = go(server, tar)
-    assert 0 < len(done.copied) < 8
-    assert left_behind(server.home) == []
+    assert 0 < len(go(server, tar).copied) < 8
+    assert partial_files(server.home) == []
 
 
-def test_answers_that_differ_there_are_an_error(server: Server, make_bundle: Callable[..., Path]) -> None:
+def test_other_outputs_on_the_board_are_an_error(server: Server, make_bundle: Callable[..., Path]) -> None:
     tar = make_bundle()
     go(server, tar)
     program = server.home.parent / "board.py"
@@ -178,23 +188,29 @@ def test_a_changed_bundle_is_refused_before_anything_is_sent(
     assert list(server.home.iterdir()) == []
 
 
-def test_a_key_or_known_hosts_that_is_no_file_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_missing_key_or_known_hosts_file_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
     board = Board(host="127.0.0.1", identity=Path("/dev/zero"))
-    for one, known in ((board, None), (Board(host="127.0.0.1"), tmp_path / "none")):
+    for settings, known_hosts in ((board, None), (Board(host="127.0.0.1"), tmp_path / "none")):
         with pytest.raises(InputError, match="no such file"):
-            deploy.deploy(tmp_path / "no.tar", "pi", one, known, SilentConsole())
+            deploy.deploy(tmp_path / "no.tar", "pi", settings, known_hosts, SILENT)
 
 
-def test_what_was_measured_is_kept_with_the_run(tmp_path: Path) -> None:
+def test_without_asyncssh_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"asyncssh: pip install -e '\.\[remote\]'"):
+        deploy.deploy(tmp_path / "no.tar", "pi", Board(host="127.0.0.1"), None, SILENT)
+
+
+def test_the_measurement_is_stored_in_the_run_folder(tmp_path: Path) -> None:
     path = deploy.store(tmp_path, deploy.Deployed("pi", "0" * 64, (), "", {"latency_ms_p50": 1.0}))
     assert json.loads(path.read_text()) == {"latency_ms_p50": 1.0, "deployed_sha256": "0" * 64}
     assert path == tmp_path / "boards/pi/measurement.json"
 
 
-def test_a_full_disk_is_told_and_nothing_half_written_stays(
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(
     server: Server, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real file system of 128 KiB; the second time the check beforehand believes that there is room."""
+    """On a real file system of 128 KiB; the second time the check before the copy reports enough space."""
     folder = server.home / "bundles"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)], capture_output=True)
@@ -206,15 +222,15 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(
             go(server, tar)
         probe, count = deploy._Deployment._probe, 0
 
-        async def hopeful(self: deploy._Deployment) -> dict[str, object]:
+        async def enough_space(self: deploy._Deployment) -> dict[str, object]:
             nonlocal count
             count += 1
-            found = await probe(self)
-            return {**found, "free_bytes": 1 << 40} if count == 1 else found
+            state = await probe(self)
+            return {**state, "free_bytes": 1 << 40} if count == 1 else state
 
-        monkeypatch.setattr(deploy._Deployment, "_probe", hopeful)
+        monkeypatch.setattr(deploy._Deployment, "_probe", enough_space)
         with pytest.raises(UnavailableError, match="its disk is full"):
             go(server, tar)
-        assert left_behind(server.home) == []
+        assert partial_files(server.home) == []
     finally:
         subprocess.run(["umount", str(folder)], check=True)
