@@ -1,1 +1,1 @@
-"""Structured pruning: which channels go together, what they are worth, what they cost, and cutting them."""
+"""Structured pruning: channel groups, importance, cost models, width search, and channel removal."""

@@ -1,4 +1,4 @@
-"""Groups: the channels of different modules that can only go together, found from the traced graph."""
+"""Channel groups: channels of different modules that must be removed together, found from the traced graph."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Slot:
-    """A side of a module (or a parameter) that loses positions with its group.
+    """The inputs or outputs of a module, or a dimension of a bare parameter, that shrink with a group.
 
-    module: dotted name. dim: of a bare parameter. positions: (units, positions of each) along that side.
+    module: dotted name of the module or parameter. positions: (units, positions of each unit) along that side.
+    dim: dimension of a bare parameter; 0 for modules.
     """
 
     module: str
@@ -35,10 +36,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that can be cut one by one, each with its positions in every slot.
+    """Units that can be removed one by one; each has positions in every slot.
 
-    name: of the first layer whose outputs they are. A unit is a channel, or, where a convolution has groups, one
-    channel of each of them, as groups have to stay equally large.
+    name: of the first layer whose outputs belong to the group. A unit is one channel; where a convolution of the group
+    is grouped, it is one channel of each convolution group, because these must stay equally large.
     """
 
     name: str
@@ -47,9 +48,10 @@ class Group:
 
 
 def find_groups(network: nn.Module, example: Tensor) -> tuple[Group, ...]:
-    """Return the groups of a network that maps `example` (N, 3, H, W) to logits; the logits' own channels are in none.
+    """Return the channel groups of a network; the logits belong to none.
 
-    Torch-Pruning's dependency graph does the tracing. Raises InputError where it can't follow the network.
+    example: (N, 3, H, W), used to trace the network with Torch-Pruning's dependency graph.
+    Raises InputError where the network can't be traced.
     """
     network.eval()
     names = {module: name for name, module in network.named_modules()}
@@ -57,12 +59,12 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[Group, ...]:
         warnings.simplefilter("ignore")
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=example)
-            found = list(graph.get_all_groups(ignored_layers=[_classifier(network, example)]))
+            traced = list(graph.get_all_groups(ignored_layers=[_classifier(network, example)]))
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise InputError(f"prune: this network can't be traced: {error}") from error
     parameters = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = [_group(graph, one, names, parameters) for one in found]
-    return tuple(group for group in groups if group is not None and group.units > 1)
+    groups = [_group(graph, dependencies, names, parameters) for dependencies in traced]
+    return tuple(group for group in groups if group.units > 1)
 
 
 def _classifier(network: nn.Module, example: Tensor) -> nn.Module:
@@ -74,12 +76,15 @@ def _classifier(network: nn.Module, example: Tensor) -> nn.Module:
     return last
 
 
-def _group(graph: Any, found: Any, names: dict[nn.Module, str], parameters: dict[int, str]) -> Group | None:
-    root = found[0].dep.target.module
-    channels = len(found[0].idxs)
-    units = channels // _conv_groups(found, graph)
+# `graph` and `dependencies` are a DependencyGraph and a Group of Torch-Pruning, which has no type annotations.
+
+
+def _group(graph: Any, dependencies: Any, names: dict[nn.Module, str], parameters: dict[int, str]) -> Group:
+    root = dependencies[0].dep.target.module
+    channels = len(dependencies[0].idxs)
+    units = channels // _convolution_groups(dependencies)
     slots = []
-    for item in found:
+    for item in dependencies:
         module = item.dep.target.module
         if isinstance(module, nn.Parameter):
             name, dim = parameters[id(module)], int(item.dep.target.pruning_dim or 0)
@@ -92,10 +97,10 @@ def _group(graph: Any, found: Any, names: dict[nn.Module, str], parameters: dict
     return Group(names[root], units, tuple(slots))
 
 
-def _conv_groups(found: Any, graph: Any) -> int:
-    """Return into how many equal parts the channels fall because convolutions have groups, 1 for depthwise ones."""
+def _convolution_groups(dependencies: Any) -> int:
+    """Return into how many equal parts grouped convolutions divide the channels; a depthwise one counts as 1."""
     parts = 1
-    for item in found:
+    for item in dependencies:
         module = item.dep.target.module
         if isinstance(module, nn.Conv2d) and module.groups > 1 and module.weight.shape[1] > 1:
             parts = int(np.lcm(parts, module.groups))
@@ -110,8 +115,10 @@ def _positions(indices: list[int], roots: list[int], units: int) -> Positions:
     return np.asarray([by_unit[unit] for unit in range(units)], np.int64)
 
 
-def modules_of(network: nn.Module, groups: tuple[Group, ...]) -> Iterator[tuple[Group, Slot, nn.Module | nn.Parameter]]:
-    """Yield every slot with what it belongs to."""
+def slot_owners(
+    network: nn.Module, groups: tuple[Group, ...]
+) -> Iterator[tuple[Group, Slot, nn.Module | nn.Parameter]]:
+    """Yield every slot with its group and its module or parameter."""
     modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
     for group in groups:
         for slot in group.slots:

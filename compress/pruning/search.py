@@ -1,7 +1,8 @@
-"""How many units each group keeps: the least loss of importance under a budget."""
+"""Width search: the number of units that each group keeps, with the least loss of importance under a budget."""
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,64 +11,91 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.networks.layers import LayerShape
+from compress.pruning.config import PruneConfig
+from compress.pruning.groups import Group
 from compress.pruning.shapes import Shapes
+from runtimes.errors import InputError
 
-ROUNDS = 30  # of halving the price of a unit of cost
-SWEEPS = 20  # through all groups at one price; it settles after a few
+BISECTIONS = 30  # of the Lagrange multiplier
+SWEEPS = 20  # over all groups at one multiplier; a few suffice to converge
 Float64 = npt.NDArray[np.float64]
+AllowedWidths = Mapping[str, list[int]]  # by group: ascending, the last is all units
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What layers cost at a width, and what the rest costs by the sum of all outputs, in one unit (ms or MACs)."""
+    """Cost functions in one unit (ms or MACs).
+
+    layer: (module name, shape) -> cost. rest: sum of all layers' outputs -> cost of everything but the layers.
+    """
 
     layer: Callable[[str, LayerShape], float]
     rest: Callable[[float], float]
 
     def total(self, shapes: Shapes, widths: Mapping[str, int]) -> float:
-        """Return what a network costs."""
-        found = shapes.all(widths)
-        return sum(self.layer(name, width) for name, width in found.items()) + self.rest(
-            sum(width.outputs for width in found.values())
+        """Return the cost of the network at the given widths."""
+        layers = shapes.layers(widths)
+        return sum(self.layer(name, shape) for name, shape in layers.items()) + self.rest(
+            sum(shape.outputs for shape in layers.values())
         )
 
 
-def choose_widths(
-    shapes: Shapes,
-    worth: Mapping[str, Float64],
-    choices: Mapping[str, list[int]],
-    costs: Costs,
-    budget: float,
-) -> dict[str, int]:
-    """Return the units that each group keeps, from its choices (ascending, the last is all).
+def allowed_widths(shapes: Shapes, config: PruneConfig) -> dict[str, list[int]]:
+    """Return the widths that each group may have: multiples of the step down to its limit, and all units.
 
-    Minimizes what is lost plus a price times the cost, group after group
-    until nothing changes; the price is halved in until the budget holds (Lagrange relaxation of a knapsack whose items
-    cost more or less with what their neighbours keep). What is left of the budget is filled, best first. Where no
-    choice fits these are the cheapest widths.
+    Raises InputError for a pattern of `keep` or `limits` that matches no layer.
     """
-    losses = {name: _losses(worth[name], counts) for name, counts in choices.items()}
-    search = _Search(shapes, losses, choices, costs)
-    best = search.settle(math.inf, {})
+    for pattern in (*config.keep, *config.limits):
+        if not any(fnmatch.fnmatchcase(layer, pattern) for layer in shapes.full):
+            examples = ", ".join([*shapes.full][:5])
+            raise InputError(f"prune: no layer matches '{pattern}' of keep or limits; layers are called {examples}, …")
+    return {name: _allowed(group, shapes.layers_of[name], config) for name, group in shapes.groups.items()}
+
+
+def _allowed(group: Group, layers: list[str], config: PruneConfig) -> list[int]:
+    def matches(pattern: str) -> bool:
+        return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers)
+
+    if any(matches(pattern) for pattern in config.keep):
+        return [group.units]
+    limits = [share for pattern, share in config.limits.items() if matches(pattern)]
+    least = max(1, round(group.units * (1 - min(limits, default=config.most_pruned))))
+    first = -(-least // config.step) * config.step
+    return [*range(first, group.units, config.step), group.units]
+
+
+def choose_widths(
+    shapes: Shapes, scores: Mapping[str, Float64], allowed: AllowedWidths, costs: Costs, budget: float
+) -> dict[str, int]:
+    """Return the number of units that each group keeps; the cheapest allowed widths where none meet the budget.
+
+    Lagrange relaxation of a knapsack problem: coordinate descent minimises loss + multiplier * cost, because the cost
+    of a group depends on the widths of its neighbours; the multiplier is bisected until the cost meets the budget. The
+    remaining budget is then filled greedily.
+    """
+    losses = {name: _losses(scores[name], counts) for name, counts in allowed.items()}
+    search = _Search(shapes, losses, allowed, costs)
+    best = search.descend(math.inf, {})
     if costs.total(shapes, best) > budget:
         return best
     low, high = search.bracket(budget)
-    for _ in range(ROUNDS):
-        price = math.sqrt(low * high)
-        found = search.settle(price, best)
-        if costs.total(shapes, found) <= budget:
-            best, high = found, price
+    for _ in range(BISECTIONS):
+        multiplier = math.sqrt(low * high)
+        widths = search.descend(multiplier, best)
+        if costs.total(shapes, widths) <= budget:
+            best, high = widths, multiplier
         else:
-            low = price
+            low = multiplier
     return search.fill(best, budget)
 
 
-def _losses(worth: Float64, counts: list[int]) -> dict[int, float]:
-    """Return what a group loses with each choice: -log of the share of its importance that its best units hold.
+def _losses(scores: Float64, counts: list[int]) -> dict[int, float]:
+    """Return the loss of a group at each width: -log of the share of its importance that its best units hold.
 
-    Groups stand behind each other, so that shares multiply; a sum of what is cut would empty the narrow ones.
+    Groups follow one another in the network, so shares multiply and losses add. A sum of removed importance would
+    empty the narrow groups.
     """
-    total = np.cumsum(np.sort(worth)[::-1])
+    total = np.cumsum(np.sort(scores)[::-1])
     return {count: -math.log(max(float(total[count - 1] / max(total[-1], 1e-30)), 1e-12)) for count in counts}
 
 
@@ -75,53 +103,59 @@ def _losses(worth: Float64, counts: list[int]) -> dict[int, float]:
 class _Search:
     shapes: Shapes
     losses: Mapping[str, Mapping[int, float]]
-    choices: Mapping[str, list[int]]
+    allowed: AllowedWidths
     costs: Costs
 
     def bracket(self, budget: float) -> tuple[float, float]:
-        """Return a price at which the budget does not hold and one at which it does."""
-        price = 1e-12 * max(sum(max(one.values()) for one in self.losses.values()), 1e-30) / budget
-        low = price
-        while self.costs.total(self.shapes, self.settle(price, {})) > budget and price < 1e30:
-            low, price = price, price * 10
-        return low, price
+        """Return a multiplier at which the budget is exceeded and one at which it is met."""
+        multiplier = 1e-12 * max(sum(max(losses.values()) for losses in self.losses.values()), 1e-30) / budget
+        low = multiplier
+        while self.costs.total(self.shapes, self.descend(multiplier, {})) > budget and multiplier < 1e30:
+            low, multiplier = multiplier, multiplier * 10
+        return low, multiplier
 
-    def settle(self, price: float, start: Mapping[str, int]) -> dict[str, int]:
-        """Return the widths from which no single group's change lowers loss plus price times cost; inf: the cost."""
-        widths = {name: start.get(name, counts[-1]) for name, counts in self.choices.items()}
+    def descend(self, multiplier: float, start: Mapping[str, int]) -> dict[str, int]:
+        """Return widths where no change of a single group lowers loss + multiplier * cost.
+
+        start: initial widths; all units for missing groups. An infinite multiplier minimises the cost alone.
+        """
+        widths = {name: start.get(name, counts[-1]) for name, counts in self.allowed.items()}
         for _ in range(SWEEPS):
             before = dict(widths)
-            for name, counts in self.choices.items():
-                cost = [self._local(name, widths, count) for count in counts]
-                local = [self.losses[name][count] + price * one for count, one in zip(counts, cost, strict=True)]
-                widths[name] = counts[int(np.argmin(cost if price == math.inf else local))]
+            for name, counts in self.allowed.items():
+                costs = [self._group_cost(name, widths, count) for count in counts]
+                objective = [
+                    self.losses[name][count] + multiplier * cost for count, cost in zip(counts, costs, strict=True)
+                ]
+                widths[name] = counts[int(np.argmin(costs if multiplier == math.inf else objective))]
             if widths == before:
                 break
         return widths
 
     def fill(self, widths: dict[str, int], budget: float) -> dict[str, int]:
-        """Give back what the budget still allows: each time the change with the most importance for its cost."""
+        """Widen groups while the budget allows it, each time with the best ratio of regained importance to cost."""
         total = self.costs.total(self.shapes, widths)
         while True:
             best: tuple[float, str, int, float] | None = None
-            for name, counts in self.choices.items():
-                now = self._local(name, widths, widths[name])
-                for count in counts[counts.index(widths[name]) + 1 :]:  # not the next one alone: it may cost more
-                    won = self.losses[name][widths[name]] - self.losses[name][count]
-                    more = self._local(name, widths, count) - now
-                    if total + more <= budget and (best is None or won / max(more, 1e-30) > best[0]):
-                        best = won / max(more, 1e-30), name, count, more
+            for name, counts in self.allowed.items():
+                current_cost = self._group_cost(name, widths, widths[name])
+                for count in counts[counts.index(widths[name]) + 1 :]:  # all wider ones, since costs aren't monotonic
+                    gain = self.losses[name][widths[name]] - self.losses[name][count]
+                    increase = self._group_cost(name, widths, count) - current_cost
+                    if total + increase <= budget and (best is None or gain / max(increase, 1e-30) > best[0]):
+                        best = gain / max(increase, 1e-30), name, count, increase
             if best is None:
                 return widths
-            widths[best[1]] = best[2]
-            total += best[3]
+            _, name, count, increase = best
+            widths[name] = count
+            total += increase
 
-    def _local(self, name: str, widths: dict[str, int], count: int) -> float:
-        """Return what the layers of a group cost, and the rest for its outputs, if it keeps so many units."""
+    def _group_cost(self, name: str, widths: dict[str, int], count: int) -> float:
+        """Return the cost of a group's layers, and of the rest for their outputs, if the group keeps `count` units."""
         changed = {**widths, name: count}
         cost, outputs = 0.0, 0.0
-        for layer in self.shapes.readers[name]:
-            width = self.shapes.width(layer, changed)
-            cost += self.costs.layer(layer, width)
-            outputs += width.outputs
+        for layer in self.shapes.layers_of[name]:
+            shape = self.shapes.layer(layer, changed)
+            cost += self.costs.layer(layer, shape)
+            outputs += shape.outputs
         return cost + self.costs.rest(outputs) - self.costs.rest(0)

@@ -1,33 +1,47 @@
-"""What a plan of pruning says, as a table of text."""
+"""Pruning plans as tables and lines of text."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-Table = list[list[str]]
+from compress.process.table import Table
+from compress.pruning.plans import PruningPlan
+
+NAME_WIDTH = 35  # longer names lose their beginning
+NAME_COLUMN, CELL_COLUMN = NAME_WIDTH + 1, 14  # characters; together at most 80 per line
 
 
-def of_plan(plan: dict[str, Any]) -> Table:
-    """Return a header, then a line per group of channels that is cut.
+def plan_table(plan: PruningPlan) -> Table:
+    """Return a row for each group that loses channels.
 
-    importance: the share of the group's that goes; saved: what the whole network would cost more with the group whole.
+    importance: change of the group's importance in percent. saved: how much more the whole network would cost if this
+    group kept all channels.
     """
-    lines = [["cut", "channels", "importance", "saved"]]
-    for one in plan["cuts"]:
-        if len(one["kept"]) < one["before"]:
-            name = one["group"]
-            lines.append([
-                name if len(name) <= 35 else f"…{name[-34:]}",
-                f"{one['before']} -> {len(one['kept'])}",
-                f"-{100 * one['lost']:.1f} %",
-                f"{one['saved']:.3f} ms" if plan["unit"] == "ms" else f"{one['saved'] / 1e6:.2f} MMACs",
-            ])  # fmt: skip
-    return lines
+    rows = [
+        (
+            cut.group if len(cut.group) <= NAME_WIDTH else f"…{cut.group[1 - NAME_WIDTH :]}",
+            f"{cut.units_before} -> {len(cut.kept)}",
+            f"-{100 * cut.importance_removed:.1f} %",
+            f"{cut.cost_saved:.3f} ms" if plan.unit == "ms" else f"{cut.cost_saved / 1e6:.2f} MMACs",
+        )
+        for cut in plan.cuts
+        if len(cut.kept) < cut.units_before
+    ]
+    return Table.of("", "<pruned group|channels|importance|saved", rows)
 
 
-def outcome(plan: dict[str, Any]) -> str:
-    """Return in one line what was asked for, what the table of costs predicts, and what the clock says."""
-    shares = f"{plan['asked']:.3f} asked, {plan['predicted']:.3f} predicted"
-    if plan["measured"] is None:
-        return f"MACs: {shares} of the network before; not measured"
-    return f"ms: {shares}, {plan['measured']:.3f} measured, of the network before"
+def plan_summary(plan: PruningPlan) -> str:
+    """Return one line with the requested, predicted and measured share of the baseline's cost."""
+    quantity = "latency" if plan.unit == "ms" else "multiplications"
+    measured = "not measured" if plan.measured_share is None else f"{plan.measured_share:.3f} measured"
+    return (
+        f"{quantity} / baseline: {plan.requested_share:.3f} requested, {plan.predicted_share:.3f} predicted, {measured}"
+    )
+
+
+def plan_lines(plan: PruningPlan) -> Iterator[str]:
+    """Yield the table and the summary as text of at most 80 columns."""
+    table = plan_table(plan)
+    for name, *cells in (tuple(column.name for column in table.columns), *table.rows):
+        yield f"{name:<{NAME_COLUMN}}" + "".join(f"{cell:>{CELL_COLUMN}}" for cell in cells)
+    yield plan_summary(plan)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from compress.images.samples import Data
+from compress.pruning.plans import PruningPlan
 from compress.report.accuracy_steps import FLIP_KINDS, Flip, accuracy_steps, flips
 from compress.report.report import (
     ArtifactFile,
@@ -86,7 +87,7 @@ def build(outputs: RunOutputs) -> Report:
         rows=tuple(rows),
         data=_describe(outputs.data),
         training={step: tuple(epochs) for step, epochs in outputs.training.items()},
-        pruning={step: tuple(plans) for step, plans in outputs.pruning.items()},
+        pruning={step: tuple(map(PruningPlan.from_json, plans)) for step, plans in outputs.pruning.items()},
         unmeasured=tuple(outputs.unmeasured),
         accuracy_steps={
             target: accuracy_steps(_steps(outputs.predictions, measurements), labels, outputs.confidence)

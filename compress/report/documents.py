@@ -40,10 +40,10 @@ class FileParity:
 
 @dataclass(frozen=True)
 class PlanSection:
-    """One pruning plan: its step, its outcome in one line, and its cuts."""
+    """One pruning plan: its step, its summary in one line, and its cuts."""
 
     step: str
-    outcome: str
+    summary: str
     table: Table
 
 
@@ -76,7 +76,7 @@ def write(report: Report, folder: Path) -> None:
 def _plans(report: Report) -> Iterator[PlanSection]:
     for step, plans in report.pruning.items():
         for plan in plans:
-            yield PlanSection(step, pruning_tables.outcome(plan), _table("", pruning_tables.of_plan(plan)))
+            yield PlanSection(step, pruning_tables.plan_summary(plan), pruning_tables.plan_table(plan))
 
 
 def _parities(manifest: Manifest) -> Iterator[FileParity]:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress import __version__
 from compress.images.samples import Rejected
+from compress.pruning.plans import PruningPlan
 from compress.report import schema
 from compress.report.accuracy_steps import AccuracyStep, Flip, FlipKind
 from compress.report.schema import SCHEMA_VERSION
@@ -145,7 +146,7 @@ class Report:
     """Everything that report.json holds. verdict: None without a gate.
 
     rows, measurements: one each per artifact and target, in the same order. training: epochs by step name. pruning:
-    plans by step name, as JSON. accuracy_steps, flips: by target. channels: output channels of each layer of the
+    plans by step name. accuracy_steps, flips: by target. channels: output channels of each layer of the
     float32 file before pruning and now.
     """
 
@@ -155,7 +156,7 @@ class Report:
     rows: tuple[Row, ...]
     data: DataDescription
     training: dict[str, tuple[EpochRecord, ...]]
-    pruning: dict[str, tuple[Json, ...]]
+    pruning: dict[str, tuple[PruningPlan, ...]]
     unmeasured: tuple[UnmeasuredFile, ...]
     accuracy_steps: dict[str, tuple[AccuracyStep, ...]]
     flips: dict[str, Flips]
@@ -191,6 +192,7 @@ class Report:
         """Return the content of report.json."""
         return {
             **asdict(self),
+            "pruning": {step: [plan.to_json() for plan in plans] for step, plans in self.pruning.items()},
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "measurements": [measurement.to_json() for measurement in self.measurements],
         }
@@ -205,7 +207,10 @@ class Report:
             current = schema.upgraded(fields)
             artifacts = _records("artifacts", current, ArtifactFile.from_json)
             measurements = _records("measurements", current, Measurement.from_json)
-            return _adapter().validate_python({**current, "artifacts": artifacts, "measurements": measurements})
+            pruning = {step: _records(step, current["pruning"], PruningPlan.from_json) for step in current["pruning"]}
+            return _adapter().validate_python(
+                {**current, "artifacts": artifacts, "measurements": measurements, "pruning": pruning}
+            )
         except ValidationError as error:
             raise ValueError(_first_problem(error)) from error
         except KeyError as error:

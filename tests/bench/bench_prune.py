@@ -44,13 +44,13 @@ from compress.images import samples
 from compress.images.samples import Data
 from compress.models import mobilenet_v2, mobilenet_v3
 from compress.networks import checkpoint, weights
-from compress.networks.layers import count_macs
+from compress.networks.layers import count_macs, layer_shapes
 from compress.process.console import Terminal
-from compress.pruning import plans
+from compress.pruning.costs import CostModel, build_cost_model
 from compress.pruning.groups import find_groups
-from compress.pruning.importance import scores
-from compress.pruning.shapes import Shapes
-from compress.pruning.surgery import checked_cut
+from compress.pruning.importance import importance_batches, unit_scores
+from compress.pruning.planning import apply_plan, make_pruning_plan
+from compress.pruning.surgery import remove_units_checked
 from compress.recipe import plugins, recipe
 from compress.recipe.recipe import Recipe
 from compress.stages import distill, prune, train
@@ -232,16 +232,16 @@ def _cut_all(trainer: Trainer) -> list[str]:
         if missing:
             context = trainer.context(f"prune {share:.2f}")
             config = prune.Config(latency=share, precision="float32", step=STEP)
-            price = plans.pricing(trainer.uncut(), context, config)
-            plan = plans.make_plan(trainer.uncut(), context, config, price, share)
-            _store(names[-1], plans.apply(trainer.uncut(), context, plan))
+            cost_model = build_cost_model(trainer.uncut(), context, config)
+            plan = make_pruning_plan(trainer.uncut(), context, config, cost_model, share)
+            _store(names[-1], apply_plan(trainer.uncut(), context, plan))
         for who, cutter in _cutters(trainer).items():
             names.append(f"{who} {share:.2f}")
             if not _cut_folder(names[-1]).exists():
                 if not missing:
                     raise InputError(f"{FOLDER}: holds a part of the cuts; remove the folder 'cut' and start again")
-                assert plan.measured is not None
-                _store(names[-1], _at_latency(trainer, price, cutter, plan.measured))
+                assert plan.measured_share is not None
+                _store(names[-1], _at_latency(trainer, cost_model, cutter, plan.measured_share))
     return names
 
 
@@ -269,15 +269,16 @@ def _cutters(trainer: Trainer) -> dict[str, Cutter]:
     }
 
 
-def _at_latency(trainer: Trainer, price: plans.Price, cutter: Cutter, wanted: float) -> nn.Module:
+def _at_latency(trainer: Trainer, cost_model: CostModel, cutter: Cutter, wanted: float) -> nn.Module:
     """Return the cut network whose measured latency is the nearest to a share of the whole network's, by bisection."""
-    assert price.bench is not None
+    assert cost_model.bench is not None
     low, high = 0.0, 0.95
     tried: list[tuple[float, float]] = []
     for _ in range(TRIES):
         cut = (low + high) / 2
-        narrow = Shapes(cutter(trainer.uncut(), cut), ()).all({})
-        ratio = float(np.median([price.bench.sample(price.full, narrow)[0].ratio for _ in range(REPEATS)]))
+        narrow = layer_shapes(cutter(trainer.uncut(), cut))
+        samples = [cost_model.bench.measure_copy(cost_model.full, narrow)[0] for _ in range(REPEATS)]
+        ratio = float(np.median([sample.ratio for sample in samples]))
         tried.append((abs(ratio - wanted), cut))
         low, high = (cut, high) if ratio > wanted else (low, cut)
     distance, cut = min(tried)
@@ -298,12 +299,12 @@ def _torch_pruning(network: nn.Module, example: torch.Tensor, cut: float, *, eve
 
 def _uniform(network: nn.Module, context: Context, example: torch.Tensor, cut: float) -> nn.Module:
     groups = find_groups(network, example)
-    worth = scores("taylor", network, groups, plans.batches(context), cross_entropy(0.0), context.seed)
+    scores = unit_scores("taylor", network, groups, importance_batches(context), cross_entropy(0.0), context.seed)
     removed = {}
     for group in groups:
         kept = max(STEP, round(group.units * (1 - cut) / STEP) * STEP)
-        removed[group.name] = np.argsort(-worth[group.name], kind="stable")[kept:]
-    return checked_cut(network, groups, removed, torch.randn(2, *example.shape[1:]))
+        removed[group.name] = np.argsort(-scores[group.name], kind="stable")[kept:]
+    return remove_units_checked(network, groups, removed, torch.randn(2, *example.shape[1:]))
 
 
 def _rows(answers: list[list[Answer]]) -> list[Row]:

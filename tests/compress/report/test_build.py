@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made_report import EPOCHS, GATE, PLAN, UNMEASURED, measurement, outputs
 
+from compress.pruning.plans import PruningPlan
 from compress.report.build import FLIPS_SHOWN, build
 
 
@@ -86,7 +87,7 @@ def test_flips_count_all_images_and_show_the_first(tmp_path: Path) -> None:
 def test_the_other_outputs_are_taken_over(tmp_path: Path) -> None:
     report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 1)))
     assert report.training == {"0-train": EPOCHS}
-    assert report.pruning == {"1-prune": (PLAN,)}
+    assert report.pruning == {"1-prune": (PruningPlan.from_json(PLAN),)}
     assert report.unmeasured == (UNMEASURED,)
     assert report.channels == {"stem": (16, 8)}
     assert report.durations_s == {"0-train": 12.5}

@@ -1,32 +1,50 @@
-"""The stage prune: the plan is kept, resumed from and told, and the result is as small as it says."""
+"""Tests of the stage prune: budgets, limits, stored plans, rounds, and pruned networks of every family."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from consoles import RecordingConsole
-from networks import Chain, Tangle, make_lively
-from pydantic import ValidationError
+from networks import Chain, make_lively
+from pydantic import TypeAdapter
 from torch import nn
 
 from compress.models import mobilenet_v2
-from compress.networks.layers import count_macs
-from compress.pruning import latency, plans
-from compress.pruning.shapes import Shapes
+from compress.networks import checkpoint
+from compress.networks.layers import count_macs, layer_shapes
+from compress.pruning import latency, planning
+from compress.pruning.plans import PruningPlan
+from compress.quantization.config import Quantize
+from compress.quantization.int8 import make_int8
+from compress.quantization.request import QuantizationRequest
+from compress.quantization.schemes import SCHEMES
+from compress.recipe import plugins
 from compress.stages.prune import Config, run
 from compress.training.context import Context
+from compress.training.loop import predict
+from export.parity import compare
+from export.to_onnx import to_onnx
 from runtimes.clock import Timing
 from runtimes.errors import InputError
+from runtimes.lineage import VerifyRecord, find_record
+from runtimes.measure import evaluate
+from runtimes.target import Target
 
 MakeContext = Callable[..., Context]
 EXAMPLE = torch.zeros(1, 3, 32, 32)
+FAMILIES = {
+    "mobilenet_v2": {"arch": "mobilenet_v2"},
+    "mobilenet_v3_small": {"arch": "mobilenet_v3", "size": "small"},
+    "mobilenet_v3_large": {"arch": "mobilenet_v3", "size": "large"},
+    "resnet18": {"arch": "resnet", "depth": 18},
+    "resnet50": {"arch": "resnet", "depth": 50},
+    "efficientnet_lite0": {"arch": "efficientnet_lite", "size": 0},
+}
 
 
 def network() -> nn.Module:
@@ -39,83 +57,80 @@ def chain() -> nn.Module:
     return Chain(32, 3).eval()
 
 
-def total_macs(model: nn.Module) -> int:
-    return count_macs(model, EXAMPLE)
+def outputs(model: nn.Module) -> dict[str, int]:
+    return {name: shape.outputs for name, shape in layer_shapes(model).items()}
 
 
-def widths(model: nn.Module) -> dict[str, int]:
-    return {name: one.outputs for name, one in Shapes(model, ()).full.items()}
+def stored_plan(context: Context, number: int) -> PruningPlan:
+    return PruningPlan.from_json(json.loads((context.folder / f"plan-{number}.json").read_text()))
+
+
+def assert_same_weights(first: nn.Module, second: nn.Module) -> None:
+    for (name, tensor), (_, other) in zip(first.state_dict().items(), second.state_dict().items(), strict=True):
+        assert torch.equal(tensor, other), name
 
 
 @pytest.mark.parametrize("importance", ["taylor", "l2", "l1", "bn_scale", "random"])
-def test_multiplications_fall_to_the_share_asked_for(make_context: MakeContext, importance: str) -> None:
+def test_multiplications_are_reduced_to_the_requested_share(make_context: MakeContext, importance: str) -> None:
     console = RecordingConsole()
     context = make_context("1-prune", console=console)
-    before = total_macs(network())
+    before = count_macs(network(), EXAMPLE)
     model = run(network(), context, Config(macs=0.5, importance=importance))  # type: ignore[arg-type]
-    assert 0.45 < total_macs(model) / before <= 0.5
-    assert all(count % 8 == 0 for name, count in widths(model).items() if not name.startswith("classifier"))
-    assert console.said[0].split() == ["cut", "channels", "importance", "saved"]
+    assert 0.45 < count_macs(model, EXAMPLE) / before <= 0.5
+    assert all(count % 8 == 0 for name, count in outputs(model).items() if not name.startswith("classifier"))
+    assert console.said[0].split() == ["pruned", "group", "channels", "importance", "saved"]
     assert max(map(len, console.said)) <= 80
-    assert "0.500 asked" in console.said[-1]
+    assert "0.500 requested" in console.said[-1]
 
 
-def test_the_plan_is_stored_and_taken_again(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_stored_and_reused(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     context, config = make_context("1-prune"), Config(macs=0.6)
     first = run(network(), context, config)
-    plan = plans.from_json(json.loads((context.folder / "plan-1.json").read_text()))
-    stored = json.loads((context.folder / "plan-1.json").read_text())
-    assert stored["unit"] == "MACs"
-    assert stored["measured"] is None
-    assert all(len(one["kept"]) <= one["before"] for one in stored["cuts"])
-    monkeypatch.setattr(plans, "make_plan", lambda *_: pytest.fail("a plan is there"))
-    again = run(network(), context, config)
-    for (name, tensor), (_, other) in zip(first.state_dict().items(), again.state_dict().items(), strict=True):
-        assert torch.equal(tensor, other), name
-    assert plans.from_json(json.loads((context.folder / "plan-1.json").read_text())) == plan
+    plan = stored_plan(context, 1)
+    assert plan.unit == "MACs"
+    assert plan.measured_share is None
+    assert all(len(cut.kept) <= cut.units_before for cut in plan.cuts)
+    monkeypatch.setattr(planning, "make_pruning_plan", lambda *_: pytest.fail("the stored plan is not used"))
+    assert_same_weights(run(network(), context, config), first)
+    assert stored_plan(context, 1) == plan
 
 
-def test_layers_to_keep_stay_and_no_group_is_cut_below_its_limit(make_context: MakeContext) -> None:
-    full = widths(network())
-    model = run(
-        network(), make_context("1-prune"), Config(macs=0.6, keep=("features.1[0-4].*",), most_pruned=0.5, step=1)
-    )
-    found = widths(model)
-    assert all(count == full[name] for name, count in found.items() if name.startswith("features.12"))
-    assert all(count >= 0.5 * full[name] - 1 for name, count in found.items())
-    with pytest.raises(InputError, match="no layer is called nothing"):
+def test_layers_to_keep_are_not_pruned_and_no_group_is_pruned_below_its_limit(make_context: MakeContext) -> None:
+    full = outputs(network())
+    config = Config(macs=0.6, keep=("features.1[0-4].*",), most_pruned=0.5, step=1)
+    pruned = outputs(run(network(), make_context("1-prune"), config))
+    assert all(count == full[name] for name, count in pruned.items() if name.startswith("features.12"))
+    assert all(count >= 0.5 * full[name] - 1 for name, count in pruned.items())
+    with pytest.raises(InputError, match="no layer matches 'nothing'"):
         run(network(), make_context("2-prune"), Config(macs=0.6, keep=("nothing",)))
 
 
-def test_a_layer_may_have_a_limit_of_its_own(make_context: MakeContext) -> None:
-    full = widths(network())
+def test_layers_can_have_their_own_limits(make_context: MakeContext) -> None:
+    full = outputs(network())
     config = Config(macs=0.4, limits={"features.1[0-9].conv.0.0": 0.25}, most_pruned=0.9)
-    found = widths(run(network(), make_context("1-prune"), config))
-    shares = {name: found[name] / full[name] for name in full}
+    pruned = outputs(run(network(), make_context("1-prune"), config))
+    shares = {name: pruned[name] / full[name] for name in full}
     assert all(shares[f"features.{block}.conv.0.0"] >= 0.75 for block in range(10, 18))
     assert min(shares.values()) < 0.5
-    with pytest.raises(InputError, match="no layer is called nothing"):
+    with pytest.raises(InputError, match="no layer matches 'nothing'"):
         run(network(), make_context("2-prune"), Config(macs=0.6, limits={"nothing": 0.5}))
 
 
-def test_a_budget_that_can_not_be_met_is_told_with_the_least_that_can(make_context: MakeContext) -> None:
-    with pytest.raises(InputError, match=r"can't be met; the least that the limits allow is 0\.\d+ of the network"):
+def test_a_budget_that_can_not_be_met_is_an_error_with_the_least_share(make_context: MakeContext) -> None:
+    with pytest.raises(InputError, match=r"can't be met: at least 0\.\d+ of the baseline's cost remains"):
         run(network(), make_context("1-prune"), Config(macs=0.05, most_pruned=0.3))
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_rounds_cut_and_train_in_turn_and_resume(make_context: MakeContext) -> None:
+def test_rounds_prune_and_train_in_turn_and_resume(make_context: MakeContext) -> None:
     fine_tune = {"epochs": 1, "batch_size": 8, "warmup_epochs": 0, "lr": 0.001, "augment": {"hflip": False}}
     context = make_context("1-prune")
     config = Config(macs=0.5, rounds=2, fine_tune=fine_tune)
     model = run(network(), context, config)
-    asked = [json.loads((context.folder / f"plan-{number}.json").read_text())["asked"] for number in (1, 2)]
-    assert asked == pytest.approx([0.5**0.5, 0.5])
-    assert total_macs(model) <= 0.5 * total_macs(network())
+    assert [stored_plan(context, number).requested_share for number in (1, 2)] == pytest.approx([0.5**0.5, 0.5])
+    assert count_macs(model, EXAMPLE) <= 0.5 * count_macs(network(), EXAMPLE)
     assert (context.folder / "round-2" / "history.json").exists()
-    again = run(network(), context, config)
-    for (name, tensor), (_, other) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
-        assert torch.equal(tensor, other), name
+    assert_same_weights(run(network(), context, config), model)
 
 
 def test_latency_is_measured_on_the_target(
@@ -127,51 +142,43 @@ def test_latency_is_measured_on_the_target(
     folder.mkdir(parents=True)
     context = make_context("1-prune", folder=folder)
     model = run(chain(), context, Config(latency=0.6, precision="float32"))
-    stored = json.loads((folder / "plan-1.json").read_text())
-    assert stored["unit"] == "ms"
-    assert 0.4 < stored["measured"] < 0.9
-    assert total_macs(model) < 0.8 * total_macs(chain())
-    assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other runs of the recipe
+    plan = stored_plan(context, 1)
+    assert plan.unit == "ms"
+    assert plan.measured_share is not None
+    assert 0.4 < plan.measured_share < 0.9
+    assert count_macs(model, EXAMPLE) < 0.8 * count_macs(chain(), EXAMPLE)
+    assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other steps of the run
     with pytest.raises(InputError, match="target: there is no target 'board'; choose from here"):
         run(chain(), make_context("2-prune"), Config(latency=0.5, target="board"))
 
 
-@pytest.mark.parametrize(("measured", "asked"), [(0.9, 0.3), (0.4, 0.02)])
-def test_milliseconds_that_can_not_be_met_are_told_with_the_least_that_the_clock_says(
-    make_context: MakeContext, measured: float, asked: float
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
+    family: str, make_context: MakeContext, tmp_path: Path
 ) -> None:
-    """Whatever is predicted; the cheapest widths are measured before anybody is told that they are too slow."""
-    model, context = chain(), make_context("1-prune")
-    price = plans.pricing(model, context, Config(macs=0.5))
-    table = SimpleNamespace(
-        refined=lambda near: SimpleNamespace(layer_ms=price.costs.layer, rest_ms=price.costs.rest)
-    )  # fmt: skip
-    bench = SimpleNamespace(sample=lambda full, shapes: (latency.Sample(shapes, measured, {}), 1.0))
-    priced = replace(price, bench=bench, table=table)
-    with pytest.raises(InputError, match=f"the least that the limits allow is {measured:.3f} of the network"):
-        plans.make_plan(model, context, Config(latency=asked), priced, asked)
+    context = make_context("1-prune")
+    config = TypeAdapter(plugins.config_union("models")).validate_python(FAMILIES[family])
+    torch.manual_seed(0)
+    unpruned = make_lively(plugins.load("models", config.arch).build(config, 3))
+    pruned = run(unpruned, context, Config(macs=0.5))
 
+    checkpoint.save(context.folder, pruned)
+    loaded = checkpoint.load(context.folder, config, 3)
+    images = context.prepared("val")
+    expected = predict(pruned, images, "cpu")
+    np.testing.assert_array_equal(predict(loaded, images, "cpu"), expected)
 
-def test_what_is_kept_is_what_is_worth_most() -> None:
-    model = make_lively(Tangle())
-    from compress.pruning.groups import find_groups
+    file = to_onnx(loaded, tmp_path / "pruned.onnx", 32, 18, None)
+    float32 = file.artifact(context.preprocessing, context.classes)
+    parity = compare(expected, evaluate(float32, Target("here"), images))
+    assert parity.agreement == 1
+    assert parity.max_logit_difference < 1e-3
 
-    groups = find_groups(model, torch.zeros(1, 3, 8, 8))
-    shapes = Shapes(model, groups)
-    worth = {one.name: np.random.default_rng(0).uniform(0, 1, one.units) for one in groups}
-    price = plans.Price(plans.Costs(lambda layer, width: width.connections, lambda channels: 0.0), "MACs", 1.0, {})
-    plan = plans._plan(shapes, worth, {one.name: max(1, one.units // 2) for one in groups}, price, 0.5, 0.5, None)
-    for one in plan.cuts:
-        gone = set(range(one.before)) - set(one.kept)
-        assert min(worth[one.group][list(one.kept)]) >= max(worth[one.group][list(gone)])
-        assert one.lost == pytest.approx(worth[one.group][list(gone)].sum() / worth[one.group].sum())
-
-
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({}, "either latency or macs"), ({"latency": 0.5, "macs": 0.5}, "either latency or macs"),
-    ({"macs": 1.0}, "less than 1"),
-    ({"macs": 0.5, "rounds": 2}, "need the section fine_tune"), ({"macs": 0.5, "importance": "l3"}, "taylor"),
-])  # fmt: skip
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        Config(**wrong)
+    request = QuantizationRequest(context.prepared("train"), SCHEMES["generic"], Quantize())
+    int8 = make_int8(float32, Target("here"), request, tmp_path / "int8.onnx")
+    assert int8.path.stat().st_size < 0.4 * file.path.stat().st_size
+    verified = find_record(int8.manifest.lineage, VerifyRecord)
+    assert verified is not None
+    assert verified.parity_with_float32.sqnr_db is not None
+    assert verified.parity_with_float32.sqnr_db > 10

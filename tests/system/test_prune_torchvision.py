@@ -1,4 +1,4 @@
-"""Every classification CNN of torchvision: half its channels cut, it exports and agrees with torch."""
+"""Every classification CNN of torchvision: with half its channels removed, it exports and agrees with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torchvision
 from networks import make_lively
 
 from compress.pruning.groups import find_groups
-from compress.pruning.surgery import checked_cut
+from compress.pruning.surgery import remove_units_checked
 from export.to_onnx import INPUT_NAME, to_onnx
 from runtimes.errors import InputError
 
@@ -25,47 +25,49 @@ UNTRACED = pytest.mark.xfail(
     raises=InputError, strict=True, reason="Torch-Pruning 1.6.1 fails to trace its shuffled channels"
 )
 SIDE, CLASSES = 96, 10
-TORCH_PRUNING_STATES = 77 / 85  # of torchvision's networks, in its README
+TORCH_PRUNING_SHARE = 77 / 85  # of torchvision's networks that it supports, from its README
 
 
 @pytest.fixture(scope="module")
-def agreeing() -> Iterator[list[str]]:
-    """Collect the networks that came through; all together are judged in the end."""
+def passed() -> Iterator[list[str]]:
+    """Collect the networks that passed; the last test counts them."""
     names: list[str] = []
     yield names
-    print(f"\n{len(names)} of torchvision's {len(NAMES)} classification CNNs prune, export and agree with torch")
+    print(f"\n{len(names)} of torchvision's {len(NAMES)} classification CNNs prune, export and agree with PyTorch")
 
 
 def network_named(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    without = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # which takes minutes
-    return make_lively(torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **without))
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # initialisation takes minutes
+    return make_lively(torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=UNTRACED) if name.startswith("shufflenet") else name for name in NAMES
 ])  # fmt: skip
-def test_half_the_channels_go_and_the_file_agrees_with_torch(name: str, agreeing: list[str], tmp_path: Path) -> None:
+def test_half_the_channels_are_removed_and_the_file_agrees_with_torch(
+    name: str, passed: list[str], tmp_path: Path
+) -> None:
     network = network_named(name)
     images = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     before = sum(parameter.numel() for parameter in network.parameters())
     groups = find_groups(network, images[:1])
     rng = np.random.default_rng(0)
     removed = {group.name: rng.choice(group.units, group.units // 2, replace=False) for group in groups}
-    pruned = checked_cut(network, groups, removed, images[:2])
+    pruned = remove_units_checked(network, groups, removed, images[:2])
     assert sum(parameter.numel() for parameter in pruned.parameters()) < 0.65 * before
 
     file = to_onnx(pruned, tmp_path / "pruned.onnx", SIDE, 18, None)
     session = onnxruntime.InferenceSession(file.path, providers=["CPUExecutionProvider"])
-    (answered,) = session.run(None, {INPUT_NAME: images.numpy()})
+    (logits,) = session.run(None, {INPUT_NAME: images.numpy()})
     with torch.inference_mode():
         expected = pruned(images).numpy()
-    np.testing.assert_array_equal(answered.argmax(1), expected.argmax(1))
-    np.testing.assert_allclose(answered, expected, rtol=0, atol=1e-3 * max(1, np.abs(expected).max()))
-    agreeing.append(name)
+    np.testing.assert_array_equal(logits.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3 * max(1, np.abs(expected).max()))
+    passed.append(name)
 
 
 @pytest.mark.slow
-def test_more_come_through_than_torch_pruning_states(agreeing: list[str]) -> None:
-    assert len(agreeing) / len(NAMES) >= TORCH_PRUNING_STATES
+def test_more_networks_pass_than_torch_pruning_states(passed: list[str]) -> None:
+    assert len(passed) / len(NAMES) >= TORCH_PRUNING_SHARE

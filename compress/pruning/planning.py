@@ -1,0 +1,148 @@
+"""Planning: choose what each group keeps so that the network meets its budget, and apply the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.pruning.config import PruneConfig
+from compress.pruning.costs import CostModel, example_input
+from compress.pruning.groups import find_groups
+from compress.pruning.importance import Scores, importance_batches, unit_scores
+from compress.pruning.latency import LatencySample
+from compress.pruning.plans import Cut, PruningPlan
+from compress.pruning.search import Costs, allowed_widths, choose_widths
+from compress.pruning.shapes import Shapes
+from compress.pruning.surgery import remove_units_checked
+from compress.training.context import Context
+from compress.training.losses import cross_entropy
+from runtimes.console import Console
+from runtimes.errors import InputError
+
+MAX_MEASUREMENTS = 5  # of candidate networks; each one refines the latency table
+TOLERANCE = 0.02  # of the requested latency
+ROUNDING = 1e-6  # of the requested cost: float64 sums in another order
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What all candidates of a plan share. allowed: widths by group; share: of the baseline's cost to reach."""
+
+    shapes: Shapes
+    scores: Scores
+    allowed: Mapping[str, list[int]]
+    share: float
+
+    def widths(self, costs: Costs, budget: float) -> dict[str, int]:
+        return choose_widths(self.shapes, self.scores, self.allowed, costs, budget)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Widths with their predicted and measured share of the baseline's cost."""
+
+    widths: dict[str, int]
+    predicted: float
+    measured: float | None = None
+
+
+def make_pruning_plan(
+    network: nn.Module, context: Context, config: PruneConfig, model: CostModel, share: float
+) -> PruningPlan:
+    """Return the plan that reduces a network to `share` of the baseline's cost, measured if the unit is ms.
+
+    Raises InputError with the smallest share that the limits allow where that is larger than `share`.
+    """
+    groups = find_groups(network, example_input(context))
+    shapes = Shapes(network, groups)
+    batches = importance_batches(context)
+    scores = unit_scores(config.importance, network, groups, batches, cross_entropy(0.0), context.seed)
+    search = _Search(shapes, scores, allowed_widths(shapes, config), share)
+    if model.unit == "ms":
+        candidate = _measured_candidate(search, model, context.console)
+    else:
+        candidate = _predicted_candidate(search, model)
+    return _plan(search, model, candidate)
+
+
+def _predicted_candidate(search: _Search, model: CostModel) -> _Candidate:
+    widths = search.widths(model.costs, search.share * model.baseline_cost)
+    predicted = model.costs.total(search.shapes, widths) / model.baseline_cost
+    _require_budget_met(predicted, search.share * (1 + ROUNDING))
+    return _Candidate(widths, predicted)
+
+
+def _measured_candidate(search: _Search, model: CostModel, console: Console) -> _Candidate:
+    """Return the candidate whose measured latency is nearest to the requested one.
+
+    Each measurement refines the latency table and corrects its scale, until a candidate is within TOLERANCE.
+    """
+    assert model.bench is not None
+    assert model.table is not None
+    share, baseline = search.share, model.baseline_cost
+    samples: list[LatencySample] = []
+    candidates: list[_Candidate] = []
+    distances: list[float] = []
+    costs, scale = model.costs, 1.0
+    while len(candidates) < MAX_MEASUREMENTS and all(distance > TOLERANCE for distance in distances):
+        widths = search.widths(costs, share * baseline / scale)
+        predicted = scale * costs.total(search.shapes, widths) / baseline
+        sample, _ = model.bench.measure_copy(model.full, search.shapes.layers(widths))
+        samples.append(sample)
+        candidates.append(_Candidate(widths, predicted, sample.ratio))
+        distances.append(abs(sample.ratio / share - 1))
+        table = model.table.refined(samples)
+        costs = Costs(table.layer_ms, table.rest_ms)
+        scale = sample.ratio * baseline / costs.total(search.shapes, widths)
+        console.progress("measure the pruned network", len(candidates), MAX_MEASUREMENTS)
+    if any(candidate.predicted > share * (1 + ROUNDING) for candidate in candidates):  # the cheapest allowed widths
+        _require_budget_met(min(sample.ratio for sample in samples), share * (1 + TOLERANCE))
+    return candidates[int(np.argmin(distances))]
+
+
+def _require_budget_met(least: float, allowed: float) -> None:
+    if least > allowed:
+        raise InputError(
+            f"prune: the budget can't be met: at least {least:.3f} of the baseline's cost remains with these limits; "
+            "raise latency, macs or most_pruned, or keep fewer layers"
+        )
+
+
+def _plan(search: _Search, model: CostModel, candidate: _Candidate) -> PruningPlan:
+    """Return the plan in which every group keeps its most important units."""
+    shapes, widths = search.shapes, candidate.widths
+    cost = model.costs.total(shapes, widths)
+    cuts = []
+    for name, group in shapes.groups.items():
+        scores = search.scores[name]
+        order = np.argsort(-scores, kind="stable")
+        kept = np.sort(order[: widths[name]])
+        cuts.append(Cut(
+            group=name,
+            layers=tuple(shapes.layers_of[name]),
+            units_before=group.units,
+            kept=tuple(int(unit) for unit in kept),
+            importance_removed=1 - float(scores[kept].sum() / max(scores.sum(), 1e-30)),
+            cost_saved=model.costs.total(shapes, {**widths, name: group.units}) - cost,
+        ))  # fmt: skip
+    return PruningPlan(
+        tuple(cuts), model.unit, model.baseline_cost, search.share, candidate.predicted, candidate.measured
+    )
+
+
+def apply_plan(network: nn.Module, context: Context, plan: PruningPlan) -> nn.Module:
+    """Prune a network as planned, in place, and return it.
+
+    Raises CompressError where its groups were traced wrongly, see `compress.pruning.surgery.remove_units_checked`.
+    """
+    example = example_input(context)
+    groups = find_groups(network, example)
+    units = {group.name: group.units for group in groups}
+    removed = {cut.group: np.setdiff1d(np.arange(units[cut.group]), cut.kept) for cut in plan.cuts}
+    generator = torch.Generator().manual_seed(context.seed)
+    images = torch.randn(2, *example.shape[1:], generator=generator)
+    return remove_units_checked(network, groups, removed, images)
