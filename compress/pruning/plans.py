@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from runtimes.files import write_json
+from runtimes.files import Json, write_json
 
 Unit = Literal["ms", "MACs"]
 
@@ -43,7 +43,7 @@ class PruningPlan:
     predicted_share: float
     measured_share: float | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the content of plan-N.json, which reports include."""
         return {
             "cuts": [
@@ -61,7 +61,7 @@ class PruningPlan:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> PruningPlan:
+    def from_json(cls, fields: Json) -> PruningPlan:
         """Return the plan that `to_json` gave; raises KeyError or TypeError for content of another form."""
         cuts = tuple(
             Cut(cut["group"], tuple(cut["layers"]), cut["before"], tuple(cut["kept"]), cut["lost"], cut["saved"])
