@@ -7,7 +7,8 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -101,9 +102,10 @@ def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Return whether the type is a dict, with or without `Annotated` bounds."""
+    """Return whether the type is a dict, possibly with `Annotated` bounds or in a union."""
     origin = get_origin(annotation)
-    return origin is dict or (origin is Annotated and _is_mapping(get_args(annotation)[0]))
+    inner = get_args(annotation)[:1] if origin is Annotated else get_args(annotation)
+    return origin is dict or (origin in (Annotated, Union, UnionType) and any(_is_mapping(part) for part in inner))
 
 
 def _sections(annotation: Any) -> list[type]:

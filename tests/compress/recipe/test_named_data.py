@@ -1,0 +1,42 @@
+"""Data sets named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compress.recipe import named_data
+from runtimes.errors import InputError
+
+
+def test_a_name_with_a_root_is_loaded_from_there(make_tree: Callable[..., Path]) -> None:
+    data = named_data.load(f"imagefolder:{make_tree('flowers', {'rose': 10, 'tulip': 10})}")
+    assert data.classes == ("rose", "tulip")
+    assert len(data.train) + len(data.val) + len(data.test) == 20
+
+
+def test_a_root_may_have_a_colon(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("a:b", {"rose": 10, "tulip": 10})
+    assert named_data.load(f"imagefolder:{root}").classes == ("rose", "tulip")
+
+
+def test_a_data_set_without_a_root_needs_only_its_name() -> None:
+    assert named_data.load("synthetic").train
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("imagefoldr:/data", "--data: there is no data set 'imagefoldr'; did you mean 'imagefolder'?"),
+        ("cifar", "--data: there is no data set 'cifar'; choose from elpv, imagefolder, imagenet, synthetic"),
+        ("imagefolder", "--data imagefolder: must name root, or train or test"),
+        ("synthetic:/data", "--data synthetic:/data: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_name_is_an_error(named: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        named_data.load(named)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
