@@ -66,6 +66,7 @@ def write(report: Report, folder: Path) -> None:
         "quantize_record": lambda manifest: find_record(manifest.lineage, QuantizeRecord),
         "quantization": quantization_tables.tables,
         "parities": _parities,
+        "unreadable": _unreadable(report),
         "chart_style": charts.STYLE,
     }
     for name in ("report.md", "report.html"):
@@ -77,6 +78,13 @@ def _plans(report: Report) -> Iterator[PlanSection]:
     for step, plans in report.pruning.items():
         for plan in plans:
             yield PlanSection(step, pruning_tables.plan_summary(plan), pruning_tables.plan_table(plan))
+
+
+def _unreadable(report: Report) -> str:
+    count = len(report.data.set_aside)
+    if not count:
+        return "All images can be read."
+    return f"{count} image{'s' if count > 1 else ''} left out, because {'they' if count > 1 else 'it'} can't be read:"
 
 
 def _parities(manifest: Manifest) -> Iterator[FileParity]:
