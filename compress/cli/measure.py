@@ -10,7 +10,7 @@ import rich_click as click
 
 from compress import evaluate as evaluation
 from compress.process.console import Terminal
-from compress.process.table import print_table
+from compress.process.table import Table, print_table
 from compress.report import tables
 from runtimes import conditions
 from runtimes import evalset as evalsets
@@ -74,11 +74,16 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
         click.echo(json.dumps([{"artifact": path.name, **asdict(stream)}
                                for path, stream in zip(artifacts, streams, strict=True)]))  # fmt: skip
         return
-    lines = [["artifact", "queries", "seconds", "p90 ms", "p50", "p99"]]
-    for path, stream in zip(artifacts, streams, strict=True):
-        percentiles = (stream.latency_ms_p90, stream.latency_ms_p50, stream.latency_ms_p99)
-        lines.append([path.name, str(stream.queries), f"{stream.duration_s:.1f}", *(f"{ms:.2f}" for ms in percentiles)])
-    print_table(lines, "MLPerf single stream")
+    rows = [
+        (
+            path.name,
+            str(stream.queries),
+            f"{stream.duration_s:.1f}",
+            *(f"{ms:.2f}" for ms in (stream.latency_ms_p90, stream.latency_ms_p50, stream.latency_ms_p99)),
+        )
+        for path, stream in zip(artifacts, streams, strict=True)
+    ]
+    print_table(Table.of("MLPerf single stream", "<artifact|queries|seconds|p90 ms|p50|p99", rows))
 
 
 @click.command()

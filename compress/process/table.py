@@ -72,18 +72,8 @@ def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-LEFT = (
-    "artifact", "attempt", "class", "file", "kind", "layer", "most of it", "operators", "check", "split", "target",
-    "verdict", "weights",
-)  # fmt: skip
-
-
-def print_table(table: Table | list[list[str]], title: str | None = None) -> None:
+def print_table(table: Table) -> None:
     """Print a table, at most 80 columns wide if standard output is not a terminal; wide headings take two lines."""
-    if isinstance(table, list):  # TODO: callers that still build lists
-        header, *rows = table
-        columns = tuple(Column(name, "left" if name in LEFT else "right") for name in header)
-        table = Table(title or "", columns, tuple(tuple(row) for row in rows))
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -97,4 +87,5 @@ def print_table(table: Table | list[list[str]], title: str | None = None) -> Non
         rich_table.add_column(column.name, justify=column.align, no_wrap=True)
     for row in table.rows:
         rich_table.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else MAX_WIDTH).print(rich_table)
+    width = None if sys.stdout.isatty() else MAX_WIDTH
+    Console(highlight=False, markup=False, emoji=False, width=width).print(rich_table)

@@ -60,3 +60,9 @@ def test_headings_take_two_lines_only_if_the_table_is_too_wide(capsys: pytest.Ca
 def test_a_heading_as_wide_as_its_cells_is_not_broken() -> None:
     narrow = Table.of("", "two words|two words", [("1", "123456789")]).narrowed()
     assert [column.name for column in narrow.columns] == ["two\nwords", "two words"]
+
+
+def test_names_in_brackets_and_colons_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(Table.of("[bold]title", "<name", [("[red]",), (":smile:",)]))
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[bold]title", "[red]", ":smile:"))
