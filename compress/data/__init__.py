@@ -1,1 +1,1 @@
-"""One file per data set: `Config` and `load(config) -> Data`; a file's name is its name in a recipe."""
+"""One file per data set: `Config` and `load(config) -> Data`; the file's name is the data set's."""

@@ -21,7 +21,11 @@ CLASSES = ("functional", "defective")
 
 
 class Config(Section):
-    """val and test: shares of all images. seed: of the split, so that runs with other seeds are judged alike."""
+    """ELPV solar cells.
+
+    val, test: shares of all images.
+    seed: of the split; separate from the recipe's seed, so that runs with other seeds have the same test images.
+    """
 
     name: Literal["elpv"] = "elpv"
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -30,7 +34,7 @@ class Config(Section):
 
 
 def load(config: Config) -> Data:
-    """Return the images that the package holds; raises UnavailableError without the package."""
+    """Return the images in the package; raises UnavailableError if it is not installed."""
     root = _root()
     samples = [_sample(root, line) for line in (root / "labels.csv").read_text().splitlines() if line.strip()]
     test, val, train = stratified_split(samples, (config.test, config.val), CLASSES, config.seed)
@@ -49,4 +53,4 @@ def _sample(root: Path, line: str) -> tuple[Sample, tuple[str, str]]:
         name, probability, cell_type = line.split()
         return Sample(name, root / name, int(float(probability) > 0.5)), (probability, cell_type)
     except ValueError as error:
-        raise InputError(f"{root / 'labels.csv'}: not 'path probability type': {line!r}") from error
+        raise InputError(f"{root / 'labels.csv'}: must hold 'path probability type' per line, not {line!r}") from error

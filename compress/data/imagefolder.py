@@ -1,4 +1,4 @@
-"""Any folder of class folders: `root/train/cat/1.jpg`, or `root/cat/1.jpg` to be split by seed."""
+"""Folders of class folders: `root/train/cat/1.jpg`, or `root/cat/1.jpg` to split by seed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from runtimes.images import EXTENSIONS
 
 
 class Config(Section):
-    """Either `root`, or single folders for what the recipe needs.
+    """Folders of class folders: `root`, or single folders for the splits that the recipe needs.
 
-    root: holds train/, and val/ and test/ where there are any, each of class folders; or the class folders themselves.
-    train, val, test: folders of class folders, in place of those in root. test may hold images without labels: what
-    ships is judged by its agreement with the baseline then. calibration: a folder of images, labels not needed.
-    val_share and test_share: of the images to split where a folder is missing.
-    classes: a text file with one class folder's name a line, in the order of the network's outputs, or "imagenet" (its
-    1000 synsets; a folder may also be named by the class's index). Without it the sorted names of the class folders.
+    root: folder of train/ and optionally val/ and test/, each with one folder per class; or of the class folders.
+    train, val, test: folders of class folders, instead of those in root. test may hold images without labels; the gate
+    then needs min_agreement.
+    calibration: folder of images for INT8 calibration, without labels.
+    val_share, test_share: shares of the images to split off if the folder of that split is missing.
+    classes: text file with the name of one class folder per line, in the order of the network's outputs, or `imagenet`
+    (the 1000 synsets; folders may also be named by class index). By default the sorted names of the class folders.
+    seed: of the split.
     """
 
     name: Literal["imagefolder"] = "imagefolder"
@@ -39,39 +41,43 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
-    def _names_a_folder(self) -> Config:
+    def _require_folder_key(self) -> Config:
         if not (self.root or self.train or self.test):
-            raise ValueError("must name root, or train or test; for example --set data.root=/data/flowers")
+            raise ValueError("needs root, train or test; for example --set data.root=/data/flowers")
         return self
 
 
 def load(config: Config) -> Data:
-    """Read the folders' names; raises InputError for a folder that is missing, or a class without images."""
+    """List the images of all folders; raises InputError for a missing folder or a class without images."""
     folders = _split_folders(config)
     classes = _classes(config, folders)
-    found = {split: _samples(folder, classes, split) for split, folder in folders.items()}
-    if config.root and "train" not in found:
-        found["train"] = _samples(config.root, classes, "")
-    found = _split_the_rest(config, found, tuple(classes))
-    _require_disjoint(found)
+    samples = {split: _samples(folder, classes, split) for split, folder in folders.items()}
+    if config.root and "train" not in samples:
+        samples["train"] = _samples(config.root, classes, "")
+    samples = _split_off_missing(config, samples, tuple(classes))
+    _require_disjoint(samples)
     calibration = _unlabelled(config.calibration, "calibration") if config.calibration else ()
     return Data(
-        tuple(classes), found.get("train", ()), found.get("val", ()), found.get("test", ()), calibration=calibration
+        tuple(classes),
+        samples.get("train", ()),
+        samples.get("val", ()),
+        samples.get("test", ()),
+        calibration=calibration,
     )
 
 
 def _split_folders(config: Config) -> dict[str, Path]:
-    """Return the folder of each split that has one; root's own class folders are no split."""
+    """Return the folder of each split that has one, which excludes class folders directly in root."""
     folders: dict[str, Path] = {}
     if config.root:
         _require_folder(config.root, "root")
         folders = {name: config.root / name for name in ("train", "val", "test") if (config.root / name).is_dir()}
         if folders and "train" not in folders and not config.train:
-            raise InputError(f"{config.root}: has {', '.join(folders)} but no train folder")
+            raise InputError(f"{config.root}: has {', '.join(folders)} but no train folder; add one or give data.train")
     for split in ("train", "val", "test"):
-        if given := getattr(config, split):
-            _require_folder(given, split)
-            folders[split] = given
+        if folder := getattr(config, split):
+            _require_folder(folder, split)
+            folders[split] = folder
     return folders
 
 
@@ -100,7 +106,10 @@ def _classes(config: Config, folders: dict[str, Path]) -> dict[str, int]:
 
 
 def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample, ...]:
-    """Return the images of a folder of class folders; only a class file may name classes that have no folder."""
+    """Return the images of a folder of class folders.
+
+    Raises InputError for an unknown class and for an empty class folder. A class without a folder has no images.
+    """
     samples: list[Sample] = []
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         label = classes.get(class_folder.name)
@@ -122,25 +131,25 @@ def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample,
     return tuple(samples)
 
 
-def _split_the_rest(
-    config: Config, found: dict[str, tuple[Sample, ...]], classes: tuple[str, ...]
+def _split_off_missing(
+    config: Config, samples: dict[str, tuple[Sample, ...]], classes: tuple[str, ...]
 ) -> dict[str, tuple[Sample, ...]]:
-    """Take val and test from train where there are no folders for them."""
-    if "train" not in found:
-        return found
+    """Split val and test off train if they have no folders."""
+    if "train" not in samples:
+        return samples
     shares = {"test": config.test_share, "val": config.val_share}
-    missing = [split for split in shares if split not in found]
+    missing = [split for split in shares if split not in samples]
     if not missing:
-        return found
-    pairs = [(sample, None) for sample in found["train"]]
+        return samples
+    pairs = [(sample, None) for sample in samples["train"]]
     *parts, train = stratified_split(pairs, tuple(shares[split] for split in missing), classes, config.seed)
-    return {**found, **dict(zip(missing, parts, strict=True)), "train": train}
+    return {**samples, **dict(zip(missing, parts, strict=True)), "train": train}
 
 
-def _require_disjoint(found: dict[str, tuple[Sample, ...]]) -> None:
-    """Raise where a file is in two splits, because a test on what was trained on proves nothing."""
-    for first, second in combinations(found, 2):
-        shared = {sample.source for sample in found[first]} & {sample.source for sample in found[second]}
+def _require_disjoint(samples: dict[str, tuple[Sample, ...]]) -> None:
+    """Raise InputError if a file is in two splits, which would make the accuracy meaningless."""
+    for first, second in combinations(samples, 2):
+        shared = {sample.source for sample in samples[first]} & {sample.source for sample in samples[second]}
         if shared:
             raise InputError(
                 f"{len(shared)} images are in both {first} and {second}, for example {min(map(str, shared))}"

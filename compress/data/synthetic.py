@@ -1,4 +1,4 @@
-"""Tiny made images of coloured stripes, one direction and colour per class; for the smoke recipe and tests."""
+"""Small synthetic images of coloured stripes, one direction and colour per class; for the smoke recipe and tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from compress.recipe.section import Config as Section
 
 
 class Config(Section):
-    """size: side in pixels. noise: standard deviation in grey levels. seed: of the images and the split."""
+    """Synthetic stripes.
+
+    size: side in pixels.
+    noise: standard deviation in grey levels.
+    seed: of the images and the split.
+    """
 
     name: Literal["synthetic"] = "synthetic"
     classes: Annotated[int, Field(ge=2, le=10_000)] = 3
@@ -25,7 +30,7 @@ class Config(Section):
 
 
 def load(config: Config) -> Data:
-    """Make the images as PNG bytes in memory: 60 % train, 15 % val, 25 % test."""
+    """Draw the images, as PNG bytes in memory: 60 % train, 15 % val, 25 % test."""
     rng = np.random.default_rng(config.seed)
     classes = tuple(f"stripes-{label:03d}" for label in range(config.classes))
     samples = [

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +69,7 @@ class Data:
                 digest.update(repr((split, sample.name, sample.label, _identity(sample.source))).encode())
         return digest.hexdigest()
 
-    def splits_json(self) -> dict[str, Any]:
+    def splits_json(self) -> dict[str, tuple[str, ...] | dict[str, int | None]]:
         """Return the content of splits.json: the class names, and for each split the labels by name of image."""
         return {
             "classes": self.classes,

@@ -1,1 +1,1 @@
-"""One file per family: `Config`, `build(config, num_classes) -> nn.Module` and `published(config)` (see weights)."""
+"""One file per family: `Config`, `build(config, num_classes) -> nn.Module`, `published(config) -> str | None`."""

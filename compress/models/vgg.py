@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """depth: layers with weights. batch_norm: behind every convolution. dropout: before both hidden layers.
+    """VGG.
 
-    weights: see `networks.weights.load_weights`.
+    depth: number of layers with weights.
+    batch_norm: add a BatchNorm after every convolution.
+    dropout: before both hidden layers of the classifier.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
     """
 
     arch: Literal["vgg"] = "vgg"
@@ -26,7 +29,7 @@ class Config(Section):
 
 
 def build(config: Config, num_classes: int) -> nn.Module:
-    """Return the network with random weights; its images are at least 32 x 32."""
+    """Return the network with random weights; images must be at least 32 x 32 pixels."""
     from torchvision.models import get_model
 
     network: nn.Module = get_model(_name(config), weights=None, num_classes=num_classes, dropout=config.dropout)
@@ -34,7 +37,7 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 
 def published(config: Config) -> str | None:
-    """Return the name under which torchvision publishes weights for this network."""
+    """Return the name of the network in torchvision, which publishes weights for it."""
     return _name(config)
 
 

@@ -82,7 +82,7 @@ def test_a_damaged_table_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     package = ModuleSpec("elpv_dataset", None, is_package=True)
     package.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
-    with pytest.raises(InputError, match="not 'path probability type'"):
+    with pytest.raises(InputError, match="must hold 'path probability type' per line"):
         elpv.load(elpv.Config())
 
 

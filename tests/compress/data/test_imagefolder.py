@@ -179,7 +179,11 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
             {"root": "r"},
             "{}/r/test/fish: no class of that name; there are cat, dog",
         ),
-        ({"r/val/cat": 3, "r/test/cat": 3}, {"root": "r"}, "{}/r: has val, test but no train folder"),
+        (
+            {"r/val/cat": 3, "r/test/cat": 3},
+            {"root": "r"},
+            "{}/r: has val, test but no train folder; add one or give data.train",
+        ),
         (
             {"r/cat": 4, "r/dog": 4, "photos": 0},
             {"root": "r", "calibration": "photos"},
@@ -236,8 +240,8 @@ def test_no_file_is_in_two_splits(make_tree: MakeTree, tmp_path: Path, settings:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "must name root, or train or test; for example --set data.root=/data/flowers"),
-        ({"calibration": "photos"}, "must name root, or train or test"),
+        ({}, "needs root, train or test; for example --set data.root=/data/flowers"),
+        ({"calibration": "photos"}, "needs root, train or test"),
         ({"root": "r", "val_share": 0.5}, "less than 0.5"),
         ({"root": "r", "test_share": 0}, "greater than 0"),
         ({"root": "r", "rooot": "r"}, "Extra inputs"),

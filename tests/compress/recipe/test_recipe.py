@@ -162,7 +162,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     # sections that don't fit
     (
         {"data": {"name": "imagefolder"}},
-        "data: must name root, or train or test; for example --set data.root=/data/flowers",
+        "data: needs root, train or test; for example --set data.root=/data/flowers",
     ),
     (
         {"gate": {}, "quantize": {}},

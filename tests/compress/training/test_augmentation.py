@@ -104,3 +104,12 @@ def test_mixed_images_have_the_shares_of_what_is_in_them(fields: dict[str, Any])
 
 def test_nothing_is_mixed_unless_asked_for() -> None:
     assert mixing(Augment(), 4) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_mixing_stays_on_the_gpu() -> None:
+    mix = mixing(Augment(mixup=1.0, cutmix=1.0), 3)
+    assert mix is not None
+    images, shares = mix(torch.rand(4, 3, 8, 8, device="cuda"), torch.tensor([0, 1, 2, 0], device="cuda"))
+    assert images.device.type == shares.device.type == "cuda"
+    torch.testing.assert_close(shares.sum(1), torch.ones(4, device="cuda"))

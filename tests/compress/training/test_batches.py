@@ -250,3 +250,11 @@ def test_memory_stays_flat_over_50_000_images_and_20_resumes(tmp_path: Path) -> 
     used = json.loads(done.stdout)
     assert len(used) == 5
     assert max(used[1:]) - used[0] < 0.03 * used[0], used
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_normalisation_on_a_gpu_equals_that_on_the_cpu(small: Preprocessing) -> None:
+    pixels = torch.randint(0, 256, (4, 3, 20, 24), dtype=torch.uint8)
+    images = normalize(pixels, small, "cuda")
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(images.cpu(), normalize(pixels, small, "cpu"))

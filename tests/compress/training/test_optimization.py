@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
-from compress.training.config import Augment, FitConfig
+from compress.training.config import FitConfig
 from compress.training.optimization import frozen, like_parameters, make_optimizer, make_schedule
 from runtimes.errors import InputError
 
@@ -164,28 +162,6 @@ def test_restored_states_have_their_parameters_layout(memory_format: torch.memor
         assert restored[index]["step"] == 3
 
 
-@pytest.mark.parametrize(
-    ("build", "wrong", "message"),
-    [
-        (FitConfig, {"epochs": 3, "warmup_epochs": 3}, "warmup_epochs: must be less than epochs: 3, not 3"),
-        (FitConfig, {"lr": 0}, "greater than 0"),
-        (FitConfig, {"lr": float("inf")}, "finite"),
-        (FitConfig, {"momentum": 1}, "less than 1"),
-        (FitConfig, {"ema_decay": 1}, "less than 1"),
-        (FitConfig, {"batch_size": 1}, "greater than or equal to 2"),
-        (FitConfig, {"optimizer": "lion"}, "'sgd', 'adamw' or 'rmsprop'"),
-        (Augment, {"crop_scale": (0.5, 0.2)}, "crop_scale: must be"),
-        (Augment, {"crop_scale": (0, 1)}, "greater than 0"),
-        (Augment, {"jitter": 1}, "Extra inputs"),
-        (Augment, {"zoom": (2, 1)}, "zoom: must be"),
-        (Augment, {"policy": "autoaugment"}, "randaugment"),
-    ],
-)
-def test_settings_are_checked(build: Callable[..., Any], wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        build(**wrong)
-
-
 def test_a_modules_rate_is_scaled_by_the_innermost_name() -> None:
     net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
     optimizer = make_optimizer(net, config(lr_scale={"0": 0.1, "0.1": 0.5}))
@@ -231,14 +207,3 @@ def test_what_cannot_be_frozen_is_told(patterns: tuple[str, ...], message: str) 
 def test_a_module_that_is_not_there_has_no_rate() -> None:
     with pytest.raises(InputError, match="lr_scale: there is no module 'features'"):
         make_optimizer(network(), config(lr_scale={"features": 0.1}))
-
-
-def test_images_grow_to_their_size() -> None:
-    settings = config(resize_from=128, epochs=20)
-    sides = [settings.side(epoch, 224) for epoch in range(20)]
-    assert sides[0] == 128
-    assert sides == sorted(sides)
-    assert all(side % 16 == 0 for side in sides)
-    assert sides[15:] == [224] * 5
-    assert sides[13] < 224
-    assert config().side(0, 100) == config(resize_from=128).side(0, 100) == 100

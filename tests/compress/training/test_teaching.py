@@ -6,18 +6,14 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from consoles import RecordingConsole
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress.models import mobilenet_v2
-from compress.stages import distill
 from compress.training import teaching
 from compress.training.batches import TrainingBatches, normalize
-from compress.training.config import FitConfig, Teacher
+from compress.training.config import Augment, FitConfig, Teacher
 from compress.training.context import Context
 from compress.training.loop import predict
 from runtimes.errors import InputError
@@ -122,31 +118,6 @@ def test_a_stage_with_features_resumes_bit_for_bit(make_context: MakeContext, mo
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"loss": "features"}, "required for loss: features"),
-    ({"layers": {"a": "b"}}, "not allowed for other losses"),
-    ({"network": {"arch": "mobilenet_v2"}}, "a teacher needs weights"),
-    ({"share": 0}, "greater than 0"),
-    ({"network": "other"}, "baseline"),
-    ({"temperature": 0}, "greater than 0"),
-])  # fmt: skip
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        Teacher(**wrong)
-
-
-def test_a_teacher_may_be_any_network_with_weights() -> None:
-    teacher = Teacher(network={"arch": "mobilenet_v2", "width": 0.5, "weights": "some.safetensors"})
-    assert isinstance(teacher.network, mobilenet_v2.Config)
-
-
-def test_distill_has_a_teacher_by_default() -> None:
-    assert distill.Config().teacher == Teacher(network="baseline")
-    with pytest.raises(ValidationError):
-        distill.Config(teacher=None)
-    assert np.isclose(distill.Config(teacher={"share": 0.9}).teacher.share, 0.9)
-
-
 class Counted(nn.Module):
     """Counts the images that it answers for, batch by batch."""
 
@@ -190,3 +161,12 @@ def test_remembered_answers_are_those_of_the_teacher(make_context: MakeContext) 
         images = normalize(pixels, context.preprocessing, "cpu")
         with torch.no_grad():
             torch.testing.assert_close(answers(images), teacher(images))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_teachers_and_mixed_crops_work_on_a_gpu(make_context: MakeContext) -> None:
+    augment = Augment(crop_scale=(0.5, 1.0), policy="trivialaugment", erase=0.2, mixup=0.2, cutmix=1.0)
+    context = make_context(device="cuda", teacher=lambda network: Small(8, seed=1))
+    settings = FitConfig(epochs=4, batch_size=12, augment=augment, workers=2, teacher=Teacher(), resize_from=16)
+    trained = teaching.train(Small(8, seed=2), context, settings)
+    assert next(trained.parameters()).device.type == "cpu"
