@@ -63,6 +63,6 @@ def test_a_heading_as_wide_as_its_cells_is_not_broken() -> None:
 
 
 def test_names_in_brackets_and_colons_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(Table.of("[bold]title", "<name", [("[red]",), (":smile:",)]))
+    print_table(Table.of("[bold]title", "<name", [("[red] and green",), (":smile:",)]))
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("[bold]title", "[red]", ":smile:"))
