@@ -74,7 +74,7 @@ class LazyGroup(click.RichGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
-    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+    def invoke(self, ctx: click.Context) -> Any:  # Any: the return value of the command
         """Run the command; exit with one line per problem on an error of the toolkit or of the file system."""
         try:
             with _renamed_keys_shown():

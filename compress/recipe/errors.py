@@ -118,7 +118,9 @@ def _sections(annotation: Any) -> list[type]:
 def _fields(section: type) -> Mapping[str, Any]:
     if issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
-    return get_type_hints(section)
+    assert dataclasses.is_dataclass(section)
+    hints = get_type_hints(section)  # includes class variables
+    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
 def _tag(section: type) -> Any:
