@@ -67,15 +67,17 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Conso
     recipe changes meanwhile, CompressError if all trials fail.
     """
     study.require_optuna()
-    search = _Search(path, sweep, out, console)
+    recipe_file = path.parent / sweep.recipe
     # Optuna calls heartbeats experimental; `load` has shown the warnings about the recipe.
     with warnings.catch_warnings(action="ignore"):
-        name = study.name_of(path.stem, sweep, search.base_recipe())
+        recipe = _base_recipe(recipe_file, sweep)
+        search = _Search(recipe_file, recipe.name, sweep, out, console)
+        name = study.name_of(path.stem, sweep, recipe)
         shared = study.open_study(name, sweep, out, storage, console)
         study.enqueue_interrupted(shared)
         while not study.nothing_to_start(shared, sweep) or study.wait_for_others(shared, console):
-            if study.name_of(path.stem, sweep, search.base_recipe()) != name:
-                raise InputError(f"{search.recipe_file}: the recipe changed while the sweep was running; "
+            if _base_recipe(recipe_file, sweep) != recipe:
+                raise InputError(f"{recipe_file}: the recipe changed while the sweep was running; "
                                  "run the same command again to start with the new recipe")  # fmt: skip
             shared.optimize(search.run_trial, n_trials=1, catch=(CompressError,))
     trials = _finished(shared, sweep)
@@ -87,25 +89,13 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Conso
 
 @dataclass(frozen=True)
 class _Search:
-    """One sweep in one process. path: of the sweep file. out: folder of the sweep."""
+    """One sweep in one process. out: folder of the sweep."""
 
-    path: Path
+    recipe_file: Path
+    recipe_name: str
     sweep: Sweep
     out: Path
     console: Console
-
-    @property
-    def recipe_file(self) -> Path:
-        return self.path.parent / self.sweep.recipe
-
-    def base_recipe(self) -> Recipe:
-        """Return the resolved recipe with the first value of the first varied setting, which `load` has validated.
-
-        The recipe alone may be invalid: a setting without a default may be among the varied ones.
-        """
-        key, values = next(iter(self.sweep.vary.items()))
-        first = values[0] if isinstance(values, list) else values.low
-        return recipes.load(self.recipe_file, [f"{key}={study.yaml_text(first)}"])
 
     def run_trial(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run the recipe with the trial's settings and return the objectives; raises CompressError if that fails."""
@@ -116,8 +106,10 @@ class _Search:
         text = ", ".join(f"{key}={value}" for key, value in settings.items())
         progress = f"{study.complete_count(trial.study)} of {self.sweep.count()} done"
         self.console.say(f"trial {trial.number}, {progress}: {text}")
-        # Named by the settings, so that any process can resume an interrupted trial.
-        folder = self.out / "trials" / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        # Named by the settings, so that any process can resume an interrupted trial. A run folder belongs to the
+        # recipes of one name.
+        content = json.dumps([self.recipe_name, settings])
+        folder = self.out / "trials" / hashlib.sha256(content.encode()).hexdigest()[:12]
         try:
             _run_recipe(self.recipe_file, settings, folder, self.out / "cache")
             values, test_top1 = _objectives(self.sweep, report.read(folder))
@@ -130,6 +122,16 @@ class _Search:
         figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
         self.console.say(f"trial {trial.number}: {', '.join(figures)}")
         return tuple(values.values())
+
+
+def _base_recipe(recipe_file: Path, sweep: Sweep) -> Recipe:
+    """Return the resolved recipe with the first value of the first varied setting, which `load` has validated.
+
+    The recipe alone may be invalid: a setting without a default may be among the varied ones.
+    """
+    key, values = next(iter(sweep.vary.items()))
+    first = values[0] if isinstance(values, list) else values.low
+    return recipes.load(recipe_file, [f"{key}={study.yaml_text(first)}"])
 
 
 def _run_recipe(recipe_file: Path, settings: dict[str, str], folder: Path, cache: Path) -> None:

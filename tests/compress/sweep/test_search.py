@@ -192,6 +192,15 @@ def test_after_an_edit_of_the_sweep_all_trials_run_again(
     assert len(run_sweep(write_sweep(tmp_path, **changes), tmp_path / "out")) == len(runs) == 6
 
 
+def test_a_recipe_of_another_name_has_its_own_trial_folders(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    """A run folder refuses recipes of another name."""
+    small_recipe(tmp_path).rename(tmp_path / "other.yaml")
+    small_recipe(tmp_path)
+    for name in ("small", "other"):
+        run_sweep(write_sweep(tmp_path, recipe=f"{name}.yaml"), tmp_path / "out")
+    assert len(list((tmp_path / "out/trials").iterdir())) == len(runs) == 12
+
+
 def test_more_trials_continue_a_search(tmp_path: Path, runs: list[dict[str, str]]) -> None:
     vary = {**GRID, "stages.0.lr": {"low": 0.001, "high": 0.1, "log": True}}
     first = run_sweep(write_sweep(tmp_path, vary=vary, method="random", trials=3), tmp_path / "out")
@@ -226,7 +235,7 @@ def test_a_recipe_that_is_valid_only_with_the_varied_value_can_be_swept(tmp_path
     with pytest.raises(InputError, match="model"):
         recipes.load(tmp_path / "small.yaml")
     search.load(path)
-    assert search._Search(path, search.load(path), tmp_path, SilentConsole()).base_recipe().model.arch == model["arch"]
+    assert search._base_recipe(tmp_path / "small.yaml", search.load(path)).model.arch == model["arch"]
 
 
 def test_an_old_name_of_a_key_is_a_warning_once_and_not_per_value(tmp_path: Path) -> None:
