@@ -1,1 +1,1 @@
-"""Which INT8 a target wants, and the ranges to make it from; the graph is written by `export.quantize`."""
+"""INT8 quantization: schemes of targets, calibration, error correction and the choice of layers that stay float."""

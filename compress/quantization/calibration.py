@@ -1,4 +1,4 @@
-"""Calibration: the range of every tensor that will be quantized, in memory that does not grow with the images."""
+"""Calibration: measure the range of every tensor to quantize, in constant memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from runtimes.files import write_json
 
 Values = npt.NDArray[np.float32]
 
-AVERAGING = 0.01  # the newest image's share of a moving average
-METHODS_OF_HISTOGRAMS = ("percentile", "entropy", "mse")
+AVERAGING = 0.01  # weight of the newest image in a moving average
+HISTOGRAM_METHODS = ("percentile", "entropy", "mse")
 
 
 def calibrate(
@@ -38,21 +38,20 @@ def calibrate(
     console: Console,
     cache: Path | None = None,
 ) -> dict[str, Range]:
-    """Return the (low, high) of each tensor over all images, in its own unit, run in float32 by ONNX Runtime.
+    """Return the (low, high) of each tensor over all images, in the tensor's unit, computed by ONNX Runtime in float32.
 
-    model: float32, one image input; tensors: names in its graph, whose first axis is the batch. Images are read once,
-    or twice for methods with histograms. A range need not hold 0, but that of `mse` does. cache: folder in which ranges
-    are kept under the content of all that decides them; a file there that can't be read is made again.
-
-    Raises InputError that names tensor and image where a value is NaN or infinite, and for a set without images.
+    model: float32, with one image input. tensors: names in its graph; their first axis is the batch.
+    cache: folder for computed ranges, with a hash of all inputs as file name; unreadable files are replaced.
+    Images are read once, or twice for methods with histograms. Only ranges of `mse` are sure to include 0.
+    Raises InputError for NaN or infinity, with the names of tensor and image, and for an empty set of images.
     """
     if cache is None:
-        return _measured(model, tensors, images, settings, console)
+        return _measure(model, tensors, images, settings, console)
     inputs = _inputs(model, tensors, images, settings)
     path = cache / f"{hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()}.json"
     ranges = _cached(path, tensors)
     if ranges is None:
-        ranges = _measured(model, tensors, images, settings, console)
+        ranges = _measure(model, tensors, images, settings, console)
         write_json(path, {"inputs": inputs, "ranges": ranges})
     return ranges
 
@@ -71,26 +70,26 @@ def _inputs(model: onnx.ModelProto, tensors: list[str], images: EvalSet, setting
 def _cached(path: Path, tensors: list[str]) -> dict[str, Range] | None:
     try:
         ranges = json.loads(path.read_bytes())["ranges"]
-        found = {name: (float(ranges[name][0]), float(ranges[name][1])) for name in tensors}
+        cached = {name: (float(ranges[name][0]), float(ranges[name][1])) for name in tensors}
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
-    return found if all(-math.inf < low <= high < math.inf for low, high in found.values()) else None
+    return cached if all(-math.inf < low <= high < math.inf for low, high in cached.values()) else None
 
 
-def _measured(
+def _measure(
     model: onnx.ModelProto, tensors: list[str], images: EvalSet, settings: CalibrationConfig, console: Console
 ) -> dict[str, Range]:
     if not len(images):
         raise InputError("calibration: there are no images")
-    wanted = list(dict.fromkeys(tensors))
-    reads = 2 if settings.method in METHODS_OF_HISTOGRAMS else 1
+    names = list(dict.fromkeys(tensors))
+    reads = 2 if settings.method in HISTOGRAM_METHODS else 1
     merge = _moved if settings.method == "moving-average" else _widened
     ranges: dict[str, Range] = {}
 
     def widen(name: str, values: Values, first: int) -> None:
         ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
 
-    visit_tensors(model, wanted, images, widen, lambda done: console.progress("calibrate", done, reads * len(images)))
+    visit_tensors(model, names, images, widen, lambda done: console.progress("calibrate", done, reads * len(images)))
     if reads == 2:
         histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
 
@@ -100,20 +99,20 @@ def _measured(
 
         visit_tensors(
             model,
-            wanted,
+            names,
             images,
             count,
             lambda done: console.progress("calibrate", len(images) + done, reads * len(images)),
         )
         for name, histogram in histograms.items():
-            ranges[name] = _chosen(histogram, ranges[name], settings)
+            ranges[name] = _choose_range(histogram, ranges[name], settings)
     if settings.method == "mse":
         ranges = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges.items()}
     return {name: ranges[name] for name in tensors}
 
 
 def _extremes(name: str, values: Values, images: tuple[str, ...]) -> list[Range]:
-    """Return each image's least and greatest value; raises InputError where one is not finite."""
+    """Return each image's smallest and largest value; raise InputError if one is not finite."""
     flat = values.reshape(len(values), -1)
     lows, highs = flat.min(axis=1), flat.max(axis=1)
     finite = np.isfinite(lows) & np.isfinite(highs)
@@ -128,10 +127,11 @@ def _widened(known: Range | None, extremes: list[Range]) -> Range:
 
 
 def _moved(known: Range | None, extremes: list[Range]) -> Range:
-    """Move the average by each image in turn; the first one starts it.
+    """Update the moving average with each image in turn; the first image initializes it.
 
-    Source: Jacob et al. 2018, section 3.1; onnxruntime 1.32, MinMaxCalibrater.merge_range with moving_average, of which
-    every `collect_data` is a step; here an image is one, whatever the batch.
+    Source: Jacob et al. 2018, section 3.1, and onnxruntime 1.32, MinMaxCalibrater.merge_range with moving_average. A
+    step is one image here, so that the result does not depend on the batch size; in ONNX Runtime it is one
+    `collect_data`.
     """
     for low, high in extremes:
         known = known or (low, high)
@@ -146,8 +146,8 @@ def _histogram(known: Range, settings: CalibrationConfig) -> Histogram:
     return Histogram(*known)
 
 
-def _chosen(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
-    """Return the range that a method reads from a histogram of a tensor with the least and greatest value `known`."""
+def _choose_range(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
+    """Return the range that the method chooses from a histogram of values from `known[0]` to `known[1]`."""
     if settings.method == "percentile":
         return percentile_range(histogram, settings.percentile)
     if settings.method == "mse":

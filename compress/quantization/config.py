@@ -10,7 +10,7 @@ from pydantic import Field
 
 from compress.recipe.section import Config
 
-LEARNED = "quantization.json"  # what the stage qat leaves beside its weights
+LEARNED = "quantization.json"  # file of learned ranges, written by the stage qat beside its weights
 
 Method = Literal["compress", "nncf"]
 RangeMethod = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
@@ -18,12 +18,15 @@ RangeMethod = Literal["min-max", "moving-average", "percentile", "entropy", "mse
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """How ranges are chosen from the values that a tensor takes.
+    """Method that chooses the range of a tensor from its values.
 
-    min-max: the least and the greatest. moving-average: of each image's least and greatest, as in Jacob et al., CVPR
-    2018, section 3.1, with the constant 0.01 of ONNX Runtime's and PyTorch's; it is long in forgetting the first image,
-    which after 100 more still weighs 37 %. percentile: so that `percentile` % lie inside. entropy: as TensorRT, least
-    divergence of the distributions. mse: least squared error.
+    min-max: smallest and largest value.
+    moving-average: exponential moving average of each image's smallest and largest value (Jacob et al., CVPR 2018,
+        section 3.1) with the constant 0.01 of ONNX Runtime and PyTorch. After 100 images, the first still has a weight
+        of 37 %.
+    percentile: `percentile` % of the values are inside.
+    entropy: smallest KL divergence between the distributions before and after quantization, as in TensorRT.
+    mse: smallest squared error.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
@@ -39,11 +42,14 @@ class CalibrationConfig:
 
 
 class Quantize(Config):
-    """How float32 becomes INT8.
+    """Quantization from float32 to INT8.
 
-    calibration_images: at most this many, drawn from the training split by the seed; a fifth, or all beyond 128, judge.
-    max_top1_drop_pp, min_agreement: what INT8 may lose on the held-out images, in percentage points or as a share of
-    images with float32's answer (for images without labels); layers go back to float until that holds.
+    method: compress for this package, nncf for NNCF's post-training quantization.
+    calibration_images: maximum number, drawn from the training split by the seed. A fifth, or all beyond 128, are held
+        out to judge accuracy.
+    max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
+    min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
+        The most sensitive layers are reverted to float until both budgets are met.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}

@@ -1,4 +1,4 @@
-"""Layers that are better left in float: where INT8 costs accuracy and buys no time."""
+"""Candidates for layers that stay float, and how to decide whether a candidate is fast enough."""
 
 from __future__ import annotations
 
@@ -24,63 +24,69 @@ from runtimes.files import write_bytes
 from runtimes.measure import measure
 from runtimes.target import Target
 
-MAX_LEADING_LAYERS = 3  # few channels and many pixels: integer kernels gain least there, and every error is passed on
-SLOWER = 0.99  # a ratio of latencies below this is no noise
-FASTER = 1.01  # nor is one whose interval lies above this
-MOST_MULTIPLICATIONS = 0.05  # where latency can't be measured: share of all that may stay float
-FIRST_LOOK = Timing(warmup=5, blocks=4, runs_per_block=5, sessions=1)
-RUNS_PER_BLOCK, LEAST_BLOCKS, MOST_BLOCKS = 5, 16, 200
-BUDGET_MS = 1000.0  # of a comparison: many runs where one is short
+MAX_LEADING_LAYERS = 3  # first layers: few channels and many pixels, where integer kernels gain least
+SLOWER = 0.99  # a ratio of latencies below this counts as slower
+FASTER = 1.01  # a ratio whose lower confidence bound is above this counts as faster
+MAX_MULTIPLICATIONS = 0.05  # share of all multiplications that may stay float if latency cannot be measured
+FIRST_TIMING = Timing(warmup=5, blocks=4, runs_per_block=5, sessions=1)
+RUNS_PER_BLOCK, MIN_BLOCKS, MAX_BLOCKS = 5, 16, 200
+BUDGET_MS = 1000.0  # duration of a comparison, which sets the number of blocks
 
 Speed = Literal["slower", "alike", "faster"]
-CompareSpeed = Callable[[Quantized, Quantized], Speed]  # how fast the second is, beside the first
+CompareSpeed = Callable[[Quantized, Quantized], Speed]  # speed of the second model relative to the first
 
 
 def leading_layers(model: onnx.ModelProto) -> list[frozenset[str]]:
-    """Return the first layer, the first two, and so on: candidates for float."""
+    """Return candidates to keep in float: the first layer, the first two, and so on up to MAX_LEADING_LAYERS."""
     names = list(layers_of(model))
     return [frozenset(names[:count]) for count in range(1, min(MAX_LEADING_LAYERS, len(names) - 1) + 1)]
 
 
 def runs_here(scheme: Scheme) -> bool:
-    """Tell whether this machine's latency says something about files of a scheme."""
+    """Return whether a scheme is that of this machine's processor, so that latency can be measured here."""
     return scheme.name == environment.detect_instruction_set()
 
 
 def by_latency(float32: Artifact, target: Target) -> CompareSpeed:
-    """Return a judge that measures both files on this machine, interleaved."""
+    """Return a comparison that measures both models on this machine, interleaved."""
 
-    def speed(current: Quantized, candidate: Quantized) -> Speed:
+    def compare(current: Quantized, candidate: Quantized) -> Speed:
         ratio = latency_ratio(float32, target, current.model, candidate.model)
         return "slower" if ratio.value < SLOWER else "faster" if ratio.low > FASTER else "alike"
 
-    return speed
+    return compare
 
 
 def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> CompareSpeed:
-    """Return a judge for targets that are not at hand: on a CPU few multiplications may stay float, on a GPU none."""
+    """Return a comparison for targets whose latency cannot be measured here.
+
+    On a CPU, a few percent of the multiplications may stay float; on a GPU, none.
+    """
     if scheme.signed:
         return lambda current, candidate: "slower"
     counts = multiplications(model)
 
-    def speed(current: Quantized, candidate: Quantized) -> Speed:
-        kept = sum(count for name, count in counts.items() if name not in candidate.weights)
-        return "alike" if kept <= MOST_MULTIPLICATIONS * sum(counts.values()) else "slower"
+    def compare(current: Quantized, candidate: Quantized) -> Speed:
+        in_float = sum(count for name, count in counts.items() if name not in candidate.weights)
+        return "alike" if in_float <= MAX_MULTIPLICATIONS * sum(counts.values()) else "slower"
 
-    return speed
+    return compare
 
 
-def latency_ratio(float32: Artifact, target: Target, slow: onnx.ModelProto, fast: onnx.ModelProto) -> Estimate:
-    """Return p50 of the first over p50 of the second; inputs, outputs and batch are float32's."""
+def latency_ratio(float32: Artifact, target: Target, first: onnx.ModelProto, second: onnx.ModelProto) -> Estimate:
+    """Return the p50 latency of the first model over that of the second.
+
+    float32: artifact with the inputs, outputs and batch size of both models.
+    """
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
-            _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((slow, fast))
+            _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((first, second))
         ]
-        look, _ = measure(artifacts, target, None, FIRST_LOOK, SilentConsole(), with_energy=False)
-        blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * look.latency_ms_p50), LEAST_BLOCKS, MOST_BLOCKS))
+        rough, _ = measure(artifacts, target, None, FIRST_TIMING, SilentConsole(), with_energy=False)
+        blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * rough.latency_ms_p50), MIN_BLOCKS, MAX_BLOCKS))
         timing = Timing(5, blocks, RUNS_PER_BLOCK, sessions=1)
-        first, second = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
-    return speedup(first.latency_ms, second.latency_ms, 0.95)
+        results = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
+    return speedup(results[0].latency_ms, results[1].latency_ms, 0.95)
 
 
 def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:
@@ -89,11 +95,11 @@ def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact
 
 
 def multiplications(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how often each layer multiplies for one image."""
+    """Return the number of multiplications of each layer for one image."""
     layers = layers_of(model)
-    network = OrtGraph(with_outputs(model, [layer.output for layer in layers.values()]))
+    graph = OrtGraph(with_outputs(model, [layer.output for layer in layers.values()]))
     shape = [size or 1 for size in _input_shape(model)]
-    values = network.run({network.inputs[0]: np.zeros(shape, np.float32)})
+    values = graph.run({graph.inputs[0]: np.zeros(shape, np.float32)})
     return {name: layer.weight.size * int(np.prod(values[layer.output].shape[2:])) for name, layer in layers.items()}
 
 

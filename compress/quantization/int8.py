@@ -1,4 +1,4 @@
-"""From a float32 artifact to an INT8 artifact, with all that was done in its manifest."""
+"""Quantize a float32 artifact to an INT8 artifact and record the result in its manifest."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ PARITY_IMAGES = 64
 def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, path: Path) -> Artifact:
     """Quantize a float32 artifact in standard form and write it, with its manifest, to `path`.
 
-    target: where latency is measured, if the scheme is this machine's.
-    Nothing saturates in silence: our files hold no weights that could, and NNCF's, which do, carry the session option
-    that makes ONNX Runtime use exact kernels. Raises InputError for what can't be quantized.
+    target: threads and batch of latency measurements; they take place if the scheme fits this machine.
+    Integer sums cannot saturate without notice: the method `compress` limits weights where the scheme requires it, and
+    files of NNCF carry the session option with which ONNX Runtime uses exact kernels.
+    Raises InputError for a model that cannot be quantized.
     """
     model, images, scheme, settings = onnx.load(float32.path), request.images, request.scheme, request.settings
     record = QuantizeRecord(float32.manifest.sha256, settings.method, len(images), images.sha256)
@@ -51,8 +52,8 @@ def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, p
         quantized = nncf_method.quantize(model, images)
         options = EXACT_KERNELS if scheme.name == "x86-avx2" else {}
     else:
-        quantized, facts = _ours(float32, target, request, model)
-        record = replace(record, **facts)
+        quantized, details = _quantize(float32, target, request, model)
+        record = replace(record, **details)
     write_bytes(path, quantized.SerializeToString())
     artifact = float32.derive(
         path,
@@ -65,20 +66,21 @@ def make_int8(float32: Artifact, target: Target, request: QuantizationRequest, p
     parity = _parity(float32, artifact, runs_here(scheme), images.head(PARITY_IMAGES))
     runs: dict[str, tuple[RuntimeNode, ...]] | None = None
     if runs_here(scheme):
-        runs = {one.manifest.precision: executed_operators(one, target) for one in (float32, artifact)}
+        runs = {file.manifest.precision: executed_operators(file, target) for file in (float32, artifact)}
     artifact = artifact.with_record(VerifyRecord(parity, runs))
     artifact.save_manifest()
     return artifact
 
 
-def _ours(
+def _quantize(
     float32: Artifact, target: Target, request: QuantizationRequest, model: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return the INT8 model of the method `compress` and the fields of its record."""
     scheme = request.scheme
-    given = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
-    compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(given, scheme)
-    best, search = post_training.quantize(given, request, compare_speed)
-    facts: dict[str, Any] = {
+    graph = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
+    compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(graph, scheme)
+    best, search = post_training.quantize(graph, request, compare_speed)
+    details: dict[str, Any] = {
         "calibration": CalibrationSettings(**asdict(request.settings.calibration)),
         "held_out_images": len(search.held_out),
         "attempts": tuple(search.attempts),
@@ -87,30 +89,30 @@ def _ours(
         "ranges": "calibrated" if request.learned is None else "learned",
     }
     if runs_here(scheme):
-        facts["probe"] = _probed(scheme)
+        details["probe"] = _probe(scheme)
         ratio = latency_ratio(float32, target, model, best.quantized.model)
-        facts["speedup_p50"] = Speedup(ratio.value, ratio.low, ratio.high)
+        details["speedup_p50"] = Speedup(ratio.value, ratio.low, ratio.high)
         if ratio.high < 1:
             request.console.say(
                 f"INT8 is slower than float32 on this machine: {ratio.value:.2f}x its speed ({ratio.low:.2f} to "
                 f"{ratio.high:.2f}); use the float32 file"
             )
-    return best.quantized.model, facts
+    return best.quantized.model, details
 
 
-def _probed(scheme: Scheme) -> KernelProbe:
-    """Run this machine's kernels; raises CompressError where they don't sum as the scheme says."""
-    found = probe()
-    exact = found.limited_is_exact and not found.depthwise_saturates
+def _probe(scheme: Scheme) -> KernelProbe:
+    """Probe this machine's kernels; raise CompressError if they saturate where the scheme relies on exact sums."""
+    result = probe()
+    exact = result.limited_is_exact and not result.depthwise_saturates
     if scheme.sums == "exact":
-        exact = exact and not (found.dense_saturates or found.gemm_saturates)
+        exact = exact and not (result.dense_saturates or result.gemm_saturates)
     if not exact:
         raise CompressError(f"the kernels of this machine saturate with the scheme {scheme.name}; use target: generic")
-    return found
+    return result
 
 
 def _parity(float32: Artifact, int8: Artifact, here: bool, images: EvalSet) -> Parity:
-    """Compare both files in ONNX Runtime; with exact sums where the scheme is another processor's."""
+    """Compare both files in ONNX Runtime, with exact sums if the scheme is for another processor."""
     target = Target("parity", threads=2, batch=float32.manifest.input_shape[0] or 1)
-    shipped = int8 if here else summed_exactly(int8)
-    return compare(evaluate(float32, target, images), evaluate(shipped, target, images))
+    quantized = int8 if here else summed_exactly(int8)
+    return compare(evaluate(float32, target, images), evaluate(quantized, target, images))

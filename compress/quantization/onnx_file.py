@@ -1,4 +1,4 @@
-"""A float32 ONNX file that somebody else exported becomes an INT8 artifact."""
+"""Quantize a float32 ONNX file of another exporter to an INT8 artifact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from runtimes.lineage import GivenRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
-SMALLEST_SHARE_READABLE = 0.99
+MIN_READABLE_SHARE = 0.99  # of the calibration images
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
     """
     scheme, model_path, preprocessing = scheme_named(request.target), request.model, request.preprocessing
     if request.out.resolve() == model_path.resolve():
-        raise InputError(f"{request.out}: is the model itself; choose another file with -o")
+        raise InputError(f"{request.out}: is the model to quantize; choose another file with -o")
     samples = _samples(request.calibration, request.settings.calibration_images)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        with _naming(model_path):
+        with _path_in_errors(model_path):
             model = standard_form(_read(model_path))
             _require_side(model, preprocessing.crop, model_path)
             float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
@@ -70,26 +70,26 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
             console,
         )  # fmt: skip
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
-        with _naming(model_path):
+        with _path_in_errors(model_path):
             quantization = QuantizationRequest(images, scheme, request.settings, console, cache)
             return make_int8(float32, here, quantization, request.out)
 
 
 @contextmanager
-def _naming(model_path: Path) -> Iterator[None]:
-    """Begin what is wrong with a model with its path."""
+def _path_in_errors(model_path: Path) -> Iterator[None]:
+    """Add the model's path to errors about the model."""
     try:
         yield
     except InputError as error:
         raise error if str(model_path) in str(error) else InputError(f"{model_path}: {error}") from error
-    except UnicodeDecodeError as error:  # names, which protobuf reads when they are asked for
+    except UnicodeDecodeError as error:  # protobuf decodes names only when they are read
         raise InputError(f"{model_path}: not an ONNX file ({error})") from error
 
 
 def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
-    """Return images of the folder and the folders in it: at most `count`, spread evenly over their names."""
+    """Return at most `count` images of a folder and its subfolders, spread evenly over the sorted names."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --calibration wants a folder of images")
+        raise InputError(f"{folder}: no such folder; set --calibration to a folder of images")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     if not paths:
         raise InputError(f"{folder}: has no images ({', '.join(sorted(EXTENSIONS))})")
@@ -98,22 +98,22 @@ def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
 
 
 def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:
-    kept, bad = [], []
+    readable, errors = [], []
     for sample in samples:
         try:
             decode(sample.source)
-            kept.append(sample)
+            readable.append(sample)
         except UnreadableImageError as error:
             console.say(f"set aside: {error}")
-            bad.append(str(error))
-    if not kept or len(kept) < SMALLEST_SHARE_READABLE * len(samples) - 1:
-        raise InputError(f"{len(bad)} of {len(samples)} calibration images can't be read, the first: {bad[0]}")
-    return tuple(kept)
+            errors.append(str(error))
+    if not readable or len(readable) < MIN_READABLE_SHARE * len(samples) - 1:
+        raise InputError(f"{len(errors)} of {len(samples)} calibration images cannot be read, for example {errors[0]}")
+    return tuple(readable)
 
 
 def _read(path: Path) -> onnx.ModelProto:
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give an ONNX file")
+        raise InputError(f"{path}: is a folder; give the path of an ONNX file")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -127,23 +127,23 @@ def _read(path: Path) -> onnx.ModelProto:
 def _require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
     sides = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]]
     if any(side not in (0, crop) for side in sides):
-        raise InputError(f"{path}: takes {sides[0]} x {sides[1]} pixels; give --crop {sides[0]}")
+        raise InputError(f"{path}: the model takes {sides[0]} x {sides[1]} pixels; set --crop {sides[0]}")
 
 
 def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, source: Path) -> Artifact:
     write_bytes(path, model.SerializeToString())
-    given = model.graph.input[0]
-    batch = given.type.tensor_type.shape.dim[0].dim_value or None
+    graph_input = model.graph.input[0]
+    batch = graph_input.type.tensor_type.shape.dim[0].dim_value or None
     side = preprocessing.crop
-    network = OrtGraph(model)
+    graph = OrtGraph(model)
     noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
-    classes = network.run({given.name: noise})[network.outputs[0]].shape[-1]
+    classes = graph.run({graph_input.name: noise})[graph.outputs[0]].shape[-1]
     return Artifact(path, Manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
         format="onnx",
         precision="float32",
-        input_name=given.name,
+        input_name=graph_input.name,
         input_shape=(batch, 3, side, side),
         output_name=model.graph.output[0].name,
         preprocessing=preprocessing,

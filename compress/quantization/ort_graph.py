@@ -1,4 +1,4 @@
-"""ONNX Runtime for looking inside graphs while they are made; what ships is measured by `runtimes`."""
+"""Run ONNX graphs in ONNX Runtime to read intermediate tensors; `runtimes` runs the finished files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runtimes import environment
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 
-BATCH = 4  # EfficientNet-Lite0 at 224 px has 13 million activations an image: 200 MB
+BATCH = 4  # EfficientNet-Lite0 at 224 px has 13 million activations per image: 200 MB per batch
 
 
 class OrtGraph:
-    """A model in ONNX Runtime, with all its outputs."""
+    """An ONNX Runtime session of a model that returns all its outputs."""
 
     def __init__(self, model: onnx.ModelProto, exact: bool = True) -> None:
-        """Open a session. exact: integer kernels don't saturate, whatever the processor (they may be slower)."""
+        """Open a session. exact: use integer kernels that do not saturate on any processor; they may be slower."""
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if exact and environment.detect_instruction_set() == "x86-avx2":
@@ -36,19 +36,19 @@ class OrtGraph:
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
 
     def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Return every output by its name; raises InputError where the model can't be run on such inputs."""
+        """Return every output by name; raise InputError if the model cannot run on these inputs."""
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         try:
             values = self._session.run(self.outputs, inputs)
         except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
             shapes = ", ".join(f"'{name}' of {value.shape}" for name, value in inputs.items())
-            raise InputError(f"the model can't be run on {shapes} ({str(error).splitlines()[0]})") from error
+            raise InputError(f"the model cannot run on {shapes} ({str(error).splitlines()[0]})") from error
         return dict(zip(self.outputs, values, strict=True))
 
 
 def batches(images: EvalSet, fixed: int | None) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield normalised batches; a fixed batch has to be full, so the last one begins again with the first images."""
+    """Yield normalised batches of `fixed` or BATCH images; the first images fill up the last batch of a fixed size."""
     size = fixed or BATCH
     for start in range(0, len(images), size):
         indices = np.arange(start, start + size if fixed else min(start + size, len(images)))
@@ -56,10 +56,10 @@ def batches(images: EvalSet, fixed: int | None) -> Iterator[npt.NDArray[np.float
 
 
 def logits(model: onnx.ModelProto, images: EvalSet, exact: bool = True) -> npt.NDArray[np.float32]:
-    """Return the model's first output for every image, (N, classes)."""
-    network = OrtGraph(model, exact)
-    parts = [network.run({network.inputs[0]: batch})[network.outputs[0]]
-             for batch in batches(images, network.fixed_batch)]  # fmt: skip
+    """Return the model's first output (N, classes) for all images."""
+    graph = OrtGraph(model, exact)
+    parts = [graph.run({graph.inputs[0]: batch})[graph.outputs[0]]
+             for batch in batches(images, graph.fixed_batch)]  # fmt: skip
     return np.concatenate(parts)[: len(images)]
 
 
@@ -70,30 +70,30 @@ def visit_tensors(
     visit: Callable[[str, npt.NDArray[np.float32], int], None],
     done: Callable[[int], None],
 ) -> None:
-    """Call `visit(tensor, values (n, …), index of the first image)` for each tensor and batch, every image once.
+    """Call `visit(tensor, values (n, …), index of the first image)` for each tensor and batch; each image counts once.
 
-    done: is told after each batch how many images have been run. One batch is in memory at a time. Raises InputError
-    where a tensor's first axis is not the batch.
+    done: called after each batch with the number of images so far. One batch is in memory at a time. Raises InputError
+    if a tensor's first axis is not the batch.
     """
-    network = OrtGraph(with_outputs(model, tensors))
+    graph = OrtGraph(with_outputs(model, tensors))
     start = 0
-    for batch in batches(images, network.fixed_batch):
-        count = min(len(batch), len(images) - start)  # a fixed batch begins the images again; only new ones are shown
-        _visit_batch(network, tensors, batch, count, start, visit)
+    for batch in batches(images, graph.fixed_batch):
+        count = min(len(batch), len(images) - start)  # without the images that fill up a fixed batch
+        _visit_batch(graph, tensors, batch, count, start, visit)
         start += count
         done(start)
 
 
 def _visit_batch(
-    network: OrtGraph,
+    graph: OrtGraph,
     tensors: list[str],
     batch: npt.NDArray[np.float32],
     count: int,
     start: int,
     visit: Callable[[str, npt.NDArray[np.float32], int], None],
 ) -> None:
-    """Run a batch; what its tensors held is free again on return."""
-    values = {network.inputs[0]: batch, **network.run({network.inputs[0]: batch})}
+    """Run a batch and visit its tensors; their memory is released on return."""
+    values = {graph.inputs[0]: batch, **graph.run({graph.inputs[0]: batch})}
     for name in tensors:
         if values[name].shape[:1] != batch.shape[:1]:
             raise InputError(f"calibration: the first axis of tensor {name} {values[name].shape} is not the batch")

@@ -1,4 +1,4 @@
-"""Whether this machine's integer kernels saturate, found out by running them."""
+"""Probe whether the integer kernels of this machine saturate, by running them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUT_STEPS = 255
 
 
 def probe() -> KernelProbe:
-    """Run ONNX Runtime's kernels on inputs and weights that overflow 16 bits if anything does."""
+    """Run ONNX Runtime's kernels on inputs and weights whose sums are the largest possible; report which saturate."""
     dense, depthwise, gemm, limited = False, False, False, True
     for channels in CHANNELS:
         for kernel in (1, 3):
@@ -32,7 +32,7 @@ def probe() -> KernelProbe:
 
 
 def _limited(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
-    """Return weights whose neighbours 2k and 2k + 1, in the order (ky, kx, channel), sum to the limit: 127 and 1, …"""
+    """Return weights whose neighbours 2k and 2k + 1 in the order (ky, kx, channel) sum to the limit: 127 and 1, …"""
     inputs = int(np.prod(shape[1:]))
     firsts = np.random.default_rng(0).integers(1, 128, (shape[0], -(-inputs // 2)))
     rows = np.stack([firsts, LARGEST_NEIGHBOUR_SUM - firsts], axis=2).reshape(shape[0], -1)[:, :inputs]
@@ -43,16 +43,16 @@ def _limited(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
 
 
 def _is_exact(weights: npt.NDArray[np.int8], groups: int) -> bool:
-    """Compare the kernel's answer to inputs of 255 with integer arithmetic; the output's scale keeps sums apart."""
+    """Return whether the kernel's output for inputs of 255 equals exact integer sums, within one output step."""
     sums = 255 * to_rows(weights.astype(np.float64), 0).sum(axis=1)
     scale = float(np.abs(sums).max()) / OUTPUT_STEPS
     expected = np.rint(sums / scale)
     model = _gemm(weights, scale) if weights.ndim == 2 else _convolution(weights, groups, scale)
-    network = OrtGraph(model, exact=False)
+    graph = OrtGraph(model, exact=False)
     channels = weights.shape[1] * groups
     shape = (1, channels) if weights.ndim == 2 else (1, channels, SIDE, SIDE)
-    answer = network.run({"x": np.full(shape, 255, np.float32)})["y"]
-    middle = answer[0] if weights.ndim == 2 else answer[0, :, SIDE // 2, SIDE // 2]
+    output = graph.run({"x": np.full(shape, 255, np.float32)})["y"]
+    middle = output[0] if weights.ndim == 2 else output[0, :, SIDE // 2, SIDE // 2]
     return bool(np.abs(middle / np.float32(scale) - expected).max() <= 1)
 
 
@@ -69,7 +69,7 @@ def _gemm(weights: npt.NDArray[np.int8], scale: float) -> onnx.ModelProto:
 def _model(
     node: onnx.NodeProto, weights: npt.NDArray[np.int8], scale: float, shape: list[str | int]
 ) -> onnx.ModelProto:
-    """Return Q/DQ around one layer: uint8 activations of scale 1, int8 weights of scale 1."""
+    """Return a model of one layer between Q/DQ pairs, with uint8 activations and int8 weights of scale 1."""
     constants = {
         "one": np.float32(1), "zero": np.uint8(0), "scale": np.float32(scale), "w": weights,
         "ones": np.ones(len(weights), np.float32), "zeros": np.zeros(len(weights), np.int8),

@@ -16,7 +16,7 @@ Range = tuple[float, float]  # (low, high) of a tensor, in its own unit
 
 @dataclass(frozen=True)
 class QuantizationRequest:
-    """How to quantize a network, and on which images.
+    """Settings and images of a quantization.
 
     images: calibration images; some are held out to judge accuracy on.
     scheme: form of INT8 that the target's runtime needs.

@@ -1,4 +1,4 @@
-"""Tensors of all calibration images on disk, batch by batch, so that memory does not grow with the images."""
+"""Store activations of all calibration images on disk, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Array = npt.NDArray[Any]
 
 
 class Activations:
-    """Named tensors, each in batches of the same images; a temporary folder holds them."""
+    """Named tensors in a temporary folder, each in batches of the same images."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        """Use a new folder in `parent`, or in the system's place for temporary files."""
+        """Create a folder in `parent`, or in the system's folder for temporary files."""
         self._folder = tempfile.TemporaryDirectory(prefix=".activations-", dir=parent)
         self._batches: dict[str, int] = {}
         self._file_names: dict[str, str] = {}
 
     def append(self, name: str, batch: Array) -> None:
-        """Add a tensor's next batch."""
+        """Store the next batch of a tensor."""
         index = self._batches.get(name, 0)
         self._file_names.setdefault(name, f"{len(self._file_names)}")
         np.save(self._path(name, index), batch, allow_pickle=False)
@@ -41,17 +41,17 @@ class Activations:
             self._path(name, index).unlink()
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether a tensor is there."""
+        """Return whether a tensor is stored."""
         return name in self._batches
 
     def __enter__(self) -> Activations:
-        """Return itself; the folder goes when the block ends."""
+        """Return itself; the folder is deleted at the end of the block."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Delete everything."""
+        """Delete the folder."""
         self._folder.cleanup()
 
     def _path(self, name: str, index: int) -> Path:

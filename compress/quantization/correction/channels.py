@@ -1,4 +1,4 @@
-"""What each channel of a tensor holds over the calibration images."""
+"""Statistics of each channel of a tensor over the calibration images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Channels:
-    """Least, greatest and mean value of each channel, float64 (C,)."""
+    """Smallest, largest and mean value of each channel, float64 (C,)."""
 
     low: Float64
     high: Float64
@@ -32,7 +32,7 @@ class Channels:
 def channel_statistics(
     model: onnx.ModelProto, tensors: list[str], images: EvalSet, console: Console
 ) -> dict[str, Channels]:
-    """Return the statistics of float tensors (N, C, …) over all images, in memory that does not grow with them."""
+    """Return the channel statistics of float tensors (N, C, …) over all images, in constant memory."""
     totals: dict[str, list[Float64]] = {}
 
     def add(name: str, values: npt.NDArray[np.float32], first: int) -> None:
@@ -46,7 +46,7 @@ def channel_statistics(
 
 
 def _reduce(values: npt.NDArray[np.float32]) -> tuple[Float64, Float64, Float64]:
-    """Return least, greatest and mean value per channel of (N, C, …)."""
+    """Return the smallest, largest and mean value of each channel of (N, C, …)."""
     flat = values.reshape(*values.shape[:2], -1)
     low, high = flat.min(axis=(0, 2)), flat.max(axis=(0, 2))
     return low.astype(np.float64), high.astype(np.float64), flat.mean(axis=2, dtype=np.float32).mean(0, np.float64)

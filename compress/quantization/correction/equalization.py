@@ -1,8 +1,8 @@
-"""Cross-layer equalization: channels that share one activation scale are brought to one size, without changing answers.
+"""Cross-layer equalization: scale channels to equal range without changing the network's function.
 
-Nagel et al., Data-Free Quantization, ICCV 2019, section 4.1: a factor per channel is multiplied into the layers that
-write a tensor and divided out of the layers that read it. It is done only where it is exact for every image: through
-Relu, Add and pools, never across a Clip, whose bound a channel of another image would meet.
+Nagel et al., Data-Free Quantization, ICCV 2019, section 4.1: each channel's factor is multiplied into the layers that
+write a tensor and divided out of the layers that read it. Only exact rewrites are made: through Relu, Add and pooling,
+never across Clip, whose upper bound would apply to other values of the scaled channel.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from export.layers import Layer, layers_of
 Float64 = npt.NDArray[np.float64]
 
 HOMOGENEOUS_OPS = frozenset({"Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
-SMALLEST_REACH = 1 / 32  # of the largest channel's: a channel that is almost dead here may not be so in other images
+MIN_REACH = 1 / 32  # of the largest channel; a channel with smaller values may have larger ones in other images
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Tensors whose channels can only be scaled together, with the layers that write and that read them."""
+    """Tensors whose channels must be scaled together, with the layers that write and read them."""
 
     tensors: frozenset[str]
     writers: tuple[Layer, ...]
@@ -36,38 +36,38 @@ class _Group:
 
 @dataclass(frozen=True)
 class Equalized:
-    """A float32 graph with the answers that it had, and the factor (C,) of each tensor whose channels were scaled."""
+    """An equalized float32 graph, and the factors (C,) of each tensor with scaled channels."""
 
     model: onnx.ModelProto
     factors: dict[str, Float64]
 
     def scale(self, statistics: Mapping[str, Channels]) -> dict[str, Channels]:
-        """Return the statistics that the tensors have now."""
+        """Return the statistics of the scaled tensors."""
         return {
-            name: known if name not in self.factors else Channels(
-                known.low * self.factors[name], known.high * self.factors[name], known.mean * self.factors[name]
+            name: before if name not in self.factors else Channels(
+                before.low * self.factors[name], before.high * self.factors[name], before.mean * self.factors[name]
             )
-            for name, known in statistics.items()
+            for name, before in statistics.items()
         }  # fmt: skip
 
 
 def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantized: Iterable[str]) -> Equalized:
-    """Make all channels of each quantized tensor equally large.
+    """Return the graph with all channels of each quantized tensor scaled to equal range.
 
-    statistics: of the tensors named in `quantized`. The weights that read a tensor become less equal instead; sharing
-    the burden (Xiao et al., SmoothQuant, ICML 2023, equation 4) was measured and is worse, as rounding with error
-    feedback costs less than rounding activations.
+    quantized: names of the tensors. statistics: of at least these tensors.
+    The ranges of weights become less equal instead. A compromise between both (Xiao et al., SmoothQuant, ICML 2023,
+    equation 4) was less accurate in measurements, since error feedback reduces the rounding error of weights only.
     """
-    watched = set(quantized)
+    names = set(quantized)
     layers = layers_of(model)
     written = {name: np.ones(len(layer.bias)) for name, layer in layers.items()}
     read = {name: np.ones(_channels_read(layer)) for name, layer in layers.items()}
     factors: dict[str, Float64] = {}
     for group in _groups(model, layers):
-        seen = [statistics[name].reach for name in sorted(group.tensors & watched)]
-        if not seen or any(len(reach) != len(group.writers[0].bias) for reach in seen):
+        reaches = [statistics[name].reach for name in sorted(group.tensors & names)]
+        if not reaches or any(len(reach) != len(group.writers[0].bias) for reach in reaches):
             continue
-        factor = _factor(np.max(seen, axis=0))
+        factor = _factor(np.max(reaches, axis=0))
         written |= {layer.name: factor for layer in group.writers}
         read |= {layer.name: factor for layer in group.readers}
         factors |= dict.fromkeys(group.tensors, factor)
@@ -75,7 +75,7 @@ def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantiz
 
 
 def _groups(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> list[_Group]:
-    """Find the groups that layers alone write and read."""
+    """Return the groups of tensors that only layers write and read."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -95,16 +95,16 @@ def _groups(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> list[_Group]
         for name in node.output:
             members[root(name)].add(name)
     outside = {value.name for value in (*model.graph.input, *model.graph.output)}
-    found = []
+    groups = []
     for names in members.values():
         writers = [node for node in model.graph.node if set(node.output) & names and node.name not in tied]
         readers = [node for node in model.graph.node if set(node.input) & names and node.name not in tied]
         tied_reads = {name for node in ties if set(node.output) & names for name in node.input}
         if all(node.name in layers for node in (*writers, *readers)) and writers and readers \
                 and not names & outside and tied_reads <= names and not _reads_weights(readers, names):  # fmt: skip
-            found.append(_Group(frozenset(names), *(tuple(layers[node.name] for node in part)
+            groups.append(_Group(frozenset(names), *(tuple(layers[node.name] for node in part)
                                                     for part in (writers, readers))))  # fmt: skip
-    return found
+    return groups
 
 
 def _reads_weights(readers: list[NodeProto], names: set[str]) -> bool:
@@ -112,8 +112,8 @@ def _reads_weights(readers: list[NodeProto], names: set[str]) -> bool:
 
 
 def _factor(reach: Float64) -> Float64:
-    """Return what channels are multiplied with, (C,), its geometric mean 1."""
-    factor = 1 / np.maximum(reach, max(float(reach.max()), 1e-30) * SMALLEST_REACH)
+    """Return the factors of the channels (C,), with geometric mean 1."""
+    factor = 1 / np.maximum(reach, max(float(reach.max()), 1e-30) * MIN_REACH)
     return np.asarray(factor / np.exp(np.log(factor).mean()))
 
 
@@ -126,7 +126,7 @@ def _channels_read(layer: Layer) -> int:
 def _scaled(
     model: onnx.ModelProto, layers: Mapping[str, Layer], written: Mapping[str, Float64], read: Mapping[str, Float64]
 ) -> onnx.ModelProto:
-    """Return a copy with every layer's weights times its output's factor over its input's."""
+    """Return a copy with each layer's weights multiplied by its output's factors and divided by its input's."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for node in result.graph.node:

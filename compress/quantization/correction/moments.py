@@ -1,4 +1,4 @@
-"""Second moments of what a layer reads, by which its rounding is chosen."""
+"""Second moments of a layer's inputs, for rounding with error feedback."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from export.layers import Layer
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 
-# Positions that are sampled of each batch: 32 batches of 4 images then give 8,192, and 16 for each weight of a row.
+# Positions sampled from each batch: 32 batches of 4 images give 8,192, or 16 for each weight of a row.
 POSITIONS_PER_BATCH = 256
 POSITIONS_PER_INPUT = 0.5
 
 
 def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_point: int) -> tuple[Float64, int]:
-    """Return (groups, K, K), the mean of x xT over positions drawn from a layer's quantized inputs, and their number.
+    """Return the mean of x xT (groups, K, K) over sampled positions of a layer's quantized inputs, and their number.
 
     batches: (N, C, H, W) integers for Conv, (N, K) for Gemm.
     """
     rng = np.random.default_rng(0)
     inputs = layer.rows().shape[1]
-    wanted = max(POSITIONS_PER_BATCH, int(POSITIONS_PER_INPUT * inputs))
+    per_batch = max(POSITIONS_PER_BATCH, int(POSITIONS_PER_INPUT * inputs))
     moments = np.zeros((layer.groups, inputs, inputs))
     count, samples = 0, 0
     for batch in batches:
-        sample = (_sample(layer, batch, zero_point, wanted, rng).astype(np.float32) - zero_point) * np.float32(scale)
+        sample = (_sample(layer, batch, zero_point, per_batch, rng).astype(np.float32) - zero_point) * np.float32(scale)
         moments += np.matmul(sample.transpose(0, 2, 1), sample) * (len(batch) / sample.shape[1])
         count += len(batch)
         samples += sample.shape[1]
@@ -37,7 +37,7 @@ def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_po
 
 
 def _sample(layer: Layer, batch: Array, zero_point: int, count: int, rng: np.random.Generator) -> Array:
-    """Return (groups, P, K): what the weights multiply at P positions drawn with replacement, or at all if few."""
+    """Return the inputs (groups, P, K) of the weights at P positions: all, or `count` drawn with replacement."""
     if batch.ndim == 2:
         return batch[None]
     padded = batch

@@ -1,4 +1,4 @@
-"""Rounding with error feedback: what one weight loses, the weights after it in the same row make good.
+"""Rounding with error feedback: later weights of a row compensate the rounding error of earlier ones.
 
 Frantar et al., GPTQ, ICLR 2023, after Hassibi and Stork, Optimal Brain Surgeon, NIPS 1992.
 """
@@ -13,25 +13,26 @@ from export.layers import LARGEST_NEIGHBOUR_SUM
 
 Float64 = npt.NDArray[np.float64]
 
-# Share of the mean second moment that is added to each, as calibration images tell not everything of other images'
-# inputs: at least LEAST_DAMPING, and more where there are few samples for many inputs (squeeze-excite, classifiers).
-LEAST_DAMPING, DAMPING_PER_INPUT = 0.01, 0.25
-BLOCK = 64  # columns whose effect on the rest is applied together, as one matrix product
+# Share of the mean second moment added to the diagonal, since the moments of calibration images are only an estimate:
+# at least MIN_DAMPING, and more for few samples of many inputs (squeeze-excite, classifiers).
+MIN_DAMPING, DAMPING_PER_INPUT = 0.01, 0.25
+BLOCK = 64  # columns whose effect on later columns is applied in one matrix product
 
 
 def error_feedback(
     rows: Float64, scale: Float64, moments: Float64, samples: int, largest: int, limit_neighbours: bool
 ) -> npt.NDArray[np.int8]:
-    """Round (O, K) weights to integers (O, K) so that the layer's outputs change least, not the weights.
+    """Round weights (O, K) to integers (O, K) so that the layer's outputs, not the weights, change least.
 
-    scale: (O,). moments: (K, K), mean of x xT over so many samples of the layer's inputs. Each column is rounded to
-    nearest; its error, weighted by the Cholesky factor of the inverse moments, is taken off the columns not yet rounded
-    (GPTQ, equations 2 and 3, step 3). limit_neighbours: |q(2k) + q(2k + 1)| stays within `LARGEST_NEIGHBOUR_SUM`; what
-    a limit cuts off is an error like any other and is fed back. Inputs that are always 0 round to nearest.
+    scale: (O,). moments: (K, K), mean of x xT over `samples` samples of the layer's inputs. limit_neighbours: keep
+    |q(2k) + q(2k + 1)| within `LARGEST_NEIGHBOUR_SUM`.
+    Each column is rounded to nearest; its error, weighted by the Cholesky factor of the inverse moments, is subtracted
+    from the columns not yet rounded (GPTQ, equations 2 and 3, step 3). Errors caused by limits are fed back like
+    rounding errors. Weights of inputs that are always 0 round to nearest.
     """
     outputs, inputs = rows.shape
     factor = _inverse_factor(moments, _damping(inputs, samples))
-    rest = rows.T.copy()  # of one row, a transpose is no copy
+    rest = rows.T.copy()  # for a single row, the transpose shares memory
     integers = np.empty((inputs, outputs))
     inverse_scale = 1 / scale
     for start in range(0, inputs, BLOCK):
@@ -53,7 +54,7 @@ def error_feedback(
 def error_feedback_depthwise(
     rows: Float64, scale: Float64, moments: Float64, samples: int, largest: int
 ) -> npt.NDArray[np.int8]:
-    """Round (C, K) depthwise weights, each channel by its own moments (C, K, K), as `error_feedback` does."""
+    """Round depthwise weights (C, K) as `error_feedback` does, each channel with its own moments (C, K, K)."""
     taps = rows.shape[1]
     factor = _inverse_factors(moments, _damping(taps, samples))
     rest = rows.copy()
@@ -66,13 +67,13 @@ def error_feedback_depthwise(
 
 
 def _damping(inputs: int, samples: int) -> float:
-    return max(LEAST_DAMPING, DAMPING_PER_INPUT * inputs / samples)
+    return max(MIN_DAMPING, DAMPING_PER_INPUT * inputs / samples)
 
 
 def _inverse_factor(moments: Float64, share: float) -> Float64:
     """Return the upper Cholesky factor of the inverse of the damped moments, (K, K)."""
     damping = share * float(np.mean(np.diag(moments)))
-    damped = moments + np.eye(len(moments)) * (damping or 1.0)  # all inputs 0: any rounding is as good as nearest
+    damped = moments + np.eye(len(moments)) * (damping or 1.0)  # 1.0 if all inputs are 0, where any rounding is exact
     lower, _ = linalg.cho_factor(damped, lower=True)
     inverse = linalg.lapack.dpotri(lower, lower=1)[0]
     inverse = np.tril(inverse) + np.tril(inverse, -1).T

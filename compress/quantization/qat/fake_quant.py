@@ -1,4 +1,4 @@
-"""The float32 graph as a network to train, with the rounding of INT8 where the file will have its Q/DQ."""
+"""Trainable PyTorch network of a float32 ONNX graph, with fake quantization where the INT8 file has Q/DQ pairs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
 
 
 class FakeQuantNetwork(nn.Module):
-    """Computes a float32 ONNX graph in torch, rounding weights and activations as `export.quantize` will.
+    """Computes a float32 ONNX graph in PyTorch and rounds weights and activations as `export.quantize` does.
 
     Weights and biases are parameters in the file's shapes, with BatchNorm folded: its statistics are frozen from the
-    first step, as they would be computed of rounded activations (Krishnamoorthi, 2018, section 3.2.3). Each quantized
-    tensor has a learned step size (Esser et al., LSQ, ICLR 2020), held as its logarithm so that one learning rate suits
-    all (Jain et al., TQT, MLSys 2020, section 3.5); its zero point stays, so that 0 is exact. Weight
-    scales follow the weights, so what `export.layers.nearest` rounds is what was trained. Gradients pass rounding
-    straight through.
+    first step, since they would be computed from rounded activations (Krishnamoorthi, 2018, section 3.2.3). Each
+    quantized tensor has a learned step size (Esser et al., LSQ, ICLR 2020). The parameter is its logarithm, so that one
+    learning rate suits all tensors (Jain et al., TQT, MLSys 2020, section 3.5). The zero point is fixed, so that 0
+    stays exact. Weight scales follow the weights, so that `export.layers.nearest` gives the weights used in training.
+    Rounding has a straight-through gradient.
     """
 
     def __init__(self, model: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> None:
-        """Take weights from the graph and initial step sizes from the ranges of its tensors."""
+        """Initialize weights from the graph and step sizes from the ranges of its tensors."""
         super().__init__()
         self._graph, self._scheme = model, scheme
         self._plan = make_plan(model, scheme)
@@ -41,9 +41,11 @@ class FakeQuantNetwork(nn.Module):
         self._keys = {name: f"layer{index}" for index, name in enumerate(self._layers)}
         self._step_keys = {name: f"tensor{index}" for index, name in enumerate(self._plan.ranged)}
         self.weights = nn.ParameterDict(
-            {self._keys[name]: _parameter(one.weight) for name, one in self._layers.items()}
+            {self._keys[name]: _parameter(layer.weight) for name, layer in self._layers.items()}
         )
-        self.biases = nn.ParameterDict({self._keys[name]: _parameter(one.bias) for name, one in self._layers.items()})
+        self.biases = nn.ParameterDict(
+            {self._keys[name]: _parameter(layer.bias) for name, layer in self._layers.items()}
+        )
         scales = {name: activation_scale(*ranges[name], scheme.signed) for name in self._plan.ranged}
         self.log_steps = nn.ParameterDict(
             {self._step_keys[name]: _parameter(math.log(scale)) for name, (scale, _) in scales.items()}
@@ -58,46 +60,47 @@ class FakeQuantNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of (N, 3, H, W) float32 images."""
-        raw: dict[str, Tensor] = {self._graph.graph.input[0].name: images}
-        rounded = {name: self._rounded(name, value) for name, value in raw.items() if name in self._plan.range_of}
+        exact: dict[str, Tensor] = {self._graph.graph.input[0].name: images}
+        rounded = {name: self._round(name, value) for name, value in exact.items() if name in self._plan.range_of}
         for node in self._graph.graph.node:
             name = node.output[0]
-            given = [
-                rounded[read] if read in rounded and (node.name, index) not in self._plan.raw_reads else raw[read]
-                for index, read in enumerate(node.input)
-                if read in raw
-            ]
-            raw[name] = self._computed(node, given)
+            inputs = [
+                rounded[tensor] if tensor in rounded and (node.name, index) not in self._plan.raw_reads
+                else exact[tensor]
+                for index, tensor in enumerate(node.input)
+                if tensor in exact
+            ]  # fmt: skip
+            exact[name] = self._compute(node, inputs)
             if name in self._plan.range_of:
-                rounded[name] = self._rounded(name, raw[name])
-        return raw[self._graph.graph.output[0].name]
+                rounded[name] = self._round(name, exact[name])
+        return exact[self._graph.graph.output[0].name]
 
     def learned_ranges(self) -> dict[str, tuple[float, float]]:
-        """Return the range of each tensor from which `activation_scale` gives the learned step size again."""
-        found = {}
+        """Return the range of each tensor for which `activation_scale` returns the learned step size."""
+        ranges = {}
         for name, key in self._step_keys.items():
             step, zero = float(self.log_steps[key].detach().exp()), self._zero_points[name]
-            found[name] = (-127 * step, 127 * step) if self._scheme.signed else (-zero * step, (255 - zero) * step)
-        return found
+            ranges[name] = (-127 * step, 127 * step) if self._scheme.signed else (-zero * step, (255 - zero) * step)
+        return ranges
 
     def trained(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the weight and bias of each layer, by its name in the graph."""
+        """Return the trained weight and bias of each layer, by its name in the graph."""
         return {name: (self.weights[key].detach(), self.biases[key].detach()) for name, key in self._keys.items()}
 
-    def _computed(self, node: NodeProto, given: list[Tensor]) -> Tensor:
+    def _compute(self, node: NodeProto, inputs: list[Tensor]) -> Tensor:
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         if node.name in self._layers:
             layer, key = self._layers[node.name], self._keys[node.name]
             weight = self.weights[key]
             if self.rounding and node.name in self._plan.integer_nodes:
                 weight = weight + (rounded_weight(layer, weight.detach(), self._scheme) - weight.detach())
-            return _layer(layer, given[0], weight, self.biases[key])
-        constants = [self._constants[name].to(given[0].device) for name in node.input if name in self._constants]
+            return _layer(layer, inputs[0], weight, self.biases[key])
+        constants = [self._constants[name].to(inputs[0].device) for name in node.input if name in self._constants]
         if node.op_type not in OPERATORS:
-            raise InputError(f"qat: the operator {node.op_type} ('{node.name}') is not known; leave the stage qat out")
-        return OPERATORS[node.op_type]([*given, *constants], attributes)
+            raise InputError(f"qat: the operator {node.op_type} ('{node.name}') is not supported; remove the stage qat")
+        return OPERATORS[node.op_type]([*inputs, *constants], attributes)
 
-    def _rounded(self, name: str, value: Tensor) -> Tensor:
+    def _round(self, name: str, value: Tensor) -> Tensor:
         if not self.rounding:
             return value
         owner = self._plan.range_of[name]
@@ -108,7 +111,7 @@ class FakeQuantNetwork(nn.Module):
 
 
 def learned_step(value: Tensor, step: Tensor, zero_point: int, lowest: int, highest: int) -> Tensor:
-    """Round to multiples of a learned step (LSQ, equations 1 to 3), with a gradient for value and step.
+    """Round to multiples of a learned step (LSQ, equations 1 to 3), with gradients for value and step.
 
     The step's gradient is scaled by 1 / sqrt(values per image * highest) (section 2.2).
     """
@@ -120,7 +123,7 @@ def learned_step(value: Tensor, step: Tensor, zero_point: int, lowest: int, high
 
 
 def rounded_weight(layer: Layer, weight: Tensor, scheme: Scheme) -> Tensor:
-    """Return what `export.layers.nearest` makes of a weight in the file's shape, dequantized."""
+    """Return a weight in the file's shape, rounded as by `export.layers.nearest` and dequantized."""
     rows = weight.movedim(layer.axis, 0)
     rows = rows.permute(0, *range(2, rows.ndim), 1).reshape(len(rows), -1)
     largest = largest_weight(scheme.sums)
@@ -139,37 +142,37 @@ def _parameter(value: Any) -> nn.Parameter:
     return nn.Parameter(torch.as_tensor(value, dtype=torch.float32).clone())
 
 
-def _layer(layer: Layer, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _layer(layer: Layer, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if layer.op == "Gemm":
-        return functional.linear(given, weight if layer.axis == 0 else weight.T, bias)
+        return functional.linear(inputs, weight if layer.axis == 0 else weight.T, bias)
     top, left, bottom, right = layer.pads
-    padded = functional.pad(given, (left, right, top, bottom)) if any(layer.pads) else given
+    padded = functional.pad(inputs, (left, right, top, bottom)) if any(layer.pads) else inputs
     return functional.conv2d(padded, weight, bias, layer.strides, 0, layer.dilations, layer.groups)
 
 
-def _clip(given: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    clamped: Tensor = torch.clamp(given[0], *(float(bound) for bound in given[1:]))
+def _clip(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
+    clamped: Tensor = torch.clamp(inputs[0], *(float(bound) for bound in inputs[1:]))
     return clamped
 
 
-def _max_pool(given: list[Tensor], attributes: dict[str, Any]) -> Tensor:
+def _max_pool(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    padded = functional.pad(given[0], (left, right, top, bottom), value=-torch.inf)
+    padded = functional.pad(inputs[0], (left, right, top, bottom), value=-torch.inf)
     return functional.max_pool2d(padded, attributes["kernel_shape"], attributes.get("strides", 1))
 
 
 OPERATORS: dict[str, Operator] = {
-    "Relu": lambda given, _: given[0].relu(),
+    "Relu": lambda inputs, _: inputs[0].relu(),
     "Clip": _clip,
-    "Add": lambda given, _: given[0] + given[1],
-    "Mul": lambda given, _: given[0] * given[1],
-    "HardSwish": lambda given, _: functional.hardswish(given[0]),
-    "HardSigmoid": lambda given, at: (given[0] * at.get("alpha", 0.2) + at.get("beta", 0.5)).clamp(0, 1),
-    "Sigmoid": lambda given, _: given[0].sigmoid(),
-    "GlobalAveragePool": lambda given, _: given[0].mean((2, 3), keepdim=True),
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "HardSwish": lambda inputs, _: functional.hardswish(inputs[0]),
+    "HardSigmoid": lambda inputs, at: (inputs[0] * at.get("alpha", 0.2) + at.get("beta", 0.5)).clamp(0, 1),
+    "Sigmoid": lambda inputs, _: inputs[0].sigmoid(),
+    "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
     "MaxPool": _max_pool,
-    "Concat": lambda given, at: torch.cat(given, dim=at["axis"]),
-    "Flatten": lambda given, _: given[0].flatten(1),
-    "Reshape": lambda given, _: given[0].flatten(1),
-    "Squeeze": lambda given, _: given[0].flatten(1),
+    "Concat": lambda inputs, at: torch.cat(inputs, dim=at["axis"]),
+    "Flatten": lambda inputs, _: inputs[0].flatten(1),
+    "Reshape": lambda inputs, _: inputs[0].flatten(1),
+    "Squeeze": lambda inputs, _: inputs[0].flatten(1),
 }

@@ -36,7 +36,7 @@ def test_multiplications_of_one_image() -> None:
 
 @pytest.mark.parametrize(("share", "allowed"), [(0.9, True), (0.1, False)])
 def test_few_multiplications_may_stay_float(share: float, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float_layers, "MOST_MULTIPLICATIONS", share)
+    monkeypatch.setattr(float_layers, "MAX_MULTIPLICATIONS", share)
     judge = by_multiplications(onnx_graphs.residual_model(channels=3), SCHEMES["generic"])
     speed = judge(quantized(frozenset()), quantized(frozenset({"first"})))  # 64 % of them
     assert speed == ("alike" if allowed else "slower")

@@ -37,9 +37,9 @@ LABELS = ("a", "b", "c", "d", "e")
 @pytest.fixture(autouse=True)
 def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured here matters to no test; a fraction of the blocks is enough."""
-    monkeypatch.setattr(float_layers, "FIRST_LOOK", Timing(warmup=1, blocks=2, runs_per_block=1))
-    monkeypatch.setattr(float_layers, "LEAST_BLOCKS", 2)
-    monkeypatch.setattr(float_layers, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(float_layers, "FIRST_TIMING", Timing(warmup=1, blocks=2, runs_per_block=1))
+    monkeypatch.setattr(float_layers, "MIN_BLOCKS", 2)
+    monkeypatch.setattr(float_layers, "MAX_BLOCKS", 2)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_executed_operators_are_in_the_manifest_for_this_machines_scheme(
 def test_scheme_names() -> None:
     assert scheme_named("auto").name == here()
     assert scheme_named("tensorrt").signed
-    with pytest.raises(InputError, match="there is no quantization scheme 'vnni'; there are auto, x86-avx2"):
+    with pytest.raises(InputError, match="unknown quantization scheme 'vnni'; choose one of auto, x86-avx2"):
         scheme_named("vnni")
 
 

@@ -107,8 +107,8 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "quantized already": quantize(folder, model="quantized.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
-        "there are auto, x86-avx2": quantize(folder, "--target", "avx"),
-        "give --crop 8": quantize(folder, "--crop", "9"),
+        "choose one of auto, x86-avx2": quantize(folder, "--target", "avx"),
+        "set --crop 8": quantize(folder, "--crop", "9"),
         "0.5,0.5,0.5": quantize(folder, "--mean", "a,b,c"),
         "three finite numbers": quantize(folder, "--mean", "0.5"),
         "must have an interpolation": quantize(folder, "--interpolation", "cubic"),
@@ -126,7 +126,7 @@ def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
         (folder / "photos" / f"{index}.png").write_bytes(b"not an image")
     result = quantize(folder)
     assert result.exit_code == 2
-    assert "12 of 24 calibration images can't be read, the first: " in result.output
+    assert "12 of 24 calibration images cannot be read, for example " in result.output
     assert "0.png: not a readable image" in result.output
 
 
@@ -146,7 +146,7 @@ def test_a_folder_of_one_damaged_image_names_it(folder: Path) -> None:
     (folder / "one" / "bad.png").write_bytes(b"not an image")
     result = quantize(folder, photos="one")
     assert result.exit_code == 2
-    assert "1 of 1 calibration images can't be read, the first: " in result.output
+    assert "1 of 1 calibration images cannot be read, for example " in result.output
     assert "bad.png" in result.output
 
 

@@ -7,16 +7,13 @@ import onnx
 import onnx_graphs
 import pytest
 import torch
-from onnx import numpy_helper
-from torch import nn
 
 from compress.quantization.qat.fake_quant import FakeQuantNetwork, learned_step, rounded_weight
-from compress.quantization.qat.fold import write_back
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of, nearest
 from export.plan import make_plan
 from export.quantize import insert_qdq
-from runtimes.errors import CompressError, InputError
+from runtimes.errors import InputError
 
 IMAGES = np.random.default_rng(1).normal(0, 1, (8, 3, 8, 8)).astype(np.float32)
 
@@ -88,73 +85,3 @@ def test_an_unknown_operator_is_told() -> None:
     network = FakeQuantNetwork(model, scheme, dict.fromkeys(make_plan(model, scheme).ranged, (0.0, 1.0)))
     with pytest.raises(InputError, match="the operator Softplus"):
         network(torch.from_numpy(IMAGES))
-
-
-class Small(nn.Module):
-    """Conv, BatchNorm, and a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Linear(4, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
-        return self.head(self.norm(self.conv(images)).relu().mean((2, 3)))
-
-
-def small() -> tuple[Small, onnx.ModelProto, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Return a network, its exported graph by hand, and other weights for the graph."""
-    torch.manual_seed(0)
-    network = Small().eval()
-    nn.init.uniform_(network.norm.weight, 0.5, 2)
-    nn.init.uniform_(network.norm.bias, -1, 1)
-    network.norm.running_mean.uniform_(-1, 1)
-    network.norm.running_var.uniform_(0.5, 2)
-    factor = network.norm.weight / torch.sqrt(network.norm.running_var + network.norm.eps)
-    weight = (network.conv.weight * factor[:, None, None, None]).detach().numpy()
-    bias = (network.norm.bias - network.norm.running_mean * factor).detach().numpy()
-    node = onnx.helper.make_node
-    model = onnx_graphs.make_model(
-        [node("Conv", ["x", "w", "b"], ["c"], name="conv"), node("Relu", ["c"], ["r"], name="relu"),
-         node("GlobalAveragePool", ["r"], ["p"], name="pool"), node("Flatten", ["p"], ["f"], name="flatten"),
-         node("Gemm", ["f", "v", "d"], ["y"], name="head", transB=1)],
-        {"w": weight, "b": bias, "v": network.head.weight.detach().numpy(), "d": network.head.bias.detach().numpy()},
-        channels=3, output_rank=2,
-    )  # fmt: skip
-    trained = {name: (torch.from_numpy(layer.weight * 1.1).float(), torch.from_numpy(layer.bias + 0.3).float())
-               for name, layer in layers_of(model).items()}  # fmt: skip
-    return network, model, trained
-
-
-def test_trained_weights_go_back_through_batchnorm() -> None:
-    network, model, trained = small()
-    write_back(trained, model, network, torch.zeros(1, 3, 8, 8))
-    for tensor in model.graph.initializer:
-        layer, part = {"w": ("conv", 0), "b": ("conv", 1), "v": ("head", 0), "d": ("head", 1)}[tensor.name]
-        tensor.CopyFrom(numpy_helper.from_array(trained[layer][part].numpy(), tensor.name))
-    with torch.no_grad():
-        answers = network(torch.from_numpy(IMAGES)).numpy()
-    assert np.allclose(answers, onnx_graphs.run_model(model, IMAGES), atol=1e-4)
-
-
-def test_a_graph_of_another_network_is_refused() -> None:
-    network, model, trained = small()
-    with torch.no_grad():
-        network.conv.weight.add_(torch.randn_like(network.conv.weight))
-    with pytest.raises(CompressError, match="are not those of the module"):
-        write_back(trained, model, network, torch.zeros(1, 3, 8, 8))
-    network.head = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
-    with pytest.raises(CompressError, match="has 3 layers, its exported graph 2"):
-        write_back(trained, model, network, torch.zeros(1, 3, 8, 8))
-
-
-def test_a_dead_channel_keeps_its_bias() -> None:
-    network, model, trained = small()
-    with torch.no_grad():
-        network.norm.weight[1] = 0
-    weight = layers_of(model)["conv"].weight
-    weight[1] = 0
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight.astype(np.float32), "w"))
-    write_back(trained, model, network, torch.zeros(1, 3, 8, 8))
-    assert torch.isfinite(network.conv.weight).all()
-    assert torch.isfinite(network.norm.bias).all()
