@@ -43,5 +43,7 @@ def list_command(kind: doctor.Listed) -> None:
 
     Example: compress list models
     """
-    for name, line in doctor.listing(kind):
-        click.echo(f"{name:<24} {line}")
+    lines = doctor.listing(kind)
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, line in lines:
+        click.echo(f"{name:<{width}}  {line}")
