@@ -60,6 +60,7 @@ def open_study(name: str, sweep: Sweep, out: Path, storage: str | None, console:
     beside studies of the same sweep file. Raises InputError if the database cannot be opened.
     """
     import optuna
+    from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the console reports failed trials
     out.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,7 @@ def open_study(name: str, sweep: Sweep, out: Path, storage: str | None, console:
     try:
         database = optuna.storages.RDBStorage(
             url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S, heartbeat_stale_trial_callback=_enqueue_again,
+            engine_kwargs={"poolclass": NullPool},  # pooled connections would stay open after the study
         )  # fmt: skip
         study = optuna.create_study(
             storage=database, sampler=sampler(sweep, 0), study_name=name, load_if_exists=True,
