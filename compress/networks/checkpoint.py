@@ -23,10 +23,14 @@ def save(folder: Path, network: nn.Module) -> None:
     save_tensors(folder / WEIGHTS_FILE, network.state_dict(), {})
 
 
-def load(folder: Path, model: Any, num_classes: int) -> nn.Module:
+def load(
+    folder: Path,
+    model: Any,  # Any: the Config of whichever plug-in of compress/models
+    num_classes: int,
+) -> nn.Module:
     """Return the network in eval mode with the folder's weights, which may be those of a pruned network.
 
-    model: the `model` section of the recipe; its type is the plug-in's Config, hence Any.
+    model: the `model` section of the recipe.
     Raises InputError where the file is missing, damaged or of another architecture.
     """
     network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)

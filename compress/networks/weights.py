@@ -23,11 +23,12 @@ DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupErr
            AttributeError, OverflowError, MemoryError, OSError, struct.error)  # fmt: skip
 
 
-def create(config: Any, num_classes: int, seed: int) -> nn.Module:
-    """Return the network of a recipe's `model` section in eval mode, initialised from the seed or from its `weights`.
-
-    config: a model plug-in's Config, hence Any.
-    """
+def create(
+    config: Any,  # Any: the Config of whichever plug-in of compress/models
+    num_classes: int,
+    seed: int,
+) -> nn.Module:
+    """Return the network of a recipe's `model` section in eval mode, initialised from the seed or its `weights`."""
     torch.manual_seed(seed)
     family = plugins.load("models", config.arch)
     network: nn.Module = family.build(config, num_classes)
@@ -72,8 +73,8 @@ def read_tensors(path: Path) -> Tensors:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise InputError(
-            f"weights: {path}: holds more than tensors, or is damaged, and is not executed; save its state_dict() as "
-            ".safetensors"
+            f"weights: {path}: contains objects other than tensors, or is damaged; it was not executed; save the "
+            "network's state_dict() as .safetensors"
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -90,7 +91,7 @@ def _package_file(name: str) -> Path:
     folder = Path(package.submodule_search_locations[0])
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pth", ".pt"))
     if len(files) != 1:
-        raise InputError(f"weights: package '{name}' holds {len(files)} weight files; name one by its path instead")
+        raise InputError(f"weights: package '{name}' contains {len(files)} weight files; give the path of one instead")
     return files[0]
 
 

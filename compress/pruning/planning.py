@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # of the requested cost: float64 sums in another order
 
 @dataclass(frozen=True)
 class _Search:
-    """What all candidates of a plan share. allowed: widths by group; share: of the baseline's cost to reach."""
+    """The input of the search for a plan. allowed: widths by group; share: of the baseline's cost to reach."""
 
     shapes: Shapes
     scores: Scores

@@ -13,7 +13,7 @@ Unit = Literal["ms", "MACs"]
 
 @dataclass(frozen=True)
 class Cut:
-    """What one group keeps.
+    """The units that one group keeps.
 
     layers: the layers whose channel counts depend on the group. units_before: number of units before this plan.
     kept: indices of the remaining units, ascending. importance_removed: share of the group's importance that is

@@ -1,4 +1,4 @@
-"""Small torch networks with every way in which channels hang together."""
+"""Small PyTorch networks with all kinds of connections between channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Tangle(nn.Module):
     """A residual addition, a depthwise and a grouped convolution, squeeze-excite, a concat, a flatten; for 8 px."""
 
     def __init__(self, classes: int = 5) -> None:
-        """Make it random."""
+        """Initialise randomly."""
         super().__init__()
         self.stem, self.stem_norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
         self.depthwise, self.depthwise_norm = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16)
@@ -36,10 +36,10 @@ class Tangle(nn.Module):
 
 
 class Chain(nn.Module):
-    """Four convolutions, one with groups, of which each reads the one before; 16, 24, 32 and 24 channels by default."""
+    """Four convolutions in sequence, the third one grouped, with 16, 24, 32 and 24 channels by default, and a classifier."""
 
     def __init__(self, width: int = 8, classes: int = 5) -> None:
-        """Make it random."""
+        """Initialise randomly."""
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 2 * width, 3, padding=1), nn.Conv2d(2 * width, 3 * width, 3, padding=1)
         self.c, self.d = nn.Conv2d(3 * width, 4 * width, 3, padding=1, groups=8), nn.Conv2d(4 * width, 3 * width, 1)
@@ -53,7 +53,7 @@ class Chain(nn.Module):
 
 
 def make_lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give norms random statistics and factors, in eval mode, so that no channel is like another."""
+    """Give BatchNorms random statistics and factors, in eval mode, so that all channels differ; return the network."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

