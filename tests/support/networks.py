@@ -36,7 +36,7 @@ class Tangle(nn.Module):
 
 
 class Chain(nn.Module):
-    """Four convolutions in sequence, the third one grouped, with 16, 24, 32 and 24 channels by default, and a classifier."""
+    """Four convolutions in sequence, the third one grouped, with 16, 24, 32 and 24 channels by default."""
 
     def __init__(self, width: int = 8, classes: int = 5) -> None:
         """Initialise randomly."""
