@@ -111,7 +111,9 @@ def test_sha256_in_pieces_is_that_of_all_bytes(tmp_path: Path, size: int) -> Non
     assert sha256_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"a": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 50_000 + b"]" * 50_000, b'{"a": ' + b"9" * 5000 + b"}"]
+)
 def test_what_is_no_json_or_too_deep_or_too_long_a_number_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011 (Python's own words)
