@@ -1,4 +1,4 @@
-"""What several tests of the host side share: images on disk, the smallest data, and a stage's context."""
+"""Fixtures of the host's tests: images on disk, a small data set, and a stage's context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeContext = Callable[..., Context]
 
 @pytest.fixture
 def write_image() -> Callable[..., Path]:
-    """Give a function that writes one small image and makes the folders above it."""
+    """Return a function that writes one small image and creates its folders."""
 
     def write(path: Path, size: tuple[int, int] = (8, 8), colour: tuple[int, int, int] = (200, 100, 50)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Give a function that makes `root/<folder>/<index>.png` for each folder with its number of images."""
+    """Return a function that writes `root/<folder>/<index>.png` for each folder and its number of images."""
 
     def make(root: str, folders: dict[str, int]) -> Path:
         for folder, count in folders.items():
@@ -47,19 +47,19 @@ def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def stripes() -> Data:
-    """Give 3 classes of 20 synthetic images."""
+    """Return 3 classes of 20 synthetic images."""
     return synthetic.load(synthetic.Config(images_per_class=20, size=32, noise=12))
 
 
 @pytest.fixture(scope="session")
 def small() -> Preprocessing:
-    """Give the preprocessing of `stripes`."""
+    """Return the preprocessing of `stripes`."""
     return Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture
 def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeContext:
-    """Give a function that makes a stage's context over `stripes`, in a folder of its own."""
+    """Return a function that creates a stage's context for `stripes`, in a separate folder."""
 
     def make(name: str = "0-train", **changes: object) -> Context:
         folder = tmp_path / name
@@ -92,7 +92,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: for tiny networks it is faster, and sums come out alike."""
+    """Limit torch to one thread, which is faster for tiny networks and makes sums reproducible."""
     import torch
 
     threads = torch.get_num_threads()

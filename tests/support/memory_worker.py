@@ -1,6 +1,6 @@
-"""Goes through 50,000 images in training batches, resuming on the way, and prints the memory used, as JSON.
+"""Load 50,000 images in training batches, resuming several times, and print the memory used, as JSON.
 
-memory_worker.py FOLDER: all processes' share of the machine's memory in bytes, after every 10,000 images.
+Usage: memory_worker.py FOLDER. Prints the memory of all processes in bytes after every 10,000 images.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def main(folder: Path) -> None:
     state = {"weights": torch.zeros(1_000_000)}
     used = []
     with TrainingBatches(context, settings) as batches:
-        for start in range(0, IMAGES, PART):  # as a run that is stopped and goes on, again and again
-            given = batches.epoch(0, start // BATCH)
+        for start in range(0, IMAGES, PART):  # like a run that is stopped and resumed repeatedly
+            part = batches.epoch(0, start // BATCH)
             for _ in range(PART // BATCH):
-                next(given)
+                next(part)
             checkpoint.save_tensors(folder / "state.safetensors", state, {})
             state, _ = checkpoint.load_tensors(folder / "state.safetensors")
             if (start + PART) % 10_000 == 0:

@@ -1,4 +1,4 @@
-"""Trains a small network on stripes, as one of several processes or alone: parallel_worker.py FOLDER SETTINGS.json."""
+"""Train a small network on stripes, as one of several processes or alone: parallel_worker.py FOLDER SETTINGS.json."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
                 subset=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
                 track=lambda epoch, values: None, console=SilentConsole(),
             )  # fmt: skip
-            given = dict(fields)
-            trained = fit(network(bool(given.pop("norm", True))), context, FitConfig(**given), cross_entropy(0.1))
+            options = dict(fields)
+            initial = network(bool(options.pop("norm", True)))
+            trained = fit(initial, context, FitConfig(**options), cross_entropy(0.1))
             checkpoint.save(folder / name / str(distributed.rank()), trained)
 
 

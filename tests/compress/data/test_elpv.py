@@ -1,3 +1,5 @@
+"""ELPV: the published split, its strata, and errors."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -20,7 +22,7 @@ def data() -> Data:
 
 @pytest.fixture(scope="module")
 def strata() -> dict[str, tuple[str, str]]:
-    """Give each image's (probability, cell type), read from the package's own table."""
+    """Return each image's (probability, cell type), from the package's table."""
     package = importlib.util.find_spec("elpv_dataset")
     assert package is not None
     assert package.submodule_search_locations
@@ -36,7 +38,7 @@ def test_every_image_is_in_exactly_one_split(data: Data, strata: dict[str, tuple
     assert data.calibration == ()
 
 
-def test_the_files_are_there(data: Data) -> None:
+def test_the_files_exist(data: Data) -> None:
     assert all(sample.source.is_file() for sample in data.val)  # type: ignore[union-attr]
 
 
@@ -52,23 +54,23 @@ def test_each_split_has_its_share_of_each_probability_and_type(
     data: Data, strata: dict[str, tuple[str, str]], split: str, share: float
 ) -> None:
     totals = Counter(strata.values())
-    found = Counter(strata[sample.name] for sample in data.split(split))
+    counts = Counter(strata[sample.name] for sample in data.split(split))
     assert len(totals) == 8
     for stratum, total in totals.items():
-        assert abs(found[stratum] - share * total) <= (0.5 if split != "train" else 1)
+        assert abs(counts[stratum] - share * total) <= (0.5 if split != "train" else 1)
 
 
-def test_the_split_is_of_the_published_size(data: Data) -> None:
+def test_the_split_has_the_published_size(data: Data) -> None:
     assert abs(len(data.test) - 656) <= 4
     assert len(data.train) + len(data.val) + len(data.test) == 2624
 
 
-def test_the_split_depends_on_the_seed_alone(data: Data) -> None:
+def test_the_split_depends_only_on_the_seed(data: Data) -> None:
     assert elpv.load(elpv.Config()) == data
     assert elpv.load(elpv.Config(seed=1)).test != data.test
 
 
-def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError) as caught:
         elpv.load(elpv.Config())

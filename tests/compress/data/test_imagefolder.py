@@ -1,3 +1,5 @@
+"""Folders of class folders: splits, classes, calibration, and errors."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -24,11 +26,11 @@ def per_class(data: Data, split: str) -> dict[int | None, int]:
     return Counter(sample.label for sample in data.split(split))
 
 
-def test_a_root_with_all_splits_is_taken_as_it_stands(make_tree: MakeTree) -> None:
+def test_a_root_with_all_splits_is_not_split(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/dog": 3, "train/cat": 2, "val/cat": 1, "val/dog": 1, "test/cat": 1, "test/dog": 2})
     data = load(Config(root=root))
     assert data.classes == ("cat", "dog")
-    assert [(one.name, one.label, one.source) for one in data.test] == [
+    assert [(sample.name, sample.label, sample.source) for sample in data.test] == [
         ("test/cat/0.png", 0, root / "test/cat/0.png"),
         ("test/dog/0.png", 1, root / "test/dog/0.png"),
         ("test/dog/1.png", 1, root / "test/dog/1.png"),
@@ -43,7 +45,7 @@ def test_class_folders_are_split_by_the_seed(make_tree: MakeTree) -> None:
     assert per_class(data, "val") == {0: 2, 1: 4}
     assert per_class(data, "train") == {0: 14, 1: 28}
     everything = names(data, "train") + names(data, "val") + names(data, "test")
-    assert sorted(everything) == sorted(f"{one.parent.name}/{one.name}" for one in root.rglob("*.png"))
+    assert sorted(everything) == sorted(f"{path.parent.name}/{path.name}" for path in root.rglob("*.png"))
     assert load(Config(root=root)) == data
     assert names(load(Config(root=root, seed=1)), "test") != names(data, "test")
 
@@ -53,20 +55,20 @@ def test_the_shares_can_be_chosen(make_tree: MakeTree) -> None:
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [20, 16, 4]
 
 
-def test_val_and_test_are_taken_from_a_lone_train_folder(make_tree: MakeTree) -> None:
+def test_val_and_test_are_split_off_a_single_train_folder(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/cat": 20, "train/dog": 20})
     data = load(Config(root=root))
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [28, 4, 8]
 
 
-def test_only_the_missing_split_is_taken_from_train(make_tree: MakeTree) -> None:
+def test_only_the_missing_split_is_split_off_train(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/cat": 20, "train/dog": 20, "test/cat": 1, "test/dog": 1})
     data = load(Config(root=root))
     assert names(data, "test") == ["test/cat/0.png", "test/dog/0.png"]
     assert [len(data.split(split)) for split in ("train", "val")] == [36, 4]
 
 
-def test_single_folders_stand_in_place_of_those_in_root(make_tree: MakeTree) -> None:
+def test_single_folders_replace_those_in_root(make_tree: MakeTree) -> None:
     root = make_tree("r", {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("cat", "dog")})
     other = make_tree("other", {"cat": 1, "dog": 3})
     data = load(Config(root=root, test=other))
@@ -82,7 +84,7 @@ def test_separate_folders_need_no_root(make_tree: MakeTree) -> None:
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [4, 4, 4]
 
 
-def test_a_test_folder_alone_is_enough_to_measure(make_tree: MakeTree) -> None:
+def test_a_single_test_folder_is_enough_to_measure(make_tree: MakeTree) -> None:
     data = load(Config(test=make_tree("t", {"cat": 2, "dog": 1})))
     assert data.classes == ("cat", "dog")
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [0, 0, 3]
@@ -96,38 +98,42 @@ def test_images_are_found_at_any_depth_and_in_any_case(make_tree: MakeTree, writ
     assert names(load(Config(test=root)), "test") == ["test/cat/0.png", "test/cat/2024/may/b.JPG", "test/dog/0.png"]
 
 
-def test_a_class_file_gives_the_order_and_may_name_more(make_tree: MakeTree, tmp_path: Path) -> None:
+def test_a_class_file_gives_the_order_and_may_name_further_classes(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree("t", {"cat": 1, "dog": 1})
     (tmp_path / "classes.txt").write_text("dog\n\nbird\n cat \n")
     data = load(Config(test=root, classes=tmp_path / "classes.txt"))
     assert data.classes == ("dog", "bird", "cat")
-    assert [(one.name, one.label) for one in data.test] == [("test/cat/0.png", 2), ("test/dog/0.png", 0)]
+    assert [(sample.name, sample.label) for sample in data.test] == [("test/cat/0.png", 2), ("test/dog/0.png", 0)]
 
 
 def test_a_folder_may_be_named_by_its_class_index(make_tree: MakeTree, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("dog\nbird\ncat\n")
     data = load(Config(test=make_tree("t", {"2": 1, "0": 1}), classes=tmp_path / "classes.txt"))
-    assert [(one.name, one.label) for one in data.test] == [("test/0/0.png", 0), ("test/2/0.png", 2)]
+    assert [(sample.name, sample.label) for sample in data.test] == [("test/0/0.png", 0), ("test/2/0.png", 2)]
 
 
 def test_a_class_name_of_digits_goes_before_an_index(make_tree: MakeTree) -> None:
     data = load(Config(test=make_tree("t", {"10": 1, "9": 1, "1": 1})))
     assert data.classes == ("1", "10", "9")
-    assert {one.name: one.label for one in data.test} == {"test/1/0.png": 0, "test/10/0.png": 1, "test/9/0.png": 2}
+    assert {sample.name: sample.label for sample in data.test} == {
+        "test/1/0.png": 0,
+        "test/10/0.png": 1,
+        "test/9/0.png": 2,
+    }
 
 
 def test_imagenet_knows_synsets_and_indices(make_tree: MakeTree) -> None:
     data = load(Config(test=make_tree("t", {"n01440764": 1, "n15075141": 1, "317": 1}), classes="imagenet"))
     assert len(data.classes) == 1000
     assert data.classes[207] == "n02099601"  # golden retriever
-    assert [(one.name, one.label) for one in data.test] == [
+    assert [(sample.name, sample.label) for sample in data.test] == [
         ("test/317/0.png", 317),
         ("test/n01440764/0.png", 0),
         ("test/n15075141/0.png", 999),
     ]
 
 
-def test_imagenet_without_timm_names_the_cure(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_timm_names_the_package(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree("t", {"0": 1})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"^ImageNet's classes are in the package timm: pip install timm$"):
@@ -139,7 +145,7 @@ def test_calibration_images_need_no_labels(make_tree: MakeTree, write_image: Cal
     photos = make_tree("photos", {"sub": 1})
     write_image(photos / "a.jpg")
     data = load(Config(root=root, calibration=photos))
-    assert [(one.name, one.label) for one in data.calibration] == [
+    assert [(sample.name, sample.label) for sample in data.calibration] == [
         ("calibration/a.jpg", None),
         ("calibration/sub/0.png", None),
     ]
@@ -196,7 +202,7 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_the_folders_is_said_in_one_line(
+def test_wrong_folders_raise_one_line(
     make_tree: MakeTree, tmp_path: Path, tree: dict[str, int], settings: dict[str, str], message: str
 ) -> None:
     make_tree(".", tree)
@@ -215,7 +221,7 @@ def test_a_class_file_must_name_different_classes(make_tree: MakeTree, tmp_path:
         load(Config(test=make_tree("t", {"cat": 1}), classes=tmp_path / "classes.txt"))
 
 
-def test_a_class_file_that_is_no_utf_8_is_an_input_error(make_tree: MakeTree, tmp_path: Path) -> None:
+def test_a_class_file_that_is_not_utf_8_raises(make_tree: MakeTree, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes("cat\nchién\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"classes\.txt"):
         load(Config(test=make_tree("t", {"cat": 1}), classes=tmp_path / "classes.txt"))
@@ -234,7 +240,7 @@ def test_no_file_is_in_two_splits(make_tree: MakeTree, tmp_path: Path, settings:
         data = load(Config(**{key: tmp_path / value for key, value in settings.items()}))  # type: ignore[arg-type]
     except InputError:
         return
-    assert not {one.source for one in data.train} & {one.source for one in data.test}
+    assert not {sample.source for sample in data.train} & {sample.source for sample in data.test}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +258,7 @@ def test_settings_are_checked(settings: dict[str, object], message: str) -> None
         Config(**settings)  # type: ignore[arg-type]
 
 
-def test_the_word_imagenet_is_no_path() -> None:
+def test_the_word_imagenet_is_not_a_path() -> None:
     assert imagefolder.Config(test=Path("t"), classes="imagenet").classes == "imagenet"
     assert imagefolder.Config.model_validate({"test": "t", "classes": "a.txt"}).classes == Path("a.txt")
 

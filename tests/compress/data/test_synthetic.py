@@ -1,3 +1,5 @@
+"""Synthetic stripes: splits, names, sizes, randomness."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -23,23 +25,23 @@ def test_each_class_is_split_by_the_shares(data: Data, split: str, per_class: in
     assert Counter(sample.label for sample in data.split(split)) == dict.fromkeys(range(4), per_class)
 
 
-def test_names_are_unique_and_tell_the_class(data: Data) -> None:
+def test_names_are_unique_and_contain_the_class(data: Data) -> None:
     samples = (*data.train, *data.val, *data.test)
     assert len({sample.name for sample in samples}) == 80
     assert all(sample.name.startswith(f"{data.classes[sample.label or 0]}/") for sample in samples)
 
 
-def test_images_have_the_size_asked_for(data: Data) -> None:
+def test_images_have_the_configured_size(data: Data) -> None:
     assert {images.decode(sample.source).size for sample in data.train} == {(16, 16)}
 
 
-def test_images_depend_on_the_seed_alone(data: Data) -> None:
+def test_images_depend_only_on_the_seed(data: Data) -> None:
     assert synthetic.load(CONFIG) == data
     other = synthetic.load(CONFIG.model_copy(update={"seed": 1}))
     assert not {sample.source for sample in other.train} & {sample.source for sample in data.train}
 
 
-def test_no_two_images_are_alike(data: Data) -> None:
+def test_all_images_differ(data: Data) -> None:
     assert len({sample.source for sample in (*data.train, *data.val, *data.test)}) == 80
 
 

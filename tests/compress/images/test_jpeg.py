@@ -1,3 +1,5 @@
+"""Plain JPEGs: sizes, completeness, EXIF."""
+
 from __future__ import annotations
 
 import io
@@ -22,14 +24,14 @@ def turned() -> Image.Exif:
     return exif
 
 
-def test_the_segments_before_the_pixels_are_walked_through() -> None:
+def test_exif_is_found_among_the_segments() -> None:
     assert jpeg._has_exif(encoded(exif=turned()))
     assert not jpeg._has_exif(encoded(comment="Exif" * 9))
     assert not jpeg._has_exif(b"\xff\xd8")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_plain_jpegs_are_whole_until_they_are_cut(mode: str) -> None:
+def test_truncated_jpegs_are_not_whole(mode: str) -> None:
     content = encoded(mode=mode)
     assert jpeg.plain_size(content) == (60, 40)
     assert jpeg.is_whole(content)
@@ -40,6 +42,6 @@ def test_plain_jpegs_are_whole_until_they_are_cut(mode: str) -> None:
 @pytest.mark.parametrize(
     "content", [encoded(mode="CMYK"), encoded("PNG"), encoded(exif=turned()), b"", b"\xff\xd8\xff"]
 )
-def test_all_else_is_left_to_pillow(content: bytes) -> None:
+def test_other_images_are_not_plain(content: bytes) -> None:
     assert jpeg.plain_size(content) is None
     assert not jpeg.is_whole(content)

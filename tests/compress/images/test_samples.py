@@ -1,3 +1,5 @@
+"""Stratified splits, exclusion of unreadable images, calibration images, evaluation sets, fingerprints."""
+
 from __future__ import annotations
 
 import os
@@ -65,7 +67,7 @@ def test_a_split_is_disjoint_complete_and_has_every_class_everywhere(
     shares=st.sampled_from(SHARES),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_each_stratum_is_cut_at_its_rounded_shares(
+def test_each_stratum_is_divided_by_the_rounded_shares(
     counts: list[int], strata: int, shares: tuple[float, ...], seed: int
 ) -> None:
     samples = samples_of(counts, strata)
@@ -74,10 +76,10 @@ def test_each_stratum_is_cut_at_its_rounded_shares(
     parts = stratified_split(samples, shares, tuple(map(str, range(len(counts)))), seed)
     moved = len(parts) * strata  # at most one image for each part that rounding left without the class
     for part, share in zip(parts, shares, strict=False):
-        found = Counter(stratum_of[sample.name] for sample in part)
+        counts_of = Counter(stratum_of[sample.name] for sample in part)
         for stratum, total in totals.items():
-            exact = round(share * total) > 0 and sum(round(one * total) for one in shares) < total
-            assert abs(found[stratum] - share * total) <= (0.5 if exact else 0.5 + moved)
+            exact = round(share * total) > 0 and sum(round(other * total) for other in shares) < total
+            assert abs(counts_of[stratum] - share * total) <= (0.5 if exact else 0.5 + moved)
 
 
 def test_another_seed_gives_another_split() -> None:
@@ -87,7 +89,7 @@ def test_another_seed_gives_another_split() -> None:
     assert [per_class(part) for part in first] == [per_class(part) for part in second]
 
 
-def test_a_part_that_rounding_leaves_without_a_class_gets_one_image_of_it() -> None:
+def test_a_part_without_a_class_after_rounding_gets_one_image_of_it() -> None:
     test, val, train = stratified_split(samples_of([3, 100]), (0.1, 0.1), ("rare", "common"), 0)
     assert [per_class(part) for part in (test, val, train)] == [{0: 1, 1: 10}, {0: 1, 1: 10}, {0: 1, 1: 80}]
 
@@ -102,7 +104,7 @@ def test_a_class_with_fewer_images_than_parts_is_an_error() -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path, write_image: WriteImage) -> Data:
-    """Give 10 train images of which 2 can't be read, 2 of val, and 4 of test of which 1 can't be read."""
+    """Return 10 train images of which 2 are unreadable, 2 of val, and 4 of test of which 1 is unreadable."""
 
     def sample(name: str, good: bool, label: int) -> Sample:
         file = tmp_path / f"{name}.png"
@@ -120,21 +122,21 @@ def damaged(tmp_path: Path, write_image: WriteImage) -> Data:
     )
 
 
-def test_unreadable_images_are_set_aside_and_listed(damaged: Data) -> None:
+def test_unreadable_images_are_excluded_and_listed(damaged: Data) -> None:
     console = RecordingConsole()
     kept = samples.set_aside_unreadable(damaged, 0.5, console)
-    assert [(one.name, one.split) for one in kept.rejected] == [
+    assert [(image.name, image.split) for image in kept.rejected] == [
         ("train3", "train"),
         ("train7", "train"),
         ("test2", "test"),
     ]
-    assert all("not a readable image" in one.reason for one in kept.rejected)
+    assert all("not a readable image" in image.reason for image in kept.rejected)
     assert [len(kept.split(split)) for split in samples.SPLITS] == [8, 2, 3, 0]
-    assert not {one.name for one in kept.rejected} & {sample.name for sample in (*kept.train, *kept.test)}
+    assert not {image.name for image in kept.rejected} & {sample.name for sample in (*kept.train, *kept.test)}
     assert console.events[-1] == ("check images", 16, 16)
 
 
-def test_good_data_comes_back_unchanged(damaged: Data) -> None:
+def test_readable_data_is_unchanged(damaged: Data) -> None:
     good = replace(damaged, train=damaged.train[:3], test=damaged.test[:2])
     assert samples.set_aside_unreadable(good, 0.0, SilentConsole()) == good
 
@@ -177,7 +179,7 @@ def test_a_calibration_folder_without_a_readable_image_is_an_error(damaged: Data
         samples.set_aside_unreadable(broken, 1.0, SilentConsole())
 
 
-def test_an_image_is_rejected_from_the_split_it_was_found_in_only(damaged: Data) -> None:
+def test_an_image_is_rejected_only_from_its_split(damaged: Data) -> None:
     both = replace(damaged, val=(*damaged.val, damaged.train[0]))
     kept = samples.without(both, (samples.Rejected("train0", "train", "why"),))
     assert "train0" not in {sample.name for sample in kept.train}
@@ -223,7 +225,7 @@ def test_an_evaluation_set_of_a_calibration_folder_has_no_labels(
     assert samples.write_evalset(tmp_path, chosen, stripes.classes, small, SilentConsole()).labels is None
 
 
-def test_the_fingerprint_follows_everything_that_training_sees(damaged: Data) -> None:
+def test_the_fingerprint_depends_on_everything_that_training_uses(damaged: Data) -> None:
     before = damaged.fingerprint()
     assert before == replace(damaged).fingerprint()
     first = damaged.train[0]

@@ -1,3 +1,5 @@
+"""ImageNet's synsets and readable names."""
+
 from __future__ import annotations
 
 from compress.images import synsets

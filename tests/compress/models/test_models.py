@@ -1,3 +1,5 @@
+"""Every network family: shapes, published weights, dropout, width, limits of the settings."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -37,7 +39,7 @@ def test_every_family_maps_images_to_logits(config: Any) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: "-".join(map(str, config.model_dump().values())))
-def test_a_published_name_is_one_that_torchvision_knows(config: Any) -> None:
+def test_published_names_exist_in_torchvision(config: Any) -> None:
     published = family(config).published(config)
     if published is None:
         assert config.arch == "efficientnet_lite" or config.width != 1
@@ -46,12 +48,12 @@ def test_a_published_name_is_one_that_torchvision_knows(config: Any) -> None:
 
 
 @pytest.mark.parametrize("arch", [mobilenet_v2, mobilenet_v3])
-def test_dropout_is_the_classifiers(arch: Any) -> None:
+def test_dropout_is_in_the_classifier(arch: Any) -> None:
     network = arch.build(arch.Config(dropout=0.37), 3)
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.37]
 
 
-def test_dropout_of_efficientnet_lite_is_the_classifiers() -> None:
+def test_dropout_of_efficientnet_lite_is_in_the_classifier() -> None:
     network = efficientnet_lite.build(efficientnet_lite.Config(dropout=0.37), 3)
     assert network.drop_rate == 0.37
 

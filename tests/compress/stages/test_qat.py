@@ -1,4 +1,4 @@
-"""The stage qat: what it returns exports to the graph that was trained, and a network that needs it gets better."""
+"""The stage qat: the exported network equals the trained one and is more accurate than without training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Small(nn.Module):
 
 @torch.no_grad()
 def spoil(network: Small) -> None:
-    """Let one channel fill the range of its tensor and all others a thousandth of it; float answers stay."""
+    """Scale one channel by 1000, so that the others use a thousandth of the INT8 range; float outputs are unchanged."""
     network.norm.weight[0] *= 1000
     network.norm.bias[0] *= 1000
     network.second.weight[:, 0] /= 1000
@@ -61,7 +61,7 @@ def export(network: nn.Module, path: Path) -> onnx.ModelProto:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_trained(
+def test_qat_restores_the_accuracy_and_the_export_equals_the_trained_network(
     make_context: MakeContext, tmp_path: Path
 ) -> None:
     context = make_context("1-qat")
@@ -87,7 +87,7 @@ def test_a_network_that_rounding_ruins_is_right_again_and_ships_as_it_was_traine
     assert accuracy(shipped, context) > ruined + 0.15
 
 
-def test_bad_settings_are_refused() -> None:
+def test_wrong_settings_raise() -> None:
     for wrong in ({"scheme": "vnni"}, {"teacher": {"share": 2}}, {"teacher": {"temperature": 0}}, {"bits": 4}):
         with pytest.raises(ValidationError):
             Config(**wrong)  # type: ignore[arg-type]

@@ -1,3 +1,5 @@
+"""Augmentation of training images: sizes, random numbers, flips, mixing."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -27,7 +29,7 @@ def changed(fields: dict[str, Any], seed: int = 0) -> np.ndarray[Any, np.dtype[n
 
 
 @pytest.mark.parametrize("fields", CHANGES, ids=str)
-def test_changes_keep_the_size_and_depend_on_the_images_numbers_alone(fields: dict[str, Any]) -> None:
+def test_transforms_keep_the_size_and_depend_only_on_the_images_generator(fields: dict[str, Any]) -> None:
     first = changed(fields)
     assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
     torch.manual_seed(5)
@@ -37,7 +39,7 @@ def test_changes_keep_the_size_and_depend_on_the_images_numbers_alone(fields: di
 
 
 @pytest.mark.parametrize("fields", CHANGES, ids=str)
-def test_no_numbers_are_taken_from_torch(fields: dict[str, Any]) -> None:
+def test_torchs_global_generator_is_not_used(fields: dict[str, Any]) -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -46,7 +48,7 @@ def test_no_numbers_are_taken_from_torch(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"zoom": (0.5, 0.5)}, {"erase": 1}, {"shift": 0.9}], ids=str)
-def test_what_is_left_empty_is_the_mean_colour(fields: dict[str, Any]) -> None:
+def test_uncovered_pixels_get_the_mean_colour(fields: dict[str, Any]) -> None:
     shares = [float(np.mean((np.abs(changed(fields, seed).astype(int) - MEAN) <= 1).all(2))) for seed in range(8)]
     assert max(shares) > 0.1
 
@@ -58,7 +60,7 @@ def test_an_image_is_zoomed_about_its_centre() -> None:
     assert np.abs(small[:7].astype(int) - MEAN).max() <= 1
 
 
-def test_erasing_happens_in_the_share_that_is_asked_for() -> None:
+def test_the_configured_share_of_images_is_erased() -> None:
     times = sum(not np.array_equal(changed({"erase": 0.25}, seed), picture()) for seed in range(400))
     assert 70 <= times <= 130
 
@@ -66,15 +68,15 @@ def test_erasing_happens_in_the_share_that_is_asked_for() -> None:
 @pytest.mark.parametrize("hflip", [False, True])
 @pytest.mark.parametrize("vflip", [False, True])
 @pytest.mark.parametrize("transpose", [False, True])
-def test_every_turn_is_one_of_the_variants(hflip: bool, vflip: bool, transpose: bool) -> None:
+def test_every_flip_is_one_of_the_variants(hflip: bool, vflip: bool, transpose: bool) -> None:
     augment = Augment(hflip=hflip, vflip=vflip, transpose=transpose)
-    known = {one.tobytes() for one in variants(picture(), augment)}
+    known = {variant.tobytes() for variant in variants(picture(), augment)}
     assert len(known) == variants_per_image(augment)
-    seen = {flip(picture(), augment, np.random.default_rng(seed)).tobytes() for seed in range(100)}
-    assert seen == known
+    results = {flip(picture(), augment, np.random.default_rng(seed)).tobytes() for seed in range(100)}
+    assert results == known
 
 
-def test_turns_are_those_of_numpy() -> None:
+def test_flips_equal_those_of_numpy() -> None:
     image = picture()
     mirrored, upside_down, turned = (
         [*variants(image, Augment(**{"hflip": False, name: True}))][1] for name in ("hflip", "vflip", "transpose")
@@ -91,7 +93,7 @@ def test_only_flips_leave_few_variants() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}], ids=str)
-def test_mixed_images_have_the_shares_of_what_is_in_them(fields: dict[str, Any]) -> None:
+def test_mixed_labels_are_the_shares_of_the_mixed_images(fields: dict[str, Any]) -> None:
     mix = mixing(Augment(**fields), 4)
     assert mix is not None
     torch.manual_seed(0)
@@ -102,7 +104,7 @@ def test_mixed_images_have_the_shares_of_what_is_in_them(fields: dict[str, Any])
         torch.testing.assert_close(mixed.mean((2, 3)), shares, atol=1e-6, rtol=0)
 
 
-def test_nothing_is_mixed_unless_asked_for() -> None:
+def test_without_mixup_and_cutmix_nothing_is_mixed() -> None:
     assert mixing(Augment(), 4) is None
 
 

@@ -1,3 +1,5 @@
+"""Training batches: content, order, random numbers, workers, ranks, memory."""
+
 from __future__ import annotations
 
 import json
@@ -32,13 +34,15 @@ def config(**fields: Any) -> FitConfig:
 
 
 def batches(context: Context, settings: FitConfig, epoch: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    with TrainingBatches(context, settings) as made:
-        return list(made.epoch(epoch))
+    with TrainingBatches(context, settings) as loader:
+        return list(loader.epoch(epoch))
 
 
 def same(first: list[tuple[torch.Tensor, torch.Tensor]], second: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(one, other) for pair in zip(first, second, strict=True) for one, other in zip(*pair, strict=True)
+        torch.equal(tensor, other)
+        for pair in zip(first, second, strict=True)
+        for tensor, other in zip(*pair, strict=True)
     )
 
 
@@ -48,20 +52,20 @@ def test_batches_hold_uint8_images_and_int64_labels(make_context: MakeContext) -
     assert (labels.shape, labels.dtype) == ((8,), torch.int64)
 
 
-def test_each_prepared_image_comes_once_with_its_own_label(make_context: MakeContext) -> None:
+def test_each_prepared_image_appears_once_with_its_label(make_context: MakeContext) -> None:
     context = make_context()
     prepared = context.prepared("train")
     expected = {pixels.tobytes(): sample.label for pixels, sample in zip(prepared.images, context.train, strict=True)}
-    found = {
+    labels_of = {
         pixels.permute(1, 2, 0).numpy().tobytes(): int(label)
         for batch in batches(context, config(batch_size=4))
         for pixels, label in zip(*batch, strict=True)
     }
     assert len(context.train) == 36
-    assert found == expected
+    assert labels_of == expected
 
 
-def test_cropped_images_come_with_their_own_label(make_context: MakeContext) -> None:
+def test_cropped_images_have_their_labels(make_context: MakeContext) -> None:
     context = make_context()
     whole = config(augment=Augment(hflip=False, crop_scale=(1, 1)), batch_size=36, workers=0)
     ((_, labels),) = batches(context, whole)
@@ -76,7 +80,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(make_context: MakeContex
     assert same(alone, together)
 
 
-def test_batches_do_not_depend_on_torchs_random_numbers(make_context: MakeContext) -> None:
+def test_batches_do_not_depend_on_torchs_global_generator(make_context: MakeContext) -> None:
     context = make_context()
     torch.manual_seed(1)
     first = batches(context, config(augment=EVERYTHING, workers=0))
@@ -85,7 +89,7 @@ def test_batches_do_not_depend_on_torchs_random_numbers(make_context: MakeContex
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_no_random_numbers_are_taken_from_torch(make_context: MakeContext, workers: int) -> None:
+def test_torchs_global_generator_is_not_used(make_context: MakeContext, workers: int) -> None:
     torch.manual_seed(0)
     expected = torch.rand(4)
     torch.manual_seed(0)
@@ -100,14 +104,14 @@ def test_an_epoch_can_begin_at_any_step_and_come_in_any_order(
 ) -> None:
     context, settings = make_context(), config(augment=augment, workers=workers)
     whole = {epoch: batches(context, settings, epoch) for epoch in (1, 2)}
-    with TrainingBatches(context, settings) as made:
-        next(made.epoch(2))  # and given up
+    with TrainingBatches(context, settings) as loader:
+        next(loader.epoch(2))  # an interrupted epoch
         for epoch, first in ((2, 1), (1, 3), (2, 0), (1, 4)):
-            assert same(list(made.epoch(epoch, first)), whole[epoch][first:])
+            assert same(list(loader.epoch(epoch, first)), whole[epoch][first:])
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
-def test_ranks_see_together_what_one_process_would(make_context: MakeContext, ranks: int) -> None:
+def test_ranks_together_see_the_batches_of_one_process(make_context: MakeContext, ranks: int) -> None:
     context, settings = make_context(), config(augment=EVERYTHING, workers=0)
     parts = [list(TrainingBatches(context, settings, rank, ranks).epoch(1)) for rank in range(ranks)]
     for step, (pixels, labels) in enumerate(batches(context, settings)):
@@ -116,17 +120,17 @@ def test_ranks_see_together_what_one_process_would(make_context: MakeContext, ra
             assert torch.equal(parts[rank][step][1], labels[rank::ranks])
 
 
-def test_a_rank_without_an_image_is_refused(make_context: MakeContext) -> None:
+def test_a_rank_without_an_image_raises(make_context: MakeContext) -> None:
     with pytest.raises(InputError, match="a batch of 8 images can't be shared by 9 processes"):
         TrainingBatches(make_context(), config(), 0, 9)
 
 
 @pytest.mark.parametrize("augment", [EVERYTHING, PLAIN], ids=["decoded", "prepared"])
-def test_images_can_be_had_at_another_size(make_context: MakeContext, augment: Augment) -> None:
-    with TrainingBatches(make_context(), config(augment=augment, workers=0)) as made:
-        pixels, _ = next(made.epoch(1, side=24))
+def test_images_can_have_another_size(make_context: MakeContext, augment: Augment) -> None:
+    with TrainingBatches(make_context(), config(augment=augment, workers=0)) as loader:
+        pixels, _ = next(loader.epoch(1, side=24))
         assert pixels.shape == (8, 3, 24, 24)
-        large, _ = next(made.epoch(1))
+        large, _ = next(loader.epoch(1))
         assert large.shape == (8, 3, 32, 32)
     shrunk = torch.nn.functional.interpolate(large.float(), (24, 24), mode="bilinear", antialias=True)
     if augment is PLAIN:
@@ -142,20 +146,22 @@ def test_epochs_and_seeds_differ(make_context: MakeContext, augment: Augment) ->
     assert not same(first, batches(make_context(seed=1), settings, epoch=1))
 
 
-def test_an_image_is_augmented_anew_in_each_epoch(make_context: MakeContext) -> None:
+def test_an_image_is_augmented_differently_in_each_epoch(make_context: MakeContext) -> None:
     context = make_context(train=make_context().train[:2])
     settings = config(augment=EVERYTHING, batch_size=2, workers=0)
-    seen = {pixels.numpy().tobytes() for epoch in range(10) for pixels, _ in batches(context, settings, epoch)}
-    assert len(seen) == 10
+    variants = {pixels.numpy().tobytes() for epoch in range(10) for pixels, _ in batches(context, settings, epoch)}
+    assert len(variants) == 10
 
 
 @pytest.mark.parametrize(
     ("batch_size", "number", "size"), [(8, 4, 8), (36, 1, 36), (35, 1, 35), (100, 1, 36), (2, 18, 2)]
 )
-def test_a_smaller_last_batch_is_left_out(make_context: MakeContext, batch_size: int, number: int, size: int) -> None:
+def test_an_incomplete_last_batch_is_dropped(
+    make_context: MakeContext, batch_size: int, number: int, size: int
+) -> None:
     context, settings = make_context(), config(batch_size=batch_size)
-    made = batches(context, settings)
-    assert [len(labels) for _, labels in made] == [size] * number
+    whole = batches(context, settings)
+    assert [len(labels) for _, labels in whole] == [size] * number
     assert TrainingBatches(context, settings).steps == number
 
 
@@ -170,12 +176,12 @@ def test_flips_are_mirrors_and_a_transposition(which: int) -> None:
         expected = np.flipud(expected)
     if drawn[2]:
         expected = np.stack([expected[..., channel].T for channel in range(3)], axis=-1)
-    result = flip(pixels, EVERYTHING, Fixed([0.1 if one else 0.9 for one in drawn]))  # type: ignore[arg-type]
+    result = flip(pixels, EVERYTHING, Fixed([0.1 if flipped else 0.9 for flipped in drawn]))  # type: ignore[arg-type]
     np.testing.assert_array_equal(result, expected)
 
 
 class Fixed:
-    """A generator that gives the numbers it was told."""
+    """Generator that returns fixed numbers."""
 
     def __init__(self, numbers: list[float]) -> None:
         self.numbers = numbers
@@ -185,7 +191,7 @@ class Fixed:
         return np.asarray(self.numbers)
 
 
-def test_only_the_flips_asked_for_are_made() -> None:
+def test_disabled_flips_do_not_happen() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     always = Fixed([0.0, 0.0, 0.0])
     np.testing.assert_array_equal(flip(pixels, PLAIN, always), pixels)  # type: ignore[arg-type]
@@ -193,14 +199,14 @@ def test_only_the_flips_asked_for_are_made() -> None:
     np.testing.assert_array_equal(flip(pixels, only_v, always), pixels[::-1])  # type: ignore[arg-type]
 
 
-def test_each_of_the_eight_outcomes_is_as_likely() -> None:
+def test_the_eight_outcomes_are_equally_likely() -> None:
     pixels, rng = np.arange(12, dtype=np.uint8).reshape(2, 2, 3), np.random.default_rng(0)
     outcomes = Counter(flip(pixels, EVERYTHING, rng).tobytes() for _ in range(1600))
     assert len(outcomes) == 8
     assert all(140 <= count <= 260 for count in outcomes.values())
 
 
-def test_training_normalizes_like_everything_else() -> None:
+def test_training_normalizes_like_the_preprocessing() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     preprocessing = Preprocessing(16, 16, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
     result = normalize(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), preprocessing, "cpu")
@@ -209,7 +215,7 @@ def test_training_normalizes_like_everything_else() -> None:
     np.testing.assert_allclose(result.numpy(), preprocessing.normalize(pixels), rtol=0, atol=1e-6)
 
 
-def test_repeated_images_are_augmented_differently_and_fewer(make_context: MakeContext) -> None:
+def test_repeated_images_are_fewer_and_augmented_differently(make_context: MakeContext) -> None:
     context = make_context()
     settings = config(batch_size=12, repeats=3, augment=Augment(crop_scale=(0.3, 1.0)), workers=0)
     ((first, labels), *others) = batches(context, settings)
@@ -218,18 +224,18 @@ def test_repeated_images_are_augmented_differently_and_fewer(make_context: MakeC
         assert len(set(labels[start : start + 3].tolist())) == 1
         assert not torch.equal(first[start], first[start + 1])
     plain = config(batch_size=12, repeats=3)
-    shown = {image.numpy().tobytes() for pixels, _ in batches(context, plain) for image in pixels}
-    assert len(shown) == 12
+    distinct = {image.numpy().tobytes() for pixels, _ in batches(context, plain) for image in pixels}
+    assert len(distinct) == 12
 
 
-def test_changes_are_the_same_in_workers(make_context: MakeContext) -> None:
+def test_augmentation_is_the_same_in_workers(make_context: MakeContext) -> None:
     context = make_context()
     augment = Augment(policy="randaugment", erase=0.5, rotate=10)
     alone, together = (batches(context, config(augment=augment, workers=workers)) for workers in (0, 2))
     assert same(alone, together)
 
 
-def test_images_at_an_address_are_fetched_together(make_context: MakeContext, tmp_path: Path) -> None:
+def test_remote_images_are_downloaded_in_parallel(make_context: MakeContext, tmp_path: Path) -> None:
     context = make_context()
     whole = b"".join(images.content(sample.source) for sample in context.train)
     (tmp_path / "all.tar").write_bytes(whole)
@@ -243,7 +249,7 @@ def test_images_at_an_address_are_fetched_together(make_context: MakeContext, tm
 
 
 @pytest.mark.slow  # over half a minute
-def test_memory_stays_flat_over_50_000_images_and_20_resumes(tmp_path: Path) -> None:
+def test_memory_is_constant_over_50_000_images_and_20_resumes(tmp_path: Path) -> None:
     worker = Path(__file__).parents[2] / "support/memory_worker.py"
     done = subprocess.run([sys.executable, worker, tmp_path], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

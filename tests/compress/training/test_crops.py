@@ -1,4 +1,4 @@
-"""Random crops: their boxes are torchvision's, their pixels those of Pillow's decoder."""
+"""Random crops: boxes like torchvision's, pixels like Pillow's decoder's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def boxes(count: int, augment: Augment, width: int = 300, height: int = 200) -> 
     return np.asarray([draw_box(width, height, augment, rng) for _ in range(count)])
 
 
-def test_boxes_keep_to_the_image_the_area_and_the_ratio() -> None:
+def test_boxes_stay_within_the_image_the_area_and_the_ratio() -> None:
     left, top, width, height = boxes(400, Augment(crop_scale=(0.2, 0.6))).T
     shares, ratios = width * height / (300 * 200), width / height
     assert min(left.min(), top.min()) >= 0
@@ -56,18 +56,18 @@ def test_boxes_keep_to_the_image_the_area_and_the_ratio() -> None:
     assert abs(np.mean(np.log(ratios))) < 0.04
 
 
-def test_boxes_are_distributed_as_torchvisions() -> None:
+def test_boxes_are_distributed_like_those_of_torchvision() -> None:
     torch.manual_seed(0)
     image = torch.zeros(3, 200, 300, dtype=torch.uint8)
     reference = v2.RandomResizedCrop(24, scale=(0.08, 1.0))
     drawn = [reference.make_params([image]) for _ in range(3000)]
-    theirs = np.asarray([[one["left"], one["top"], one["width"], one["height"]] for one in drawn])
+    theirs = np.asarray([[box["left"], box["top"], box["width"], box["height"]] for box in drawn])
     ours = boxes(3000, Augment(crop_scale=(0.08, 1.0)))
     for column, name in enumerate(("left", "top", "width", "height")):
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 0.01, name
 
 
-def test_an_image_too_narrow_for_any_box_is_cut_at_its_centre() -> None:
+def test_an_image_too_narrow_for_any_box_is_cropped_at_its_centre() -> None:
     image = photograph(900, 10)
     cut = random_resized_crop(
         encoded(image, "PNG"), SMALL, Augment(crop_scale=(0.9, 1.0)), np.random.default_rng(0), 24
@@ -77,7 +77,7 @@ def test_an_image_too_narrow_for_any_box_is_cut_at_its_centre() -> None:
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_jpegs_are_decoded_as_by_pillow_but_for_the_edges_of_colours(mode: str, subsampling: int) -> None:
+def test_jpegs_equal_pillows_except_at_edges_of_subsampled_colours(mode: str, subsampling: int) -> None:
     content = encoded(photograph().convert(mode), quality=85, subsampling=subsampling)
     fast, exact = jpeg.decode(content).astype(int), np.asarray(images.decode(content)).astype(int)
     if mode == "L" or subsampling == 0:
@@ -91,7 +91,7 @@ def test_jpegs_are_decoded_as_by_pillow_but_for_the_edges_of_colours(mode: str, 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_crop_is_the_resized_part_of_the_box(kind: str, interpolation: str) -> None:
-    """At a size at which no JPEG is decoded smaller."""
+    """At a size at which JPEGs are decoded at full scale."""
     preprocessing = Preprocessing(120, 110, interpolation)  # type: ignore[arg-type]
     content = encoded(photograph(), kind, **({"subsampling": 0} if kind == "JPEG" else {}))
     augment = Augment(crop_scale=(0.2, 0.6))
@@ -107,15 +107,15 @@ def test_a_crop_is_the_resized_part_of_the_box(kind: str, interpolation: str) ->
         assert np.abs(cut.astype(int) - expected).max() <= 2
 
 
-def test_large_jpegs_are_decoded_smaller_and_show_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_jpegs_are_decoded_at_a_lower_scale_with_the_same_content(monkeypatch: pytest.MonkeyPatch) -> None:
     content, augment = encoded(photograph(1600, 1200), quality=92), Augment(crop_scale=(0.3, 1.0))
     whole = images.decode(content)
     shapes: list[tuple[int, ...]] = []
     decode = simplejpeg.decode_jpeg
 
-    def spy(*given: object, **options: object) -> np.ndarray:
-        shapes.append(decode(*given, **options).shape)
-        return decode(*given, **options)
+    def spy(*arguments: object, **options: object) -> np.ndarray:
+        shapes.append(decode(*arguments, **options).shape)
+        return decode(*arguments, **options)
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
     for seed in range(5):
@@ -130,7 +130,7 @@ def test_large_jpegs_are_decoded_smaller_and_show_the_same(monkeypatch: pytest.M
         assert min(shapes[-1][1] * width / 1600, shapes[-1][0] * height / 1200) >= 128 - 1
 
 
-def test_what_the_fast_decoder_does_not_take_goes_through_pillow() -> None:
+def test_images_that_simplejpeg_can_not_decode_are_decoded_by_pillow() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     part = Augment(crop_scale=(1.0, 1.0))

@@ -1,3 +1,5 @@
+"""The training loop: learning, resuming, checkpoints, gradients, averaging, history and errors."""
+
 from __future__ import annotations
 
 import json
@@ -32,11 +34,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 
 class StopError(Exception):
-    """Stands for Ctrl-C or a power cut."""
+    """Simulates Ctrl-C or a power failure."""
 
 
 def convolutions(seed: int = 0) -> nn.Module:
-    """Give a network that learns stripes in a second and has all that makes training a matter of state."""
+    """Return a network that learns stripes in a second, with BatchNorm and dropout, whose state must be resumed."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
@@ -73,8 +75,8 @@ def history(context: Context) -> list[dict[str, Any]]:
 
 
 def identical(first: nn.Module, second: nn.Module) -> bool:
-    one, other = first.state_dict(), second.state_dict()
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+    state, other = first.state_dict(), second.state_dict()
+    return list(state) == list(other) and all(torch.equal(state[name], other[name]) for name in state)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_fit_learns_the_stripes(make_context: MakeContext, settings: FitConfig) 
     assert not any(module.training for module in network.modules())
 
 
-def test_fit_depends_on_the_seed_alone(make_context: MakeContext) -> None:
+def test_fit_depends_only_on_the_seed(make_context: MakeContext) -> None:
     settings = config(epochs=2)
     first, second, other = (
         fit(convolutions(), make_context(name, seed=seed), settings, cross_entropy(0.1))
@@ -140,7 +142,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(("build", "settings", "epoch"), RESUMED)
-def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits(
+def test_a_terminated_run_resumes_inside_its_epoch_with_the_same_bits(
     make_context: MakeContext, build: Callable[[], nn.Module], settings: FitConfig, epoch: int
 ) -> None:
     whole = make_context("whole")
@@ -164,29 +166,29 @@ def test_a_run_that_was_asked_to_end_goes_on_inside_its_epoch_with_the_same_bits
     assert history(resumed) == history(whole)
 
 
-def test_asked_to_end_while_an_epoch_is_judged_it_ends_behind_that(
+def test_a_signal_during_validation_terminates_after_the_epoch(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the last epoch, too: a pipeline that went on would be killed."""
+    """Also after the last epoch, because the scheduler would kill a pipeline that continues."""
     expected = fit(convolutions(), make_context("whole"), config(epochs=2), cross_entropy(0.1))
-    judge = loop.predict
+    original = loop.predict
 
-    def and_ask(*given: Any) -> Any:
-        if asked:  # the second time
+    def predict_and_signal(*arguments: Any) -> Any:
+        if calls:  # the second time
             os.kill(os.getpid(), signal.SIGTERM)
-        asked.append(True)
-        return judge(*given)
+        calls.append(True)
+        return original(*arguments)
 
-    asked: list[bool] = []
+    calls: list[bool] = []
     context = make_context("cut")
-    monkeypatch.setattr(loop, "predict", and_ask)
+    monkeypatch.setattr(loop, "predict", predict_and_signal)
     with pytest.raises(TerminatedError, match="resume after epoch 2/2 of cut"):
         fit(convolutions(), context, config(epochs=2), cross_entropy(0.1))
     assert len(history(context)) == 2
     assert identical(fit(convolutions(), make_context("cut"), config(epochs=2), cross_entropy(0.1)), expected)
 
 
-def test_the_state_is_written_every_few_minutes(make_context: MakeContext) -> None:
+def test_a_checkpoint_is_written_every_few_minutes(make_context: MakeContext) -> None:
     context = make_context()
     written: list[tuple[int, int]] = []
 
@@ -200,7 +202,7 @@ def test_the_state_is_written_every_few_minutes(make_context: MakeContext) -> No
     assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
 
 
-def test_where_the_newest_state_is_damaged_the_one_before_is_taken(make_context: MakeContext) -> None:
+def test_if_the_newest_checkpoint_is_damaged_the_one_before_is_loaded(make_context: MakeContext) -> None:
     expected = fit(convolutions(), make_context("whole"), config(), cross_entropy(0.1))
     with pytest.raises(StopError):
         fit(convolutions(), make_context("cut", console=stop_in(4)), config(), cross_entropy(0.1))
@@ -214,7 +216,7 @@ def test_where_the_newest_state_is_damaged_the_one_before_is_taken(make_context:
     assert console.said[1] == "resumed after epoch 2 of 4"
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_context: MakeContext) -> None:
+def test_an_accumulated_batch_has_the_gradient_of_the_whole_batch(make_context: MakeContext) -> None:
     def without_statistics() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -226,32 +228,35 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_context: MakeContex
             cross_entropy(0.1))
         for count in (1, 3)
     )  # fmt: skip
-    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for tensor, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(tensor, other, rtol=1e-5, atol=1e-6)
     assert history(make_context("3"))[0]["train_loss"] == pytest.approx(history(make_context("1"))[0]["train_loss"])
 
 
-def test_the_gradient_is_no_longer_than_asked_for(make_context: MakeContext) -> None:
+def test_the_gradient_norm_is_clipped(make_context: MakeContext) -> None:
     network, step = convolutions(), config(epochs=1, batch_size=36, optimizer="sgd", momentum=0, weight_decay=0,
                                            schedule="cosine", warmup_epochs=0, lr=1.0, clip_norm=1e-3)  # fmt: skip
     before = [parameter.detach().clone() for parameter in network.parameters()]
     fit(network, make_context(), step, cross_entropy(0.1))
     moved = sum(
-        float(((one.detach() - other) ** 2).sum()) for one, other in zip(network.parameters(), before, strict=True)
+        float(((tensor.detach() - other) ** 2).sum())
+        for tensor, other in zip(network.parameters(), before, strict=True)
     )
     assert moved**0.5 == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_layers_compute_in_bfloat16_where_asked_for(make_context: MakeContext) -> None:
+def test_layers_compute_in_bfloat16(make_context: MakeContext) -> None:
     kinds: set[torch.dtype] = set()
     network = convolutions()
-    network[0].register_forward_hook(lambda module, given, answer: kinds.add(answer.dtype) if module.training else None)
+    network[0].register_forward_hook(
+        lambda module, inputs, output: kinds.add(output.dtype) if module.training else None
+    )
     fit(network, make_context(), config(epochs=2, precision="bfloat16"), cross_entropy(0.1))
     assert kinds == {torch.bfloat16}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-def test_a_run_stopped_in_its_first_epoch_starts_anew(make_context: MakeContext) -> None:
+def test_a_run_stopped_in_its_first_epoch_starts_again(make_context: MakeContext) -> None:
     expected = fit(convolutions(), make_context("whole"), config(epochs=2), cross_entropy(0.1))
     with pytest.raises(StopError):
         fit(convolutions(), make_context("cut", console=stop_in(1)), config(epochs=2), cross_entropy(0.1))
@@ -274,7 +279,7 @@ def test_a_finished_run_is_not_trained_again(make_context: MakeContext) -> None:
     assert identical(again, expected)
 
 
-def test_a_damaged_state_names_the_cure(make_context: MakeContext) -> None:
+def test_a_damaged_checkpoint_names_the_remedy(make_context: MakeContext) -> None:
     context = make_context()
     (context.folder / STATE_FILE).write_bytes(b"half a file")
     with pytest.raises(InputError, match=r"training-state\.safetensors: not a safetensors file .*; run with --fresh"):
@@ -308,7 +313,7 @@ def test_without_an_average_the_network_itself_is_the_result(make_context: MakeC
     assert fit(network, make_context(), config(epochs=2), cross_entropy(0.1)) is network
 
 
-def test_history_tells_every_epoch(make_context: MakeContext) -> None:
+def test_history_describes_every_epoch(make_context: MakeContext) -> None:
     context = make_context()
     losses: list[float] = []
     plain = cross_entropy(0.0)
@@ -329,7 +334,7 @@ def test_history_tells_every_epoch(make_context: MakeContext) -> None:
     assert content[-1]["val"]["images"] == 9
 
 
-def test_progress_goes_up_to_the_end(make_context: MakeContext) -> None:
+def test_progress_counts_up_to_the_last_step(make_context: MakeContext) -> None:
     console = RecordingConsole()
     context = make_context(console=console)
     fit(convolutions(), context, config(epochs=2), cross_entropy(0.1))
@@ -357,7 +362,7 @@ def test_a_loss_that_is_not_finite_names_the_epoch(make_context: MakeContext, va
     assert len(history(context)) == 1
 
 
-def test_weights_that_break_in_the_last_step_of_an_epoch_are_told_alike(make_context: MakeContext) -> None:
+def test_weights_that_diverge_in_the_last_step_of_an_epoch_raise(make_context: MakeContext) -> None:
     def loss(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # finite, but its gradient is not
 
@@ -365,7 +370,7 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_told_alike(make_con
         fit(convolutions(), make_context(), config(batch_size=36, schedule="cosine"), loss)
 
 
-def test_no_state_is_written_that_nobody_could_go_on_from(make_context: MakeContext) -> None:
+def test_no_checkpoint_with_diverged_weights_is_written(make_context: MakeContext) -> None:
     steps, often, plain = 0, config(checkpoint_minutes=1e-9), cross_entropy(0.0)
 
     def loss(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -380,17 +385,17 @@ def test_no_state_is_written_that_nobody_could_go_on_from(make_context: MakeCont
     assert identical(fit(convolutions(), make_context("cut"), often, plain), expected)
 
 
-def test_predictions_are_those_of_eval_mode_in_order(make_context: MakeContext) -> None:
+def test_predictions_are_in_eval_mode_and_in_order(make_context: MakeContext) -> None:
     images = make_context().prepared("train")
     network = convolutions().train()
-    found = predict(network, images, "cpu")
+    logits = predict(network, images, "cpu")
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(images.preprocessing.normalize(images.images)))
-    assert (found.shape, found.dtype) == ((36, 3), np.float32)
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert (logits.shape, logits.dtype) == ((36, 3), np.float32)
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_frozen_modules_do_not_change_nor_do_their_statistics(make_context: MakeContext) -> None:
+def test_frozen_modules_keep_their_weights_and_statistics(make_context: MakeContext) -> None:
     before = convolutions().state_dict()
     trained = fit(convolutions(), make_context(), config(epochs=2, freeze=("0", "1")), cross_entropy(0.1))
     after = trained.state_dict()
@@ -399,13 +404,13 @@ def test_frozen_modules_do_not_change_nor_do_their_statistics(make_context: Make
     assert all(parameter.requires_grad for parameter in trained.parameters())
 
 
-def test_images_grow_while_a_network_is_trained(make_context: MakeContext) -> None:
+def test_images_grow_during_training(make_context: MakeContext) -> None:
     sides: list[int] = []
     network = convolutions()
 
-    def note(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if module.training:
-            sides.append(given[0].shape[-1])
+            sides.append(inputs[0].shape[-1])
 
     network.register_forward_pre_hook(note)
     context = make_context()
@@ -416,7 +421,7 @@ def test_images_grow_while_a_network_is_trained(make_context: MakeContext) -> No
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_mixed_repeated_and_growing_images_resume_alike(make_context: MakeContext, epoch: int) -> None:
+def test_mixed_repeated_and_growing_images_resume_with_the_same_bits(make_context: MakeContext, epoch: int) -> None:
     augment = Augment(crop_scale=(0.6, 1.0), policy="randaugment", erase=0.3, mixup=0.2, cutmix=1.0)
     settings = config(augment=augment, workers=0, repeats=2, resize_from=16, lr_scale={"0": 0.5}, ema_decay=0.9)
     whole = fit(convolutions(), make_context("whole"), settings, cross_entropy(0.1))
@@ -455,5 +460,5 @@ def test_a_run_on_a_gpu_resumes(make_context: MakeContext, precision: str) -> No
     with pytest.raises(StopError):
         fit(convolutions(), replace(parts, console=RecordingConsole(on_say=stop)), settings, cross_entropy(0.0))
     resumed = fit(convolutions(), parts, settings, cross_entropy(0.0))
-    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)  # the order of sums on a GPU varies
+    for tensor, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(tensor, other, atol=0.02, rtol=0.02)  # the order of sums on a GPU varies

@@ -1,3 +1,5 @@
+"""Losses against float64 references and the formulas of the papers."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,30 +25,30 @@ def reference(logits: npt.NDArray[Any], labels: npt.NDArray[Any], smoothing: flo
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize(("images", "classes", "scale"), [(1, 2, 1), (32, 1000, 5), (7, 3, 80)])
-def test_cross_entropy_is_that_of_the_formula(images: int, classes: int, scale: float, smoothing: float) -> None:
+def test_cross_entropy_equals_the_formula(images: int, classes: int, scale: float, smoothing: float) -> None:
     rng = np.random.default_rng(classes)
     logits = (scale * rng.normal(size=(images, classes))).astype(np.float32)
     labels = rng.integers(0, classes, images)
-    found = cross_entropy(smoothing)(torch.empty(0), torch.from_numpy(logits), torch.from_numpy(labels))
-    assert found.shape == ()
-    assert float(found) == pytest.approx(reference(logits, labels, smoothing), rel=1e-5)
+    value = cross_entropy(smoothing)(torch.empty(0), torch.from_numpy(logits), torch.from_numpy(labels))
+    assert value.shape == ()
+    assert float(value) == pytest.approx(reference(logits, labels, smoothing), rel=1e-5)
 
 
-def test_uniform_logits_cost_the_logarithm_of_the_classes() -> None:
-    found = cross_entropy(0.3)(torch.empty(0), torch.zeros(4, 10), torch.arange(4))
-    assert float(found) == pytest.approx(np.log(10))
+def test_uniform_logits_give_the_logarithm_of_the_number_of_classes() -> None:
+    value = cross_entropy(0.3)(torch.empty(0), torch.zeros(4, 10), torch.arange(4))
+    assert float(value) == pytest.approx(np.log(10))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
     logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)).to(dtype)
     labels = torch.arange(64)
-    found = cross_entropy(0.1)(torch.empty(0), logits, labels)
-    assert found.dtype == torch.float32
-    assert float(found) == pytest.approx(reference(logits.float().numpy(), labels.numpy(), 0.1), rel=1e-5)
+    value = cross_entropy(0.1)(torch.empty(0), logits, labels)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(reference(logits.float().numpy(), labels.numpy(), 0.1), rel=1e-5)
 
 
-def test_the_gradient_is_share_minus_target() -> None:
+def test_the_gradient_is_probability_minus_target() -> None:
     logits = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().requires_grad_()
     labels = torch.tensor([0, 1, 2, 3, 0])
     cross_entropy(0.2)(torch.empty(0), logits, labels).backward()  # type: ignore[no-untyped-call]
@@ -60,8 +62,8 @@ def shares(logits: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float
     return np.asarray(values / values.sum(1, keepdims=True))
 
 
-def divergence(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
-    return float((wanted * np.log(wanted / given)).sum(1).mean())
+def divergence(teacher: npt.NDArray[Any], student: npt.NDArray[Any]) -> float:
+    return float((teacher * np.log(teacher / student)).sum(1).mean())
 
 
 def problem(classes: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -73,21 +75,21 @@ def problem(classes: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("share", [0.3, 1.0])
 @pytest.mark.parametrize("classes", [2, 10])
-def test_distillation_is_hintons_formula(classes: int, share: float, temperature: float) -> None:
+def test_distillation_equals_hintons_formula(classes: int, share: float, temperature: float) -> None:
     student, teacher, labels = problem(classes)
     loss = distillation(cross_entropy(0.1), lambda images: torch.from_numpy(teacher), share, temperature)
-    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    value = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
     distance = temperature**2 * divergence(shares(teacher, temperature), shares(student, temperature))
-    assert float(found) == pytest.approx((1 - share) * reference(student, labels, 0.1) + share * distance, rel=1e-4)
+    assert float(value) == pytest.approx((1 - share) * reference(student, labels, 0.1) + share * distance, rel=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 8.0])
 @pytest.mark.parametrize("classes", [2, 10])
-def test_decoupled_distillation_is_zhaos_formula(classes: int, beta: float, temperature: float) -> None:
+def test_decoupled_distillation_equals_zhaos_formula(classes: int, beta: float, temperature: float) -> None:
     student, teacher, labels = problem(classes)
     loss = decoupled_distillation(cross_entropy(0.0), lambda images: torch.from_numpy(teacher), 0.6, temperature, beta)
-    found = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
+    value = loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels))
     rows, other = np.arange(16), np.ones((16, classes), bool)
     other[rows, labels] = False
     target, rest = [], []
@@ -97,22 +99,22 @@ def test_decoupled_distillation_is_zhaos_formula(classes: int, beta: float, temp
         target.append(np.stack([label, 1 - label], 1))
         rest.append(probability[other].reshape(16, -1) / (1 - label)[:, None])
     distance = temperature**2 * (divergence(*target) + beta * divergence(*rest))
-    assert float(found) == pytest.approx(0.4 * reference(student, labels, 0.0) + 0.6 * distance, rel=1e-4)
+    assert float(value) == pytest.approx(0.4 * reference(student, labels, 0.0) + 0.6 * distance, rel=1e-4)
 
 
-def test_decoupled_with_the_weight_of_hinton_is_hinton() -> None:
-    """Zhao et al., equation 6: KD = TCKD + (1 - p) NCKD; with one image that weight is a number."""
-    student, teacher, labels = (one[:1] for one in problem(10))
+def test_decoupled_with_hintons_weight_equals_distillation() -> None:
+    """Zhao et al., equation 6: KD = TCKD + (1 - p) NCKD; for a single image the weight is a number."""
+    student, teacher, labels = (array[:1] for array in problem(10))
     answers = lambda images: torch.from_numpy(teacher)  # noqa: E731
     weight = 1 - float(shares(teacher, 2.0)[0, labels[0]])
-    found = [
+    values = [
         float(loss(torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels)))
         for loss in (
             distillation(cross_entropy(0.0), answers, 1.0, 2.0),
             decoupled_distillation(cross_entropy(0.0), answers, 1.0, 2.0, weight),
         )
     ]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -121,7 +123,7 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("taught", [False, True])
-def test_mixed_labels_cost_the_mix_of_what_each_costs(smoothing: float, taught: bool) -> None:
+def test_the_loss_of_mixed_labels_is_the_mixture_of_their_losses(smoothing: float, taught: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, answers = torch.randn(2, 6, 5, generator=generator)
     loss, images = cross_entropy(smoothing), torch.empty(0)
@@ -133,7 +135,7 @@ def test_mixed_labels_cost_the_mix_of_what_each_costs(smoothing: float, taught: 
     torch.testing.assert_close(loss(images, logits, mixed), expected)
 
 
-def test_decoupled_distillation_refuses_mixed_labels() -> None:
+def test_decoupled_distillation_raises_for_mixed_labels() -> None:
     loss = decoupled_distillation(cross_entropy(0.1), lambda images: torch.zeros(2, 3), 0.5, 2.0, 2.0)
     with pytest.raises(ValueError, match=r"decoupled distillation needs labels of shape \(N,\), not \(2, 3\)"):
         loss(torch.empty(0), torch.zeros(2, 3), torch.full((2, 3), 1 / 3))

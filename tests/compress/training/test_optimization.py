@@ -1,3 +1,5 @@
+"""Optimizers, schedules against their formulas, scaled learning rates, frozen modules."""
+
 from __future__ import annotations
 
 import math
@@ -26,7 +28,7 @@ def config(**fields: Any) -> FitConfig:
 
 
 def rates(settings: FitConfig, steps_per_epoch: int) -> list[float]:
-    """Return the learning rate of each step, then the one left at the end."""
+    """Return the learning rate of each step and the one after the last step."""
     optimizer = make_optimizer(network(), settings)
     schedule = make_schedule(optimizer, settings, steps_per_epoch)
     used = []
@@ -58,9 +60,9 @@ def test_every_trainable_parameter_is_in_one_group(name: OptimizerName) -> None:
     net = network()
     net[0].weight.requires_grad_(False)  # type: ignore[index]
     groups = make_optimizer(net, config(optimizer=name)).param_groups
-    found = [id(parameter) for group in groups for parameter in group["params"]]
-    assert len(found) == len(set(found))
-    assert set(found) == {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
+    ids = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_every_trainable_parameter_is_in_one_group(name: OptimizerName) -> None:
         ("adamw", {"lr": LR, "betas": (0.9, 0.999)}),
     ],
 )
-def test_the_settings_arrive(name: OptimizerName, expected: dict[str, Any]) -> None:
+def test_settings_are_passed_to_the_optimizer(name: OptimizerName, expected: dict[str, Any]) -> None:
     group = make_optimizer(network(), config(optimizer=name, momentum=0.7)).param_groups[0]
     assert {key: group[key] for key in expected} == expected
 
@@ -95,10 +97,10 @@ def test_cosine_follows_a_linear_warm_up(name: OptimizerName, steps_per_epoch: i
     assert rates(settings, steps_per_epoch) == pytest.approx([formula(step) for step in range(total + 1)], abs=1e-9)
 
 
-def test_cosine_without_warm_up_starts_at_the_top() -> None:
-    found = rates(config(schedule="cosine", warmup_epochs=0), 4)
+def test_cosine_without_warm_up_starts_at_the_highest_rate() -> None:
+    lrs = rates(config(schedule="cosine", warmup_epochs=0), 4)
     expected = [LR * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(41)]
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert lrs == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -106,7 +108,7 @@ def test_cosine_without_warm_up_starts_at_the_top() -> None:
 def test_onecycle_peaks_at_the_end_of_the_warm_up(
     name: OptimizerName, steps_per_epoch: int, warmup_epochs: float
 ) -> None:
-    found = rates(config(optimizer=name, schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
+    lrs = rates(config(optimizer=name, schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
     total, peak = 10 * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
 
     def formula(step: int) -> float:
@@ -115,17 +117,17 @@ def test_onecycle_peaks_at_the_end_of_the_warm_up(
         lowest = LR / 25 / 10_000
         return lowest + (LR - lowest) * (1 + math.cos(math.pi * (step - peak) / (total - peak))) / 2
 
-    assert found == pytest.approx([formula(step) for step in range(total + 1)], abs=1e-9)
-    assert found[peak] == pytest.approx(LR) == max(found)
+    assert lrs == pytest.approx([formula(step) for step in range(total + 1)], abs=1e-9)
+    assert lrs[peak] == pytest.approx(LR) == max(lrs)
 
 
 @pytest.mark.parametrize(("steps_per_epoch", "warmup_epochs"), [(7, 0), (7, 0.1), (1, 1)])
 def test_onecycle_with_a_warm_up_of_a_step_or_none_rises_in_one_step(
     steps_per_epoch: int, warmup_epochs: float
 ) -> None:
-    found = rates(config(schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
-    assert found[1] == pytest.approx(LR)
-    assert found[1:] == sorted(found[1:], reverse=True)
+    lrs = rates(config(schedule="onecycle", warmup_epochs=warmup_epochs), steps_per_epoch)
+    assert lrs[1] == pytest.approx(LR)
+    assert lrs[1:] == sorted(lrs[1:], reverse=True)
 
 
 def test_onecycle_lowers_the_momentum_by_a_tenth_while_the_rate_is_high() -> None:
@@ -146,7 +148,7 @@ def test_onecycle_works_without_momentum(name: OptimizerName) -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_restored_states_have_their_parameters_layout(memory_format: torch.memory_format) -> None:
+def test_restored_state_has_the_layout_of_its_parameters(memory_format: torch.memory_format) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)).to(memory_format=memory_format)
     optimizer = make_optimizer(net, config())
     stored = {
@@ -176,21 +178,21 @@ def test_scaled_rates_keep_their_ratio(schedule: Literal["cosine", "onecycle"]) 
     net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     settings = config(lr_scale={"0": 0.1}, schedule=schedule, warmup_epochs=2)
     optimizer = make_optimizer(net, settings)
-    made = make_schedule(optimizer, settings, 4)
+    scheduler = make_schedule(optimizer, settings, 4)
     highest = 0.0
     for _ in range(40):
         whole, scaled = (group["lr"] for group in optimizer.param_groups)
         assert scaled == pytest.approx(0.1 * whole)
         highest = max(highest, whole)
         optimizer.step()
-        made.step()
+        scheduler.step()
     assert highest == pytest.approx(LR)
 
 
-def test_frozen_modules_stay_as_they_are_and_thaw() -> None:
+def test_frozen_modules_are_trainable_after_the_block() -> None:
     net = network()
-    with frozen(net, ("0", "1")) as still:
-        assert still == [net[0], net[1]]  # type: ignore[index]
+    with frozen(net, ("0", "1")) as modules:
+        assert modules == [net[0], net[1]]  # type: ignore[index]
         assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["3.weight", "3.bias"]
     assert all(parameter.requires_grad for parameter in net.parameters())
 
@@ -199,11 +201,11 @@ def test_frozen_modules_stay_as_they_are_and_thaw() -> None:
     ("patterns", "message"),
     [(("features",), "freeze: there is no module 'features'; there are 0, 1"), (("*",), "nothing is left to train")],
 )
-def test_what_cannot_be_frozen_is_told(patterns: tuple[str, ...], message: str) -> None:
+def test_modules_that_can_not_be_frozen_raise(patterns: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message), frozen(network(), patterns):
         pass
 
 
-def test_a_module_that_is_not_there_has_no_rate() -> None:
+def test_a_scaled_rate_of_an_unknown_module_raises() -> None:
     with pytest.raises(InputError, match="lr_scale: there is no module 'features'"):
         make_optimizer(network(), config(lr_scale={"features": 0.1}))

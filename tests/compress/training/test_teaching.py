@@ -1,4 +1,4 @@
-"""Teachers: which network teaches, what is learned from it, and that it helps."""
+"""Knowledge distillation: the choice of the teacher, its effect, features, resuming, tabulated logits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Small(nn.Module):
 
 def distance(network: nn.Module, teacher: nn.Module, context: Context) -> float:
     images = context.prepared("val")
-    shares = [torch.from_numpy(predict(one, images, "cpu")).softmax(1) for one in (network, teacher)]
+    shares = [torch.from_numpy(predict(module, images, "cpu")).softmax(1) for module in (network, teacher)]
     return float((shares[0] - shares[1]).abs().mean())
 
 
@@ -55,30 +55,32 @@ def distance(network: nn.Module, teacher: nn.Module, context: Context) -> float:
     {"loss": "logits", "share": 1.0}, {"loss": "decoupled", "share": 1.0},
     {"loss": "features", "share": 1.0, "layers": {"second": "second"}},
 ])  # fmt: skip
-def test_the_student_comes_nearer_to_its_teacher_than_labels_bring_it(
+def test_a_taught_student_is_closer_to_the_teacher_than_an_untaught_one(
     make_context: MakeContext, settings: dict[str, object]
 ) -> None:
-    """The teacher gives its classes other names, so that labels teach something else."""
+    """The teacher's classes are permuted, so that its outputs contradict the labels."""
     teacher = teaching.train(Small(24, seed=1), make_context("teacher"), FitConfig(**FEW))
-    teacher.head.weight.data, teacher.head.bias.data = (one.data.roll(1, 0) for one in teacher.head.parameters())  # type: ignore[union-attr]
-    asked: list[object] = []
+    teacher.head.weight.data, teacher.head.bias.data = (
+        parameter.data.roll(1, 0) for parameter in teacher.head.parameters()
+    )  # type: ignore[union-attr]
+    requested: list[object] = []
 
     def give(network: object) -> nn.Module:
-        asked.append(network)
+        requested.append(network)
         return copy.deepcopy(teacher)
 
     taught, alone = (make_context(name, teacher=give) for name in ("taught", "alone"))
     longer = {**FEW, "epochs": 12}
     pupil = teaching.train(Small(8, seed=2), taught, FitConfig(**longer, teacher=Teacher(**settings)))
     other = teaching.train(Small(8, seed=2), alone, FitConfig(**longer))
-    assert asked == ["baseline"]
+    assert requested == ["baseline"]
     assert isinstance(pupil, Small)
     assert not pupil.training
     assert distance(pupil, teacher, taught) < 0.5 * distance(other, teacher, taught)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_before_is_the_network_as_it_was(make_context: MakeContext) -> None:
+def test_before_is_the_network_before_training(make_context: MakeContext) -> None:
     network = Small(8, seed=1)
     before = copy.deepcopy(network)
     settings = FitConfig(**FEW, teacher=Teacher(network="before", share=1.0))
@@ -87,7 +89,7 @@ def test_before_is_the_network_as_it_was(make_context: MakeContext) -> None:
     assert distance(trained, before, context) < 0.02
 
 
-def test_features_name_modules(make_context: MakeContext) -> None:
+def test_features_of_unknown_modules_raise(make_context: MakeContext) -> None:
     context = make_context(teacher=lambda network: Small(8, 0))
     settings = FitConfig(**FEW, teacher=Teacher(loss="features", layers={"third": "second"}))
     with pytest.raises(InputError, match="there is no module 'third'; there are first, second, head"):
@@ -119,18 +121,18 @@ def test_a_stage_with_features_resumes_bit_for_bit(make_context: MakeContext, mo
 
 
 class Counted(nn.Module):
-    """Counts the images that it answers for, batch by batch."""
+    """Records the size of every batch that it gets."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.asked = network, []  # type: ignore[var-annotated]
+        self.network, self.batch_sizes = network, []  # type: ignore[var-annotated]
 
     def __deepcopy__(self, memo: object) -> Counted:
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's logits."""
-        self.asked.append(len(images))
+        self.batch_sizes.append(len(images))
         logits: Tensor = self.network(images)
         return logits
 
@@ -140,27 +142,27 @@ class Counted(nn.Module):
     ({"hflip": True, "vflip": True, "transpose": True}, 9, 8), ({"hflip": True}, 2, 2), ({"hflip": False}, 3, 1),
     ({"hflip": True, "vflip": True}, 3, 3), ({"hflip": False, "crop_scale": [0.5, 1.0]}, 2, 2),
 ])  # fmt: skip
-def test_a_teacher_answers_once_for_each_variant_of_an_image(
+def test_the_teacher_runs_once_per_variant_of_an_image(
     make_context: MakeContext, augment: dict[str, object], epochs: int, times: int
 ) -> None:
-    """Where it would be asked for more variants than there are epochs, it is asked in every epoch."""
+    """With more variants than epochs, it runs on the images of every epoch."""
     teacher = Counted(Small(8, seed=1))
     context = make_context("taught", teacher=lambda network: teacher)
     settings = {**FEW, "augment": augment, "epochs": epochs, "workers": 0}
     teaching.train(Small(4, seed=2), context, FitConfig(**settings, teacher=Teacher()))
     whole = len(context.train) // 8 * 8
-    assert sum(teacher.asked) in (times * len(context.train), times * whole)
+    assert sum(teacher.batch_sizes) in (times * len(context.train), times * whole)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_remembered_answers_are_those_of_the_teacher(make_context: MakeContext) -> None:
+def test_tabulated_logits_equal_those_of_the_teacher(make_context: MakeContext) -> None:
     context, teacher = make_context("taught"), Small(8, seed=1).eval()
     config = FitConfig(**{**FEW, "augment": {"vflip": True, "transpose": True}, "epochs": 8, "batch_size": 7})
-    answers = teaching._teacher_logits(teacher, context, config)
+    table = teaching._teacher_logits(teacher, context, config)
     for pixels, _ in TrainingBatches(context, config).epoch(3):
         images = normalize(pixels, context.preprocessing, "cpu")
         with torch.no_grad():
-            torch.testing.assert_close(answers(images), teacher(images))
+            torch.testing.assert_close(table(images), teacher(images))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
