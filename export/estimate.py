@@ -24,9 +24,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, shape_inference
 
 from runtimes.artifact import Artifact
-from runtimes.datasheet import DataSheet, Precision
 from runtimes.errors import InputError
-from runtimes.target import Target
+from runtimes.target import DataSheet, Precision, Target
 
 ERROR_BOUND = 0.25  # of the published latency; tests/export/test_estimate.py asserts it and prints every error
 LABEL = "estimate, not measured"

@@ -1,28 +1,78 @@
-"""Where an artifact will run."""
+"""Targets: a device with its runtime, provider, threads and batch, and the data sheet of the device."""
 
 from __future__ import annotations
 
+import math
 import pkgutil
 import re
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, get_args
 
 from runtimes import backends
-from runtimes.datasheet import DataSheet
+from runtimes.errors import InputError
+from runtimes.files import Json
 
-# What decides how INT8 must be made: the integer instructions that the runtime's kernels use on that processor.
+Precision = Literal["float32", "float16", "int8"]
+# The integer instructions that the runtime's kernels use; INT8 weights are made for them.
 InstructionSet = Literal["x86-avx2", "x86-vnni", "arm64"]
 Provider = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A runtime with its provider, threads and batch, and the instruction set that INT8 is made for.
+class DataSheet:
+    """Published peak figures of a device for dense tensors, from which `export.estimate` estimates latency.
 
-    runtime: the name of a file in runtimes/backends. threads: inside one operator. batch: images per timed call.
-    instruction_set: of the CPU; compute_capability: of the GPU, as in "8.6"; "auto" means the machine at hand.
-    cuda_graph: replay a batch's launches as one. dla: core of a Jetson's deep learning accelerator, null for the GPU.
-    datasheet: what the device's maker says of it, for estimates where it is not at hand.
+    Makers often publish twice as much, for weights of which half are zeros.
+    float32_tflops, float16_tflops, int8_tops: 1e12 operations per second of the whole device, where a
+    multiply-accumulate counts as two; None where the device lacks such arithmetic. bandwidth_gb_per_s: memory bandwidth
+    in 1e9 bytes per second. launch_overhead_us: overhead per kernel. cores: number of cores among which threads share
+    the peak, as on a CPU; None where one call gets the whole peak. arithmetic_efficiency, bandwidth_efficiency: share
+    of the peak that a layer of a classifier reaches.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # targets in recipes hold one
+
+    device: str
+    float32_tflops: float
+    bandwidth_gb_per_s: float
+    launch_overhead_us: float
+    float16_tflops: float | None = None
+    int8_tops: float | None = None
+    cores: int | None = None
+    arithmetic_efficiency: float = 0.5
+    bandwidth_efficiency: float = 0.75
+
+    def __post_init__(self) -> None:
+        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "device"}
+        figures = {name: value for name, value in numbers.items() if value is not None}
+        wrong = [name for name, value in figures.items() if type(value) not in (int, float) or not math.isfinite(value)]
+        wrong += [name for name, value in figures.items() if name not in wrong and value <= 0]
+        wrong += [name for name in figures if name.endswith("_efficiency") and name not in wrong and figures[name] > 1]
+        if wrong:
+            raise ValueError(f"must have a number above 0 (efficiencies: at most 1) for {', '.join(wrong)}")
+
+    def operations_per_s(self, precision: Precision, threads: int = 1) -> float:
+        """Return the operations per second of a layer; raises InputError without a peak for this precision."""
+        tera_ops = {"float32": self.float32_tflops, "float16": self.float16_tflops, "int8": self.int8_tops}[precision]
+        if tera_ops is None:
+            raise InputError(f"the data sheet of {self.device} has no peak for {precision}; add it or use float32")
+        share = min(threads, self.cores) / self.cores if self.cores else 1.0
+        return tera_ops * 1e12 * share * self.arithmetic_efficiency
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Memory bandwidth of a layer in bytes per second."""
+        return self.bandwidth_gb_per_s * 1e9 * self.bandwidth_efficiency
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device with the runtime that runs an artifact on it.
+
+    runtime: name of a file in runtimes/backends. threads: within one operator. batch: images per call.
+    instruction_set: of the CPU; compute_capability: of the GPU, as in "8.6"; "auto" means those of this machine.
+    cuda_graph: launch all kernels of a batch as one CUDA graph. dla: core of a Jetson's deep learning accelerator, null
+    for the GPU. datasheet: published figures, for a latency estimate where the device is not this machine.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets
@@ -40,7 +90,7 @@ class Target:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name):
-            raise ValueError(f"must be named with letters, digits, '-', '_' and '.', not {self.name!r}")
+            raise ValueError(f"must have a name of letters, digits, '-', '_' and '.', not {self.name!r}")
         if self.runtime not in runtime_names():
             raise ValueError(f"must have a runtime of {', '.join(runtime_names())}, not {self.runtime!r}")
         if self.provider not in get_args(Provider):
@@ -62,12 +112,12 @@ class Target:
             raise ValueError(f"must have a dla of 0 or 1, not {self.dla}")
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Target:
-        """Rebuild from JSON; raises TypeError or ValueError for fields that don't fit."""
-        sheet = fields.get("datasheet")
-        return cls(**{**fields, "datasheet": None if sheet is None else DataSheet(**sheet)})
+    def from_json(cls, content: Json) -> Target:
+        """Rebuild from JSON; raises TypeError or ValueError for unknown or wrong fields."""
+        sheet = content.get("datasheet")
+        return cls(**{**content, "datasheet": None if sheet is None else DataSheet(**sheet)})
 
 
 def runtime_names() -> list[str]:
-    """Return the names of the runtimes that there are: the files in runtimes/backends."""
-    return sorted(found.name for found in pkgutil.iter_modules(backends.__path__))  # in a zipapp, too
+    """Return the names of all runtimes, which are the files in runtimes/backends."""
+    return sorted(module.name for module in pkgutil.iter_modules(backends.__path__))  # works inside a zipapp

@@ -18,11 +18,10 @@ from onnx import helper
 from export.estimate import ERROR_BOUND, LABEL, estimate, estimate_layers
 from export.quantize import insert_qdq
 from runtimes.artifact import Artifact, Manifest
-from runtimes.datasheet import DataSheet
 from runtimes.errors import InputError
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
-from runtimes.target import Target
+from runtimes.target import DataSheet, Target
 
 # 1 GFLOP/s, 2 and 4 of them in float16 and INT8; 1 MB/s; nothing is lost, and a launch takes 1 ms.
 SLOW = DataSheet("slow", 1e-3, 1e-3, 1000, 2e-3, 4e-3, arithmetic_efficiency=1, bandwidth_efficiency=1)

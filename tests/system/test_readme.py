@@ -25,9 +25,8 @@ from compress.sweep.config import Range, Sweep
 from compress.training.config import Augment, FitConfig, Teacher
 from compress.verdict.gate import Gate
 from runtimes.clock import Timing
-from runtimes.datasheet import DataSheet
 from runtimes.preprocessing import Preprocessing
-from runtimes.target import Target
+from runtimes.target import DataSheet, Target
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("compress", "export", "runtimes", "recipes", ".github")

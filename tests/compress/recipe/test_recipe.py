@@ -14,9 +14,8 @@ from compress.data import synthetic
 from compress.models import mobilenet_v2
 from compress.recipe import plugins, recipe, targets
 from compress.recipe.recipe import Recipe
-from runtimes.datasheet import DataSheet
 from runtimes.errors import InputError
-from runtimes.target import runtime_names
+from runtimes.target import DataSheet, runtime_names
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in ("targets", "sweeps"))
@@ -147,7 +146,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"targets": [{"name": "a b"}]},
-        "targets.0: must be named with letters, digits, '-', '_' and '.', not 'a b'",
+        "targets.0: must have a name of letters, digits, '-', '_' and '.', not 'a b'",
     ),
     ({"export": {"opset": 3}}, "export.opset: must be greater than or equal to 18, not 3"),
     ({"quantize": {"calibration_images": 0}}, "quantize.calibration_images: must be greater than or equal to 1, not 0"),
@@ -211,7 +210,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
             "stages.0.epochs: must be greater than or equal to 1, not 0",
             "stages.0.lr: must be greater than 0, not -1",
             f"stages.1.stage: there is no 'nope'; choose from {', '.join(plugins.names('stages'))}",
-            "targets.1: must be named with letters, digits, '-', '_' and '.', not 'a b'",
+            "targets.1: must have a name of letters, digits, '-', '_' and '.', not 'a b'",
             "targets.2.name: is required",
         ]
     )
