@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from onnx import NodeProto, TensorProto, helper, shape_inference
 
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
+from runtimes.files import Json
 from runtimes.target import DataSheet, Precision, Target
 
 ERROR_BOUND = 0.25  # of the published latency; tests/export/test_estimate.py asserts it and prints every error
@@ -89,7 +90,7 @@ class Estimate:
         """Return the share of the time (0 to 1) that goes into layers bound so."""
         return sum(layer.latency_ms for layer in self.layers if layer.bound == bound) / self.latency_ms
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return a value that JSON can hold."""
         layers = [{**asdict(layer), "latency_ms": layer.latency_ms, "bound": layer.bound} for layer in self.layers]
         return {**asdict(self), "latency_ms": self.latency_ms, "layers": layers}

@@ -1,1 +1,1 @@
-"""What runs on the board: artifacts, sessions and the one clock, with numpy and one inference engine."""
+"""The part that runs on a board: artifacts, sessions and measuring, with NumPy and one inference engine."""

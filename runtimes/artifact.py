@@ -1,4 +1,4 @@
-"""An artifact: an exported model file and the manifest beside it."""
+"""Artifacts: a model file with the manifest beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import ArtifactError
-from runtimes.files import read_json, sha256_file, write_json
+from runtimes.files import Json, read_json, sha256_file, write_json
 from runtimes.lineage import Record, read_lineage
 from runtimes.preprocessing import Preprocessing
 
@@ -26,11 +26,11 @@ Output = Literal["logits", "probabilities"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a board must know of a model file, and everything that identifies how it was made.
+    """Description of a model file: its bytes, input, output, preprocessing and labels, and how it was made.
 
-    input_shape: (N, 3, H, W), N is None where the batch is dynamic. The input is RGB: normalised float32 NCHW, or uint8
-    NHWC where the normalisation is in the file. output: what the file gives, (N, classes) float32.
-    session_options: keys and values that the runtime's session needs so that the answers are right.
+    input_shape: (N, 3, H, W); N is None for a dynamic batch. The input is RGB: normalised float32 NCHW, or uint8 NHWC
+    where the file normalises. output: logits or probabilities, float32 (N, classes).
+    session_options: options that the runtime's session needs for correct results.
     scheme: name of the quantization scheme, None for float32.
     lineage: the steps that made the file, oldest first.
     """
@@ -57,30 +57,30 @@ class Manifest:
 
     @property
     def dynamic_batch(self) -> bool:
-        """Whether any batch size is accepted."""
+        """True if the file accepts any batch size."""
         return self.input_shape[0] is None
 
     @property
     def file_shape(self) -> tuple[int | None, int, int, int]:
-        """The shape of what the file takes, in its own layout."""
+        """Shape of the input in the file's own layout."""
         batch, channels, height, width = self.input_shape
         return (batch, channels, height, width) if self.input_layout == "NCHW" else (batch, height, width, channels)
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Turn uint8 (N, H, W, 3) RGB of the right size into what the file takes."""
+        """Convert uint8 (N, H, W, 3) RGB of the right size to the file's input."""
         return pixels if self.input_dtype == "uint8" else self.preprocessing.normalize(pixels)
 
-    def logits(self, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Turn what the file gives into logits; of probabilities these are the logarithms."""
-        return answers if self.output == "logits" else np.log(np.maximum(answers, SMALLEST_PROBABILITY))
+    def logits(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Convert the file's output to logits: of probabilities, return the logarithms."""
+        return outputs if self.output == "logits" else np.log(np.maximum(outputs, SMALLEST_PROBABILITY))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return a value that JSON can hold."""
         return {**asdict(replace(self, lineage=())), "lineage": [record.to_json() for record in self.lineage]}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Manifest:
-        """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+    def from_json(cls, fields: Json) -> Manifest:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
         _check_fields(fields)
         return cls(
             **{
@@ -95,7 +95,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file whose bytes are the ones that its manifest names."""
+    """A model file with its manifest, whose sha256 is that of the file."""
 
     path: Path
     manifest: Manifest
@@ -120,15 +120,15 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
-        """Read a model file and its manifest and compare the sha256; raises ArtifactError where they don't fit."""
-        for needed in (path, manifest_path(path)):
-            if not needed.is_file():
-                raise ArtifactError(f"{needed}: no such file; an artifact is a model file with its manifest beside it")
+        """Read a model file's manifest and compare sha256 and size; raises ArtifactError where they differ."""
+        for required in (path, manifest_path(path)):
+            if not required.is_file():
+                raise ArtifactError(f"{required}: no such file; a model file needs its manifest beside it")
         manifest = _read_manifest(manifest_path(path))
-        found = sha256_file(path)
-        if found != manifest.sha256:
+        sha256 = sha256_file(path)
+        if sha256 != manifest.sha256:
             raise ArtifactError(
-                f"{path}: sha256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…; export it again"
+                f"{path}: sha256 is {sha256[:12]}…, its manifest says {manifest.sha256[:12]}…; export it again"
             )
         if path.stat().st_size != manifest.size_bytes:
             raise ArtifactError(f"{path}: has {path.stat().st_size} bytes, not {manifest.size_bytes}; export it again")
@@ -136,7 +136,7 @@ class Artifact:
 
 
 def manifest_path(path: Path) -> Path:
-    """Return where the manifest of the model file `path` stands."""
+    """Return the path of the manifest of the model file `path`."""
     return path.with_name(path.name + ".json")
 
 
@@ -146,7 +146,7 @@ def _read_manifest(path: Path) -> Manifest:
         version = fields["schema_version"]
         if version != SCHEMA_VERSION:
             raise ArtifactError(
-                f"{path}: schema version {version}, this toolkit reads {SCHEMA_VERSION}; export it again"
+                f"{path}: schema version {version}, this version reads {SCHEMA_VERSION}; export it again"
             )
         return Manifest.from_json(fields)
     except KeyError as error:
@@ -155,8 +155,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: not a manifest ({error}); export the model again") from error
 
 
-def _check_fields(fields: dict[str, Any]) -> None:
-    """Raise ValueError for a field whose value this toolkit could only misunderstand."""
+def _check_fields(fields: Json) -> None:
+    """Raise ValueError for a field whose value this version cannot use."""
     choices = {
         "format": Format,
         "precision": Precision,
@@ -166,7 +166,7 @@ def _check_fields(fields: dict[str, Any]) -> None:
     for name, known in choices.items():
         if fields[name] not in get_args(known):
             raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
-    if fields.get("output", "logits") not in get_args(Output):  # manifests of older versions don't have it
+    if fields.get("output", "logits") not in get_args(Output):  # absent from manifests of older versions
         raise ValueError(f"output is {fields['output']!r}, not one of {', '.join(get_args(Output))}")
     if (fields["input_layout"], fields["input_dtype"]) not in (("NCHW", "float32"), ("NHWC", "uint8")):
         raise ValueError(f"input is {fields['input_dtype']} {fields['input_layout']}, not float32 NCHW or uint8 NHWC")
@@ -176,9 +176,9 @@ def _check_fields(fields: dict[str, Any]) -> None:
     if (batch is not None and (type(batch) is not int or batch < 1)) or len(rest) != 3 or rest[0] != 3:
         raise ValueError(f"input_shape is {fields['input_shape']}, not [batch or null, 3, height, width]")
     if not all(type(side) is int and side > 0 for side in rest):
-        raise ValueError(f"input_shape is {fields['input_shape']}, not of positive whole numbers")
+        raise ValueError(f"input_shape is {fields['input_shape']}, not of positive integers")
     labels, options = fields["labels"], fields["session_options"]
     if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
-        raise ValueError("labels is not a list of texts")
+        raise ValueError("labels is not a list of strings")
     if not isinstance(options, dict) or not all(isinstance(text, str) for pair in options.items() for text in pair):
-        raise ValueError("session_options are not texts")
+        raise ValueError("session_options are not strings")

@@ -1,4 +1,4 @@
-"""Under which conditions a latency was taken, told in lines: slow runs, warm-up, throttling, energy."""
+"""Describe the conditions of a measurement in lines of text: slow runs, warm-up, throttling, energy."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ import numpy as np
 from runtimes.measure import Measurement
 from runtimes.telemetry import UNKNOWN, throttled_between
 
-SLOW = 1.5  # times p50, beyond which a run is called slow
+SLOW = 1.5  # times p50, above which a run counts as slow
 
 
-def slow_runs(one: Measurement) -> int:
-    """Return how many timed runs took more than 1.5 times p50."""
-    return int(np.sum(np.asarray(one.latency_ms) > SLOW * one.latency_ms_p50))
+def slow_runs(measurement: Measurement) -> int:
+    """Return the number of timed runs that took more than 1.5 times p50."""
+    return int(np.sum(np.asarray(measurement.latency_ms) > SLOW * measurement.latency_ms_p50))
 
 
 def lines(measurements: Iterable[Measurement]) -> list[str]:
-    """Return what there is to know of measurements of one target, which were taken together."""
-    found: list[str] = []
-    taken = list(measurements)
-    for one in taken:
-        runs, slow = np.size(one.latency_ms), slow_runs(one)
-        warm = {None: "", 0: " without warm-up"}.get(one.warmup_runs, f" after {one.warmup_runs} of warm-up")
-        found.append(f"{one.artifact}: {runs} runs{warm}, {slow} of them over {SLOW:g} times p50")
-        if one.steady is False:
-            found.append(f"{one.artifact}: not steady; runs still got faster or slower when the warm-up ended")
-    state = taken[0].telemetry if taken else {}
-    if state:
-        throttled = throttled_between(state["before"], state["after"])
+    """Return the conditions of measurements of one target that were made together."""
+    together = list(measurements)
+    described: list[str] = []
+    for each in together:
+        runs, slow = np.size(each.latency_ms), slow_runs(each)
+        warmup = {None: "", 0: " without warm-up"}.get(each.warmup_runs, f" after {each.warmup_runs} of warm-up")
+        described.append(f"{each.artifact}: {runs} runs{warmup}, {slow} of them over {SLOW:g} times p50")
+        if each.steady is False:
+            described.append(f"{each.artifact}: not steady; latency was still changing when the warm-up ended")
+    readings = together[0].telemetry if together else {}
+    if readings:
+        throttled = throttled_between(readings["before"], readings["after"])
         if throttled == UNKNOWN:
-            found.append("whether the machine throttled is unknown, the system does not show it")
+            described.append("throttling: unknown, the system does not show it")
         else:
-            found.append(f"throttled while it was timed: {', '.join(throttled)}" if throttled else "nothing throttled")
-    for one in taken:
-        if one.energy_mj != UNKNOWN:
-            rails = ", ".join(f"{rail} {mj:.3g}" for rail, mj in one.energy_mj.items())
-            found.append(f"{one.artifact}: millijoules per call by rail, all that it used meanwhile: {rails}")
-    if taken and all(one.energy_mj == UNKNOWN for one in taken):
-        found.append("energy is unknown, the system does not show it")
-    return found
+            described.append(
+                f"throttled during the timed runs: {', '.join(throttled)}" if throttled else "no throttling"
+            )
+    for each in together:
+        if each.energy_mj != UNKNOWN:
+            rails = ", ".join(f"{rail} {mj:.3g}" for rail, mj in each.energy_mj.items())
+            described.append(f"{each.artifact}: millijoules per call by rail, idle power included: {rails}")
+    if together and all(each.energy_mj == UNKNOWN for each in together):
+        described.append("energy: unknown, the system does not show it")
+    return described

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Console(Protocol):
-    """Where messages and progress go; the host shows them on a terminal, a board shows nothing."""
+    """Receiver of messages and progress; the host shows them on a terminal."""
 
     def say(self, line: str) -> None:
         """Show one line."""

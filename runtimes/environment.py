@@ -1,4 +1,4 @@
-"""What the machine is: everything that a measurement depends on and that a reader must know."""
+"""Describe this machine: processor, instruction set, memory, system and package versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Environment:
     versions: dict[str, str]
 
     def for_runtimes(self) -> dict[str, object]:
-        """Return the part that latency and answers depend on: without the packages that only the host uses."""
+        """Return what latency and outputs depend on, without the packages that only the host uses."""
         versions = {name: self.versions[name] for name in RUNTIME_PACKAGES if name in self.versions}
         return {**asdict(self), "versions": versions}
 
@@ -47,43 +47,44 @@ def describe() -> Environment:
 
 
 def detect_instruction_set(machine: str | None = None, cpu_flags: frozenset[str] | None = None) -> InstructionSet:
-    """Return which integer instructions ONNX Runtime's kernels use here.
+    """Return the integer instruction set that ONNX Runtime's kernels use on this machine.
 
     Without VNNI, x86 multiplies unsigned by signed bytes with `vpmaddubsw`, which adds two products in int16 and
-    saturates; with VNNI (`vpdpbusd`) and on arm64 the sums are exact. Raises UnavailableError for other architectures.
+    saturates. With VNNI (`vpdpbusd`) and on arm64 sums are exact. Raises UnavailableError for other architectures.
     """
     machine = machine or platform.machine()
     if machine in ("aarch64", "arm64"):
         return "arm64"
     if machine not in ("x86_64", "AMD64"):
-        raise UnavailableError(f"processors of the architecture {machine} are not supported; x86_64 and arm64 are")
+        raise UnavailableError(f"the architecture {machine} is not supported; use x86_64 or arm64")
     flags = _cpu_flags() if cpu_flags is None else cpu_flags
     return "x86-vnni" if flags & {"avx512_vnni", "avx_vnni"} else "x86-avx2"
 
 
 def instruction_set_of(target: Target) -> InstructionSet:
-    """Return the instruction set that the target names, or this machine's for "auto"."""
+    """Return the target's instruction set, this machine's for "auto"."""
     return detect_instruction_set() if target.instruction_set == "auto" else target.instruction_set
 
 
 def why_not_here(target: Target) -> str | None:
-    """Return why a target can't be measured on this machine, None where it can."""
+    """Return why a target cannot be measured on this machine, None if it can."""
     if target.provider == "cuda":
-        from runtimes.backends.trt import compute_capability
+        from runtimes.backends.trt import compute_capability  # needs NumPy, which this module does without
 
         here = compute_capability()
         if here is None:
-            return "no NVIDIA GPU is here"
-        wanted = target.compute_capability
-        return None if wanted in ("auto", here) else f"it has compute capability {wanted}, the GPU here {here}"
-    wanted, found = instruction_set_of(target), detect_instruction_set()
-    if wanted.split("-")[0] != found.split("-")[0] or (wanted, found) == ("x86-vnni", "x86-avx2"):
-        return f"it is {wanted}, this machine is {found}"
+            return "this machine has no NVIDIA GPU"
+        if target.compute_capability in ("auto", here):
+            return None
+        return f"it has compute capability {target.compute_capability}, this machine's GPU has {here}"
+    targets, ours = instruction_set_of(target), detect_instruction_set()
+    if targets.split("-")[0] != ours.split("-")[0] or (targets, ours) == ("x86-vnni", "x86-avx2"):
+        return f"it has the instruction set {targets}, this machine {ours}"
     return None
 
 
 def package_versions(names: tuple[str, ...] = VERSIONED_PACKAGES) -> dict[str, str]:
-    """Return the versions of those packages that are installed, found without importing them."""
+    """Return the versions of the installed packages among `names`, without importing them."""
     versions = {}
     for name in names:
         try:
@@ -94,7 +95,7 @@ def package_versions(names: tuple[str, ...] = VERSIONED_PACKAGES) -> dict[str, s
 
 
 def resident_bytes() -> int:
-    """Return this process's resident memory, 0 where the system does not tell."""
+    """Return this process's resident memory in bytes, 0 where the system does not show it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 

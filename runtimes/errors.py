@@ -1,31 +1,32 @@
-"""Every error that the toolkit raises on purpose.
+"""Errors that are reported to the user, with their exit codes.
 
-    CompressError            1  the tool could not do it
+    CompressError            1  the tool failed
     |- UnavailableError      1  a package, provider or device is not on this machine
     |- InputError            2  the user's recipe, file or argument is wrong
-       |- ArtifactError      2  an artifact and its manifest are missing, damaged or don't fit
+       |- ArtifactError      2  an artifact or its manifest is missing, damaged or inconsistent
 
-The message is one sentence: what, which value, what would work. The command line prints it and exits with `exit_code`.
+The message is one sentence: what is wrong, which value, what to do. The command line prints it and exits with
+`exit_code`.
 """
 
 from __future__ import annotations
 
 
 class CompressError(Exception):
-    """Something that the toolkit could not do; the message says what would work."""
+    """The tool failed; the message says what to do."""
 
     exit_code = 1
 
 
 class UnavailableError(CompressError):
-    """A package, execution provider or device that this machine does not have."""
+    """This machine lacks a package, execution provider or device."""
 
 
 class InputError(CompressError):
-    """A recipe, file or argument that the user has to change."""
+    """A recipe, file or argument is wrong and must be changed."""
 
     exit_code = 2
 
 
 class ArtifactError(InputError):
-    """An artifact whose file and manifest are missing, damaged or don't belong together."""
+    """The file or the manifest of an artifact is missing, damaged or inconsistent with the other."""

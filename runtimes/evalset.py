@@ -1,8 +1,8 @@
-"""An evaluation set as files: what both host and board feed to a session.
+"""Evaluation sets: preprocessed images with labels as files, used on host and board.
 
-images.npy    uint8 (N, H, W, 3) RGB, resized and cropped, not yet normalised; memory-mapped, so memory stays flat
-labels.npy    int64 (N,), absent for images without labels
-evalset.json  class names, preprocessing, names of the images, sha256 of both arrays; written last
+images.npy    uint8 (N, H, W, 3) RGB, resized and cropped, not normalised; memory-mapped
+labels.npy    int64 (N,), absent for unlabelled images
+evalset.json  class names, preprocessing, image names, sha256 of both arrays; written last
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Preprocessed images with their labels, ready to be normalised and run."""
+    """Preprocessed images with their labels: uint8 (N, H, W, 3) and int64 (N,) or None."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64] | None
@@ -39,31 +39,29 @@ class EvalSet:
         return len(self.images)
 
     def head(self, count: int) -> EvalSet:
-        """Return the first `count` images, or all if there are fewer, as a set of their own."""
+        """Return an evaluation set of the first `count` images, or of all if there are fewer."""
         labels = None if self.labels is None else self.labels[:count]
         sha256 = f"{self.sha256}, the first {count}"
         return replace(self, images=self.images[:count], labels=labels, names=self.names[:count], sha256=sha256)
 
     def take(self, indices: npt.NDArray[np.int64]) -> EvalSet:
-        """Return the images at those indices as a set of their own, in memory."""
+        """Return an evaluation set of the images at `indices`, in memory."""
         labels = None if self.labels is None else self.labels[indices]
         names = tuple(self.names[index] for index in indices)
         sha256 = f"{self.sha256}, {indices.tolist()}"
         return replace(self, images=self.pixels(indices), labels=labels, names=names, sha256=sha256)
 
     def spread(self, count: int) -> EvalSet:
-        """Return at most `count` images, spread over all, as a set of their own, in memory."""
+        """Return an evaluation set of at most `count` evenly spread images, in memory."""
         return self.take(spread(len(self), count))
 
     def pixels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return the uint8 (n, H, W, 3) images at those indices, in memory; what was read of the file is let go."""
-        taken = np.array(self.images[indices])
+        """Return a copy of the uint8 (n, H, W, 3) images at `indices`; release the pages of the file that were read."""
+        pixels = np.array(self.images[indices])
         mapped = getattr(self.images, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(
-                mmap.MADV_DONTNEED
-            )  # else the whole file would count as this process's memory, after a while
-        return taken
+            mapped.madvise(mmap.MADV_DONTNEED)  # otherwise resident memory grows to the size of the file
+        return pixels
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
@@ -72,7 +70,7 @@ class EvalSet:
 
 
 def spread(length: int, count: int) -> npt.NDArray[np.int64]:
-    """Return at most `count` indices below `length`, evenly spread and ascending."""
+    """Return at most `count` ascending, evenly spread indices below `length`."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
 
 
@@ -84,7 +82,7 @@ def write(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
 ) -> EvalSet:
-    """Write `len(names)` uint8 (H, W, 3) images one by one, then open the set; raises InputError for an empty one."""
+    """Write `len(names)` uint8 (H, W, 3) images one by one, then open the set; raises InputError without images."""
     if not names:
         raise InputError(f"{folder.name}: there are no images to write")
     if labels is not None and len(labels) != len(names):
@@ -115,7 +113,7 @@ def write(
 
 
 def load(folder: Path) -> EvalSet:
-    """Open an evaluation set, its images memory-mapped; raises InputError where it is not one, or was changed."""
+    """Open an evaluation set with memory-mapped images; raises InputError if it is malformed or was changed."""
     try:
         description = read_json(folder / "evalset.json")
         if description["schema_version"] != SCHEMA_VERSION:

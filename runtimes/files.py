@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, fsync, rename."""
+"""Atomic file writing (temporary name, fsync, rename), sha256 and JSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 Json: TypeAlias = dict[str, Any]  # a JSON object; its keys are checked where it becomes a typed record
 JsonValue: TypeAlias = Any  # any value that JSON can hold
 
-MOST_JSON_BYTES = 1 << 28
+MAX_JSON_BYTES = 1 << 28
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has written it.
+    """Yield a temporary path beside `path`; rename it to `path` after the block.
 
-    If the block raises, the temporary file is removed and an older `path` stays as it was.
+    If the block raises, the temporary file is removed and an existing `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -35,24 +35,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, wholly or not at all."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, wholly or not at all."""
+    """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: JsonValue) -> None:
-    """Write `value` as JSON (NaN and infinity refused) to `path`, wholly or not at all."""
+    """Write `value` as JSON to `path` atomically; raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hexadecimal sha256 of the file's bytes, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()  # hashlib.file_digest is not in Python 3.10, which JetPack has
+    """Return the hexadecimal sha256 of the file's bytes."""
+    digest = hashlib.sha256()  # JetPack has Python 3.10, which lacks hashlib.file_digest
     with path.open("rb") as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
@@ -70,9 +70,9 @@ def _flush(path: Path) -> None:
 def read_json(path: Path) -> JsonValue:
     """Return what a JSON file holds; raises OSError, and ValueError for all that is no JSON, or more than 256 MiB."""
     with path.open("rb") as stream:
-        content = stream.read(MOST_JSON_BYTES + 1)  # a device never ends
-    if len(content) > MOST_JSON_BYTES:
-        raise ValueError(f"larger than {MOST_JSON_BYTES >> 20} MiB")
+        content = stream.read(MAX_JSON_BYTES + 1)  # bounded: a device file such as /dev/zero never ends
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
     return parse_json(content)
 
 

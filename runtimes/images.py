@@ -1,4 +1,4 @@
-"""Reading images: any file that Pillow opens becomes uint8 RGB, upright, resized as the preprocessing says."""
+"""Decode image files to upright uint8 RGB with Pillow; resize and crop them for a network."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import numpy.typing as npt
 from runtimes.errors import InputError, UnavailableError
 from runtimes.preprocessing import Preprocessing
 
-if TYPE_CHECKING:  # a board that gets its images otherwise needs no Pillow
+if TYPE_CHECKING:  # Pillow is optional on a board
     from PIL import Image
 
 
 class Readable(Protocol):
-    """What gives the bytes of an encoded image: a path, or a part of a larger file."""
+    """Source of an encoded image's bytes: a path or a part of a larger file."""
 
     def read_bytes(self) -> bytes:
-        """Return all of them."""
+        """Return all bytes."""
 
 
 Source = Readable | bytes
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-# What Pillow's decoders raise for damaged files, read in their sources and seen on truncated and random bytes.
+# Exceptions of Pillow's decoders for damaged files, from their sources and tests with truncated and random bytes.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class UnreadableImageError(InputError):
-    """An image file that can't be decoded."""
+    """An image file cannot be decoded."""
 
 
 def content(source: Source) -> bytes:
-    """Return an image file's bytes; raises UnreadableImageError where they can't be read."""
+    """Return an image file's bytes; raises UnreadableImageError if they cannot be read."""
     if isinstance(source, bytes):
         return source
     try:
@@ -46,21 +46,21 @@ def content(source: Source) -> bytes:
 
 
 def decode(source: Source) -> Image.Image:
-    """Decode to RGB, turned upright by its EXIF orientation.
+    """Decode to RGB, rotated by the EXIF orientation.
 
-    Raises UnreadableImageError, and UnavailableError without Pillow.
+    Raises UnreadableImageError for a damaged file, UnavailableError without Pillow.
     """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise UnavailableError("images are decoded with Pillow: pip install pillow") from error
+        raise UnavailableError("decoding images needs Pillow: pip install pillow") from error
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(content(source))) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
                 upright = _from_16_bits(np.asarray(upright))
             if upright.mode == "F":
-                raise ValueError("floating-point pixels have no defined white; convert it to 8 or 16 bits")
+                raise ValueError("floating-point pixels have no defined white level; convert the image to 8 or 16 bits")
             if "transparency" in upright.info:
                 upright = upright.convert("RGBA")
             return upright.convert("RGB")
@@ -70,9 +70,9 @@ def decode(source: Source) -> Image.Image:
 
 
 def read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Return uint8 (crop, crop, 3) of a picture, or of a .npy that holds uint8 RGB (height, width, 3).
+    """Return uint8 (crop, crop, 3) of an image file, or of a .npy file with uint8 RGB (height, width, 3).
 
-    Raises UnreadableImageError. A .npy of the right size needs no Pillow.
+    Raises UnreadableImageError. A .npy of size (crop, crop) needs no Pillow.
     """
     if path.suffix != ".npy":
         return resize_and_crop(decode(path), preprocessing)
@@ -88,36 +88,36 @@ def read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
 
 
 def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return uint8 RGB (height, width, 3) as Pillow's image; raises UnavailableError without Pillow."""
+    """Return uint8 RGB (height, width, 3) as a Pillow image; raises UnavailableError without Pillow."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise UnavailableError("an array of another size is resized with Pillow: pip install pillow") from error
+        raise UnavailableError("resizing an array needs Pillow: pip install pillow") from error
     return Image.fromarray(pixels)
 
 
 def _from_16_bits(pixels: npt.NDArray[np.integer[Any]]) -> Image.Image:
-    """Scale to 8 bits, which Pillow's own conversion would not: it clips."""
+    """Scale to 8 bits; Pillow's own conversion clips instead."""
     from PIL import Image
 
     if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError("32-bit pixels have no defined white; convert it to 8 or 16 bits")
+        raise ValueError("32-bit pixels have no defined white level; convert the image to 8 or 16 bits")
     return Image.fromarray((pixels.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Return uint8 (crop, crop, 3): the shorter side resized, the centre square cut out."""
+    """Resize the shorter side and crop the centre square; return uint8 (crop, crop, 3)."""
     width, height = image.size
     scale = preprocessing.resize / min(width, height)
     size = (max(preprocessing.resize, round(width * scale)), max(preprocessing.resize, round(height * scale)))
     if size != image.size:
         image = image.resize(size, resampling(preprocessing))
-    left, top = (size[0] - preprocessing.crop) // 2, (size[1] - preprocessing.crop) // 2
-    return np.asarray(image.crop((left, top, left + preprocessing.crop, top + preprocessing.crop)))
+    x, y = (size[0] - preprocessing.crop) // 2, (size[1] - preprocessing.crop) // 2
+    return np.asarray(image.crop((x, y, x + preprocessing.crop, y + preprocessing.crop)))
 
 
 def resampling(preprocessing: Preprocessing) -> Image.Resampling:
-    """Return Pillow's name for the interpolation."""
+    """Return Pillow's constant for the interpolation."""
     from PIL import Image
 
     return Image.Resampling[preprocessing.interpolation.upper()]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+from runtimes.files import Json
 
 Found = TypeVar("Found", bound="Record")
 Value = TypeVar("Value")
@@ -18,9 +20,9 @@ QUANTIZER: dict[str, str] = {"json": "engine"}  # the key that manifests have ha
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two files' answers to the same images are apart.
+    """Comparison of two files' logits for the same images.
 
-    images: how many were compared. agreement: share with the same top-1 class. sqnr_db: 10 log10(signal power / noise
+    images: number of images. agreement: share with the same top-1 class. sqnr_db: 10 log10(signal power / noise
     power) of the logits, None where they are identical.
     """
 
@@ -32,7 +34,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """How activation ranges were chosen. percentile: used by the method `percentile` only."""
+    """Method of choosing activation ranges. percentile: used by the method `percentile` only."""
 
     method: str
     percentile: float | None = None
@@ -40,7 +42,7 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of the search for a quantized model, judged on held-out images.
+    """One attempt in the search for a quantized model, evaluated on held-out images.
 
     sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class.
     """
@@ -73,7 +75,7 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class KernelProbe:
-    """Which integer kernels of a machine saturate with 8-bit weights, and whether limited weights never do.
+    """Saturation of a machine's integer kernels with 8-bit weights, and with limited weights.
 
     dense: convolutions over all channels, 1 x 1 and 3 x 3; depthwise: those over one channel; gemm: matrix products.
     limited: weights that `export.layers` limits.
@@ -119,59 +121,59 @@ class EngineLayer:
 
     @property
     def is_int8(self) -> bool:
-        """Whether the kernel multiplies integers."""
+        """True if the kernel multiplies integers."""
         return bool(self.inputs) and set(self.inputs) == {"Int8"}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step that made a file. In JSON it is an object whose `step` is the kind and whose other keys are the fields.
+    """One step that made a file: in JSON an object whose `step` is the kind and whose other keys are the fields.
 
-    A field whose default is None is left out of the JSON where it is None.
+    A field with the default None is omitted from the JSON if it is None.
     """
 
     step: ClassVar[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that stands in a manifest."""
+    def to_json(self) -> Json:
+        """Return the JSON object for a manifest."""
         return {"step": self.step, **_object_of(self)}
 
     @classmethod
-    def from_json(cls: type[Found], content: Mapping[str, Any]) -> Found:
-        """Rebuild from the object of a manifest; raises ValueError for keys or values that don't fit."""
+    def from_json(cls: type[Found], content: Json) -> Found:
+        """Rebuild from the JSON object of a manifest; raises ValueError for missing, unknown or wrong fields."""
         return _read_object(cls, {name: value for name, value in content.items() if name != "step"})
 
 
 @dataclass(frozen=True)
 class NetworkRecord(Record):
-    """The architecture, by the recipe's section `model`."""
+    """The network's architecture: the recipe's section `model`."""
 
     step = "network"
-    settings: dict[str, Any]
+    settings: Json
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that stands in a manifest."""
+    def to_json(self) -> Json:
+        """Return the JSON object for a manifest."""
         return {"step": self.step, **self.settings}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> NetworkRecord:
-        """Rebuild from the object of a manifest."""
+    def from_json(cls, content: Json) -> NetworkRecord:
+        """Rebuild from the JSON object of a manifest."""
         return cls({name: value for name, value in content.items() if name != "step"})
 
 
 @dataclass(frozen=True)
 class StageRecord(Record):
-    """A stage of the recipe with its settings, in which `stage` is the name: train, distill, prune, qat, …"""
+    """A stage of the recipe: its settings, in which `stage` is its name (train, distill, prune, qat, …)."""
 
-    settings: dict[str, Any]
+    settings: Json
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that stands in a manifest."""
+    def to_json(self) -> Json:
+        """Return the JSON object for a manifest."""
         return {"step": self.settings["stage"], **self.settings}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> StageRecord:
-        """Rebuild from the object of a manifest."""
+    def from_json(cls, content: Json) -> StageRecord:
+        """Rebuild from the JSON object of a manifest."""
         return cls({name: value for name, value in content.items() if name != "step"})
 
 
@@ -194,7 +196,7 @@ class GivenRecord(Record):
 
 @dataclass(frozen=True)
 class SelfContainedRecord(Record):
-    """Normalisation or softmax put into the graph. parity_with_plain: with the file without them."""
+    """Normalisation or softmax added to the graph. parity_with_plain: with the file without them."""
 
     step = "self-contained"
     parity_with_plain: Parity
@@ -202,10 +204,11 @@ class SelfContainedRecord(Record):
 
 @dataclass(frozen=True)
 class QuantizeRecord(Record):
-    """The quantization to INT8. Fields from `calibration` on are None where NNCF did it, the last two elsewhere, too.
+    """The quantization to INT8. Fields from `calibration` on are None for the method nncf.
 
-    from_sha256: of the float32 file. method: compress or nncf. float_ops: how many operators stayed float, by type.
-    ranges: calibrated or learned. probe, speedup_p50: on this machine, None for another processor's scheme.
+    from_sha256: of the float32 file. method: compress or nncf. float_ops: number of operators left in float, by type.
+    ranges: calibrated or learned. probe, speedup_p50: of the machine that quantized; None for the scheme of another
+    processor.
     """
 
     step = "quantize"
@@ -225,7 +228,10 @@ class QuantizeRecord(Record):
 
 @dataclass(frozen=True)
 class VerifyRecord(Record):
-    """The comparison of the INT8 file with the float32 file. runs: operators of both, by precision, where they run."""
+    """The comparison of the INT8 file with the float32 file.
+
+    runs: executed operators of both files, by precision; None if the scheme is for another processor.
+    """
 
     step = "verify"
     parity_with_float32: Parity
@@ -255,7 +261,7 @@ class BuildRecord(Record):
 
     from_sha256: of the ONNX file. package: tensorrt or tensorrt_rtx, with its version. compute_capability: of the GPU,
     as in "8.6". batch: smallest, usual and largest batch. dla: core of the deep learning accelerator, None for the GPU.
-    layers: the weighted ones, empty where the builder does not list them.
+    layers: the weighted ones, empty if the builder does not list them.
     """
 
     step = "build"
@@ -270,16 +276,16 @@ class BuildRecord(Record):
 
 @dataclass(frozen=True)
 class OtherRecord(Record):
-    """A record that this version does not know, or not in this form. content: the object as it was read."""
+    """A record of an unknown kind or form, as other versions may write. content: the object as it was read."""
 
-    content: dict[str, Any]
+    content: Json
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object as it was read."""
         return dict(self.content)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> OtherRecord:
+    def from_json(cls, content: Json) -> OtherRecord:
         """Keep the object of a manifest."""
         return cls(dict(content))
 
@@ -293,15 +299,15 @@ KINDS: dict[str, type[Record]] = {
 }  # fmt: skip
 
 
-def read_lineage(objects: Iterable[Any]) -> tuple[Record, ...]:
-    """Return the records of a manifest's JSON; raises ValueError for what is not a list of objects with `step`."""
+def read_lineage(objects: object) -> tuple[Record, ...]:
+    """Return the records of a manifest's JSON list; raises ValueError for other values."""
     if not isinstance(objects, (list, tuple)):
         raise ValueError("lineage is not a list")
     return tuple(read_record(content) for content in objects)
 
 
-def read_record(content: Any) -> Record:
-    """Return the record of a JSON object, an OtherRecord where no type fits; raises ValueError without a `step`."""
+def read_record(content: object) -> Record:
+    """Return the record of a JSON object, an OtherRecord if no type fits; raises ValueError without a `step`."""
     if not isinstance(content, dict) or not isinstance(content.get("step"), str):
         raise ValueError("lineage holds something other than objects with a step")
     kind = KINDS.get(content["step"]) or (StageRecord if content.get("stage") == content["step"] else OtherRecord)
@@ -324,7 +330,7 @@ def _object_of(record: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON holds of a field's value."""
+    """Return a field's value as JSON."""
     if is_dataclass(value):
         return _object_of(value)
     if isinstance(value, (tuple, list)):
@@ -343,7 +349,7 @@ def _types(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _read_object(kind: type[Value], content: Mapping[str, Any]) -> Value:
+def _read_object(kind: type[Value], content: Json) -> Value:
     """Build a dataclass from a JSON object; raises ValueError for missing, unknown or ill-typed fields."""
     declared = {_key(each): each for each in fields(kind)}  # type: ignore[arg-type]
     unknown = content.keys() - declared.keys()
@@ -355,7 +361,7 @@ def _read_object(kind: type[Value], content: Mapping[str, Any]) -> Value:
 
 
 def _read(hint: Any, value: Any) -> Any:
-    """Return a JSON value as the type that a field declares; raises ValueError where it is of another."""
+    """Convert a JSON value to the declared type of a field; raises ValueError if it has another type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):  # X | None is the only union here
         return None if value is None else _read(inner[0], value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from runtimes.clock import SessionTiming, Stream, Timing, interleave, single_str
 from runtimes.console import Console, SilentConsole
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
+from runtimes.files import Json
 from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
 from runtimes.session import Images, Session, load
 from runtimes.target import Target
@@ -57,21 +57,21 @@ class Measurement:
     evalset_sha256: str | None
     accuracy: Accuracy | None
     predicted: tuple[int, ...]
-    environment: dict[str, Any]
+    environment: Json
     session_options: dict[str, str] = field(default_factory=dict)
-    telemetry: dict[str, Any] = field(default_factory=dict)
+    telemetry: Json = field(default_factory=dict)
     device_ms_p50: float | None = None
     warmup_runs: int | None = None
     steady: bool | None = None
     energy_mj: dict[str, float] | Unknown = UNKNOWN
     schema_version: int = SCHEMA_VERSION
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return a value that JSON can hold."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Measurement:
+    def from_json(cls, fields: Json) -> Measurement:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing or wrong fields."""
         fields = upgraded(fields)
         return cls(
@@ -86,7 +86,7 @@ class Measurement:
         )
 
 
-def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+def upgraded(fields: Json) -> Json:
     """Return a measurement's JSON in the form of this version; raises ValueError for unknown versions."""
     version = fields["schema_version"]
     if version not in (1, SCHEMA_VERSION):
@@ -114,8 +114,8 @@ class _Conditions:
     target: Target
     timing: Timing
     evalset: EvalSet | None
-    environment: dict[str, Any]
-    telemetry: dict[str, Any]
+    environment: Json
+    telemetry: Json
 
 
 def measure(
@@ -137,7 +137,7 @@ def measure(
         _check_fit(artifact, target, evalset)
     inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
     observed = [_Observed() for _ in artifacts]
-    readings: dict[str, Any] = {}
+    readings: Json = {}
     shares = timing.blocks_per_session()
     gc.collect()  # only once: with torch loaded it takes a third of a second
     for number, blocks in enumerate(shares):

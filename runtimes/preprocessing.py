@@ -1,13 +1,15 @@
-"""How an image becomes a network's input; it belongs to the artifact, so that host and board do the same."""
+"""Preprocessing of images: part of the manifest, so that host and board do the same."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from runtimes.files import Json
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
@@ -34,7 +36,7 @@ class Preprocessing:
         if self.interpolation not in get_args(Interpolation):
             raise ValueError(f"must have an interpolation of {get_args(Interpolation)}, not {self.interpolation!r}")
         if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ValueError("must have three finite numbers for mean and for std, of red, green and blue")
+            raise ValueError("must have three finite numbers for mean and three for std (red, green, blue)")
         if min(self.std) <= 0:
             raise ValueError(f"must have a std above 0, not {min(self.std)}")
 
@@ -45,11 +47,11 @@ class Preprocessing:
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def normalize(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Turn uint8 `(N, H, W, 3)` RGB into C-contiguous float32 `(N, 3, H, W)`."""
+        """Normalise uint8 `(N, H, W, 3)` RGB to C-contiguous float32 `(N, 3, H, W)`."""
         scale, offset = self.scale_and_offset
         return np.ascontiguousarray((images.astype(np.float32) * scale + offset).transpose(0, 3, 1, 2))
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Preprocessing:
-        """Rebuild from JSON, whose lists stand for the tuples."""
+    def from_json(cls, fields: Json) -> Preprocessing:
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

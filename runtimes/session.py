@@ -1,4 +1,4 @@
-"""The seam to every inference engine: two verbs wide."""
+"""Session, the interface of all runtimes: `run` and `close`."""
 
 from __future__ import annotations
 
@@ -16,48 +16,46 @@ Images = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 
 class Session(Protocol):
-    """An artifact that a runtime has loaded."""
+    """An artifact loaded by a runtime."""
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """Turn C-contiguous images, both in host memory, into `(N, classes)` float32 answers.
+        """Return the `(N, classes)` float32 logits or probabilities of C-contiguous images, both in host memory.
 
-        What images are the manifest says: float32 `(N, 3, H, W)`, or uint8 `(N, H, W, 3)`; answers are logits or
-        probabilities.
-
-        Returns only when the logits are there, so that a clock around the call means the same on every runtime.
+        images: float32 `(N, 3, H, W)` or uint8 `(N, H, W, 3)`, as the manifest says. The call returns when the outputs
+        are complete, so that the time of a call means the same on every runtime.
         """
         ...
 
     def close(self) -> None:
-        """Free what the runtime holds; the session is not used afterwards."""
+        """Release the runtime's resources; the session cannot be used afterwards."""
         ...
 
 
 @runtime_checkable
 class OnDevice(Protocol):
-    """A session whose device has a clock of its own."""
+    """A session whose device has its own clock."""
 
     def device_ms(self) -> float:
-        """Return milliseconds of the last run on the device's clock: from the first copy to it to the last copy back.
+        """Return milliseconds of the last run on the device's clock, both copies included.
 
-        What the host's clock says beyond that is the launch, which a CUDA graph makes shorter.
+        The rest of the latency is launch overhead, which a CUDA graph reduces.
         """
         ...
 
 
 def load(artifact: Artifact, target: Target) -> Session:
-    """Load `artifact` with the target's runtime.
+    """Load `artifact` with the target's runtime; there is no fallback to another provider.
 
-    Raises UnavailableError where the runtime or its provider is not on this machine, ArtifactError where the runtime
-    does not take the file. There is no fallback to another provider.
+    Raises UnavailableError where this machine lacks the runtime or its provider, ArtifactError where the runtime
+    rejects the file.
     """
     if target.runtime not in runtime_names():
-        raise InputError(f"no runtime {target.runtime!r}; there are {', '.join(runtime_names())}")
+        raise InputError(f"no runtime {target.runtime!r}; choose one of {', '.join(runtime_names())}")
     session: Session = importlib.import_module(f"runtimes.backends.{target.runtime}").load(artifact, target)
     return session
 
 
 def package_of(runtime: str) -> str | None:
-    """Return the name of the package that a runtime needs, None where it needs none; the package is not imported."""
+    """Return the name of the package that a runtime needs, None if it needs none; does not import it."""
     package: str | None = importlib.import_module(f"runtimes.backends.{runtime}").PACKAGE
     return package

@@ -1,6 +1,6 @@
-"""The state of the machine around a measurement: power mode, clocks, temperatures, throttling, power.
+"""Read the state of the machine: power mode, clocks, temperatures, throttling, power, energy.
 
-Read where the system shows it, which depends on the board, and 'unknown' where it does not: nothing is fine by default.
+A value that the system does not show is 'unknown'. The sources depend on the board:
 
     Jetson         nvpmodel, jetson_clocks (root), tegrastats; cpufreq, devfreq, thermal, INA3221 and soctherm in sysfs
     Raspberry Pi   vcgencmd get_throttled and pmic_read_adc; cpufreq, thermal and get_throttled in sysfs
@@ -14,33 +14,35 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
+
+from runtimes.files import Json
 
 Unknown = Literal["unknown"]
 UNKNOWN: Unknown = "unknown"
 COMMAND_TIMEOUT_S = 5.0
 Value = TypeVar("Value")
 
-# What `vcgencmd get_throttled` says in its lowest bits; 16 bits further up it says that it happened since the start.
+# The lowest bits of `vcgencmd get_throttled`; the same bits 16 places higher mean that it happened since boot.
 PI_THROTTLING = ("under-voltage", "frequency capped", "throttled", "temperature limit")
-# Bits of nvidia-smi's clocks_throttle_reasons.active that slow a busy GPU (NVML, nvmlClocksEventReasons).
+# Bits of nvidia-smi's clocks_throttle_reasons.active that slow down a busy GPU (NVML, nvmlClocksEventReasons).
 GPU_THROTTLING = {0x04: "GPU power cap", 0x08: "GPU hardware slowdown", 0x20: "GPU temperature (software)",
                   0x40: "GPU temperature (hardware)", 0x80: "GPU power brake"}  # fmt: skip
-# Cooling devices that cool by slowing the processor, which fans and idle injectors don't.
+# Cooling devices that slow the processor down; fans and idle injectors do not.
 SLOWING = re.compile("processor|cpufreq|devfreq|throttle", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What the system shows at a moment; lists and mappings are empty where it shows that there is nothing.
+    """One reading of the machine's state; an empty list or mapping means that the system reports none.
 
-    clocks_locked: whether the lowest and highest allowed clocks of all CPU cores, and of Jetson's GPU, are the same.
-    cpu_mhz: of each core. throttling: what slows the machine now. throttle_counts: events since it started, by source.
-    power_w, energy_j: by rail; energy counts up from an arbitrary start. monotonic_s: when, for differences alone.
+    clocks_locked: whether minimum and maximum clock are equal for all CPU cores, and for a Jetson's GPU.
+    cpu_mhz: of each core. throttling: present causes of throttling. throttle_counts: events since boot, by source.
+    power_w, energy_j: by rail; energy counts from an arbitrary start. monotonic_s: time, for differences.
     """
 
     power_mode: str
@@ -56,51 +58,51 @@ class Telemetry:
     energy_j: dict[str, float] | Unknown
     monotonic_s: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return a value that JSON can hold."""
         return asdict(self)
 
 
 def read(root: Path = Path("/")) -> Telemetry:
-    """Read the machine's state; `root` holds `sys`, and commands are those on PATH. Takes up to some seconds."""
-    sysfs, said = root / "sys", _Commands.ask()
+    """Read the machine's state from `root`/sys and the commands on PATH; takes up to a few seconds."""
+    sysfs, commands = root / "sys", _Commands.run_all()
     return Telemetry(
-        power_mode=_power_mode(sysfs, said),
-        clocks_locked=_clocks_locked(sysfs, said),
+        power_mode=_power_mode(sysfs, commands),
+        clocks_locked=_clocks_locked(sysfs, commands),
         cpu_governor=" ".join(sorted(set(_texts(_cpufreq(sysfs, "scaling_governor"))))) or UNKNOWN,
         cpu_mhz=[khz / 1e3 for khz in _numbers(_cpufreq(sysfs, "scaling_cur_freq"))] or UNKNOWN,
-        gpu_mhz=_gpu_mhz(sysfs, said),
-        memory_mhz=_memory_mhz(said),
-        temperature_c=_temperatures_c(sysfs, said) or UNKNOWN,
-        throttling=_throttling(sysfs, said),
-        throttle_counts=_throttle_counts(sysfs, said) or UNKNOWN,
-        power_w=_power_w(sysfs, said) or UNKNOWN,
+        gpu_mhz=_gpu_mhz(sysfs, commands),
+        memory_mhz=_memory_mhz(commands),
+        temperature_c=_temperatures_c(sysfs, commands) or UNKNOWN,
+        throttling=_throttling(sysfs, commands),
+        throttle_counts=_throttle_counts(sysfs, commands) or UNKNOWN,
+        power_w=_power_w(sysfs, commands) or UNKNOWN,
         energy_j=_energy_j(sysfs) or UNKNOWN,
         monotonic_s=round(time.monotonic(), 3),
     )
 
 
 def counted_j(root: Path = Path("/")) -> dict[str, float]:
-    """Return joules counted so far by rail; empty where the system does not show them. Takes no command."""
+    """Return the energy counters in joules by rail, empty where the system has none; runs no command."""
     return _energy_j(root / "sys")
 
 
 def watts_now(root: Path = Path("/")) -> dict[str, float]:
-    """Return watts by rail; empty where the system does not show them. Commands may take a tenth of a second."""
-    return _power_w(root / "sys", _Commands.ask_for_power())
+    """Return power in watts by rail, empty where the system does not show it; commands take up to 0.1 s."""
+    return _power_w(root / "sys", _Commands.run_for_power())
 
 
-def throttled_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str] | Unknown:
-    """Return what slowed the machine between two readings (as JSON), as far as they show.
+def throttled_between(before: Json, after: Json) -> list[str] | Unknown:
+    """Return the causes of throttling at and between two readings (as JSON).
 
-    'unknown' where nothing is told and neither the state nor the counts are in both.
+    Returns 'unknown' if there are none and neither the causes nor the counts are known in both readings.
     """
-    told = [name for name in ("throttling", "throttle_counts") if UNKNOWN not in (before[name], after[name])]
-    now = [reason for reading in (before, after) for reason in _known(reading["throttling"], [])]
+    known = [name for name in ("throttling", "throttle_counts") if UNKNOWN not in (before[name], after[name])]
+    present = [cause for reading in (before, after) for cause in _known(reading["throttling"], [])]
     earlier, later = (_known(reading["throttle_counts"], {}) for reading in (before, after))
     counted = [source for source, count in later.items() if source in earlier and count > earlier[source]]
-    reasons = list(dict.fromkeys([*now, *counted]))
-    return reasons if reasons or told else UNKNOWN
+    causes = list(dict.fromkeys([*present, *counted]))
+    return causes if causes or known else UNKNOWN
 
 
 def _known(value: Value | Unknown, otherwise: Value) -> Value:
@@ -109,7 +111,7 @@ def _known(value: Value | Unknown, otherwise: Value) -> Value:
 
 @dataclass(frozen=True)
 class _Commands:
-    """What the commands of the boards answered; "" where there is no such command or it failed."""
+    """Output of the boards' commands; "" for a command that is missing or failed."""
 
     nvpmodel: str
     jetson_clocks: str
@@ -119,10 +121,10 @@ class _Commands:
     nvidia_smi: list[str]
 
     @classmethod
-    def ask(cls) -> _Commands:
+    def run_all(cls) -> _Commands:
         query = "clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
-        answer = _run("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0")
-        columns = [column.strip() for column in answer.split(",")]
+        output = _run("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0")
+        columns = [column.strip() for column in output.split(",")]
         return cls(
             nvpmodel=_run("nvpmodel", "-q"),
             jetson_clocks=_run("jetson_clocks", "--show"),
@@ -133,8 +135,8 @@ class _Commands:
         )
 
     @classmethod
-    def ask_for_power(cls) -> _Commands:
-        """Ask only those that tell of power."""
+    def run_for_power(cls) -> _Commands:
+        """Run only the commands that report power."""
         watts = _run("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "--id=0").strip()
         tegrastats = _first_line("tegrastats", "--interval", "100")
         return cls("", "", tegrastats, "", _run("vcgencmd", "pmic_read_adc"), ["", "", watts, ""])
@@ -145,14 +147,14 @@ def _run(name: str, *arguments: str) -> str:
     if program is None:
         return ""
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+        completed = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return completed.stdout if completed.returncode == 0 else ""
 
 
 def _first_line(name: str, *arguments: str) -> str:
-    """Return the first line of a command that never ends by itself."""
+    """Return the first line of a command that does not terminate by itself."""
     program = shutil.which("timeout") and shutil.which(name)
     if not program:
         return ""
@@ -167,84 +169,84 @@ def _first_line(name: str, *arguments: str) -> str:
     return ""
 
 
-def _power_mode(sysfs: Path, said: _Commands) -> str:
+def _power_mode(sysfs: Path, commands: _Commands) -> str:
     profile = _text(sysfs / "firmware/acpi/platform_profile")
-    return _found(r"NV Power Mode: *(\S+)", said.nvpmodel) or profile or UNKNOWN
+    return _match(r"NV Power Mode: *(\S+)", commands.nvpmodel) or profile or UNKNOWN
 
 
-def _clocks_locked(sysfs: Path, said: _Commands) -> bool | Unknown:
+def _clocks_locked(sysfs: Path, commands: _Commands) -> bool | Unknown:
     cpu = [_numbers(_cpufreq(sysfs, name)) for name in ("scaling_min_freq", "scaling_max_freq")]
     gpu = [_numbers(_gpu_devfreq(sysfs, name)) for name in ("min_freq", "max_freq")]
-    shown = re.search(r"^GPU MinFreq=(\d+) MaxFreq=(\d+)", said.jetson_clocks, re.MULTILINE)
-    pairs = [*zip(*cpu, strict=False), *zip(*gpu, strict=False), *([shown.groups()] if shown else [])]
+    jetson = re.search(r"^GPU MinFreq=(\d+) MaxFreq=(\d+)", commands.jetson_clocks, re.MULTILINE)
+    pairs = [*zip(*cpu, strict=False), *zip(*gpu, strict=False), *([jetson.groups()] if jetson else [])]
     return all(lowest == highest for lowest, highest in pairs) if pairs else UNKNOWN
 
 
-def _gpu_mhz(sysfs: Path, said: _Commands) -> float | Unknown:
+def _gpu_mhz(sysfs: Path, commands: _Commands) -> float | Unknown:
     for hz in _numbers(_gpu_devfreq(sysfs, "cur_freq")):
         return hz / 1e6
-    shown = _found(r"^GPU .*CurrentFreq=(\d+)", said.jetson_clocks)
-    if shown:
-        return int(shown) / 1e6
-    mhz = _found(r"GR3D_FREQ \d+%@\[?(\d+)", said.tegrastats) or _found(r"^(\d+)$", said.nvidia_smi[0])
+    jetson_hz = _match(r"^GPU .*CurrentFreq=(\d+)", commands.jetson_clocks)
+    if jetson_hz:
+        return int(jetson_hz) / 1e6
+    mhz = _match(r"GR3D_FREQ \d+%@\[?(\d+)", commands.tegrastats) or _match(r"^(\d+)$", commands.nvidia_smi[0])
     return float(mhz) if mhz else UNKNOWN
 
 
-def _memory_mhz(said: _Commands) -> float | Unknown:
-    shown = _found(r"^EMC .*CurrentFreq=(\d+)", said.jetson_clocks)
-    mhz = _found(r"EMC_FREQ \d+%@(\d+)", said.tegrastats)
-    return int(shown) / 1e6 if shown else float(mhz) if mhz else UNKNOWN
+def _memory_mhz(commands: _Commands) -> float | Unknown:
+    jetson_hz = _match(r"^EMC .*CurrentFreq=(\d+)", commands.jetson_clocks)
+    mhz = _match(r"EMC_FREQ \d+%@(\d+)", commands.tegrastats)
+    return int(jetson_hz) / 1e6 if jetson_hz else float(mhz) if mhz else UNKNOWN
 
 
-def _temperatures_c(sysfs: Path, said: _Commands) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _temperatures_c(sysfs: Path, commands: _Commands) -> dict[str, float]:
+    temperatures: dict[str, float] = {}
     for zone in _glob(sysfs, "class/thermal/thermal_zone*"):
-        found.update(_named(_text(zone / "type"), zone / "temp", 1e3))
+        temperatures.update(_named(_text(zone / "type"), zone / "temp", 1e3))
     for chip, reading in _hwmon(sysfs, "temp*_input"):
-        found.update(_named(f"{chip} {_label(reading)}", reading, 1e3))
-    if re.fullmatch(r"\d+", said.nvidia_smi[1]):
-        found["gpu"] = float(said.nvidia_smi[1])
-    told = {name: float(celsius) for name, celsius in re.findall(r"(\w+)@(-?[\d.]+)C", said.tegrastats)}
-    return found or told
+        temperatures.update(_named(f"{chip} {_label(reading)}", reading, 1e3))
+    if re.fullmatch(r"\d+", commands.nvidia_smi[1]):
+        temperatures["gpu"] = float(commands.nvidia_smi[1])
+    tegrastats = {name: float(celsius) for name, celsius in re.findall(r"(\w+)@(-?[\d.]+)C", commands.tegrastats)}
+    return temperatures or tegrastats
 
 
-def _throttling(sysfs: Path, said: _Commands) -> list[str] | Unknown:
-    """Return what slows the machine now, UNKNOWN where nothing tells."""
-    reasons: list[str] = []
-    told = False
+def _throttling(sysfs: Path, commands: _Commands) -> list[str] | Unknown:
+    """Return the present causes of throttling, UNKNOWN where no source is available."""
+    causes: list[str] = []
+    has_cooling = False
     for device in _glob(sysfs, "class/thermal/cooling_device*"):
         kind, state = _text(device / "type"), _number(device / "cur_state")
         if kind and state is not None and SLOWING.search(kind):
-            told = True
-            reasons += [f"cooling by {kind}"] if state > 0 else []
-    pi, gpu = _pi_bits(sysfs, said), _found(r"^0x([0-9a-fA-F]+)$", said.nvidia_smi[3])
+            has_cooling = True
+            causes += [f"cooling by {kind}"] if state > 0 else []
+    pi, gpu = _pi_bits(sysfs, commands), _match(r"^0x([0-9a-fA-F]+)$", commands.nvidia_smi[3])
     if pi is not None:
-        reasons += [name for bit, name in enumerate(PI_THROTTLING) if pi >> bit & 1]
+        causes += [name for bit, name in enumerate(PI_THROTTLING) if pi >> bit & 1]
     if gpu:
-        reasons += [name for bit, name in GPU_THROTTLING.items() if int(gpu, 16) & bit]
-    return list(dict.fromkeys(reasons)) if told or pi is not None or gpu else UNKNOWN
+        causes += [name for bit, name in GPU_THROTTLING.items() if int(gpu, 16) & bit]
+    return list(dict.fromkeys(causes)) if has_cooling or pi is not None or gpu else UNKNOWN
 
 
-def _throttle_counts(sysfs: Path, said: _Commands) -> dict[str, int]:
+def _throttle_counts(sysfs: Path, commands: _Commands) -> dict[str, int]:
     counts: dict[str, int] = {}
     for kind in ("core", "package"):
-        found = _numbers(_glob(sysfs, f"devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"))
-        counts.update({f"{kind} temperature": int(sum(found))} if found else {})
+        core_counts = _numbers(_glob(sysfs, f"devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"))
+        counts.update({f"{kind} temperature": int(sum(core_counts))} if core_counts else {})
     for chip, reading in _hwmon(sysfs, "oc*_event_cnt"):
         events = _number(reading)
         counts.update({} if events is None else {f"{chip} {reading.name.partition('_')[0]}": int(events)})
-    pi = _pi_bits(sysfs, said)
+    pi = _pi_bits(sysfs, commands)
     if pi is not None:
         counts.update({f"{name} since start": pi >> (16 + bit) & 1 for bit, name in enumerate(PI_THROTTLING)})
     return counts
 
 
-def _power_w(sysfs: Path, said: _Commands) -> dict[str, float]:
-    power_w = {rail: int(milliwatts) / 1e3 for rail, milliwatts in re.findall(r"(\w+) (\d+)mW", said.tegrastats)}
-    amperes = dict(re.findall(r"(\w+)_A current\(\d+\)=([\d.]+)A", said.pi_power))
-    volts = dict(re.findall(r"(\w+)_V volt\(\d+\)=([\d.]+)V", said.pi_power))
+def _power_w(sysfs: Path, commands: _Commands) -> dict[str, float]:
+    power_w = {rail: int(milliwatts) / 1e3 for rail, milliwatts in re.findall(r"(\w+) (\d+)mW", commands.tegrastats)}
+    amperes = dict(re.findall(r"(\w+)_A current\(\d+\)=([\d.]+)A", commands.pi_power))
+    volts = dict(re.findall(r"(\w+)_V volt\(\d+\)=([\d.]+)V", commands.pi_power))
     power_w.update({rail: float(ampere) * float(volts[rail]) for rail, ampere in amperes.items() if rail in volts})
-    for _, reading in _hwmon(sysfs, "curr*_input"):  # INA3221: milliamperes, and millivolts of the same number
+    for _, reading in _hwmon(sysfs, "curr*_input"):  # INA3221: milliamperes, with millivolts under the same number
         voltage = reading.with_name(reading.name.replace("curr", "in"))
         rail, milliamperes, millivolts = _label(voltage), _number(reading), _number(voltage)
         if milliamperes is not None and millivolts is not None:
@@ -252,8 +254,8 @@ def _power_w(sysfs: Path, said: _Commands) -> dict[str, float]:
     for pattern in ("power*_input", "power*_average"):
         for chip, reading in _hwmon(sysfs, pattern):
             power_w.update(_named(f"{chip} {_label(reading)}", reading, 1e6))
-    if re.fullmatch(r"[\d.]+", said.nvidia_smi[2]):
-        power_w["gpu"] = float(said.nvidia_smi[2])
+    if re.fullmatch(r"[\d.]+", commands.nvidia_smi[2]):
+        power_w["gpu"] = float(commands.nvidia_smi[2])
     return {rail: round(watts, 4) for rail, watts in power_w.items()}
 
 
@@ -264,12 +266,12 @@ def _energy_j(sysfs: Path) -> dict[str, float]:
     return energy_j
 
 
-def _pi_bits(sysfs: Path, said: _Commands) -> int | None:
-    shown = _found(r"throttled=0x([0-9a-fA-F]+)", said.pi_throttled)
+def _pi_bits(sysfs: Path, commands: _Commands) -> int | None:
+    digits = _match(r"throttled=0x([0-9a-fA-F]+)", commands.pi_throttled)
     for path in _glob(sysfs, "devices/platform/soc*/*:firmware/get_throttled"):
-        shown = shown or _text(path)
+        digits = digits or _text(path)
     with suppress(TypeError, ValueError):
-        return int(shown, 16)  # type: ignore[arg-type]
+        return int(digits, 16)  # type: ignore[arg-type]
     return None
 
 
@@ -278,17 +280,17 @@ def _cpufreq(sysfs: Path, name: str) -> list[Path]:
 
 
 def _gpu_devfreq(sysfs: Path, name: str) -> list[Path]:
-    """Return the files of Jetson's GPU: 17000000.gpu on Orin, 17000000.ga10b or .gv11b with older JetPacks."""
+    """Return the files of a Jetson's GPU: 17000000.gpu on Orin, 17000000.ga10b or .gv11b with older JetPacks."""
     return [path / name for path in _glob(sysfs, "class/devfreq/*") if re.search("gpu|ga10b|gv11b|gp10b", path.name)]
 
 
 def _hwmon(sysfs: Path, pattern: str) -> list[tuple[str, Path]]:
-    """Return (chip, file) of the readings of all hardware monitors."""
+    """Return (chip, file) for the readings of all hardware monitors."""
     return [(_text(path.parent / "name") or "hwmon", path) for path in _glob(sysfs, f"class/hwmon/hwmon*/{pattern}")]
 
 
 def _label(reading: Path) -> str:
-    """Return how a hardware monitor calls `in1_input`: what `in1_label` says, or `in1`."""
+    """Return the name of a hardware monitor's `in1_input`: the content of `in1_label`, or `in1`."""
     stem = reading.name.rpartition("_")[0]
     return _text(reading.with_name(f"{stem}_label")) or stem
 
@@ -303,13 +305,13 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
                                                           for part in re.split(r"(\d+)", str(path))])  # fmt: skip
 
 
-def _found(pattern: str, text: str) -> str | None:
+def _match(pattern: str, text: str) -> str | None:
     match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else None
 
 
 def _text(path: Path) -> str | None:
-    """Return what a file of sysfs says, None where it is not there or can't be read, as sensors that are off."""
+    """Return the content of a sysfs file, None if it is missing or unreadable, as for a sensor that is off."""
     try:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError):

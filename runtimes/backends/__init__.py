@@ -1,1 +1,1 @@
-"""One file per inference runtime; each holds `load(artifact, target) -> Session` and imports its engine inside."""
+"""Inference runtimes, one module each: `load(artifact, target) -> Session`; the engine is imported in functions."""

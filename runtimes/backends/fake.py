@@ -1,7 +1,7 @@
-"""A runtime with a chosen latency and chosen logits, so that measuring and gating are tested without an engine.
+"""Fake runtime with fixed latency and logits, for tests of measuring and gating without an engine.
 
-A fake artifact is a JSON file: `{"latency_ms": 2.0, "logits": [[…], …]}`; image i of a call gets row i modulo the rows,
-counted over the session's life.
+A fake artifact is a JSON file: `{"latency_ms": 2.0, "logits": [[…], …]}`. The n-th image of a session gets row n modulo
+the number of rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGE = None
 
 
 class FakeSession:
-    """Answers with the given rows, one after the other, after the given time per call."""
+    """Session that returns the given rows in turn and sleeps for `latency_ms` per call."""
 
     def __init__(self, logits: npt.NDArray[np.float32], latency_ms: float) -> None:
         self._logits = logits
@@ -43,7 +43,7 @@ def load(artifact: Artifact, target: Target) -> Session:
     """Load a fake artifact; raises ArtifactError for any other format."""
     if artifact.manifest.format != "fake":
         raise ArtifactError(
-            f"{artifact.path}: target '{target.name}' has runtime 'fake', which runs no {artifact.manifest.format} file"
+            f"{artifact.path}: target '{target.name}' has runtime 'fake', which does not run {artifact.manifest.format}"
         )
     try:
         content = read_json(artifact.path)

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite), on the CPU."""
+"""Runtime `litert`: LiteRT (TensorFlow Lite) on the CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = "ai-edge-litert"
 class LitertSession:
     """One interpreter of a file with one input, one output and a fixed batch.
 
-    A file whose first layer is INT8 takes int8 images; they are quantized here, which a clock around `run` sees.
+    For a file with int8 input, `run` quantizes the images, and latency includes that.
     """
 
     def __init__(self, interpreter: Interpreter, artifact: Artifact) -> None:
@@ -32,17 +32,17 @@ class LitertSession:
         self._output_index = interpreter.get_output_details()[0]["index"]
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         assert self._interpreter is not None, "the session was closed"
         if images.shape != self._shape:
-            raise InputError(f"the file takes images of shape {list(self._shape)}, not {list(images.shape)}")
+            raise InputError(f"{self._path}: takes images of shape {list(self._shape)}, not {list(images.shape)}")
         self._interpreter.set_tensor(self._input["index"], self._as_input(images))
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
-            told = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
-                f"{self._path}: can't be run on {list(images.shape)}, convert it again ({told})"
+                f"{self._path}: cannot run on {list(images.shape)}, convert it again ({reason})"
             ) from error
         logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)  # a copy
         return logits
@@ -62,7 +62,7 @@ class LitertSession:
 
 
 def load(artifact: Artifact, target: Target) -> Session:
-    """Load a .tflite artifact; raises UnavailableError without the provider and ArtifactError for a refused file."""
+    """Load a .tflite artifact; raises UnavailableError without the provider, ArtifactError for a rejected file."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -78,13 +78,13 @@ def load(artifact: Artifact, target: Target) -> Session:
         interpreter = Interpreter(model_path=str(artifact.path), num_threads=target.threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{artifact.path}: LiteRT refuses it: {' '.join(str(error).split())[:300]}") from error
+        raise ArtifactError(f"{artifact.path}: LiteRT cannot load it: {' '.join(str(error).split())[:300]}") from error
     _check_signature(interpreter, artifact)
     return LitertSession(interpreter, artifact)
 
 
 def _check_signature(interpreter: Interpreter, artifact: Artifact) -> None:
-    """Compare the file's input and output with the manifest's, so that a mismatch is told here and not in a run."""
+    """Raise ArtifactError if the file's input or output differs from the manifest's."""
     manifest = artifact.manifest
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     names = ([value["name"] for value in inputs], [value["name"] for value in outputs])
@@ -95,6 +95,6 @@ def _check_signature(interpreter: Interpreter, artifact: Artifact) -> None:
         )
     shape = [int(side) for side in inputs[0]["shape"]]
     if shape != list(manifest.input_shape):
-        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.input_shape)}")
+        raise ArtifactError(f"{artifact.path}: input has shape {shape}, its manifest says {list(manifest.input_shape)}")
     if inputs[0]["dtype"] not in (np.float32, np.int8) or outputs[0]["dtype"] != np.float32:
-        raise ArtifactError(f"{artifact.path}: must take float32 or int8 and give float32; convert it again")
+        raise ArtifactError(f"{artifact.path}: must have float32 or int8 input and float32 output; convert it again")

@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""Runtime `ort`: ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class OrtSession:
         self._output_names = [artifact.manifest.output_name]
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         assert self._session is not None, "the session was closed"
         try:
             logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
         except self._failures as error:
-            told = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
-                f"{self._path}: can't be run on {list(images.shape)}, export it again ({told})"
+                f"{self._path}: cannot run on {list(images.shape)}, export it again ({reason})"
             ) from error
         return logits
 
@@ -51,7 +51,7 @@ class OrtSession:
 
 
 def load(artifact: Artifact, target: Target) -> Session:
-    """Load an ONNX artifact; raises UnavailableError without the provider and ArtifactError for a refused file."""
+    """Load an ONNX artifact; raises UnavailableError without the provider, ArtifactError for a rejected file."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -70,7 +70,7 @@ def load(artifact: Artifact, target: Target) -> Session:
     session = _session(ort, artifact, target, provider)
     if session.get_providers()[0] != provider:
         raise UnavailableError(
-            f"target '{target.name}' asked for {provider}, onnxruntime runs {session.get_providers()[0]}"
+            f"target '{target.name}' needs {provider}, but onnxruntime uses {session.get_providers()[0]}"
         )
     _check_signature(session, artifact)
     return OrtSession(session, artifact)
@@ -83,18 +83,18 @@ def _session(ort: ModuleType, artifact: Artifact, target: Target, provider: str)
     options.intra_op_num_threads = target.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    refused = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+    rejections = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
                state.NoSuchFile, RuntimeError, ValueError)  # fmt: skip
     try:
         for key, value in artifact.manifest.session_options.items():
             options.add_session_config_entry(key, value)
         return ort.InferenceSession(artifact.path, options, providers=[provider])
-    except refused as error:
-        raise ArtifactError(f"{artifact.path}: onnxruntime {ort.__version__} refuses it: {error}") from error
+    except rejections as error:
+        raise ArtifactError(f"{artifact.path}: onnxruntime {ort.__version__} cannot load it: {error}") from error
 
 
 def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
-    """Compare the file's input and output with the manifest's, so that a mismatch is told here and not in a run."""
+    """Raise ArtifactError if the file's input or output differs from the manifest's."""
     manifest = artifact.manifest
     names = ([value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()])
     if names != ([manifest.input_name], [manifest.output_name]):
@@ -102,10 +102,10 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
             f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
             f"{manifest.input_name!r} and {manifest.output_name!r}"
         )
-    types, wanted = (session.get_inputs()[0].type, session.get_outputs()[0].type), TYPES[manifest.input_dtype]
-    if types != wanted:
-        raise ArtifactError(f"{artifact.path}: takes {types[0]} and gives {types[1]}, not "
-                            f"{' and '.join(wanted)}; export it again")  # fmt: skip
+    types, expected = (session.get_inputs()[0].type, session.get_outputs()[0].type), TYPES[manifest.input_dtype]
+    if types != expected:
+        raise ArtifactError(f"{artifact.path}: input and output are {' and '.join(types)}, not "
+                            f"{' and '.join(expected)}; export it again")  # fmt: skip
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
     if shape != list(manifest.file_shape):
-        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.file_shape)}")
+        raise ArtifactError(f"{artifact.path}: input has shape {shape}, its manifest says {list(manifest.file_shape)}")

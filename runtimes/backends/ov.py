@@ -1,4 +1,4 @@
-"""OpenVINO, on the CPU."""
+"""Runtime `ov`: OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEVICES = {"cpu": "CPU"}
 
 
 class OvSession:
-    """A model compiled once for each batch size that comes: with a fixed shape it is some 20 % faster."""
+    """One model, compiled once per batch size: a fixed shape is about 20 % faster than a dynamic one."""
 
     def __init__(self, core: openvino.Core, model: openvino.Model, artifact: Artifact, target: Target) -> None:
         self._core, self._model, self._artifact, self._target = core, model, artifact, target
@@ -28,7 +28,7 @@ class OvSession:
         self._compile(target.batch)
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `runtimes.session.Session.run`; raises ArtifactError where an operator of the file can't."""
+        """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         import openvino
 
         request = self._requests.get(len(images)) or self._compile(len(images))
@@ -36,9 +36,9 @@ class OvSession:
             request.set_input_tensor(0, openvino.Tensor(images, shared_memory=True))
             request.infer()
         except RuntimeError as error:
-            where = f"{self._artifact.path}: can't be run on {list(images.shape)}"
+            where = f"{self._artifact.path}: cannot run on {list(images.shape)}"
             raise ArtifactError(f"{where}, export it again ({_one_line(error)})") from error
-        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()  # the next run writes there
+        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()  # the next run overwrites the tensor
         return logits
 
     def close(self) -> None:
@@ -51,23 +51,23 @@ class OvSession:
             "INFERENCE_NUM_THREADS": self._target.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # else float32 becomes bfloat16, silently, on processors that have it
+            "INFERENCE_PRECISION_HINT": "f32",  # otherwise float32 silently becomes bfloat16 on processors that have it
         }
         try:
             fixed = self._model.clone()
             fixed.reshape([batch, *self._artifact.manifest.file_shape[1:]])
             compiled = self._core.compile_model(fixed, DEVICES[self._target.provider], options)
         except RuntimeError as error:
-            raise ArtifactError(f"{self._artifact.path}: OpenVINO can't compile it: {_one_line(error)}") from error
+            raise ArtifactError(f"{self._artifact.path}: OpenVINO cannot compile it: {_one_line(error)}") from error
         _check_threads(compiled, self._target)
         self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
 
 
 def load(artifact: Artifact, target: Target) -> Session:
-    """Load an ONNX artifact; raises UnavailableError without the device or the threads, ArtifactError for a bad file.
+    """Load an ONNX artifact; raises UnavailableError without the device or threads, ArtifactError for a rejected file.
 
-    The manifest's session options are ONNX Runtime's and are not used.
+    The manifest's session options are for ONNX Runtime and are ignored.
     """
     try:
         import openvino
@@ -85,7 +85,7 @@ def load(artifact: Artifact, target: Target) -> Session:
     try:
         model = core.read_model(artifact.path)
     except RuntimeError as error:
-        raise ArtifactError(f"{artifact.path}: OpenVINO can't read it: {_one_line(error)}") from error
+        raise ArtifactError(f"{artifact.path}: OpenVINO cannot read it: {_one_line(error)}") from error
     _check_signature(model, artifact)
     return OvSession(core, model, artifact, target)
 
@@ -94,12 +94,12 @@ def _check_threads(compiled: openvino.CompiledModel, target: Target) -> None:
     threads = compiled.get_property("INFERENCE_NUM_THREADS")
     if threads != target.threads:
         raise UnavailableError(
-            f"target '{target.name}' asks for {target.threads} threads, OpenVINO gives {threads} on this machine"
+            f"target '{target.name}' needs {target.threads} threads, OpenVINO uses {threads} on this machine"
         )
 
 
 def _check_signature(model: openvino.Model, artifact: Artifact) -> None:
-    """Compare the file's input and output with the manifest's, so that a mismatch is told here and not in a run."""
+    """Raise ArtifactError if the file's input or output differs from the manifest's."""
     manifest = artifact.manifest
     names = [[value.get_any_name() for value in values] for values in (model.inputs, model.outputs)]
     if names != [[manifest.input_name], [manifest.output_name]]:
@@ -110,7 +110,7 @@ def _check_signature(model: openvino.Model, artifact: Artifact) -> None:
     sides = model.inputs[0].get_partial_shape()
     shape = [None if side.is_dynamic else side.get_length() for side in sides]
     if shape != list(manifest.file_shape):
-        raise ArtifactError(f"{artifact.path}: takes {shape}, its manifest says {list(manifest.file_shape)}")
+        raise ArtifactError(f"{artifact.path}: input has shape {shape}, its manifest says {list(manifest.file_shape)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT-RTX."""
+"""Runtime `trt`: TensorRT and TensorRT-RTX on NVIDIA GPUs."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 from types import ModuleType
@@ -23,15 +24,17 @@ WARM_UP_RUNS = 2  # before a CUDA graph is captured
 
 
 def package(cross: bool) -> ModuleType:
-    """Return tensorrt or, without it, tensorrt_rtx; `cross`: to build for a GPU that isn't here, which only RTX can.
+    """Return the module tensorrt or, if it is not installed, tensorrt_rtx; raises UnavailableError without both.
 
-    Raises UnavailableError where it is not installed.
+    cross: to build for another GPU than this machine's, which only tensorrt_rtx supports.
     """
     for name in (RTX,) if cross else (PACKAGE, RTX):
         if importlib.util.find_spec(name) is not None:
             return importlib.import_module(name)
-    needed = "tensorrt_rtx (pip install -e '.[rtx]')" if cross else "tensorrt or tensorrt_rtx (JetPack brings its own)"
-    raise UnavailableError(f"runtime 'trt' needs the package {needed}")
+    packages = (
+        "tensorrt_rtx (pip install -e '.[rtx]')" if cross else "tensorrt or tensorrt_rtx (JetPack includes tensorrt)"
+    )
+    raise UnavailableError(f"runtime 'trt' needs the package {packages}")
 
 
 def compute_capability() -> str | None:
@@ -51,30 +54,30 @@ def compute_capability() -> str | None:
 
 
 class TrtSession:
-    """One engine with one input and one output, pinned host memory and a stream of its own."""
+    """One engine with one input and one output, with pinned host memory and its own CUDA stream."""
 
     def __init__(self, trt: ModuleType, cuda: Any, engine: Any, artifact: Artifact, target: Target) -> None:
-        """Allocate for the largest batch that the engine takes."""
+        """Allocate memory for the engine's largest batch."""
         self._cuda, self._manifest, self._target = cuda, artifact.manifest, target
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise CompressError(f"{artifact.path}: there is not enough GPU memory to run it")
+            raise CompressError(f"{artifact.path}: not enough GPU memory to run it")
         self._stream = _done(cuda, cuda.cudaStreamCreate())
         self._started, self._finished = (_done(cuda, cuda.cudaEventCreate()) for _ in range(2))
         self._graphs: dict[int, Any] = {}
-        most = _largest_batch(engine, artifact)
+        max_batch = _largest_batch(engine, artifact)
         side = self._manifest.preprocessing.crop
         item = np.dtype(self._manifest.input_dtype).itemsize
-        self._given = _Buffer(cuda, most * 3 * side * side * item)
-        self._answers = _Buffer(cuda, most * len(self._manifest.labels) * 4)
-        self._context.set_tensor_address(self._manifest.input_name, self._given.device)
-        self._context.set_tensor_address(self._manifest.output_name, self._answers.device)
+        self._inputs = _Buffer(cuda, max_batch * 3 * side * side * item)
+        self._outputs = _Buffer(cuda, max_batch * len(self._manifest.labels) * 4)
+        self._context.set_tensor_address(self._manifest.input_name, self._inputs.device)
+        self._context.set_tensor_address(self._manifest.output_name, self._outputs.device)
 
     def run(self, images: Images) -> npt.NDArray[np.float32]:
         """See `runtimes.session.Session.run`."""
         count = len(images)
-        given = self._given.host[: images.nbytes]
-        given[:] = np.ascontiguousarray(images).view(np.uint8).ravel()
+        pinned = self._inputs.host[: images.nbytes]
+        pinned[:] = np.ascontiguousarray(images).view(np.uint8).ravel()
         graph = self._graph(count, images) if self._target.cuda_graph else None
         _done(self._cuda, self._cuda.cudaEventRecord(self._started, self._stream))
         if graph is None:
@@ -84,7 +87,7 @@ class TrtSession:
         _done(self._cuda, self._cuda.cudaEventRecord(self._finished, self._stream))
         _done(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
         classes = len(self._manifest.labels)
-        return self._answers.host[: count * classes * 4].view(np.float32).reshape(count, classes).copy()
+        return self._outputs.host[: count * classes * 4].view(np.float32).reshape(count, classes).copy()
 
     def device_ms(self) -> float:
         """See `runtimes.session.OnDevice.device_ms`."""
@@ -96,7 +99,7 @@ class TrtSession:
             _done(self._cuda, self._cuda.cudaGraphExecDestroy(graph))
         self._graphs.clear()
         self._context = None
-        for buffer in (self._given, self._answers):
+        for buffer in (self._inputs, self._outputs):
             buffer.free(self._cuda)
         for event in (self._started, self._finished):
             _done(self._cuda, self._cuda.cudaEventDestroy(event))
@@ -107,15 +110,15 @@ class TrtSession:
         cuda, kind = self._cuda, self._cuda.cudaMemcpyKind
         self._context.set_input_shape(self._manifest.input_name, tuple(images.shape))
         size = count * len(self._manifest.labels) * 4
-        _done(cuda, cuda.cudaMemcpyAsync(self._given.device, self._given.host.ctypes.data, images.nbytes,
+        _done(cuda, cuda.cudaMemcpyAsync(self._inputs.device, self._inputs.host.ctypes.data, images.nbytes,
                                          kind.cudaMemcpyHostToDevice, self._stream))  # fmt: skip
         if not self._context.execute_async_v3(int(self._stream)):
             raise CompressError(f"target '{self._target.name}': TensorRT could not run a batch of {count}")
-        _done(cuda, cuda.cudaMemcpyAsync(self._answers.host.ctypes.data, self._answers.device, size,
+        _done(cuda, cuda.cudaMemcpyAsync(self._outputs.host.ctypes.data, self._outputs.device, size,
                                          kind.cudaMemcpyDeviceToHost, self._stream))  # fmt: skip
 
     def _graph(self, count: int, images: Images) -> Any:
-        """Return what was captured for this batch, captured first if need be, behind runs that let TensorRT settle."""
+        """Return the CUDA graph for this batch; capture it first if needed, after warm-up runs."""
         cuda = self._cuda
         if count not in self._graphs:
             for _ in range(WARM_UP_RUNS):
@@ -131,48 +134,44 @@ class TrtSession:
 
 
 class _Buffer:
-    """As many bytes of pinned host memory as of device memory."""
+    """Device memory and pinned host memory of the same size."""
 
     def __init__(self, cuda: Any, size: int) -> None:
-        import ctypes
-
         self.device = _done(cuda, cuda.cudaMalloc(size))
         self._pinned = _done(cuda, cuda.cudaMallocHost(size))
         self.host = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(self._pinned)))
 
-    def free(self, cuda: Any) -> None:
-        """Give the memory back."""
+    def free(self, cuda: Any) -> None:  # Any: the module cuda.bindings.runtime
+        """Free the memory."""
         _done(cuda, cuda.cudaFree(self.device))
         _done(cuda, cuda.cudaFreeHost(self._pinned))
 
 
 def load(artifact: Artifact, target: Target) -> Session:
-    """Load an engine that was built for this GPU with this TensorRT.
+    """Load an engine that was built for this GPU with the installed TensorRT.
 
-    Raises UnavailableError without the package, driver or GPU, ArtifactError for an engine that does not fit.
+    Raises UnavailableError without the package, driver or GPU, ArtifactError for an engine of another GPU or version.
     """
     if artifact.manifest.format != "trt":
         raise ArtifactError(f"{artifact.path}: runtime 'trt' runs engines, this is {artifact.manifest.format}")
     record = find_record(artifact.manifest.lineage, BuildRecord)
     if record is None:
-        raise ArtifactError(f"{artifact.path}: its manifest does not say how it was built; build it again")
+        raise ArtifactError(f"{artifact.path}: its manifest has no build record; build it again")
     here = compute_capability()
     if here is None:
-        raise UnavailableError(
-            f"target '{target.name}': no NVIDIA GPU can be used here; it takes the driver and cuda-bindings"
-        )
+        raise UnavailableError(f"target '{target.name}': no usable NVIDIA GPU; install its driver and cuda-bindings")
     trt = package(cross=False)
-    for name, found, built in (
+    for name, present, built in (
         ("the package", trt.__name__, record.package),
         (trt.__name__, trt.__version__, record.version),
         ("compute capability", here, record.compute_capability),
     ):
-        if found != built:
-            raise ArtifactError(f"{artifact.path}: was built for {name} {built}, this is {found}; build it here")
+        if present != built:
+            raise ArtifactError(f"{artifact.path}: was built for {name} {built}, this is {present}; build it here")
     logger = trt.Logger(trt.Logger.ERROR)
     engine = trt.Runtime(logger).deserialize_cuda_engine(artifact.path.read_bytes())
     if engine is None:
-        raise ArtifactError(f"{artifact.path}: {trt.__name__} {trt.__version__} refuses it; build it again")
+        raise ArtifactError(f"{artifact.path}: {trt.__name__} {trt.__version__} cannot load it; build it again")
     return TrtSession(trt, _cuda(), engine, artifact, target)
 
 
@@ -183,16 +182,16 @@ def _largest_batch(engine: Any, artifact: Artifact) -> int:
 
 
 def _cuda() -> Any:
-    """Return NVIDIA's bindings of the CUDA runtime, None without them."""
+    """Return NVIDIA's bindings of the CUDA runtime, None if they are not installed."""
     try:
         return importlib.import_module(CUDA)
     except ImportError:
         return None
 
 
-def _done(cuda: Any, answer: tuple[Any, ...]) -> Any:
-    """Return what a CUDA call gave; raises CompressError for its error."""
-    error, *values = answer
+def _done(cuda: Any, result: tuple[Any, ...]) -> Any:
+    """Return the value of a CUDA call; raises CompressError for an error code."""
+    error, *values = result
     if error != cuda.cudaError_t.cudaSuccess:
-        raise CompressError(f"CUDA says {error.name}")
+        raise CompressError(f"CUDA error: {error.name}")
     return values[0] if values else None

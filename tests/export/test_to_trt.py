@@ -66,7 +66,7 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(
     console = RecordingConsole()
     target = replace(RTX, compute_capability=capability)
     made = engine(stored(tmp_path, model, precision.split()[0]), target, tmp_path / "m.engine", console)
-    assert console.said == [f"build m.engine for compute capability {capability}: there is none yet"]
+    assert console.said == [f"build m.engine for compute capability {capability}: it does not exist yet"]
     assert Artifact.load(tmp_path / "m.engine") == made
     record = made.manifest.lineage[-1]
     assert isinstance(record, BuildRecord)
@@ -116,7 +116,7 @@ def _remove(path: Path, artifact: Artifact) -> Artifact:
 
 @pytest.mark.parametrize(("change", "why"), [
     (_other_model, "is of another other.onnx"), (_flip, "sha256 is"), (_edit, "has version 0.1, not"),
-    (_strip, "does not say how it was built"), (_remove, "no such file"),
+    (_strip, "has no build record"), (_remove, "no such file"),
 ])  # fmt: skip
 def test_an_engine_that_does_not_fit_is_built_again_and_the_reason_is_told(
     residual_model: onnx.ModelProto, tmp_path: Path, change: Any, why: str
@@ -156,7 +156,7 @@ def test_what_can_not_be_built_is_one_line(residual_model: onnx.ModelProto, tmp_
     with pytest.raises(InputError, match=r"builds for the compute capabilities .*8\.6.*, not 8\.7"):
         engine(artifact, replace(RTX, compute_capability="8.7"), path, SilentConsole())
     monkeypatch.setattr(backend, "compute_capability", lambda: None)
-    with pytest.raises(UnavailableError, match="name its compute_capability"):
+    with pytest.raises(UnavailableError, match="set compute_capability to build"):
         engine(artifact, replace(RTX, compute_capability="auto"), path, SilentConsole())
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match="needs the package tensorrt_rtx"):
@@ -212,7 +212,7 @@ def test_engines_of_whole_networks(name: str, capability: str, tmp_path: Path) -
 def test_an_engine_is_not_loaded_without_its_gpu(residual_model: onnx.ModelProto, tmp_path: Path) -> None:
     made = engine(stored(tmp_path, residual_model, "float32"), RTX, tmp_path / "m.engine", SilentConsole())
     if backend.compute_capability() is None:
-        with pytest.raises(UnavailableError, match="no NVIDIA GPU can be used here"):
+        with pytest.raises(UnavailableError, match="no usable NVIDIA GPU"):
             backend.load(made, RTX)
     with pytest.raises(ArtifactError, match="runs engines, this is onnx"):
         backend.load(stored(tmp_path, residual_model, "float32"), RTX)
@@ -237,5 +237,5 @@ def test_cuda_errors_are_told() -> None:
     cuda = SimpleNamespace(cudaError_t=SimpleNamespace(cudaSuccess=success))
     assert backend._done(cuda, (success, 7)) == 7
     assert backend._done(cuda, (success,)) is None
-    with pytest.raises(CompressError, match="CUDA says cudaErrorMemoryAllocation"):
+    with pytest.raises(CompressError, match="CUDA error: cudaErrorMemoryAllocation"):
         backend._done(cuda, (SimpleNamespace(name="cudaErrorMemoryAllocation"),))

@@ -107,7 +107,7 @@ def test_a_folder_is_no_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: {**content, "schema_version": 2}, "schema version 2, this toolkit reads 1"),
+        (lambda content: {**content, "schema_version": 2}, "schema version 2, this version reads 1"),
         (lambda content: {**content, "colour": "BGR"}, "colour"),
         (lambda content: {**content, "labels": None}, "not a manifest"),
         (lambda content: {**content, "input_shape": 4}, "not a manifest"),

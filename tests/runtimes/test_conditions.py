@@ -31,25 +31,25 @@ def test_a_slow_run_is_slow_against_p50() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "line"),
     [
         ({}, "a.onnx: 6 runs after 20 of warm-up, 1 of them over 1.5 times p50"),
         ({"warmup_runs": 0, "steady": None}, "a.onnx: 6 runs without warm-up, 1 of them"),
         ({"warmup_runs": None, "steady": None}, "a.onnx: 6 runs, 1 of them"),
-        ({}, "whether the machine throttled is unknown"),
-        ({}, "energy is unknown"),
+        ({}, "throttling: unknown"),
+        ({}, "energy: unknown"),
         ({"steady": False}, "a.onnx: not steady"),
-        ({"telemetry": {side: {**STATE, "throttling": []} for side in ("before", "after")}}, "nothing throttled"),
+        ({"telemetry": {side: {**STATE, "throttling": []} for side in ("before", "after")}}, "no throttling"),
         ({"telemetry": {side: {**STATE, "throttling": ["heat"]} for side in ("before", "after")}},
-         "throttled while it was timed: heat"),
-        ({"energy_mj": {"VDD_IN": 4.25, "gpu": 1000.0}}, "a.onnx: millijoules per call by rail, all that it used "
-         "meanwhile: VDD_IN 4.25, gpu 1e+03"),
+         "throttled during the timed runs: heat"),
+        ({"energy_mj": {"VDD_IN": 4.25, "gpu": 1000.0}}, "a.onnx: millijoules per call by rail, idle power "
+         "included: VDD_IN 4.25, gpu 1e+03"),
     ],
 )  # fmt: skip
-def test_what_is_known_is_told(changes: dict[str, Any], told: str) -> None:
-    assert any(line.startswith(told) for line in lines([replace(PLAIN, **changes)]))
+def test_lines_describe_what_is_known(changes: dict[str, Any], line: str) -> None:
+    assert any(each.startswith(line) for each in lines([replace(PLAIN, **changes)]))
 
 
-def test_of_older_files_no_state_is_told() -> None:
-    assert lines([replace(PLAIN, telemetry={})])[1:] == ["energy is unknown, the system does not show it"]
+def test_older_files_without_telemetry() -> None:
+    assert lines([replace(PLAIN, telemetry={})])[1:] == ["energy: unknown, the system does not show it"]
     assert lines([]) == []

@@ -32,5 +32,5 @@ def test_artifact_and_target_reach_the_runtime(
 def test_a_runtime_that_is_not_here_is_answered_with_those_that_are(fake_artifact: Callable[..., Artifact]) -> None:
     target = Target("board", runtime="fake")
     object.__setattr__(target, "runtime", "npu")  # a target that another version of the toolkit checked
-    with pytest.raises(InputError, match=r"no runtime 'npu'; there are .*fake.*ort"):
+    with pytest.raises(InputError, match=r"no runtime 'npu'; choose one of .*fake.*ort"):
         load(fake_artifact(), target)

@@ -183,7 +183,7 @@ def test_a_changed_bundle_is_refused_before_anything_is_sent(
     place = content.index(b"latency_ms")
     content[place] ^= 1
     (tmp_path / "bad.tar").write_bytes(content)
-    with pytest.raises(InputError, match="is not the file that was bundled"):
+    with pytest.raises(InputError, match="was changed; unpack the bundle again"):
         go(server, tmp_path / "bad.tar")
     assert list(server.home.iterdir()) == []
 

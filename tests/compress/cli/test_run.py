@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 def test_a_target_of_another_architecture_is_refused_before_any_work(recipe: Path, tmp_path: Path) -> None:
     other = "x86-avx2" if "arm64" in call("doctor").output.split("instruction set")[1][:40] else "arm64"
     result = call("run", recipe, "--out", tmp_path / "run", "--set", f"targets=[{{name: b, instruction_set: {other}}}]")
-    assert_one_line(result, 1, f"target 'b': it is {other}, this machine is", "run the recipe there")
+    assert_one_line(result, 1, f"target 'b': it has the instruction set {other}, this machine", "run the recipe there")
 
 
 @pytest.mark.parametrize(("runtime", "code", "message"), [

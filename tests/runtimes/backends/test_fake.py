@@ -47,7 +47,7 @@ def test_a_run_takes_the_latency_of_the_file(fake_artifact: Callable[..., Artifa
 
 def test_another_format_is_refused_with_its_name(fake_artifact: Callable[..., Artifact]) -> None:
     artifact = fake_artifact(format="onnx")
-    with pytest.raises(ArtifactError, match="target 'board' has runtime 'fake', which runs no onnx file") as caught:
+    with pytest.raises(ArtifactError, match="target 'board' has runtime 'fake', which does not run onnx") as caught:
         fake.load(artifact, TARGET)
     assert str(artifact.path) in str(caught.value)
 

@@ -119,7 +119,7 @@ def test_a_manifest_of_another_network_is_an_artifact_error(
 
 def test_a_file_of_other_types_is_refused(stand_in: type[Interpreter], tflite: Callable[..., Artifact]) -> None:
     stand_in.input = {"dtype": np.uint8}
-    with pytest.raises(ArtifactError, match="must take float32 or int8"):
+    with pytest.raises(ArtifactError, match="must have float32 or int8 input"):
         litert.load(tflite(), TARGET)
 
 
@@ -143,6 +143,6 @@ def test_without_litert_the_package_to_install_is_named(
 @pytest.mark.parametrize("content", [b"", b"no flatbuffer" * 20])
 def test_a_file_that_litert_refuses_is_named(tflite: Callable[..., Artifact], content: bytes) -> None:
     artifact = tflite(content)
-    with pytest.raises(ArtifactError, match="LiteRT refuses it") as caught:
+    with pytest.raises(ArtifactError, match="LiteRT cannot load it") as caught:
         litert.load(artifact, TARGET)
     assert str(artifact.path) in str(caught.value)
