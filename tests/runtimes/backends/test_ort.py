@@ -250,7 +250,5 @@ def test_answers_of_another_type_are_refused(onnx_artifact: Callable[..., Artifa
     model.graph.node[-1].output[0] = "flat"
     model.graph.node.append(helper.make_node("Cast", ["flat"], ["logits"], to=kind))
     model.graph.output[0].type.tensor_type.elem_type = kind
-    with pytest.raises(
-        ArtifactError, match=r"output are tensor\(float\) and tensor\((double|int64|string)\), not"
-    ):
+    with pytest.raises(ArtifactError, match=r"output are tensor\(float\) and tensor\((double|int64|string)\), not"):
         ort.load(onnx_artifact(model.SerializeToString()), TARGET)
