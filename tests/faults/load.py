@@ -1,15 +1,15 @@
-"""More of everything than usual: do memory and time grow as stated, and is every file closed?
+"""Measure how memory, time and open files grow with the number of images, classes, stages, steps and trials.
 
-    images       evaluate 2,000 and 10,000 images of a network of 2,000 classes: peak memory does not grow
-    classes      a run with 2,000 classes and 20,000 images: its time, its peak memory, the size of its report
-    handles      files open before and after 200 sessions of a measurement
-    stages       a recipe of 200 stages is checked in seconds
-    steps        a run folder with 1,000 steps: what a step costs when it is there already
-    checkpoints  a run writes its state after each of 1,080 batches: the last take no longer than the first, two stay
+    images       evaluate 2,000 and 10,000 images with 2,000 classes: peak memory does not grow
+    classes      run with 2,000 classes and 20,000 images: time, peak memory, size of the report
+    handles      open files before and after 200 sessions of a measurement
+    stages       validate a recipe of 200 stages: time
+    steps        run folder with 1,000 steps: time of a cached step
+    checkpoints  save the training state after each of 1,080 batches: the last take no longer than the first, two stay
     sweep        50 trials, each a run: the last ten take no longer than the first ten, and neither the memory nor the
-                 open files of the sweep's own process grow
+                 open files of the sweep's process grow
 
-The last line is JSON. Under an hour on two cores.
+The last line is JSON. Takes under an hour on two cores.
 
     make test-load
 """
@@ -43,7 +43,7 @@ from runtimes.files import sha256_file, write_bytes
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
-# A process's own peak: what getrusage tells of a child holds its parent's, from before it was another program.
+# VmHWM is the peak of the process itself; getrusage of a child includes its parent's memory before exec.
 CHILD = """
 import re, sys
 from pathlib import Path
@@ -75,7 +75,7 @@ SMALL: dict[str, Any] = {
 
 
 def main() -> None:
-    """Print each figure and what is allowed, then JSON; exit with 1 where one is above that."""
+    """Print each figure and its limit, then JSON; exit with 1 if one exceeds its limit."""
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="compress-load-") as name:
         for part in (images_and_handles, classes, stages, steps, checkpoints, trials):
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def images_and_handles(folder: Path) -> dict[str, float]:
-    """Evaluate few and many images; measure in many sessions, and count the files that stay open."""
+    """Return the growth of memory with images and of open files with sessions."""
     artifact = artifact_in(folder)
     few, many = (evaluated(folder, artifact, count) for count in (FEW, MANY))
     before = open_files()
@@ -106,13 +106,13 @@ def artifact_in(folder: Path) -> Artifact:
         sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, SIDE, SIDE), OUTPUT_NAME,
         Preprocessing(SIDE, SIDE), names, 18,
     )  # fmt: skip
-    made = Artifact(path, manifest)
-    made.save_manifest()
-    return made
+    artifact = Artifact(path, manifest)
+    artifact.save_manifest()
+    return artifact
 
 
 def evaluated(folder: Path, artifact: Artifact, count: int) -> float:
-    """Return the peak memory in MiB of `compress evaluate` on so many images."""
+    """Return the peak memory in MiB of `compress evaluate` on `count` images."""
     rng, images = np.random.default_rng(0), folder / f"images-{count}"
     pixels = (rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(count))
     labels, names = rng.integers(0, CLASSES, count), tuple(map(str, range(count)))
@@ -121,7 +121,7 @@ def evaluated(folder: Path, artifact: Artifact, count: int) -> float:
 
 
 def classes(folder: Path) -> dict[str, float]:
-    """Run a recipe of 2,000 classes, all of it: what it takes, and how large its reports are."""
+    """Return time, peak memory and size of the report of a run with 2,000 classes."""
     data = {**SMALL["data"], "classes": CLASSES, "images_per_class": 10}
     path = written(folder / "classes.yaml", data=data, stages=[{**SMALL["stages"][0], "batch_size": 64}])
     mib, seconds = ran("run", path, "--out", str(folder / "classes"))
@@ -130,7 +130,7 @@ def classes(folder: Path) -> dict[str, float]:
 
 
 def stages(folder: Path) -> dict[str, float]:
-    """Check a recipe of 200 stages."""
+    """Return the time to validate a recipe of 200 stages."""
     path = written(folder / "long.yaml", stages=json.loads(json.dumps(SMALL["stages"] * STAGES)))
     start = time.monotonic()
     assert len(recipe.load(Path(path)).stages) == STAGES
@@ -138,39 +138,39 @@ def stages(folder: Path) -> dict[str, float]:
 
 
 def steps(folder: Path) -> dict[str, float]:
-    """Ask for steps that are there already, among 1,000."""
-    made = RunFolder(folder / "steps", "load", fresh=False)
+    """Return the time of a cached step among 1,000."""
+    run_folder = RunFolder(folder / "steps", "load", fresh=False)
     for index in range(STEPS):
-        made.step(f"{index}-train", [index], (), lambda path: write_bytes(path / "network.safetensors", b"x"))
+        run_folder.step(f"{index}-train", [index], (), lambda path: write_bytes(path / "network.safetensors", b"x"))
     before, start = open_files(), time.monotonic()
     for index in range(STEPS):
-        made.step(f"{index}-train", [index], (), lambda path: None)
+        run_folder.step(f"{index}-train", [index], (), lambda path: None)
     assert open_files() == before
     return {"step_ms": 1000 * (time.monotonic() - start) / STEPS}
 
 
 def checkpoints(folder: Path) -> dict[str, float]:
-    """Run with a state written after each of 1,080 batches: what the last 100 take of the first, what stays."""
+    """Save the state after each of 1,080 batches; return the time of the last 100 over the first, and the files left."""
     data = {**SMALL["data"], "images_per_class": 400}
     stage = {**SMALL["stages"][0], "batch_size": 2, "epochs": 3, "checkpoint_minutes": 1e-9}
     out = folder / "often"
     command = [sys.executable, "-m", "compress", "run", written(folder / "often.yaml", data=data, stages=[stage])]
-    seen: dict[int, float] = {}
+    saved_at: dict[int, float] = {}
     with subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             for path in out.glob("steps/0-train-*/training-state.safetensors"):
                 with contextlib.suppress(FileNotFoundError):  # just replaced
-                    seen.setdefault(path.stat().st_mtime_ns, time.monotonic())
+                    saved_at.setdefault(path.stat().st_mtime_ns, time.monotonic())
             time.sleep(0.005)
     assert process.returncode == 0
-    assert len(seen) > STEPS
-    took = np.diff(list(seen.values()))
+    assert len(saved_at) > STEPS
+    took = np.diff(list(saved_at.values()))
     return {"checkpoint_ratio": float(np.median(took[-100:]) / np.median(took[:100])),
             "checkpoint_files": len(list(out.glob("steps/0-train-*/training-state*")))}  # fmt: skip
 
 
 def trials(folder: Path) -> dict[str, float]:
-    """Sweep over 50 settings; look at the process after each trial."""
+    """Return the growth of time, memory and open files over a sweep of 50 trials."""
     small = written(folder / "small.yaml")
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({"recipe": small, "vary": {"seed": list(range(TRIALS))}}))
@@ -191,27 +191,27 @@ def trials(folder: Path) -> dict[str, float]:
 
 
 def written(path: Path, **changes: Any) -> str:
-    """Write the small recipe with some sections changed."""
+    """Write the small recipe with changed sections, and return its path."""
     path.write_text(yaml.safe_dump({**SMALL, **changes}))
     return str(path)
 
 
 def ran(*arguments: str) -> tuple[float, float]:
-    """Return the peak memory in MiB and the seconds of a command that has to end well."""
+    """Return the peak memory in MiB and the seconds of a command, which must succeed."""
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.split()[-1]) / 1024, time.monotonic() - start
 
 
 def status(pid: int, key: str) -> float:
-    """Return a line of a process's status, MiB."""
-    found = re.search(rf"{key}:\s+([0-9]+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+    """Return a field of /proc/PID/status in MiB."""
+    match = re.search(rf"{key}:\s+([0-9]+)", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) / 1024
 
 
 def open_files(pid: int | None = None) -> int:
-    """Return how many files a process has open, this one unless named."""
+    """Return the number of open files of a process, by default of this one."""
     return len(os.listdir(f"/proc/{pid or 'self'}/fd"))
 
 

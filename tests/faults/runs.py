@@ -1,4 +1,4 @@
-"""Real runs to disturb, the moments to do it at, and what of a run must not depend on that."""
+"""Runs to disturb, moments for that, and the results that must not depend on it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from runtimes.lineage import Attempt, QuantizeRecord, find_record
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("all_stages.yaml")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many runs at once as there are cores
-AT_START, AT_END = "start", "report"  # what of a run is no step
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # one run per core at a time
+AT_START, AT_END = "start", "report"  # parts of a run before and after its steps
 POLL_S = 0.002
-CLOCKED = "model-int8-x86"  # files of which measured milliseconds decide what stays float, in each run anew
+CLOCKED = "model-int8-x86"  # measured time decides which of its layers stay float
 
 
 @dataclass(frozen=True)
 class Whole:
-    """An undisturbed run: its results, what the clock decided of them, and how long each part took, in order."""
+    """An undisturbed run: its results, the decisions by measured time, and the duration of each part, in order."""
 
     results: dict[str, str]
     decided: dict[str, Any]
@@ -43,14 +43,14 @@ class Whole:
 
 @dataclass(frozen=True)
 class Moment:
-    """A share of the time that a part of a run takes."""
+    """A moment in a part of a run, as a share of its duration."""
 
     part: str
     share: float
 
 
 def undisturbed(out: Path) -> Whole:
-    """Run to the end, with nobody in the way."""
+    """Run to the end without disturbance."""
     began = time.time()
     process = start(out)
     _, said = process.communicate()
@@ -66,7 +66,7 @@ def undisturbed(out: Path) -> Whole:
 
 
 def start(out: Path, program: tuple[str, ...] = ("-m", "compress"), **options: Any) -> subprocess.Popen[str]:
-    """Start the recipe in a folder, as a group of processes of its own that listens to Ctrl-C."""
+    """Start the recipe in a folder, in its own process group, with the default handler of SIGINT."""
     command = [sys.executable, *program, "run", str(RECIPE), "--out", str(out)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # nohup and & ignore it
@@ -74,7 +74,7 @@ def start(out: Path, program: tuple[str, ...] = ("-m", "compress"), **options: A
 
 
 def draw(rng: np.random.Generator, whole: Whole, count: int) -> list[Moment]:
-    """Return moments in the order of a run: half by the length of its parts, half evenly over them, however short."""
+    """Return random moments in order: half weighted by the duration of the parts, half uniform over the parts."""
     names, lengths = list(whole.parts_s), np.asarray(list(whole.parts_s.values()))
     chances = 0.5 * lengths / lengths.sum() + 0.5 / len(names)
     chosen = np.sort(rng.choice(len(names), count, p=chances))
@@ -82,7 +82,7 @@ def draw(rng: np.random.Generator, whole: Whole, count: int) -> list[Moment]:
 
 
 def wait_for(moment: Moment, process: subprocess.Popen[str], out: Path, whole: Whole) -> bool:
-    """Wait until a process is in that part of the run, or later, for so long; return whether it still runs."""
+    """Wait until a process reaches the moment, or a later part; return whether it still runs."""
     names = list(whole.parts_s)
     later = set(names[names.index(moment.part) :])
     while process.poll() is None and not _reached(moment, later, process, out, names):
@@ -100,11 +100,11 @@ def _reached(moment: Moment, later: set[str], process: subprocess.Popen[str], ou
 
 
 def at_work(out: Path, pid: int) -> list[str]:
-    """Return the names of the steps that a process has begun, the newest last."""
-    found = [
+    """Return the names of the steps that a process has started, the newest last."""
+    locks = [
         lock for lock in out.glob("steps/*/lock") if lock.read_text(errors="replace").startswith(f"process {pid} ")
     ]
-    return [_name(lock.parent) for lock in sorted(found, key=lambda lock: lock.stat().st_mtime)]
+    return [_name(lock.parent) for lock in sorted(locks, key=lambda lock: lock.stat().st_mtime)]
 
 
 def _name(step: Path) -> str:
@@ -112,20 +112,22 @@ def _name(step: Path) -> str:
 
 
 def results(out: Path) -> dict[str, str]:
-    """Return what of a finished run must not depend on how often it was disturbed."""
-    found = {}
+    """Return the results of a finished run that must not depend on disturbances, by name."""
+    values = {}
     for pattern in ("steps/*/network.safetensors", "steps/*/plan-*.json", "artifacts/*.onnx", "splits.json"):
         for path in sorted(out.glob(pattern)):
-            found[str(path.relative_to(out))] = sha256_file(path)
+            values[str(path.relative_to(out))] = sha256_file(path)
     report = json.loads((out / "report.json").read_text())
-    for one in report["measurements"]:
-        found[f"answers of {one['artifact']}"] = str(one["predicted"])
-    found["accuracy_steps"] = json.dumps([step for step in report["accuracy_steps"] if CLOCKED not in json.dumps(step)])
-    return found
+    for measurement in report["measurements"]:
+        values[f"predictions of {measurement['artifact']}"] = str(measurement["predicted"])
+    values["accuracy_steps"] = json.dumps(
+        [step for step in report["accuracy_steps"] if CLOCKED not in json.dumps(step)]
+    )
+    return values
 
 
 def decided(out: Path) -> dict[str, Any]:
-    """Return of each INT8 file of this machine's what was kept, which the clock has a say in."""
+    """Return the attempts of each INT8 file that depends on measured time, with whether they were kept."""
     files = sorted(out.glob(f"artifacts/{CLOCKED}*.onnx"))
     return {file.name: [[attempt.step, attempt.kept] for attempt in _attempts(file)] for file in files}
 
@@ -136,7 +138,7 @@ def _attempts(file: Path) -> tuple[Attempt, ...]:
 
 
 def differences(out: Path, whole: Whole) -> list[str]:
-    """Return the names of results that differ, but for files of which the clock decided otherwise."""
+    """Return the names of results that differ, except for files whose decisions by measured time differ."""
     mine, clock = results(out), decided(out)
     otherwise = {name for name, what in whole.decided.items() if clock.get(name) != what}
     names = {name for name in {*whole.results, *mine} if whole.results.get(name) != mine.get(name)}
@@ -144,7 +146,7 @@ def differences(out: Path, whole: Whole) -> list[str]:
 
 
 def half_written(out: Path) -> Iterator[str]:
-    """Give what is wrong with every file that has the name of a result and can't be read as one."""
+    """Yield a line for every file that has the name of a result and can't be read."""
     for path in out.rglob("*"):
         if path.is_file() and not path.name.endswith(".tmp") and path.name not in ("run.log", "lock"):
             try:
@@ -156,7 +158,7 @@ def half_written(out: Path) -> Iterator[str]:
 
 
 def _read(path: Path) -> None:
-    """Read a file as what its name says; raises where it is not that."""
+    """Read a file by its suffix; raises if it is damaged."""
     if path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".safetensors":

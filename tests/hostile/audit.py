@@ -1,10 +1,10 @@
-"""Has a package that is installed here a fault that is known? Asks the index's list of them, by pip-audit.
+"""List the installed packages with known vulnerabilities, as reported by pip-audit.
 
-    packages     those installed
-    audited      those that the list knows
-    vulnerable   those with a known fault; each is printed, with the versions that mend it
+    packages     number of installed packages
+    audited      number of those that the index knows
+    vulnerable   number of those with a known vulnerability; each is printed with the versions that fix it
 
-Without a network nothing can be asked: that is said, and is no failure. The last line is JSON.
+Without a network the audit prints the reason and succeeds. The last line is JSON.
 
     make audit
 """
@@ -22,30 +22,30 @@ COMMAND = [sys.executable, "-m", "pip_audit", *OPTIONS]
 
 
 def main() -> None:
-    """Print the faults and the counts as JSON; exit with 1 where there is one."""
-    found, why = asked()
-    vulnerable = [one for one in found if one.get("vulns")]
-    audited = sum("vulns" in one for one in found)
-    for one in vulnerable:
-        for fault in one["vulns"]:
-            cure = " or ".join(fault["fix_versions"]) or "no version yet"
-            print(f"{one['name']} {one['version']}: {fault['id']}, mended in {cure}")
+    """Print the vulnerabilities and the counts as JSON; exit with 1 if there is one."""
+    packages, reason = audit()
+    vulnerable = [package for package in packages if package.get("vulns")]
+    audited = sum("vulns" in package for package in packages)
+    for package in vulnerable:
+        for vulnerability in package["vulns"]:
+            fixes = " or ".join(vulnerability["fix_versions"]) or "no version yet"
+            print(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixes}")
     if not audited:
-        print(f"no package could be audited: {why}")
-    print(json.dumps({"packages": len(found), "audited": audited, "vulnerable": len(vulnerable)}))
+        print(f"no package could be audited: {reason}")
+    print(json.dumps({"packages": len(packages), "audited": audited, "vulnerable": len(vulnerable)}))
     sys.exit(bool(vulnerable))
 
 
-def asked() -> tuple[list[dict[str, Any]], str]:
-    """Return what is said of each package, and why nothing is where nothing is."""
+def audit() -> tuple[list[dict[str, Any]], str]:
+    """Return pip-audit's records of all packages, and the reason if it skipped or could not audit them."""
     try:
         done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=SECONDS)
-        found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
         return [], f"no answer within {SECONDS} s"
     except json.JSONDecodeError:
         return [], (done.stderr.strip().splitlines() or ["no answer"])[-1]
-    return found, next((one["skip_reason"] for one in found if "skip_reason" in one), "")
+    return packages, next((package["skip_reason"] for package in packages if "skip_reason" in package), "")
 
 
 if __name__ == "__main__":

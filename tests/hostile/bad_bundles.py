@@ -1,4 +1,4 @@
-"""Tars that would write elsewhere, hold links or devices, or are not what they say."""
+"""Bundles with members outside the folder, links, devices or wrong contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runtimes.target import Target
 
 
 def bundles(folder: Path) -> Iterator[Case]:
-    """Give tars that would write elsewhere, hold links or devices, or are not what they say."""
+    """Yield bundles with members outside the folder, links, devices or wrong contents."""
     artifact = artifact_in(folder / "model")
     pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
     sample = evalset.write(
@@ -30,28 +30,29 @@ def bundles(folder: Path) -> Iterator[Case]:
     good = folder / "good.tar"
     write_bundle(Artifact.load(artifact), Target("here"), folder / "sample", sample, good)
     with tarfile.open(good) as opened:
-        members = {one.name: opened.extractfile(one).read() for one in opened.getmembers()}  # type: ignore[union-attr]
+        members = {item.name: opened.extractfile(item).read() for item in opened.getmembers()}  # type: ignore[union-attr]
     description = json.loads(members["bundle.json"])
-    found = {
-        f"cut to {share} %": good.read_bytes()[: good.stat().st_size * share // 100] for share in (0, 1, 10, 50, 90)
+    cases = {
+        f"truncated to {share} %": good.read_bytes()[: good.stat().st_size * share // 100]
+        for share in (0, 1, 10, 50, 90)
     }
-    found |= {"random bytes": np.random.default_rng(1).bytes(3000), "a text": b"no tar\n"}
+    cases |= {"random bytes": np.random.default_rng(1).bytes(3000), "a text": b"no tar\n"}
     for name in ("../evil", "/tmp/evil", "a/../../evil", "..", "C:\\evil", "sample/../../evil", "-rf", "a\x01b"):
-        found[f"a member {name!r}"] = _tar({**members, name: b"evil"})
+        cases[f"a member {name!r}"] = _tar({**members, name: b"evil"})
     for kind, code in (("link", tarfile.SYMTYPE), ("hard link", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE),
                        ("pipe", tarfile.FIFOTYPE), ("folder", tarfile.DIRTYPE)):  # fmt: skip
-        found[f"a {kind}"] = _tar(members, special=code)
+        cases[f"a {kind}"] = _tar(members, special=code)
     for name in members:
-        found[f"without {name}"] = _tar({key: value for key, value in members.items() if key != name})
-        found[f"another {name}"] = _tar({**members, name: bytes([members[name][0] ^ 1]) + members[name][1:]})
+        cases[f"without {name}"] = _tar({key: value for key, value in members.items() if key != name})
+        cases[f"changed {name}"] = _tar({**members, name: bytes([members[name][0] ^ 1]) + members[name][1:]})
     for key, _ in leaves(description):
         changed = copy.deepcopy(description)
         put(changed, key, [["no"]])
         if key[0] != "recipe":
-            found[f"bundle.json: {'.'.join(map(str, key))}"] = _tar(
+            cases[f"bundle.json: {'.'.join(map(str, key))}"] = _tar(
                 {**members, "bundle.json": json.dumps(changed).encode()}
             )
-    for name, content in found.items():
+    for name, content in cases.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
         path = written(place / "bundle.tar", content)
         written(folder / "run" / "report.json", (ROOT / "tests/samples/schema-1/report.json").read_bytes())

@@ -1,4 +1,4 @@
-"""Weights that hold code, are damaged, or are another network's."""
+"""Weights that contain code, are damaged, or belong to another network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from compress.models import mobilenet_v2
 
 
 class Evil:
-    """Runs a command where it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __reduce__(self) -> Any:
         import os
@@ -32,7 +32,7 @@ class Evil:
 
 
 def checkpoints(folder: Path) -> Iterator[Case]:
-    """Give weights that hold code, are damaged, or are another network's."""
+    """Yield weights that contain code, are damaged, or belong to another network."""
     photos = folder / "photos"
     for label in ("a", "b"):
         for index in range(4):
@@ -63,27 +63,27 @@ def _weights(tensors: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
         return stream.getvalue()
 
     as_torch = torch_file({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
-    found = {f"safetensors cut to {share} %": (".safetensors", good[: len(good) * share // 100])
+    cases = {f"safetensors truncated to {share} %": (".safetensors", good[: len(good) * share // 100])
              for share in (0, 1, 5, 25, 50, 75, 99)}  # fmt: skip
-    found |= {
-        f"pth cut to {share} %": (".pth", as_torch[: len(as_torch) * share // 100]) for share in (0, 1, 5, 50, 99)
+    cases |= {
+        f"pth truncated to {share} %": (".pth", as_torch[: len(as_torch) * share // 100]) for share in (0, 1, 5, 50, 99)
     }
     for length in (0, 2**31, 2**63, 2**64 - 1):
-        found[f"a header of {length} bytes"] = (".safetensors", struct.pack("<Q", length) + good[8:])
+        cases[f"a header of {length} bytes"] = (".safetensors", struct.pack("<Q", length) + good[8:])
     headers: dict[str, Any] = {
         "offsets beyond the end": {first: {"dtype": "F32", "shape": [4], "data_offsets": [0, 2**40]}},
         "offsets that run backwards": {first: {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}},
         "a shape of 2**60": {first: {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]}},
         "a negative shape": {first: {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
-        "a type nobody knows": {first: {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}},
+        "an unknown type": {first: {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}},
         "a header that is a list": [],
-        "tensors over each other": {
+        "overlapping tensors": {
             name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in list(tensors)[:3]
         },
     }
     for name, header in headers.items():
         text = json.dumps(header).encode()
-        found[name] = (".safetensors", struct.pack("<Q", len(text)) + text + bytes(4))
+        cases[name] = (".safetensors", struct.pack("<Q", len(text)) + text + bytes(4))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("x/data.pkl", pickle.dumps(Evil()))
@@ -91,13 +91,13 @@ def _weights(tensors: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
         opened.writestr("x/data/0", bytes(1 << 24))
     wrong = {name: value[..., :1] if value.ndim > 1 else value for name, value in tensors.items()}
     return {
-        **found,
+        **cases,
         "a pickle that runs a command": (".pth", pickle.dumps(Evil())),
         "a pickle in torch's archive": (".pt", archive.getvalue()),
         "torch's own pickle of an object": (".pth", torch_file(Evil())),
         "a whole module": (".pth", torch_file(torch.nn.Linear(2, 2))),
         "a list of tensors": (".pth", torch_file([torch.zeros(2)])),
-        "texts for tensors": (".pth", torch_file({first: "zero"})),
+        "strings in place of tensors": (".pth", torch_file({first: "zero"})),
         "nothing": (".safetensors", safetensors({})),
         "an extra tensor": (".safetensors", safetensors({**tensors, "more.weight": np.zeros(3, np.float32)})),
         "a missing tensor": (".safetensors", safetensors({n: v for n, v in tensors.items() if n != first})),

@@ -1,4 +1,4 @@
-"""Manifests with a wrong value at every field, and files that are no reports."""
+"""Manifests with a wrong value in every field, and files that are not reports."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from case import NO_JSON, Case, artifact_in, leaves, put, written
 
 
 def manifests(folder: Path) -> Iterator[Case]:
-    """Give manifests with a wrong value at every field, and files that are not the ones they name."""
+    """Yield manifests with a wrong value in every field, and JSON that is not a manifest."""
     artifact = artifact_in(folder / "model")
     whole = json.loads(artifact.with_name("model.onnx.json").read_text())
     wrong: dict[str, bytes] = {}
     for path, value in leaves(whole):
         if path[0] in ("lineage", "versions", "recipe", "opset", "scheme"):
-            continue  # told, not used
+            continue  # information only
         for other in ({"no": 1}, [[]], "no such", -7):
             changed = copy.deepcopy(whole)
             put(changed, path, other)
-            may_be = (path[0] == "labels" and other == "no such") or ("mean" in path and other == -7)
-            if other != value and not may_be:
+            valid = (path[0] == "labels" and other == "no such") or ("mean" in path and other == -7)
+            if other != value and not valid:
                 wrong[f"{'.'.join(map(str, path))} is {other}"] = json.dumps(changed).encode()
     for name in set(whole) - {"lineage", "versions", "recipe", "opset", "scheme", "output"}:
         wrong[f"without {name}"] = json.dumps({key: value for key, value in whole.items() if key != name}).encode()
@@ -38,14 +38,14 @@ def manifests(folder: Path) -> Iterator[Case]:
 
 
 def reports(folder: Path) -> Iterator[Case]:
-    """Give run folders and accepted results that hold no report."""
+    """Yield run folders and accepted results without a valid report."""
     for command, name in (("report", "report.json"), ("bundle", "report.json"), ("accept", "report.json")):
         for index, content in enumerate(NO_JSON):
             place = folder / f"{command}-{index}"
             written(place / name, content)
             more = {"report": [], "bundle": ["-o", str(place / "out.tar")], "accept": ["-o", str(place / "out.json")]}
-            told = content + command.encode()
-            yield Case(f"{command} of {content[:20]!r}", place, [command, str(place), *more[command]], name, told)
+            identity = content + command.encode()
+            yield Case(f"{command} of {content[:20]!r}", place, [command, str(place), *more[command]], name, identity)
     for index, content in enumerate((*NO_JSON, b'{"schema_version": 1, "results": [{}]}')):
         place = folder / f"check-{index}"
         path = written(place / "accepted.json", content)

@@ -1,4 +1,4 @@
-"""ONNX files that are damaged, evil, or no classifiers."""
+"""ONNX files that are damaged, malicious, or not classifiers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 
-TAKEN_BY_ONNX_RUNTIME = ("an unknown domain", "version 0 of IR")  # of which no node makes use: they run as they should
+VALID_FOR_ONNX_RUNTIME = ("an unknown domain", "version 0 of IR")  # no node depends on them
 
 
 def models(folder: Path) -> Iterator[Case]:
-    """Give ONNX files that are damaged, evil or no classifiers."""
+    """Yield ONNX files that are damaged, malicious or not classifiers."""
     artifact = artifact_in(folder / "model")
     photos = folder / "photos"
     for index in range(4):
@@ -32,39 +32,40 @@ def models(folder: Path) -> Iterator[Case]:
         Image.fromarray(picture).save(photos / f"{index}.png")
     good = artifact.read_bytes()
     random = np.random.default_rng(3)
-    found = {
-        f"cut to {share} %": good[: len(good) * share // 100] for share in (0, 1, 3, 10, 25, 40, 50, 60, 75, 90, 95, 99)
+    cases = {
+        f"truncated to {share} %": good[: len(good) * share // 100]
+        for share in (0, 1, 3, 10, 25, 40, 50, 60, 75, 90, 95, 99)
     }
     for index in range(12):
         flipped = bytearray(good)
-        for place in random.integers(0, min(len(good), 3000), 8):  # where the graph is written
+        for place in random.integers(0, min(len(good), 3000), 8):  # the bytes of the graph
             flipped[place] ^= 0xFF
-        found[f"bytes flipped {index}"] = bytes(flipped)
-    found |= {
+        cases[f"bytes flipped {index}"] = bytes(flipped)
+    cases |= {
         "random bytes": random.bytes(4000),
         "a text": b"not a model",
         "JSON": b"{}",
         "a pickle": pickle.dumps([1]),
     }
-    found |= {name: model.SerializeToString() for name, model in _odd_graphs(good).items()}
-    for name, content in found.items():
+    cases |= {name: model.SerializeToString() for name, model in _odd_graphs(good).items()}
+    for name, content in cases.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
         path = written(place / "model.onnx", content)
         arguments = ["quantize", str(path), "--calibration", str(photos), "--resize", str(SIDE), "--crop", str(SIDE),
                      "-o", str(place / "out.onnx"), "--target", "generic"]  # fmt: skip
         yield Case(name, place, arguments, "model.onnx", content)
     images = evalset_in(folder / "images")
-    vouched = {name: (content, INPUT_NAME, OUTPUT_NAME) for name, content in found.items()}
-    vouched |= {name: (model.SerializeToString(), "x", "y") for name, model in _wrong_answers().items()}
-    for name, (content, inputs, outputs) in vouched.items():
-        place = folder / f"vouched-{zlib.crc32(name.encode())}"
+    with_manifest = {name: (content, INPUT_NAME, OUTPUT_NAME) for name, content in cases.items()}
+    with_manifest |= {name: (model.SerializeToString(), "x", "y") for name, model in _wrong_outputs().items()}
+    for name, (content, inputs, outputs) in with_manifest.items():
+        place = folder / f"manifest-{zlib.crc32(name.encode())}"
         path = written(place / "model.onnx", content)
         manifest = Manifest(sha256_file(path), len(content), "onnx", "float32", inputs, (None, 3, SIDE, SIDE), outputs,
                             Preprocessing(SIDE, SIDE), CLASSES, 18)  # fmt: skip
         Artifact(path, manifest).save_manifest()
         arguments = ["evaluate", str(path), "--evalset", str(images)]
-        taken = name in TAKEN_BY_ONNX_RUNTIME
-        yield Case(f"vouched for: {name}", place, arguments, "model.onnx", content + b" and its manifest", taken)
+        valid = name in VALID_FOR_ONNX_RUNTIME
+        yield Case(f"with a manifest: {name}", place, arguments, "model.onnx", content + b" and its manifest", valid)
 
 
 def _odd_graphs(good: bytes) -> dict[str, onnx.ModelProto]:
@@ -115,7 +116,7 @@ def _odd_graphs(good: bytes) -> dict[str, onnx.ModelProto]:
         "opset 999": changed(opset(999)),
         "no opset": changed(lambda model: model.ClearField("opset_import")),
         "an unknown domain": changed(opset(1, "evil.example")),
-        "an operator nobody knows": changed(first(op_type="LaunchMissiles")),
+        "an unknown operator": changed(first(op_type="LaunchMissiles")),
         "an operator of another domain": changed(first(domain="evil.example")),
         "a graph without nodes": changed(lambda model: model.graph.ClearField("node")),
         "a graph without outputs": changed(lambda model: model.graph.ClearField("output")),
@@ -145,8 +146,8 @@ def _nan_weights(model: onnx.ModelProto) -> None:
 
 def _no_classifiers() -> dict[str, onnx.ModelProto]:
     def graph(nodes: list[onnx.NodeProto], inputs: list[Any], outputs: list[Any], *weights: Any) -> onnx.ModelProto:
-        made = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
-        return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)])
+        graph_proto = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
+        return helper.make_model(graph_proto, opset_imports=[helper.make_opsetid("", 18)])
 
     float32, image = TensorProto.FLOAT, [None, 3, SIDE, SIDE]
     x = helper.make_tensor_value_info("x", float32, image)
@@ -157,12 +158,12 @@ def _no_classifiers() -> dict[str, onnx.ModelProto]:
     whole = helper.make_tensor_value_info("x", TensorProto.INT64, image)
     relu = helper.make_node("Relu", ["x"], ["y"])
     return {
-        "pictures come out": graph([relu], [x], [y]),
+        "images as output": graph([relu], [x], [y]),
         "two inputs": graph([helper.make_node("Add", ["x", "x2"], ["y"])], [x, other], [y]),
         "nothing to quantize": graph([helper.make_node("Flatten", ["x"], ["y"])], [x], [flat]),
-        "texts go in": graph([helper.make_node("Identity", ["x"], ["y"])], [text],
+        "strings as input": graph([helper.make_node("Identity", ["x"], ["y"])], [text],
                              [helper.make_tensor_value_info("y", TensorProto.STRING, [None, 3])]),
-        "whole numbers go in": graph([helper.make_node("Identity", ["x"], ["y"])], [whole],
+        "integers as input": graph([helper.make_node("Identity", ["x"], ["y"])], [whole],
                                      [helper.make_tensor_value_info("y", TensorProto.INT64, image)]),
         "a loop without end": graph(
             [helper.make_node("Constant", [], ["n"], value=numpy_helper.from_array(np.asarray(2**60), "n")),
@@ -170,20 +171,20 @@ def _no_classifiers() -> dict[str, onnx.ModelProto]:
     }  # fmt: skip
 
 
-def _wrong_answers() -> dict[str, onnx.ModelProto]:
-    """Return files whose names and shapes are right, and whose answers are not."""
+def _wrong_outputs() -> dict[str, onnx.ModelProto]:
+    """Return graphs with the right names and shapes and wrong outputs."""
 
     def graph(
         nodes: list[tuple[str, list[str], str, dict[str, Any]]], constants: dict[str, Any],
         kind: int = TensorProto.FLOAT, shape: tuple[Any, ...] = ("n", "c"),
     ) -> onnx.ModelProto:  # fmt: skip
-        made = helper.make_graph(
+        graph_proto = helper.make_graph(
             [helper.make_node(op, inputs, [output], **attributes) for op, inputs, output, attributes in nodes], "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
             [helper.make_tensor_value_info("y", kind, shape)],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
         )  # fmt: skip
-        return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return helper.make_model(graph_proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
     flat, three = ("Flatten", ["x"], "f", {}), ("Gather", ["f", "i"], "g", {"axis": 1})
     first = {"i": np.arange(3)}
@@ -197,7 +198,7 @@ def _wrong_answers() -> dict[str, onnx.ModelProto]:
         "whole numbers": graph([flat, three, ("Cast", ["g"], "y", {"to": TensorProto.INT64})], first,
                                TensorProto.INT64),
         "float64": graph([flat, three, ("Cast", ["g"], "y", {"to": TensorProto.DOUBLE})], first, TensorProto.DOUBLE),
-        "a shape that is found impossible in the run": graph([("Reshape", ["x", "s"], "y", {})],
+        "a shape that fails at run time": graph([("Reshape", ["x", "s"], "y", {})],
                                                              {"s": np.array([7, -1])}),
         "a class that is not there": graph(
             [flat, ("ArgMax", ["f"], "a", {"axis": 1, "keepdims": 0}), ("Mul", ["a", "k"], "j", {}),

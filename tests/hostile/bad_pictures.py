@@ -1,4 +1,4 @@
-"""Pictures that can't be read, and odd ones that can."""
+"""Images that can't be read, and images in unusual formats that can."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image
 
 
 def pictures(folder: Path) -> Iterator[Case]:
-    """Give pictures that can't be read, and odd ones that can."""
+    """Yield images that can't be read, and images in unusual formats that can."""
     artifact = artifact_in(folder / "model")
     good, odd = _encodings(), _odd_pictures()
-    damaged = {f"{name} cut to {share} %": content[: len(content) * share // 100]
+    damaged = {f"{name} truncated to {share} %": content[: len(content) * share // 100]
                for name, content in good.items() for share in (0, 5, 20, 50, 80)}  # fmt: skip
     for name, content in {**damaged, **_bombs(), **NO_PICTURES, **odd}.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
@@ -33,13 +33,13 @@ def pictures(folder: Path) -> Iterator[Case]:
 
 def _encodings() -> dict[str, bytes]:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    found = {}
+    encoded = {}
     for ending, form in (("jpg", "jpeg"), ("png", "png"), ("bmp", "bmp"), ("webp", "webp"), ("tif", "tiff"),
                          ("gif", "gif"), ("ppm", "ppm")):  # fmt: skip
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, form)
-        found[ending] = stream.getvalue()
-    return found
+        encoded[ending] = stream.getvalue()
+    return encoded
 
 
 def _odd_pictures() -> dict[str, bytes]:
@@ -47,7 +47,7 @@ def _odd_pictures() -> dict[str, bytes]:
     rgb = Image.fromarray(pixels)
     turned = Image.Exif()
     turned[0x0112] = 6
-    made: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "jpg CMYK": (rgb.convert("CMYK"), {"format": "jpeg"}),
         "jpg grey": (rgb.convert("L"), {"format": "jpeg"}),
         "jpg turned by EXIF": (rgb, {"format": "jpeg", "exif": turned}),
@@ -67,12 +67,12 @@ def _odd_pictures() -> dict[str, bytes]:
         "png one pixel": (rgb.crop((0, 0, 1, 1)), {"format": "png"}),
         "png one pixel high": (rgb.crop((0, 0, 50, 1)), {"format": "png"}),
     }
-    found = {}
-    for name, (image, how) in made.items():
+    encoded = {}
+    for name, (image, how) in images.items():
         stream = io.BytesIO()
         image.save(stream, **how)
-        found[name] = stream.getvalue()
-    return found
+        encoded[name] = stream.getvalue()
+    return encoded
 
 
 def _png(width: int, height: int, data: bytes) -> bytes:

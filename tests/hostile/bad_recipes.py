@@ -1,4 +1,4 @@
-"""Recipes with a wrong value at every path, and texts that are no recipe."""
+"""Recipes with a wrong value at every path, and YAML that is not a recipe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WRONG_LEAVES = ({"no such": 1}, [[[]]])
 
 
 def recipes(folder: Path) -> Iterator[Case]:
-    """Give recipes with a wrong value at every path, and texts that are no recipe."""
+    """Yield recipes with a wrong value at every path, and YAML that is not a recipe."""
     for name, content in {**dict(_wrong_values()), **YAML_TEXTS}.items():
         path = folder / f"{len(content)}-{zlib.crc32(name.encode())}.yaml"
         yield Case(name, folder, ["validate", str(written(path, content))], path.name, content)
 
 
 def sweeps(folder: Path) -> Iterator[Case]:
-    """Give sweeps of a recipe that is right."""
+    """Yield wrong sweeps of a valid recipe."""
     small = written(folder / "small.yaml", LEAST)
     for index, text in enumerate(SWEEPS):
         path = written(folder / f"sweep-{index}.yaml", text.replace("RECIPE", str(small)).encode())
@@ -31,7 +31,7 @@ def sweeps(folder: Path) -> Iterator[Case]:
 
 
 def inventories(folder: Path) -> Iterator[Case]:
-    """Give files that hold no boards, for a bundle that is none either."""
+    """Yield wrong inventories, for a bundle that does not exist."""
     run = ROOT / "tests/samples/schema-1"
     for index, text in enumerate(INVENTORIES):
         path = written(folder / f"boards-{index}.yaml", text.encode())

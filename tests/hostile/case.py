@@ -1,4 +1,4 @@
-"""What one input is, and what several kinds of them need."""
+"""One hostile input, and what several kinds of inputs share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_JSON = (
 
 @dataclass(frozen=True)
 class Case:
-    """One input. content: tells it from others. named: what the answer must name. is_right: it must be accepted."""
+    """One input. content: its identity. named: text that the error must contain. is_right: the command must succeed."""
 
     name: str
     folder: Path
@@ -49,7 +49,7 @@ class Case:
 
 
 def artifact_in(folder: Path) -> Path:
-    """Write a small network and its manifest; return the file."""
+    """Write a small network and its manifest, and return the path of the network."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def artifact_in(folder: Path) -> Path:
 
 
 def evalset_in(folder: Path) -> Path:
-    """Write some random images with labels; return the folder."""
+    """Write random images with labels, and return the folder."""
     rng = np.random.default_rng(0)
     pixels = (rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(8))
     names = tuple(map(str, range(8)))
@@ -77,16 +77,16 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Give every value in nested JSON that is no mapping and no list, with its path."""
+    """Yield the path and value of every leaf of nested JSON."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield from leaves(one, (*path, key))
+    for key, item in inner:
+        yield from leaves(item, (*path, key))
     if not isinstance(value, (dict, list)):
         yield path, value
 
 
 def put(content: Any, path: tuple[Any, ...], value: Any) -> None:
     *parents, last = path
-    for one in parents:
-        content = content[one]
+    for parent in parents:
+        content = content[parent]
     content[last] = value

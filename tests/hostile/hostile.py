@@ -1,14 +1,14 @@
-"""Gives the command line what strangers might: is each answered by a line that names it, and nothing else?
+"""Run the command line on invalid, damaged and malicious files and check that each ends in a clear error.
 
-    inputs     distinct files that are wrong, damaged or evil
-    answered   those that ended with exit code 1 or 2 within the time and memory allowed, all that was said being lines
-               of "compress: …" that name the file, with no traceback and nothing written beside
+    inputs     number of distinct files
+    answered   number of those that end with exit code 1 or 2 within the limits of time and memory, with only
+               "compress: …" lines that name the file, no traceback, and no files written
 
-Pictures that are odd but right (CMYK, 16 bits, a palette, transparency, animation, turned by EXIF) must be read, and
-are counted with those of their kind. The last line is JSON.
+Images in unusual but valid formats (CMYK, 16 bits, palette, transparency, animation, rotated by EXIF) must be read;
+they are counted with the images. The last line is JSON.
 
     make test-hostile
-    python tests/hostile/hostile.py recipes bundles    # these kinds alone
+    python tests/hostile/hostile.py recipes bundles    # only these kinds
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
 }  # fmt: skip
 ALLOWED_S = 60
-ALLOWED_BYTES = 2 << 30  # by which the process may grow over all inputs
-MOST_LINES = 21
+ALLOWED_BYTES = 2 << 30  # growth of the process over all inputs
+MAX_LINES = 21
 
 
 def main() -> None:
-    """Try all inputs; print what was not answered, the counts by kind, and JSON."""
+    """Try all inputs; print each problem, the counts by kind, and JSON."""
     warnings.simplefilter("ignore")
     seen: set[bytes] = set()
     inputs, answered = Counter[str](), Counter[str]()
@@ -70,49 +70,49 @@ def main() -> None:
                 f"{kind:<14} {answered[kind]} of {inputs[kind]} answered, {time.monotonic() - start:.0f} s", flush=True
             )
     grown = peak_bytes() - before
-    print(f"memory         grew by {grown / 2**20:.0f} MiB at most; {ALLOWED_BYTES / 2**20:.0f} allowed")
+    print(f"memory         grew by {grown / 2**20:.0f} MiB; {ALLOWED_BYTES / 2**20:.0f} allowed")
     counts = {"inputs": inputs.total(), "answered": answered.total()}
     print(json.dumps(counts))
     sys.exit(counts["inputs"] != counts["answered"] or counts["inputs"] < 500 or grown > ALLOWED_BYTES)
 
 
 def tried(case: Case) -> str | None:
-    """Return what is wrong with the answer to an input, None where nothing is."""
-    there = snapshot(case.folder)
+    """Return the problem with the command's reaction to an input, or None."""
+    before = snapshot(case.folder)
     try:
         with limited_to(ALLOWED_S):
             done = CliRunner().invoke(commands, case.arguments)
     except TimeoutError:
-        return f"no answer in {ALLOWED_S} s"
-    said = done.stderr.strip().splitlines()
+        return f"no end after {ALLOWED_S} s"
+    printed = done.stderr.strip().splitlines()
     if done.exception and not isinstance(done.exception, SystemExit):
         return f"{type(done.exception).__name__}: {done.exception}"
     if case.is_right:
-        return None if done.exit_code == 0 else f"exit code {done.exit_code}: {said[-1:]}"
+        return None if done.exit_code == 0 else f"exit code {done.exit_code}: {printed[-1:]}"
     if done.exit_code not in (1, 2):
         return f"exit code {done.exit_code}"
-    lines = [line for line in said if line.startswith("compress: ")]
-    if not lines or "Traceback" in done.stderr or len(lines) > MOST_LINES:
-        return f"said {said[-3:]}"
+    lines = [line for line in printed if line.startswith("compress: ")]
+    if not lines or "Traceback" in done.stderr or len(lines) > MAX_LINES:
+        return f"printed {printed[-3:]}"
     if not any(case.named in line for line in lines):
         return f"does not name {case.named}: {lines[:2]}"
-    written = snapshot(case.folder) - there
+    written = snapshot(case.folder) - before
     return f"wrote {sorted(map(str, written))[:3]}" if written else None
 
 
 def snapshot(folder: Path) -> set[Path]:
-    """Return all that is in a folder, but for what a run folder holds of a run that was refused."""
+    """Return all paths in a folder except those in its run folder, which a refused run may leave."""
     return {path for path in folder.rglob("*") if "run" not in path.relative_to(folder).parts[:1]}
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process ever had."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextmanager
 def limited_to(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the block after so long."""
+    """Raise TimeoutError inside the block after `seconds`."""
 
     def stop(number: int, frame: object) -> None:
         raise TimeoutError

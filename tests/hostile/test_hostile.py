@@ -1,4 +1,4 @@
-"""The kinds that are quick; make test-hostile tries all, and counts them."""
+"""The quick kinds of hostile inputs; make test-hostile tries all of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from hostile import KINDS, tried
 
 
 @pytest.mark.parametrize("kind", ["recipes", "reports", "sweeps", "inventories"])
-def test_each_input_is_answered_by_a_line(kind: str, tmp_path: Path) -> None:
+def test_each_input_ends_in_a_clear_error(kind: str, tmp_path: Path) -> None:
     problems = {case.name: problem for case in KINDS[kind](tmp_path) if (problem := tried(case))}
     assert problems == {}
