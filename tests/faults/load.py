@@ -150,7 +150,7 @@ def steps(folder: Path) -> dict[str, float]:
 
 
 def checkpoints(folder: Path) -> dict[str, float]:
-    """Save the state after each of 1,080 batches; return the time of the last 100 over the first, and the files left."""
+    """Save the state after each of 1,080 batches; return the time of the last 100 over the first and the files left."""
     data = {**SMALL["data"], "images_per_class": 400}
     stage = {**SMALL["stages"][0], "batch_size": 2, "epochs": 3, "checkpoint_minutes": 1e-9}
     out = folder / "often"
