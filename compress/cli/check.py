@@ -91,7 +91,7 @@ def check(
     if summary:
         write_text(Path(summary), ci_formats.markdown(new.recipe, compared, verdict))
     if as_json:
-        click.echo(json.dumps({"verdict": verdict, "targets": [asdict(one) for one in compared]}))
+        click.echo(json.dumps({"verdict": verdict, "targets": [asdict(target) for target in compared]}))
     else:
         print_table(ci_formats.table(compared))
         for line in [*ci_formats.details(compared), f"verdict: {verdict}"]:

@@ -46,7 +46,7 @@ def test_the_exit_code_is_the_verdict(tmp_path: Path, share: float, code: int) -
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema_version": 9}', '{"schema_version": 1, "results": [{}]}'])
-def test_a_file_that_is_no_accepted_result_is_told(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_accepted_result_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
     code, said = call("check", tmp_path / "a.json", "--against", tmp_path / "a.json")
     assert code == 2
@@ -68,6 +68,6 @@ def test_compare_shows_each_against_the_first(tmp_path: Path) -> None:
     assert call("compare", paths[0])[0] == 2
 
 
-def test_the_commands_limits_are_those_told_here() -> None:
+def test_the_defaults_of_the_options_are_those_of_the_limits() -> None:
     defaults = {option.name: option.default for option in check_cli.check.params}
     assert Limits().model_dump().items() <= defaults.items()

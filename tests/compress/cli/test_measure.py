@@ -70,17 +70,17 @@ def test_mlperf_tells_queries_seconds_and_percentiles(fake_artifact: FakeMaker) 
 
 @pytest.mark.usefixtures("_quick")
 def test_mlperf_as_json(fake_artifact: FakeMaker) -> None:
-    (one,) = json.loads(call(fake_artifact("a.fake", latency_ms=1).path, "--mlperf", "--json"))
-    assert one["artifact"] == "a.fake"
-    assert one["queries"] >= 30
-    assert one["duration_s"] >= 0.1
-    assert one["latency_ms_p50"] <= one["latency_ms_p90"] <= one["latency_ms_p99"]
+    (stream,) = json.loads(call(fake_artifact("a.fake", latency_ms=1).path, "--mlperf", "--json"))
+    assert stream["artifact"] == "a.fake"
+    assert stream["queries"] >= 30
+    assert stream["duration_s"] >= 0.1
+    assert stream["latency_ms_p50"] <= stream["latency_ms_p90"] <= stream["latency_ms_p99"]
 
 
 @pytest.mark.usefixtures("_quick")
 def test_a_single_stream_is_of_single_images(fake_artifact: FakeMaker) -> None:
-    given: list[Path | str] = [fake_artifact("a.fake").path, "--mlperf", "--batch", "4", "--runtime", "fake"]
-    done = CliRunner().invoke(commands, ["measure", *map(str, given)])
+    arguments: list[Path | str] = [fake_artifact("a.fake").path, "--mlperf", "--batch", "4", "--runtime", "fake"]
+    done = CliRunner().invoke(commands, ["measure", *map(str, arguments)])
     assert done.exit_code == 2
     assert "a single stream sends one image at a time" in done.output
 

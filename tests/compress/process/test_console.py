@@ -30,18 +30,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def attach(shown: Terminal, interactive: bool) -> io.StringIO:
+def attach(terminal: Terminal, interactive: bool) -> io.StringIO:
     stream = io.StringIO()
-    shown.console = Console(file=stream, force_terminal=interactive, highlight=False, width=100)
+    terminal.console = Console(file=stream, force_terminal=interactive, highlight=False, width=100)
     return stream
 
 
 def test_a_line_goes_to_the_error_stream_and_into_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "deep" / "run.log"
-    with Terminal(log) as shown:
-        shown.say("epoch 1/3: loss 0.5")
-        shown.log("only for the log")
-        shown.say("[bold]not markup[/bold] [0]")
+    with Terminal(log) as terminal:
+        terminal.say("epoch 1/3: loss 0.5")
+        terminal.log("only for the log")
+        terminal.say("[bold]not markup[/bold] [0]")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "epoch 1/3: loss 0.5\n[bold]not markup[/bold] [0]\n"
@@ -55,123 +55,123 @@ def test_a_line_goes_to_the_error_stream_and_into_the_log(tmp_path: Path, capsys
 
 def test_the_log_is_added_to(tmp_path: Path) -> None:
     for line in ("first", "second"):
-        with Terminal(tmp_path / "run.log") as shown:
-            shown.log(line)
+        with Terminal(tmp_path / "run.log") as terminal:
+            terminal.log(line)
     assert [line.split(" ", 1)[1] for line in (tmp_path / "run.log").read_text().splitlines()] == ["first", "second"]
 
 
 def test_without_a_log_lines_are_only_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
-    shown.say("hello")
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
+    terminal.say("hello")
     assert stream.getvalue() == "hello\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_long_line_is_not_broken() -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
-    shown.say("x" * 300)
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
+    terminal.say("x" * 300)
     assert stream.getvalue() == "x" * 300 + "\n"
 
 
 def test_a_line_is_shown_as_it_is() -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
-    shown.say("set aside: /data/:cat:/1.png")
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
+    terminal.say("set aside: /data/:cat:/1.png")
     assert stream.getvalue() == "set aside: /data/:cat:/1.png\n"
 
 
 def test_in_a_file_progress_is_a_line_now_and_then(clock: Clock) -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
     for done in range(1, 11):
         clock.now += PLAIN_INTERVAL_S / 2 + 0.1
-        shown.progress("0-train, epoch 1/2", done, 20)
+        terminal.progress("0-train, epoch 1/2", done, 20)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
     match = re.fullmatch(r"0-train, epoch 1/2: (\d+)/20, about (\d+) s left", lines[-1])
     assert match
-    done, left = map(int, match.groups())
-    assert left == pytest.approx((20 - done) * 7.6, rel=0.2)
+    done, remaining = map(int, match.groups())
+    assert remaining == pytest.approx((20 - done) * 7.6, rel=0.2)
 
 
 def test_in_a_file_short_work_says_nothing(clock: Clock) -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
     for done in range(1, 11):
         clock.now += 0.1
-        shown.progress("check images", done, 10)
+        terminal.progress("check images", done, 10)
     assert stream.getvalue() == ""
 
 
 def test_the_time_left_starts_anew_with_new_work(clock: Clock) -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
-    shown.progress("first", 1, 2)
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
+    terminal.progress("first", 1, 2)
     clock.now += 1000
-    shown.progress("second", 1, 10)
+    terminal.progress("second", 1, 10)
     clock.now += 20
-    shown.progress("second", 2, 10)
+    terminal.progress("second", 2, 10)
     assert stream.getvalue() == "second: 2/10, about 80 s left\n"
 
 
 def test_the_time_left_of_resumed_work_counts_only_this_run(clock: Clock) -> None:
-    shown = Terminal()
-    stream = attach(shown, interactive=False)
-    shown.progress("0-train, epoch 10/20", 1000, 2000)
+    terminal = Terminal()
+    stream = attach(terminal, interactive=False)
+    terminal.progress("0-train, epoch 10/20", 1000, 2000)
     clock.now += 100
-    shown.progress("0-train, epoch 11/20", 1100, 2000)
+    terminal.progress("0-train, epoch 11/20", 1100, 2000)
     match = re.fullmatch(r"0-train, epoch 11/20: 1100/2000, about (\d+) s left\n", stream.getvalue())
     assert match
     assert int(match[1]) == pytest.approx(900, rel=0.02)
 
 
 def test_a_terminal_shows_a_bar_that_goes_away() -> None:
-    with Terminal() as shown:
-        stream = attach(shown, interactive=True)
-        shown.progress("0-train, epoch 1/2", 1, 4)
-        shown.progress("0-train, epoch 2/2", 3, 4)
-        assert shown._bar is not None
-        assert len(shown._bar.tasks) == 1
-        assert (shown._bar.tasks[0].completed, shown._bar.tasks[0].description) == (3, "0-train, epoch 2/2")
-        shown.progress("0-train, epoch 2/2", 4, 4)
-        assert shown._bar is None
+    with Terminal() as terminal:
+        stream = attach(terminal, interactive=True)
+        terminal.progress("0-train, epoch 1/2", 1, 4)
+        terminal.progress("0-train, epoch 2/2", 3, 4)
+        assert terminal._bar is not None
+        assert len(terminal._bar.tasks) == 1
+        assert (terminal._bar.tasks[0].completed, terminal._bar.tasks[0].description) == (3, "0-train, epoch 2/2")
+        terminal.progress("0-train, epoch 2/2", 4, 4)
+        assert terminal._bar is None
     assert "0-train, epoch 1/2" in stream.getvalue()
     assert "ETA" in stream.getvalue()
 
 
 def test_new_work_gets_a_new_bar_with_its_own_total() -> None:
-    with Terminal() as shown:
-        attach(shown, interactive=True)
-        shown.progress("check images", 1, 4)
-        first = shown._bar
-        shown.progress("prepare train images", 1, 9)
-        assert shown._bar is not None
-        assert shown._bar is not first
-        assert shown._bar.tasks[0].total == 9
+    with Terminal() as terminal:
+        attach(terminal, interactive=True)
+        terminal.progress("check images", 1, 4)
+        first = terminal._bar
+        terminal.progress("prepare train images", 1, 9)
+        assert terminal._bar is not None
+        assert terminal._bar is not first
+        assert terminal._bar.tasks[0].total == 9
 
 
 def test_the_bar_is_taken_down_when_work_fails() -> None:
     def fail() -> None:
-        with shown:
-            attach(shown, interactive=True)
-            shown.progress("check images", 1, 4)
+        with terminal:
+            attach(terminal, interactive=True)
+            terminal.progress("check images", 1, 4)
             raise KeyboardInterrupt
 
-    shown = Terminal()
+    terminal = Terminal()
     with pytest.raises(KeyboardInterrupt):
         fail()
-    assert shown._bar is None
+    assert terminal._bar is None
 
 
 def test_a_line_said_above_the_bar_is_kept() -> None:
-    with Terminal() as shown:
-        stream = attach(shown, interactive=True)
-        shown.progress("check images", 1, 4)
-        shown.say("set aside: a.png")
-        assert shown._bar is not None
+    with Terminal() as terminal:
+        stream = attach(terminal, interactive=True)
+        terminal.progress("check images", 1, 4)
+        terminal.say("set aside: a.png")
+        assert terminal._bar is not None
     assert "set aside: a.png" in stream.getvalue()
 
 

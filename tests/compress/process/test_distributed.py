@@ -109,8 +109,8 @@ def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]:
 def wait_for_epoch(out: Path, epoch: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        found = [*out.glob("steps/0-train-*/history.json")]
-        if found and len(json.loads(found[0].read_text())) >= epoch:
+        histories = [*out.glob("steps/0-train-*/history.json")]
+        if histories and len(json.loads(histories[0].read_text())) >= epoch:
             return
         time.sleep(0.05)
     pytest.fail(f"epoch {epoch} did not come")

@@ -185,7 +185,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "line"), WRONG, ids=[line[:60] for _, line in WRONG])
-def test_a_wrong_recipe_is_told_in_one_full_line(tmp_path: Path, change: dict[str, Any], line: str) -> None:
+def test_a_wrong_value_is_one_line(tmp_path: Path, change: dict[str, Any], line: str) -> None:
     assert problems(tmp_path, {**LEAST, **change}) == [line]
 
 
@@ -194,7 +194,7 @@ def test_runtimes_that_there_are_are_named(tmp_path: Path) -> None:
     assert line == f"targets.0: must have a runtime of {', '.join(runtime_names())}, not 'npu'"
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     content = {
         "data": {"name": "synthetic", "sizes": 3},
         "model": {"arch": "squeezenet"},
@@ -216,17 +216,17 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     )
 
 
-def test_missing_sections_are_told(tmp_path: Path) -> None:
+def test_missing_sections_are_reported(tmp_path: Path) -> None:
     assert problems(tmp_path, {"seed": 1}) == ["data: is required", "model: is required"]
 
 
 def test_beyond_twenty_problems_are_counted(tmp_path: Path) -> None:
-    found = problems(tmp_path, {f"key{index}": 1 for index in range(1000)})
-    assert len(found) == 21
-    assert found[-1] == "and 982 more"  # data and model are missing, too
+    lines = problems(tmp_path, {f"key{index}": 1 for index in range(1000)})
+    assert len(lines) == 21
+    assert lines[-1] == "and 982 more"  # data and model are missing, too
 
 
-def test_all_misfits_between_sections_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_between_sections_are_reported_at_once(tmp_path: Path) -> None:
     content = {**LEAST, "gate": {"max_size_ratio": 1}, "export": {"batch": 4}}
     assert len(problems(tmp_path, content)) == 2
 
@@ -251,7 +251,7 @@ def test_a_wrong_export_batch_is_one_problem(tmp_path: Path, wrong: object) -> N
     ],
     ids=str,
 )
-def test_a_wrong_shape_is_told_in_words_of_yaml(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_wrong_shape_is_reported_in_terms_of_yaml(tmp_path: Path, change: dict[str, Any]) -> None:
     (line,) = problems(tmp_path, {**LEAST, **change})
     assert not [word for word in ("tuple", "Tuple", "object", "instance", "dictionary", "pattern") if word in line]
 
@@ -289,7 +289,7 @@ def test_overrides_make_sections_that_are_not_there(tmp_path: Path) -> None:
         ("seed=1=2", 'seed: must be a valid integer, unable to parse string as an integer, not "1=2"'),
     ],
 )
-def test_a_wrong_override_is_told_like_a_wrong_recipe(tmp_path: Path, assignment: str, line: str) -> None:
+def test_a_wrong_override_is_reported_like_a_wrong_recipe(tmp_path: Path, assignment: str, line: str) -> None:
     assert problems(tmp_path, {**LEAST, "stages": [{"stage": "train"}]}, assignment) == [line]
 
 
@@ -355,7 +355,7 @@ def test_targets_may_be_named(tmp_path: Path) -> None:
     assert recipe.load(write(tmp_path, loaded.to_yaml())) == loaded
 
 
-def test_problems_of_named_targets_are_told_with_all_others(tmp_path: Path) -> None:
+def test_problems_of_named_targets_are_reported_with_all_others(tmp_path: Path) -> None:
     own = write(tmp_path, {"thread": 3, "datasheet": {**SHEET, "cores": 0}}, "my-board")
     content = {**LEAST, "seed": -1, "targets": ["desktop-gpu", "vax", "none.yaml", str(own), {"name": "a", "batch": 0}]}
     names = ", ".join(path.stem for path in targets.shipped())
@@ -373,8 +373,8 @@ def test_problems_of_named_targets_are_told_with_all_others(tmp_path: Path) -> N
 def references(node: Any) -> list[str]:
     if isinstance(node, dict):
         own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
-        return own + [found for value in node.values() for found in references(value)]
-    return [found for value in node for found in references(value)] if isinstance(node, list) else []
+        return own + [reference for value in node.values() for reference in references(value)]
+    return [reference for value in node for reference in references(value)] if isinstance(node, list) else []
 
 
 def test_the_schema_describes_every_section_and_plug_in() -> None:
@@ -386,9 +386,9 @@ def test_the_schema_describes_every_section_and_plug_in() -> None:
     for section, kind in (("data", "data"), ("model", "models")):
         assert sorted(schema["properties"][section]["discriminator"]["mapping"]) == plugins.names(kind)  # type: ignore[arg-type]
     assert references(schema["properties"]["stages"])
-    found = references(schema)
-    assert len(found) >= 10
-    assert {name.removeprefix("#/$defs/") for name in found} <= set(schema["$defs"])
+    all_references = references(schema)
+    assert len(all_references) >= 10
+    assert {name.removeprefix("#/$defs/") for name in all_references} <= set(schema["$defs"])
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values() if part["type"] == "object")
 
 

@@ -76,7 +76,7 @@ def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) ->
         ("a: 1\n" + "#" * (1 << 20), "larger than 1 MiB, not a recipe"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+def test_a_problem_is_reported_with_its_line(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path / "r.yaml", content)
     assert str(caught.value).startswith(f"{tmp_path}/r.yaml: {message}")
@@ -172,7 +172,7 @@ def test_a_wrong_assignment_is_quoted(assignment: str, message: str) -> None:
     assert str(caught.value) == f"--set {assignment}: {message}"
 
 
-def test_an_index_into_an_empty_list_is_told_to_be_one() -> None:
+def test_an_index_into_an_empty_list_is_not_offered_one() -> None:
     with pytest.raises(InputError) as caught:
         strict_yaml.override({"stages": []}, "stages.0.epochs=1")
     assert "-1" not in str(caught.value)

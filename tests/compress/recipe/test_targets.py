@@ -58,7 +58,7 @@ def test_a_gpu_of_a_class_names_its_compute_capability() -> None:
         ("datasheet: {devise: a}", "datasheet.devise: unknown key; did you mean 'device'?"),
     ],
 )
-def test_a_wrong_file_is_told_with_its_path(tmp_path: Path, content: str, message: str) -> None:
+def test_a_wrong_file_is_reported_with_its_path(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "board.yaml"
     path.write_text(content)
     with pytest.raises(InputError) as caught:
