@@ -33,7 +33,7 @@ SENSITIVITY_IMAGES = 16
 NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits' length
 IDENTICAL = 1e-6  # noise below this share of the signal is float32 rounding
 
-# How a candidate must compare with the best so far to be kept.
+# Condition for keeping a candidate instead of the best so far.
 #   better     less noise, by more than one standard error
 #   not-worse  not more noise, by more than one standard error
 #   faster     as not-worse, or with negligible noise and no lower agreement: for candidates that reduce latency
@@ -95,7 +95,7 @@ class Candidate:
 
 @dataclass
 class Search:
-    """What all attempts share, and their results.
+    """Request, images and reference that all attempts share, and the attempts so far.
 
     rounding: images to round weights on. held_out: images to judge on. reference: float32 logits of the held-out ones.
     """
@@ -211,7 +211,7 @@ def _or_infinite(sqnr_db: float | None) -> float:
 
 
 def _meets_budget(search: Search, best: Candidate) -> bool:
-    """Tell whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
+    """Return whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
     settings, labels = search.request.settings, search.held_out.labels
     if settings.min_agreement is not None and best.agreement < settings.min_agreement:
         return False

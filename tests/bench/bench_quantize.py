@@ -1,15 +1,20 @@
-"""INT8 of ONNX Runtime, NNCF (in ONNX Runtime, and in OpenVINO where it is installed) and ours: speed and accuracy.
+"""Benchmark of INT8 quantization: speed and accuracy of this package, ONNX Runtime, NNCF and OpenVINO.
 
-For each network a float32 file is quantized in every way on the same calibration images, for this machine's processor.
-speed: float32 p50 / INT8 p50, one thread, batch 1, all files of a network interleaved in blocks in one process. agree:
-share of images with float32's answer; dB: signal-to-noise ratio of the logits, both on images that were not calibrated
-on. top-1 in % and drop in percentage points, on those whose class is known: 20 for efficientnet_lite0, 654 for the
-others. `quantize_networks` says what the networks and images are, `quantize_peers` what is compared.
+The float32 file of each network is quantized by every method on the same calibration images, for this machine's
+processor. The columns:
 
-"ours, after qat" went on training with rounded weights for 4 epochs; the others are compared with "ours" alone.
+speed   float32 p50 / INT8 p50 with one thread and batch 1; the files of a network are interleaved in one process
+agree   share of images with the same top-1 as float32, on images that were not used for calibration
+dB      signal-to-noise ratio of the logits on the same images
+top-1   accuracy in % on images with a known class: 20 for efficientnet_lite0, 654 for the other networks
+drop    loss of top-1 in percentage points against float32
 
-The last line is JSON, for programs. The networks are trained once, which takes some 20 minutes on two cores (ResNet-18
-for 8 epochs only), and are kept in runs/bench_quantize. After that a run takes some 12 minutes.
+The networks and images are described in `quantize_networks`, the methods in `quantize_peers`. "ours, after qat" is
+trained with rounded weights for 4 more epochs; only "ours" is compared with the other methods. The rows of OpenVINO
+need the package openvino.
+
+The last line is JSON. The networks are trained once, which takes about 20 minutes on two cores (ResNet-18 for 8 epochs
+only), and are kept in runs/bench_quantize. Later runs take about 12 minutes.
 
     make bench-quantize [PHOTOS=FOLDER]
     python tests/bench/bench_quantize.py --models efficientnet_lite0,mobilenet_v3 --photos FOLDER --judge FOLDER
@@ -23,13 +28,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from quantize_networks import FOLDER, PHOTOS, UNKNOWN, Subject, names, prepare
-from quantize_peers import OPENVINO, OURS, OURS_QAT, has_openvino, make_all, openvino
+from quantize_peers import OPENVINO, OURS, OURS_QAT, has_openvino, openvino, quantize_all
 
 from compress.process.console import Terminal
 from export.parity import compare
@@ -41,16 +46,16 @@ from runtimes.target import Target
 
 TIMING = Timing(warmup=10, blocks=25, runs_per_block=8)
 TARGET = Target("bench", threads=1, batch=1)
-TIMED_IMAGES = 8  # the clock runs on these in turn
+TIMED_IMAGES = 8  # inputs of the timed runs, in turn
 FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; what a row can't have is None."""
+    """One line of the table; values that do not apply are None."""
 
     model: str
-    who: str
+    method: str
     speedup: float
     agreement: float
     sqnr_db: float | None
@@ -60,7 +65,7 @@ class Row:
     quantize_s: float | None
 
 
-# Of the columns in which more is better: title, value, and digits to which two rows are compared and shown.
+# Columns in which larger is better: title, value, and number of digits for display and comparison.
 COLUMNS: tuple[tuple[str, Callable[[Row], float | None], int], ...] = (
     ("speed", lambda row: row.speedup, 2),
     ("agree", lambda row: row.agreement, 3),
@@ -70,7 +75,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], float | None], int], ...] = (
 
 
 def main() -> None:
-    """Measure, print the table, the comparison and the JSON."""
+    """Measure; print the table, the comparison and the JSON."""
     options = _options()
     rows: list[Row] = []
     with Terminal(FOLDER / "bench.log") as terminal:
@@ -78,15 +83,15 @@ def main() -> None:
             try:
                 rows += _rows(prepare(name, options.photos, options.judge, terminal), terminal)
             except UnavailableError as error:
-                terminal.say(f"{name} is left out: {error}")
-    print(f"{'model':<18} {'who':<28}{'speed':>6}{'agree':>7}{'dB':>6}{'top-1':>7}{'drop':>7}")
+                terminal.say(f"{name} skipped: {error}")
+    print(f"{'model':<18} {'method':<28}{'speed':>6}{'agree':>7}{'dB':>6}{'top-1':>7}{'drop':>7}")
     for row in rows:
         print(_line(row))
     if not has_openvino():
-        print(f"\nThe row '{OPENVINO}' is left out: OpenVINO is not installed (pip install openvino).")
+        print(f"\nNo row '{OPENVINO}': OpenVINO is not installed (pip install openvino).")
     else:
-        print(f"\n'{OPENVINO}' was interleaved with float32 in ONNX Runtime by itself, and that is its 1.00.")
-    print(f"\nours / best peer   {'speed':<11}{'agree':<13}{'dB':<11}{'top-1':<13}in no column worse than ours")
+        print(f"\nThe speed of '{OPENVINO}' is relative to float32 in ONNX Runtime, measured interleaved with it.")
+    print(f"\nours / best other  {'speed':<11}{'agree':<13}{'dB':<11}{'top-1':<13}at least as good in all columns")
     for model in dict.fromkeys(row.model for row in rows):
         print(_comparison([row for row in rows if row.model == model]))
     machine = asdict(environment.describe())
@@ -95,90 +100,93 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", default=",".join(names()), help="names, with commas between them; all by default")
+    parser.add_argument("--models", default=",".join(names()), help="names, separated by commas; default: all")
     photos = Path(os.environ.get("PHOTOS") or PHOTOS)
-    parser.add_argument("--photos", type=Path, default=photos, help="folder of photographs; or the variable PHOTOS")
-    parser.add_argument("--judge", type=Path, help="folder of more photographs, to judge on only")
+    parser.add_argument("--photos", type=Path, default=photos, help="folder of photographs; default: $PHOTOS")
+    parser.add_argument("--judge", type=Path, help="folder of more photographs, for evaluation only")
     options = parser.parse_args()
     options.models = options.models.split(",")
     unknown = sorted(set(options.models) - set(names()))
     if unknown:
-        raise InputError(f"--models: there is no {', '.join(unknown)}; there are {', '.join(names())}")
+        raise InputError(f"--models: unknown {', '.join(unknown)}; choose from {', '.join(names())}")
     return options
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A method's median latency, its logits (N, classes) of the evaluation images, and the duration of quantization."""
+
+    method: str
+    latency_ms_p50: float
+    logits: npt.NDArray[np.float32]
+    duration_s: float | None
 
 
 def _rows(subject: Subject, terminal: Terminal) -> list[Row]:
     start = time.monotonic()
-    made = make_all(subject, TARGET, terminal)
-    judge = Target("judge", threads=environment.describe().cores)
-    artifacts = [subject.float32, *(one.artifact for one in made)]
-    seconds = [None, *(one.duration_s for one in made)]
+    files = quantize_all(subject, TARGET, terminal)
+    artifacts = [subject.float32, *(file.artifact for file in files)]
+    evaluation = Target("evaluation", threads=environment.describe().cores)
     logits = []
     for index, artifact in enumerate(artifacts):
-        logits.append(evaluate(artifact, judge, subject.judged))
-        terminal.progress(f"judge {subject.name}", index + 1, len(artifacts))
-    measured = measure(artifacts, TARGET, subject.judged.head(TIMED_IMAGES), TIMING, terminal)
-    milliseconds = [float(np.median(one.latency_ms)) for one in measured]
-    rows = [
-        _row(subject, who, milliseconds[0], p50, logits[0], answers, taken)
-        for who, p50, answers, taken in zip(
-            (FLOAT32, *(one.who for one in made)), milliseconds, logits, seconds, strict=True
-        )
+        logits.append(evaluate(artifact, evaluation, subject.judged))
+        terminal.progress(f"evaluate {subject.name}", index + 1, len(artifacts))
+    measurements = measure(artifacts, TARGET, subject.judged.head(TIMED_IMAGES), TIMING, terminal)
+    latencies = [float(np.median(measurement.latency_ms)) for measurement in measurements]
+    baseline = _Result(FLOAT32, latencies[0], logits[0], None)
+    results = [
+        _Result(file.method, latency, answers, file.duration_s)
+        for file, latency, answers in zip(files, latencies[1:], logits[1:], strict=True)
     ]
+    rows = [_row(subject, baseline, result) for result in (baseline, *results)]
     if has_openvino():
         other = openvino(subject, TARGET, TIMING, terminal)
-        base, p50 = (float(np.median(latency)) for latency in (other.float32_latency_ms, other.latency_ms))
-        rows.insert(-1, _row(subject, OPENVINO, base, p50, logits[0], other.logits, other.duration_s))
+        baseline = replace(baseline, latency_ms_p50=float(np.median(other.float32_latency_ms)))
+        result = _Result(OPENVINO, float(np.median(other.latency_ms)), other.logits, other.duration_s)
+        rows.insert(-1, _row(subject, baseline, result))
     terminal.say(f"{subject.name}: {time.monotonic() - start:.0f} s")
     return rows
 
 
-def _row(
-    subject: Subject,
-    who: str,
-    float32_ms: float,
-    p50_ms: float,
-    reference: npt.NDArray[np.float32],
-    answers: npt.NDArray[np.float32],
-    seconds: float | None,
-) -> Row:
-    parity = compare(reference, answers)
+def _row(subject: Subject, baseline: _Result, result: _Result) -> Row:
+    parity = compare(baseline.logits, result.logits)
     known = subject.labels != UNKNOWN
-    right = [float(np.mean(given.argmax(1)[known] == subject.labels[known])) for given in (reference, answers)]
+    labels = subject.labels[known]
+    before, after = (float(np.mean(each.logits.argmax(1)[known] == labels)) for each in (baseline, result))
     return Row(
         model=subject.name,
-        who=who,
-        speedup=round(float32_ms / p50_ms, 4),
+        method=result.method,
+        speedup=round(baseline.latency_ms_p50 / result.latency_ms_p50, 4),
         agreement=round(parity.agreement, 5),
         sqnr_db=None if parity.sqnr_db is None else round(parity.sqnr_db, 3),
-        top1=round(right[1], 5) if known.any() else None,
-        top1_drop_pp=round(100 * (right[0] - right[1]), 3) if known.any() and who != FLOAT32 else None,
-        latency_ms_p50=round(p50_ms, 4),
-        quantize_s=None if seconds is None else round(seconds, 1),
+        top1=round(after, 5) if known.any() else None,
+        top1_drop_pp=round(100 * (before - after), 3) if known.any() and result.method != FLOAT32 else None,
+        latency_ms_p50=round(result.latency_ms_p50, 4),
+        quantize_s=None if result.duration_s is None else round(result.duration_s, 1),
     )
 
 
 def _line(row: Row) -> str:
-    shown = [_shown(value(row), digits) for _, value, digits in COLUMNS]
+    cells = [_format(value(row), digits) for _, value, digits in COLUMNS]
     drop = "" if row.top1_drop_pp is None else f"{row.top1_drop_pp:+.2f}"
-    model = row.model if row.who == FLOAT32 else ""
-    return f"{model:<18} {row.who:<28}{shown[0]:>6}{shown[1]:>7}{shown[2]:>6}{shown[3]:>7}{drop:>7}".rstrip()
+    model = row.model if row.method == FLOAT32 else ""
+    return f"{model:<18} {row.method:<28}{cells[0]:>6}{cells[1]:>7}{cells[2]:>6}{cells[3]:>7}{drop:>7}".rstrip()
 
 
-def _shown(value: float | None, digits: int) -> str:
+def _format(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def _comparison(rows: list[Row]) -> str:
-    """Return ours against the best peer of each column, and the peers that are as good or better in all columns."""
-    ours = next(row for row in rows if row.who == OURS)
-    peers = [row for row in rows if row.who not in (OURS, OURS_QAT, FLOAT32)]
+    """Return our values and the best of the other methods, and the methods at least as good in all columns."""
+    ours = next(row for row in rows if row.method == OURS)
+    peers = [row for row in rows if row.method not in (OURS, OURS_QAT, FLOAT32)]
     cells = []
     for (_, value, digits), width in zip(COLUMNS, (11, 13, 11, 13), strict=True):
         best = max(_rounded(value(peer), digits) for peer in peers)
-        cells.append(f"{_shown(value(ours), digits)}/{best:.{digits}f}".ljust(width))
+        cells.append(f"{_format(value(ours), digits)}/{best:.{digits}f}".ljust(width))
     as_good = [
-        peer.who
+        peer.method
         for peer in peers
         if all(_rounded(value(peer), digits) >= _rounded(value(ours), digits) for _, value, digits in COLUMNS)
     ]
@@ -186,7 +194,7 @@ def _comparison(rows: list[Row]) -> str:
 
 
 def _rounded(value: float | None, digits: int) -> float:
-    """Return the number as it is shown; where there is none, one below all."""
+    """Return the value as displayed, minus infinity for None."""
     return -np.inf if value is None else round(value, digits)
 
 

