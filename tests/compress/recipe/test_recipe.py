@@ -364,7 +364,7 @@ def test_problems_of_named_targets_are_reported_with_all_others(tmp_path: Path) 
         "targets.0: 'desktop-gpu' is neither a known target nor the path of a YAML file; did you mean 'desktop-cpu'?",
         f"targets.1: 'vax' is neither a known target nor the path of a YAML file; choose from {names}",
         "targets.2: no such file: 'none.yaml'",
-        f"targets.3: {own}: datasheet: must have a number above 0, of efficiencies at most 1, for cores; "
+        f"targets.3: {own}: datasheet: must have a number above 0 (efficiencies: at most 1) for cores; "
         f"{own}: thread: unknown key; did you mean 'threads'?",
         "targets.4: must have 1 to 1024 threads and a batch of 1 to 4096",
     ]
