@@ -15,7 +15,7 @@ from compress.quantization.config import Quantize
 from compress.recipe import errors as recipe_errors
 from compress.recipe import plugins, strict_yaml
 from compress.recipe import targets as target_files
-from compress.recipe.section import Config
+from compress.recipe.section import Config, other_name
 from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
@@ -103,7 +103,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     content = strict_yaml.read(path)
     for assignment in overrides:
-        strict_yaml.override(content, assignment)
+        strict_yaml.override(content, assignment, other_name(Recipe, assignment.partition("=")[0].split(".")))
     content.setdefault("name", re.sub("[^A-Za-z0-9_.-]|^[^A-Za-z0-9]", "-", path.stem)[:64].lstrip("-_.") or "recipe")
     try:
         return Recipe.model_validate(content)

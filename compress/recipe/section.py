@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, ClassVar, get_args, get_type_hints
 
@@ -51,6 +51,25 @@ class Config(BaseModel):
         Raises InputError if the section names a target that the recipe does not have.
         """
         return None
+
+
+def other_name(root: type[Config], path: Sequence[str]) -> str | None:
+    """Return the new name of an old key, or the old name of a new one; None if the key was not renamed.
+
+    path: names of the sections from `root` to the key, and indices of list items.
+    """
+    *parents, key = path
+    sections = [root]
+    for name in parents:
+        annotations = [section.model_fields[name].annotation for section in sections if name in section.model_fields]
+        if not name.isdecimal():
+            sections = [kind for annotation in annotations for kind in _types(annotation) if _is_section(kind)]
+    names = [pair for section in sections for pair in section.RENAMED.items()]
+    return next((new if key == old else old for old, new in names if key in (old, new)), None)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Config)
 
 
 def _section_name(section: type[Config]) -> str:

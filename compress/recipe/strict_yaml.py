@@ -64,8 +64,11 @@ def read(path: Path) -> Yaml:
     return content
 
 
-def override(content: Yaml, assignment: str) -> None:
-    """Set `dotted.key=value` in place, with the value as YAML; adds missing mappings, not missing list items."""
+def override(content: Yaml, assignment: str, other_name: str | None = None) -> None:
+    """Set `dotted.key=value` in place, with the value as YAML; adds missing mappings, not missing list items.
+
+    other_name: old or new name of the same key, whose value is removed.
+    """
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise InputError(f"--set {assignment}: must be key=value, for example --set stages.0.epochs=3")
@@ -78,6 +81,8 @@ def override(content: Yaml, assignment: str) -> None:
             place[parent] = {}
         place = place[_index(place, parent, assignment)]
     place[_index(place, last, assignment)] = _parse(text, f"--set {assignment}")
+    if other_name is not None:
+        place.pop(other_name, None)
 
 
 def _index(place: YamlValue, part: str, assignment: str) -> str | int:

@@ -14,6 +14,7 @@ from compress.data import synthetic
 from compress.models import mobilenet_v2
 from compress.recipe import plugins, recipe, targets
 from compress.recipe.recipe import Recipe
+from compress.recipe.renamed import RenamedKeyWarning
 from runtimes.errors import InputError
 from runtimes.target import DataSheet, runtime_names
 
@@ -268,6 +269,16 @@ def test_a_wrong_shape_is_reported_in_terms_of_yaml(tmp_path: Path, change: dict
 def test_overrides_reach_into_lists(tmp_path: Path, assignments: tuple[str, ...], expected: int) -> None:
     path = write(tmp_path, {**LEAST, "stages": [{"stage": "train", "epochs": 9}]})
     assert recipe.load(path, assignments).stages[0].epochs == expected
+
+
+def test_an_override_may_use_the_old_or_the_new_name_of_a_renamed_key(tmp_path: Path) -> None:
+    path = write(tmp_path, {**LEAST, "quantize": {"method": "compress"}})
+    with pytest.warns(RenamedKeyWarning, match="'engine' is now called 'method'"):
+        loaded = recipe.load(path, ["quantize.engine=nncf"])
+    assert loaded.quantize
+    assert loaded.quantize.method == "nncf"
+    path = write(tmp_path, {**LEAST, "quantize": {"engine": "compress"}})
+    assert recipe.load(path, ["quantize.method=nncf"]) == loaded
 
 
 def test_overrides_make_sections_that_are_not_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.recipe.renamed import RenamedKeyWarning
-from compress.recipe.section import Config, reject_booleans
+from compress.recipe.section import Config, other_name, reject_booleans
 from runtimes.target import Target
 
 
@@ -107,6 +107,27 @@ def test_the_schema_accepts_old_and_new_keys_only() -> None:
     for part in ({"images": 1, "engine": "none"}, {"images": 1, "engin": "nncf"}):
         assert not validator.is_valid({"part": part})
     assert schema["$defs"]["Section"]["properties"]["engine"]["deprecated"] is True
+
+
+class Whole(Config):
+    part: Section | None = None
+    parts: tuple[Section, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (("part", "engine"), "method"),
+        (("part", "method"), "engine"),
+        (("parts", "0", "images"), "count"),
+        (("part", "rate"), None),
+        (("part",), None),
+        (("engine",), None),
+        (("no", "engine"), None),
+    ],
+)
+def test_other_name(path: tuple[str, ...], expected: str | None) -> None:
+    assert other_name(Whole, path) == expected
 
 
 def test_a_section_needs_no_target_by_default() -> None:

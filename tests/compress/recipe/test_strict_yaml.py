@@ -142,6 +142,12 @@ def test_an_assignment_changes_one_value(assignment: str, expected: dict[str, An
     assert content == expected
 
 
+def test_an_assignment_removes_the_other_name_of_the_key() -> None:
+    content: dict[Any, Any] = {"quantize": {"method": "compress", "images": 3}}
+    strict_yaml.override(content, "quantize.engine=nncf", "method")
+    assert content == {"quantize": {"engine": "nncf", "images": 3}}
+
+
 def test_an_assignment_makes_a_section_that_was_null() -> None:
     content: dict[Any, Any] = {"quantize": None}
     strict_yaml.override(content, "quantize.method=nncf")
