@@ -1,9 +1,9 @@
-"""GPU hours that the recipes in recipes/imagenet need on this machine: images per second of their stages, measured.
+"""Hours that the recipes in recipes/imagenet need on this machine, from the measured images per second of their stages.
 
-Each stage that trains runs for a few steps as its recipe says, with random weights, on made JPEGs of 500x375; the
-first steps do not count. So few batches are decoded ahead while the first ones are learned: the rate is the GPU's, and
-it takes the processors that `make bench-data` tells to keep up with it. Hours are for all epochs over the 1,281,167
-images of ImageNet. The last line is JSON.
+Each stage that trains runs for a few steps with the settings of its recipe, with random weights, on synthetic JPEGs of
+500x375; the first steps are not counted. The workers decode these few batches ahead, so the rate is the GPU's; `make
+bench-data` shows how many processors are needed to keep up with it. Hours are for all epochs over the 1,281,167 images
+of ImageNet. The last line is JSON.
 
     make bench-cost
 """
@@ -29,12 +29,12 @@ from compress.recipe import plugins, recipe
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 1_281_167
 STEPS, WARMUP = 16, 6
-MOST_AT_ONCE = 256  # images; more is done in parts, as accumulate would
+MAX_BATCH = 256  # larger batches are measured at this size, as with accumulate
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a stage of a recipe takes."""
+    """Rate and hours of a stage of a recipe."""
 
     recipe: str
     stage: str
@@ -44,10 +44,10 @@ class Row:
 
 
 class StageClock(Clock):
-    """Takes the time of one stage's training alone."""
+    """Clock that ignores progress of other work than training."""
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Ignore progress that is not the stage's training."""
+        """Count the steps of training, whose progress begins with the stage's name."""
         if what.startswith("bench"):
             super().progress(what, done, total)
 
@@ -63,26 +63,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         files = make_photographs(Path(name))
         for path in sorted((ROOT / "recipes/imagenet").glob("*.yaml")):
-            given = recipe.load(path, [f"data.root={name}"])
-            for stage in given.stages:
+            loaded = recipe.load(path, [f"data.root={name}"])
+            for stage in loaded.stages:
                 if hasattr(stage, "epochs"):
-                    rows.append(measured(path.stem, given, stage, files, Path(name), device))
+                    rows.append(measure_stage(path.stem, loaded, stage, files, Path(name), device))
                     row = rows[-1]
                     print(f"{row.recipe:<30}{row.stage:<9}{row.epochs:>7}{row.images_per_s:>10.0f}"
                           f"{row.gpu_hours:>11.1f}", flush=True)  # fmt: skip
     print(json.dumps({"rows": [asdict(row) for row in rows], "where": where}))
 
 
-def measured(name: str, given: recipe.Recipe, stage: Any, files: list[Path], folder: Path, device: str) -> Row:
-    """Run a stage for a few steps."""
-    size = min(stage.batch_size, MOST_AT_ONCE)
+def measure_stage(name: str, loaded: recipe.Recipe, stage: Any, files: list[Path], folder: Path, device: str) -> Row:
+    """Run a stage for a few steps. stage: a Config of compress/stages."""
+    size = min(stage.batch_size, MAX_BATCH)
     workers = min(16, os.cpu_count() or 1)
-    setting = Setting(name, given.model, given.preprocessing.crop, size, STEPS, WARMUP, 1, workers, device)
+    setting = Setting(name, loaded.model, loaded.preprocessing.crop, size, STEPS, WARMUP, 1, workers, device)
     samples = tuple(
         Sample(str(index), files[index % len(files)], index % len(CLASSES)) for index in range(size * STEPS)
     )
     clock = StageClock(setting)
-    network = weights.create(given.model.model_copy(update={"weights": None}), len(CLASSES), 0)
+    network = weights.create(loaded.model.model_copy(update={"weights": None}), len(CLASSES), 0)
     teacher = copy.deepcopy(network)
     context = context_of(setting, samples, folder / f"{name}-{stage.stage}", clock, lambda _: teacher)
     short = stage.model_copy(update={"epochs": 1, "batch_size": size, "warmup_epochs": 0, "workers": workers})

@@ -1,10 +1,9 @@
 """Images per second of our training batches against torchvision's pipeline, on JPEGs like ImageNet's.
 
-Both read the same files, crop to 224 px and mirror, and take turns. torchvision's reference is Pillow, transforms.v2
-and float32, normalised image by image; ours gives uint8 batches, which are normalised on the device: `on the CPU` is
-with that done on the CPU, too. Made JPEGs are 500x375 and some 33 kB, as ImageNet's; PHOTOS=folder takes its JPEGs
-instead.
-The last line is JSON: the figures of one process without workers.
+Both read the same files, crop to 224 px and mirror, and take turns. The reference is Pillow with transforms.v2 in
+float32, normalised image by image. Our loader yields uint8 batches, which are normalised on the device; the columns `on
+the CPU` include normalisation on the CPU. The synthetic JPEGs are 500x375 and about 33 kB, like ImageNet's;
+PHOTOS=folder uses the JPEGs in a folder instead. The last line is JSON: the figures of one process without workers.
 
     make bench-data [PHOTOS=folder]
 """
@@ -41,10 +40,10 @@ SCALE = (0.08, 1.0)
 
 
 class Reference(Dataset[tuple[torch.Tensor, int]]):
-    """Gives what torchvision's training reference makes of an image."""
+    """Images with the transforms of torchvision's training reference."""
 
     def __init__(self, files: list[Path], side: int = PREPROCESSING.crop) -> None:
-        """Take the files; side: of the crops, in pixels."""
+        """Build the transforms. side: of the crops, in pixels."""
         self._files = files
         self._transform = v2.Compose([
             v2.RandomResizedCrop(side, scale=SCALE), v2.RandomHorizontalFlip(), v2.ToImage(),
@@ -61,13 +60,13 @@ class Reference(Dataset[tuple[torch.Tensor, int]]):
 
 
 def make_photographs(folder: Path) -> list[Path]:
-    """Write 32 JPEGs of 500x375 whose spectrum falls as that of photographs does, of some 33 kB."""
+    """Write 32 JPEGs of 500x375 and about 33 kB, whose spectrum falls like that of photographs."""
     rng = np.random.default_rng(0)
     distance = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.fftfreq(500)[None]) + 1 / 500
     for index in range(32):
         noise = rng.normal(size=(3, 375, 500))
         values = np.fft.ifft2(np.fft.fft2(noise) / distance**1.5).real
-        values[1:] = values[:1] + 0.3 * values[1:]  # colours go together
+        values[1:] = values[:1] + 0.3 * values[1:]  # the channels of photographs are correlated
         pixels = (128 + 50 * values / values.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
         Image.fromarray(pixels).save(folder / f"{index:02}.jpg", quality=QUALITY)
     return sorted(folder.glob("*.jpg"))
@@ -83,29 +82,29 @@ def rate(batches: Iterable[torch.Tensor]) -> float:
 def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     """Return the median images per second of ours, ours normalised on the CPU, and the reference.
 
-    The first round warms all up.
+    The first round is warm-up.
     """
     settings = FitConfig(batch_size=BATCH, workers=workers, augment=Augment(crop_scale=SCALE))
     samples = tuple(Sample(str(index), path, 0) for index, path in enumerate(files))
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
         folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
-        prepared=_nothing, subset=_nothing, track=_nothing, console=SilentConsole(),
+        prepared=_unused, subset=_unused, track=_unused, console=SilentConsole(),
     )  # fmt: skip
     loader = DataLoader(
         Reference(files), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )
-    with TrainingBatches(context, settings) as made:
+    with TrainingBatches(context, settings) as own_loader:
         every: list[Callable[[int], Iterable[torch.Tensor]]] = [
-            lambda epoch: (pixels for pixels, _ in made.epoch(epoch)),
-            lambda epoch: (normalize(pixels, PREPROCESSING, "cpu") for pixels, _ in made.epoch(epoch)),
+            lambda epoch: (pixels for pixels, _ in own_loader.epoch(epoch)),
+            lambda epoch: (normalize(pixels, PREPROCESSING, "cpu") for pixels, _ in own_loader.epoch(epoch)),
             lambda epoch: (pixels for pixels, _ in loader),
         ]
         rates = [[rate(batches(epoch)) for batches in every] for epoch in range(ROUNDS + 1)]
-    return [statistics.median(one) for one in zip(*rates[1:], strict=True)]
+    return [statistics.median(column) for column in zip(*rates[1:], strict=True)]
 
 
-def _nothing(split: object, count: object = 0) -> EvalSet:
+def _unused(split: object, count: object = 0) -> EvalSet:
     raise AssertionError(f"{split}: crops are decoded each time")
 
 
@@ -114,8 +113,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        chosen = os.environ.get("PHOTOS")
-        files = sorted(Path(chosen).glob("*.jpg")) if chosen else make_photographs(folder)
+        photos = os.environ.get("PHOTOS")
+        files = sorted(Path(photos).glob("*.jpg")) if photos else make_photographs(folder)
         size = statistics.mean(path.stat().st_size for path in files)
         files = (files * IMAGES)[:IMAGES]
         print(f"{len(set(files))} JPEGs of {size / 1000:.0f} kB, images per second\n")

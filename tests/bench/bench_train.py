@@ -1,12 +1,12 @@
 """Images per second of the training loop against a bare PyTorch loop: same network, batch, precision and optimizer.
 
-    loop            both get the same batches from our loader, so that what differs is the loop: schedule, progress,
-                    checks for the end, resumable state
-    loop and data   the bare loop has torchvision's pipeline (Pillow, transforms.v2, float32) with as many workers
+    loop            both get the same batches from our loader; they differ in the schedule, progress, checks for
+                    termination and checkpoints
+    loop and data   the bare loop uses torchvision's pipeline (Pillow, transforms.v2, float32) with as many workers
 
-Both train fresh copies of a network on made JPEGs of 500x375 and take turns; the first steps of a turn warm up and do
-not count. On a CPU: MobileNetV2 at 96 px in float32. On a GPU: MobileNetV2 and ResNet-50 at 224 px in bfloat16.
-A ratio is the median over rounds, with the least and greatest. The last line is JSON: the figures of the first line.
+Both train fresh copies of a network on synthetic JPEGs of 500x375 and take turns; the first steps of a turn are warm-up
+and not counted. On a CPU: MobileNetV2 at 96 px in float32. On a GPU: MobileNetV2 and ResNet-50 at 224 px in bfloat16.
+A ratio is the median over rounds, with the least and the greatest. The last line is JSON with the figures of row 1.
 
     make bench-train
 """
@@ -51,7 +51,10 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained, how, and for how long: `warmup` steps of `steps` don't count."""
+    """Network, images and steps of a comparison; of `steps` steps the first `warmup` are not counted.
+
+    model: a Config of compress/models.
+    """
 
     network: str
     model: Any
@@ -66,7 +69,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ratios are ours / theirs."""
+    """One row of the table; ratios are ours / reference."""
 
     network: str
     what: str
@@ -78,7 +81,7 @@ class Row:
 
 
 class Clock:
-    """Takes the time from one step to another, when the device has done them."""
+    """Console that measures images per second after the warm-up, when the device has finished the steps."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting, self._start, self.images_per_s = setting, 0.0, 0.0
@@ -127,22 +130,22 @@ def main() -> None:
 
 
 def compare(setting: Setting, what: str, files: list[Path], folder: Path) -> Row:
-    """Let both train in turns; the first turn of each warms all up."""
+    """Train with both in turns; the first turn of each is warm-up."""
     count = setting.batch_size * setting.steps
     samples = tuple(Sample(str(index), files[index % len(files)], index % len(CLASSES)) for index in range(count))
     network = weights.create(setting.model, len(CLASSES), 0)
-    ours, theirs = [], []
+    own_rates, reference_rates = [], []
     for number in range(setting.rounds + 1):
         rates = [
             turn(copy.deepcopy(network), setting, samples, folder / f"{setting.network}-{what}-{number}")
             for turn in (train_ours, train_bare if what == "loop" else train_bare_with_torchvision)
         ]
         if number:
-            ours.append(rates[0])
-            theirs.append(rates[1])
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    return Row(setting.network, what, statistics.median(ours), statistics.median(theirs), statistics.median(ratios),
-               min(ratios), max(ratios))  # fmt: skip
+            own_rates.append(rates[0])
+            reference_rates.append(rates[1])
+    ratios = [own / reference for own, reference in zip(own_rates, reference_rates, strict=True)]
+    return Row(setting.network, what, statistics.median(own_rates), statistics.median(reference_rates),
+               statistics.median(ratios), min(ratios), max(ratios))  # fmt: skip
 
 
 def train_ours(network: nn.Module, setting: Setting, samples: tuple[Sample, ...], folder: Path) -> float:
@@ -154,19 +157,19 @@ def train_ours(network: nn.Module, setting: Setting, samples: tuple[Sample, ...]
 
 
 def train_bare(network: nn.Module, setting: Setting, samples: tuple[Sample, ...], folder: Path) -> float:
-    """Return images per second of the shortest loop that trains, fed by our loader."""
+    """Return images per second of a minimal training loop with our loader."""
     context = context_of(setting, samples, folder, SilentConsole())
     with TrainingBatches(context, config_of(setting)) as batches:
-        given = (
+        normalized = (
             (normalize(pixels, context.preprocessing, setting.device), labels) for pixels, labels in batches.epoch(0)
         )
-        return bare_loop(network, setting, given)
+        return bare_loop(network, setting, normalized)
 
 
 def train_bare_with_torchvision(
     network: nn.Module, setting: Setting, samples: tuple[Sample, ...], folder: Path
 ) -> float:
-    """Return images per second of the shortest loop that trains, fed by torchvision's pipeline."""
+    """Return images per second of a minimal training loop with torchvision's pipeline."""
     files = [sample.source for sample in samples if isinstance(sample.source, Path)]
     loader = DataLoader(
         Reference(files, setting.side), setting.batch_size, num_workers=setting.workers, persistent_workers=True,
@@ -182,8 +185,8 @@ def on_device(loader: Batches, device: str) -> Iterator[tuple[torch.Tensor, torc
 
 
 def bare_loop(network: nn.Module, setting: Setting, batches: Batches) -> float:
-    """Return images per second."""
-    clock: Callable[[str, int, int], None] = Clock(setting)
+    """Train without schedule, progress and checkpoints; return images per second."""
+    clock = Clock(setting)
     network = network.to(setting.device).to(memory_format=torch.channels_last).train()
     optimizer, loss = make_optimizer(network, config_of(setting)), nn.CrossEntropyLoss(label_smoothing=0.1)
     for step, (images, labels) in enumerate(batches, 1):
@@ -192,8 +195,7 @@ def bare_loop(network: nn.Module, setting: Setting, batches: Batches) -> float:
             logits = network(images)
         loss(logits.float(), labels.to(setting.device, non_blocking=True)).backward()
         optimizer.step()
-        clock("", step, setting.steps)
-    assert isinstance(clock, Clock)
+        clock.progress("", step, setting.steps)
     return clock.images_per_s
 
 
@@ -212,7 +214,7 @@ def context_of(
     console: Console,
     teacher: Callable[[Any], nn.Module] = lambda _: nn.Identity(),
 ) -> Context:
-    """Return a context whose val split is a handful of images."""
+    """Return a context whose val split has eight images."""
     folder.mkdir(exist_ok=True)
     preprocessing = Preprocessing(setting.side, setting.side)
 
