@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_imagenet import SYNSETS, TRUNCATED, in_tars, made
+from small_imagenet import SYNSETS, TRUNCATED, in_tars, make_images
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["n01440764 tench", "n02105855 Shetland sheepdog", "n03026506 Christmas stocking"]
@@ -44,7 +44,7 @@ def call(folder: Path, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imagenet")
-    in_tars(folder / "official", made(images_per_class=60, val_per_class=40, size=40, noise=6))
+    in_tars(folder / "official", make_images(images_per_class=60, val_per_class=40, size=40, noise=6))
     call(folder, "data", "shard", folder / "official", folder / "shards", "--images-per-shard", 50)
     return folder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import assert_one_line, call
-from made_imagenet import in_folders, made
 from PIL import Image
+from small_imagenet import in_folders, make_images
 
 
 def test_check_counts_the_classes_and_names_the_faulty_images(flowers: Path) -> None:
@@ -43,7 +43,7 @@ def test_check_of_an_unknown_data_set_is_one_line(tmp_path: Path) -> None:
 
 def test_shard_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, out = in_folders(tmp_path / "imagenet", made()), tmp_path / "shards"
+    root, out = in_folders(tmp_path / "imagenet", make_images()), tmp_path / "shards"
     result = call("data", "shard", root, out, "--images-per-shard", "20")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"wrote 3 shards of train, 1 shards of val to {out}\n"

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from made_imagenet import SYNSETS, TRUNCATED, Made, in_folders, in_tars, made
+from small_imagenet import SYNSETS, TRUNCATED, SmallImagenet, in_folders, in_tars, make_images
 
 from compress.data import imagenet
 from compress.images import samples
@@ -24,8 +24,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Made:
-    return made()
+def pictures() -> SmallImagenet:
+    return make_images()
 
 
 def load(root: Path | str, **settings: int) -> Data:
@@ -38,7 +38,7 @@ def by_name(data: Data) -> dict[str, tuple[bytes, int | None]]:
     }
 
 
-def test_every_layout_gives_the_same_images_labels_and_splits(tmp_path: Path, pictures: Made) -> None:
+def test_every_layout_gives_the_same_images_labels_and_splits(tmp_path: Path, pictures: SmallImagenet) -> None:
     folders = load(in_folders(tmp_path / "folders", pictures), val_per_class=3)
     tars = load(in_tars(tmp_path / "tars", pictures), val_per_class=3)
     write_shards(str(tmp_path / "tars"), tmp_path / "shards", 20, 0, SilentConsole())
@@ -57,7 +57,7 @@ def test_every_layout_gives_the_same_images_labels_and_splits(tmp_path: Path, pi
     assert folders.classes == tars.classes == shards.classes == SYNSETS
 
 
-def test_the_official_validation_images_are_the_test_split(tmp_path: Path, pictures: Made) -> None:
+def test_the_official_validation_images_are_the_test_split(tmp_path: Path, pictures: SmallImagenet) -> None:
     data = load(in_tars(tmp_path, pictures), val_per_class=5)
     assert {sample.name for sample in data.test} == set(pictures.val)
     assert Counter(sample.label for sample in data.val) == {0: 5, 1: 5, 2: 5}
@@ -66,14 +66,14 @@ def test_the_official_validation_images_are_the_test_split(tmp_path: Path, pictu
     assert load(tmp_path, val_per_class=5, seed=1).val != data.val
 
 
-def test_unreadable_images_are_set_aside_in_every_layout(tmp_path: Path, pictures: Made) -> None:
+def test_unreadable_images_are_set_aside_in_every_layout(tmp_path: Path, pictures: SmallImagenet) -> None:
     for root in (in_folders(tmp_path / "folders", pictures), in_tars(tmp_path / "tars", pictures)):
         kept = samples.set_aside_unreadable(load(root), 0.1, SilentConsole())
         assert {image.name for image in kept.rejected} == set(TRUNCATED)
         assert not {sample.name for sample in (*kept.train, *kept.val, *kept.test)} & set(TRUNCATED)
 
 
-def test_misplaced_files_are_counted_in_the_error(tmp_path: Path, pictures: Made) -> None:
+def test_misplaced_files_are_counted_in_the_error(tmp_path: Path, pictures: SmallImagenet) -> None:
     root = in_folders(tmp_path / "imagenet", pictures)
     (root / "train" / SYNSETS[0]).rename(root / "train" / "tench")
     with pytest.raises(InputError) as caught:
@@ -87,6 +87,6 @@ def test_misplaced_files_are_counted_in_the_error(tmp_path: Path, pictures: Made
         load(root)
 
 
-def test_too_few_images_to_hold_out_raise(tmp_path: Path, pictures: Made) -> None:
+def test_too_few_images_to_hold_out_raise(tmp_path: Path, pictures: SmallImagenet) -> None:
     with pytest.raises(InputError, match=r"n01440764 has 16 images, too few to hold out data\.val_per_class: 16"):
         load(in_folders(tmp_path, pictures), val_per_class=16)

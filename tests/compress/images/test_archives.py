@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from made_imagenet import tar
+from small_imagenet import tar
 
 from compress.images import archives
 from compress.images.archives import Member, Slice, list_files, members, read_text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from consoles import RecordingConsole
-from made_imagenet import SYNSETS, TRUNCATED, in_folders, made
+from small_imagenet import SYNSETS, TRUNCATED, in_folders, make_images
 
 from compress.images.checks import Contents, Inspection, contents, imagenet_contents, inspect, tables
 from compress.images.samples import Data, Sample
@@ -15,7 +15,7 @@ from runtimes.console import SilentConsole
 
 def test_an_imagenet_is_inspected_in_its_own_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = in_folders(tmp_path / "imagenet", made())
+    root = in_folders(tmp_path / "imagenet", make_images())
     (root / "train" / "cats").mkdir()
     console = RecordingConsole()
     inspection = inspect(imagenet_contents(str(root)), console)

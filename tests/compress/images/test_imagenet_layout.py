@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_imagenet import DEVKIT_FOLDER, SYNSETS, Made, ground_truth, in_folders, in_tars, made, meta, tar
+from small_imagenet import (
+    DEVKIT_FOLDER,
+    SYNSETS,
+    SmallImagenet,
+    ground_truth,
+    in_folders,
+    in_tars,
+    make_images,
+    meta,
+    tar,
+)
 
 from compress.images.imagenet_layout import ImagenetFiles, read_imagenet
 from runtimes import images
@@ -23,15 +33,15 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Made:
-    return made()
+def pictures() -> SmallImagenet:
+    return make_images()
 
 
 def contents(files: ImagenetFiles) -> dict[str, tuple[bytes, int | None]]:
     return {sample.name: (images.content(sample.source), sample.label) for sample in (*files.train, *files.val)}
 
 
-def test_folders_and_tars_give_the_same_images_and_labels(tmp_path: Path, pictures: Made) -> None:
+def test_folders_and_tars_give_the_same_images_and_labels(tmp_path: Path, pictures: SmallImagenet) -> None:
     folders = read_imagenet(str(in_folders(tmp_path / "folders", pictures)))
     tars = read_imagenet(str(in_tars(tmp_path / "tars", pictures)))
     expected = {**pictures.train, **pictures.val}
@@ -43,7 +53,7 @@ def test_folders_and_tars_give_the_same_images_and_labels(tmp_path: Path, pictur
     assert folders.problems == tars.problems == []
 
 
-def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path, pictures: Made) -> None:
+def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path, pictures: SmallImagenet) -> None:
     in_folders(tmp_path, pictures)
     flatten(tmp_path)
     for synset in SYNSETS:
@@ -56,7 +66,7 @@ def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path
     }
 
 
-def test_shards_are_read_by_the_keys_of_their_samples(tmp_path: Path, pictures: Made) -> None:
+def test_shards_are_read_by_the_keys_of_their_samples(tmp_path: Path, pictures: SmallImagenet) -> None:
     first, second = list(pictures.train.values())[:2]
     files = {"a/x.jpg": first, "a/x.cls": b"0", "a/x.json": b"{}", "y.jpeg": second, "y.cls": b"n02105855\n"}
     (tmp_path / "mine-train-0000.tar").write_bytes(tar(files))
@@ -68,7 +78,9 @@ def test_shards_are_read_by_the_keys_of_their_samples(tmp_path: Path, pictures: 
     assert not layout.problems
 
 
-def test_shards_without_classes_txt_are_imagenet_if_their_labels_reach_999(tmp_path: Path, pictures: Made) -> None:
+def test_shards_without_classes_txt_are_imagenet_if_their_labels_reach_999(
+    tmp_path: Path, pictures: SmallImagenet
+) -> None:
     picture = next(iter(pictures.train.values()))
     (tmp_path / "train-0.tar").write_bytes(tar({"a.jpg": picture, "a.cls": b"0", "b.jpg": picture, "b.cls": b"999"}))
     assert read_imagenet(str(tmp_path)).classes[::999] == ("n01440764", "n15075141")
@@ -77,7 +89,7 @@ def test_shards_without_classes_txt_are_imagenet_if_their_labels_reach_999(tmp_p
         read_imagenet(str(tmp_path))
 
 
-def test_classes_txt_gives_the_order_of_the_labels(tmp_path: Path, pictures: Made) -> None:
+def test_classes_txt_gives_the_order_of_the_labels(tmp_path: Path, pictures: SmallImagenet) -> None:
     picture = next(iter(pictures.train.values()))
     (tmp_path / "train-0.tar").write_bytes(tar({"a.jpg": picture, "a.cls": b"0", "b.jpg": picture, "b.cls": b"1"}))
     (tmp_path / "classes.txt").write_text("zebra\napple\n")
@@ -124,7 +136,9 @@ def flatten(root: Path) -> None:
         (drop_a_class, ["val/n01440764: the class is not in train"]),
     ],
 )  # fmt: skip
-def test_misplaced_folders_are_listed(tmp_path: Path, pictures: Made, spoil: Spoil, problems: list[str]) -> None:
+def test_misplaced_folders_are_listed(
+    tmp_path: Path, pictures: SmallImagenet, spoil: Spoil, problems: list[str]
+) -> None:
     root = in_folders(tmp_path / "imagenet", pictures)
     spoil(root)
     expected = [f"{root}/{line.replace('ROOT', str(root))}" for line in problems]
@@ -139,7 +153,9 @@ def test_misplaced_folders_are_listed(tmp_path: Path, pictures: Made, spoil: Spo
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_folders_that_can_not_be_read_raise(tmp_path: Path, pictures: Made, spoil: Spoil, message: str) -> None:
+def test_folders_that_can_not_be_read_raise(
+    tmp_path: Path, pictures: SmallImagenet, spoil: Spoil, message: str
+) -> None:
     root = in_folders(tmp_path / "imagenet", pictures)
     spoil(root)
     with pytest.raises(InputError, match=message):
@@ -171,7 +187,7 @@ def replace_devkit(files: dict[str, bytes]) -> Spoil:
         (replace_devkit({"meta.mat": meta()}), "can't read"),
     ],
 )
-def test_tars_that_can_not_be_read_raise(tmp_path: Path, pictures: Made, spoil: Spoil, message: str) -> None:
+def test_tars_that_can_not_be_read_raise(tmp_path: Path, pictures: SmallImagenet, spoil: Spoil, message: str) -> None:
     root = in_tars(tmp_path / "imagenet", pictures)
     spoil(root)
     with pytest.raises(InputError, match=message):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from consoles import RecordingConsole
-from made_imagenet import SYNSETS, Made, in_folders, in_tars, made
+from small_imagenet import SYNSETS, SmallImagenet, in_folders, in_tars, make_images
 
 from compress.images import archives
 from compress.images.imagenet_layout import read_imagenet
@@ -24,8 +24,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Made:
-    return made()
+def pictures() -> SmallImagenet:
+    return make_images()
 
 
 def contents(root: str) -> dict[str, tuple[bytes, int | None]]:
@@ -36,7 +36,7 @@ def contents(root: str) -> dict[str, tuple[bytes, int | None]]:
     }  # fmt: skip
 
 
-def test_shards_hold_the_same_bytes_and_labels(tmp_path: Path, pictures: Made) -> None:
+def test_shards_hold_the_same_bytes_and_labels(tmp_path: Path, pictures: SmallImagenet) -> None:
     console = RecordingConsole()
     root, out = str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards"
     assert write_shards(root, out, 20, 0, console) == {"train": 3, "val": 1}
@@ -54,7 +54,7 @@ def test_shards_hold_the_same_bytes_and_labels(tmp_path: Path, pictures: Made) -
     )
 
 
-def test_the_order_is_drawn_by_the_seed(tmp_path: Path, pictures: Made) -> None:
+def test_the_order_is_drawn_by_the_seed(tmp_path: Path, pictures: SmallImagenet) -> None:
     root = str(in_folders(tmp_path / "folders", pictures))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_shards(root, tmp_path / name, 100, seed, SilentConsole())
@@ -62,7 +62,7 @@ def test_the_order_is_drawn_by_the_seed(tmp_path: Path, pictures: Made) -> None:
     assert first == same != other
 
 
-def test_shards_at_an_address_are_read_there(tmp_path: Path, pictures: Made) -> None:
+def test_shards_at_an_address_are_read_there(tmp_path: Path, pictures: SmallImagenet) -> None:
     write_shards(str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards", 20, 0, SilentConsole())
     address = f"local://{tmp_path}/shards"
     assert contents(str(tmp_path / "shards")) == contents(address)
@@ -71,7 +71,7 @@ def test_shards_at_an_address_are_read_there(tmp_path: Path, pictures: Made) -> 
     assert archives.is_remote(source.path)
 
 
-def test_only_missing_shards_are_written_again(tmp_path: Path, pictures: Made) -> None:
+def test_only_missing_shards_are_written_again(tmp_path: Path, pictures: SmallImagenet) -> None:
     root, out = str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards"
     write_shards(root, out, 20, 0, SilentConsole())
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*.tar")}
@@ -82,7 +82,7 @@ def test_only_missing_shards_are_written_again(tmp_path: Path, pictures: Made) -
     assert all(path.stat().st_mtime_ns == time for path, (_, time) in before.items() if path != missing)
 
 
-def test_a_folder_with_other_content_is_refused(tmp_path: Path, pictures: Made) -> None:
+def test_a_folder_with_other_content_is_refused(tmp_path: Path, pictures: SmallImagenet) -> None:
     root, out = str(in_tars(tmp_path / "tars", pictures)), tmp_path / "shards"
     write_shards(root, out, 20, 0, SilentConsole())
     with pytest.raises(InputError, match="holds shards of other images or settings; choose another folder"):
@@ -93,7 +93,7 @@ def test_a_folder_with_other_content_is_refused(tmp_path: Path, pictures: Made) 
         write_shards(root, tmp_path / "other", 20, 0, SilentConsole())
 
 
-def test_misplaced_files_are_refused_before_anything_is_written(tmp_path: Path, pictures: Made) -> None:
+def test_misplaced_files_are_refused_before_anything_is_written(tmp_path: Path, pictures: SmallImagenet) -> None:
     root = in_folders(tmp_path / "folders", pictures)
     (root / "train" / "cats").mkdir()
     with pytest.raises(InputError, match=f"cats: is not named by a synset .*; see: compress data check {root}"):

@@ -1,4 +1,4 @@
-"""A small ImageNet in the layouts in which people have it, with the kinds of files that the real one holds."""
+"""A small ImageNet in its three layouts, with the kinds of files that the real one has."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ TRUNCATED = ("train/n02105855/n02105855_2.JPEG", "val/n03026506/ILSVRC2012_val_0
 
 
 @dataclass(frozen=True)
-class Made:
-    """train, val: path in the folder layout, encoded image. val's names are in the order of the devkit's lines."""
+class SmallImagenet:
+    """train, val: encoded images by their path in the folder layout. val is in the order of the devkit's lines."""
 
     train: dict[str, bytes]
     val: dict[str, bytes]
 
 
-def made(images_per_class: int = 16, val_per_class: int = 6, size: int = 48, noise: float = 12) -> Made:
-    """Return the images: JPEGs of several shapes, a PNG called JPEG, CMYK, grey, and one in each split cut short."""
+def make_images(images_per_class: int = 16, val_per_class: int = 6, size: int = 48, noise: float = 12) -> SmallImagenet:
+    """Return the images: JPEGs of several shapes, a PNG named .JPEG, a CMYK JPEG, and a truncated one in each split."""
     config = synthetic.Config(classes=3, images_per_class=images_per_class + val_per_class, size=size, noise=noise)
     data = synthetic.load(config)
     of_class: dict[int, list[bytes]] = {label: [] for label in range(3)}
-    for sample in sorted((*data.train, *data.val, *data.test), key=lambda one: one.name):
+    for sample in sorted((*data.train, *data.val, *data.test), key=lambda sample: sample.name):
         assert isinstance(sample.source, bytes)
         assert sample.label is not None
         of_class[sample.label].append(sample.source)
@@ -45,10 +45,10 @@ def made(images_per_class: int = 16, val_per_class: int = 6, size: int = 48, noi
         val[f"val/{synset}/ILSVRC2012_val_{index + 1:08d}.JPEG"] = _encoded(of_class[index % 3].pop(), index)
     for split, name in zip((train, val), TRUNCATED, strict=True):
         split[name] = split[name][: len(split[name]) // 2]
-    return Made(train, val)
+    return SmallImagenet(train, val)
 
 
-def in_folders(root: Path, images: Made) -> Path:
+def in_folders(root: Path, images: SmallImagenet) -> Path:
     """Write train/ and val/ by synset."""
     for name, content in {**images.train, **images.val}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def in_folders(root: Path, images: Made) -> Path:
     return root
 
 
-def in_tars(root: Path, images: Made) -> Path:
+def in_tars(root: Path, images: SmallImagenet) -> Path:
     """Write the three official files."""
     root.mkdir(parents=True, exist_ok=True)
     inner: dict[str, dict[str, bytes]] = {}
@@ -75,7 +75,7 @@ def in_tars(root: Path, images: Made) -> Path:
 
 
 def meta() -> bytes:
-    """Return the devkit's table: the classes, then what is above them."""
+    """Return the devkit's table: the classes, then their common ancestor."""
     rows = [(IDS[synset], synset, "a word, another", 0) for synset in sorted(IDS, key=IDS.__getitem__)]
     rows.append((4, "n00001740", "entity", 3))
     table = np.zeros(len(rows), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")])
@@ -86,7 +86,7 @@ def meta() -> bytes:
     return stream.getvalue()
 
 
-def ground_truth(images: Made) -> bytes:
+def ground_truth(images: SmallImagenet) -> bytes:
     """Return the devkit's line for each validation image in the order of their names."""
     synsets = {Path(name).name: name.split("/")[1] for name in images.val}
     return "".join(f"{IDS[synsets[name]]}\n" for name in sorted(synsets)).encode()
@@ -104,7 +104,7 @@ def tar(files: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def _encoded(png: bytes, index: int) -> bytes:
-    """Encode in the way that is the turn of this one."""
+    """Encode as JPEG of varying size; the fifth image is CMYK, the sixth a PNG."""
     image = Image.open(io.BytesIO(png))
     image = image.resize((image.width + 4 * (index % 4), image.height + 3 * (index % 3)))
     stream = io.BytesIO()
