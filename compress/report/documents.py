@@ -98,8 +98,3 @@ def _parities(manifest: Manifest) -> Iterator[FileParity]:
             yield FileParity("float32", record.parity_with_float32)
         elif isinstance(record, Float16Record):
             yield FileParity("the file before conversion to float16", record.parity_with_given)
-
-
-def _table(title: str, lines: list[list[str]]) -> Table:
-    header, *rows = lines
-    return Table.of(title, "|".join(header), rows)
