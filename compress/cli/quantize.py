@@ -40,11 +40,11 @@ METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
               help="Standard deviation of red, green and blue.")  # fmt: skip
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000),
               help="Maximum number of images.")  # fmt: skip
-@click.option("--method", metavar="[compress|nncf]", show_default="compress",
+@click.option("--method", metavar="[compress|nncf]",
               type=click.Choice(METHODS + RANGE_METHODS),
-              help="This toolkit's own quantization or that of NNCF.")  # fmt: skip
-@click.option("--range-method", show_default="min-max", type=click.Choice(RANGE_METHODS),
-              help="How activation ranges are chosen from the images.")  # fmt: skip
+              help="This toolkit's own quantization or that of NNCF. [default: compress]")  # fmt: skip
+@click.option("--range-method", type=click.Choice(RANGE_METHODS),
+              help="Choice of activation ranges from the images. [default: min-max]")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
               help="Share of held-out images on which INT8 must predict the same class as float32.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")

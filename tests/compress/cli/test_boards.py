@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import assert_one_line, call
 from made_report import measurement, publish
+from onnx import TensorProto, helper, save
 
 from compress.boards.deploy import Deployed
 from compress.boards.inventory import Board
@@ -59,6 +61,29 @@ def deployments(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(boards_cli.deployment, "deploy", deploy)
     monkeypatch.setattr(boards_cli.deployment, "store", lambda folder, deployed: None)
     return calls
+
+
+def test_a_bundle_holds_the_artifact_of_the_target(run: Path, tmp_path: Path) -> None:
+    model = run / "artifacts" / "model-int8.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["images"], ["m"]), helper.make_node("Flatten", ["m"], ["logits"])],
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    preprocessing = Preprocessing(8, 8)
+    manifest = Manifest(sha256_file(model), model.stat().st_size, "onnx", "int8", "images", (None, 3, 8, 8), "logits",
+                        preprocessing, ("a", "b", "c"))  # fmt: skip
+    Artifact(model, manifest).save_manifest()
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    evalset.write(run / "sample", pixels, np.asarray([0, 1]), ("x", "y"), ("a", "b", "c"), preprocessing)
+    result = call("bundle", run, "-o", tmp_path / "out.tar")
+    assert result.exit_code == 0, result.output
+    assert f"wrote {tmp_path / 'out.tar'} (" in result.stdout
+    assert result.stdout.endswith("MB): model-int8.onnx for target 'board'\n")
+    with tarfile.open(tmp_path / "out.tar") as opened:
+        assert "model-int8.onnx" in {Path(name).name for name in opened.getnames()}
 
 
 def test_a_bundle_of_an_unknown_target_is_one_line(run: Path, tmp_path: Path) -> None:
