@@ -195,6 +195,18 @@ def test_files_in_the_text_exist(document: str) -> None:
     assert missing == []
 
 
+def test_names_in_the_table_of_extensions_are_in_the_named_files() -> None:
+    table = text_of("CONTRIBUTING.md").partition("| to add a | change |\n")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`([^`]+)`", row) for row in table.splitlines()[1:]]
+    assert len(rows) >= 7
+    for codes in rows:
+        folder = next((ROOT / code).parent for code in codes if re.fullmatch(r"[\w/]+/\w+\.py", code))
+        files = [ROOT / code if "/" in code else folder / code for code in codes if code.endswith(".py")]
+        source = "\n".join(file.read_text() for file in files)
+        names = [code for code in codes if code.isidentifier()]
+        assert [name for name in names if not re.search(rf"\b{name}\b", source)] == []
+
+
 def test_every_package_with_a_readme_is_linked_from_the_front_page() -> None:
     pages = {name for name in DOCUMENTS if name.endswith("/README.md")}
     assert pages <= set(re.findall(r"\]\(([\w/]+/README\.md)", text_of("README.md")))
