@@ -44,6 +44,11 @@ class Flip:
     after: int
     kind: FlipKind
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class numbers of the label, if known, and of both predictions."""
+        return (self.before, self.after) if self.label is None else (self.label, self.before, self.after)
+
 
 def accuracy_steps(
     steps: Sequence[tuple[str, Sequence[int]]], labels: Sequence[int | None], confidence: float

@@ -174,6 +174,13 @@ class Report:
             raise ValueError("its rows and measurements are not of the same artifacts")
         if not self.rows:
             raise ValueError("it has no rows")
+        classes = len(self.data.classes)
+        for measurement in self.measurements:
+            if measurement.accuracy and len(measurement.accuracy.recall) != classes:
+                raise ValueError(f"{measurement.artifact} has other classes than the data set's {classes}")
+        for flips in self.flips.values():
+            if any(not 0 <= number < classes for flip in flips.shown for number in flip.classes):
+                raise ValueError(f"flips have other classes than the data set's {classes}")
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -96,6 +96,14 @@ def _wrong_target(content: dict[str, Any]) -> None:
     content["unmeasured"][0]["target"]["runtime"] = "none"
 
 
+def _more_classes(content: dict[str, Any]) -> None:
+    content["data"]["classes"].append("c")
+
+
+def _flip_to_no_class(content: dict[str, Any]) -> None:
+    content["flips"]["board"]["shown"][0]["after"] = 2
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -108,6 +116,8 @@ def _wrong_target(content: dict[str, Any]) -> None:
         (_wrong_sha256, r"artifacts\.0: sha256 is not 64 hexadecimal digits"),
         (_rows_in_another_order, "its rows and measurements are not of the same artifacts"),
         (_nothing_measured, "it has no rows"),
+        (_more_classes, "model-float32.onnx has other classes than the data set's 3"),
+        (_flip_to_no_class, "flips have other classes than the data set's 2"),
         (_wrong_target, r"unmeasured\.0\.target: .*must have a runtime of"),
     ],
 )
