@@ -28,7 +28,7 @@ from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
 from runtimes.measure import infer
-from runtimes.metrics import Accuracy, Calibration, Scores, accuracy_of, calibration, images_per_class, scores
+from runtimes.metrics import Accuracy, ConfidenceCalibration, Scores, accuracy_of, calibration, images_per_class, scores
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load
 from runtimes.target import Target
@@ -91,7 +91,7 @@ class Evaluation:
     target: Target
     classes: tuple[str, ...]
     accuracy: Accuracy
-    calibration: Calibration
+    calibration: ConfidenceCalibration
     unreadable: tuple[str, ...]
     drop_pp: Estimate | None
     agreement: float | None

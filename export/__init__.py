@@ -1,1 +1,1 @@
-"""From a torch network to files that ship: one file per format."""
+"""Export of PyTorch networks to files for inference: one module per format or graph rewrite."""

@@ -1,16 +1,16 @@
-"""The latency of an ONNX classifier on a device that is not at hand. An estimate, and named so: nobody measured it.
+"""Estimate the latency of an ONNX classifier on a device from its data sheet, with the roofline model.
 
     latency = sum over kernels of  max(2 MACs / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch overhead
 
-which is the roofline model (Williams, Waterman, Patterson, CACM 2009) with a cost per kernel. A kernel is an operator
-with the elementwise ones that engines fuse behind it; its bytes are its weights, what it reads and what it writes, each
-from memory and back.
+This is the roofline model (Williams, Waterman, Patterson, CACM 2009) with an overhead per kernel. A kernel is an
+operator together with the elementwise operators that engines fuse into it; its bytes are its weights, inputs and
+outputs, all of which are assumed to come from and go to memory.
 
-How wrong is it? Against published latencies of six engines on a Jetson Orin Nano (TensorRT 10.3, batch 1: ResNet-18,
-ResNet-50 and MobileNetV2 in float16 and INT8) by at most ERROR_BOUND: -22 % for MobileNetV2 in INT8, -2 to +9 % for the
-others. Its launch overhead was chosen with these figures in view, so expect more elsewhere, up to a factor of two and a
-half: it knows nothing of caches (on an L4, whose 48 MB hold all activations, ResNet-50 is published at 0.27 ms and
-estimated at 0.60), of kernels that fit a shape badly, or of clocks. Use it to choose what to try, and measure that.
+Accuracy: against published latencies of six engines on a Jetson Orin Nano (TensorRT 10.3, batch 1: ResNet-18, ResNet-50
+and MobileNetV2 in float16 and INT8) the error is at most ERROR_BOUND: -22 % for MobileNetV2 in INT8, -2 to +9 % for the
+others. The launch overhead was fitted to these figures, so expect larger errors elsewhere, up to a factor of 2.5: the
+model ignores caches (on an L4, whose 48 MB hold all activations, ResNet-50 is published at 0.27 ms and estimated at
+0.60 ms), kernels that suit a shape badly, and clocks. Use it to choose candidates, and measure those.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ Bound = Literal["arithmetic", "memory", "launch"]
 
 @dataclass(frozen=True)
 class LayerEstimate:
-    """One kernel: an operator and what is fused behind it.
+    """One kernel: an operator and the operators fused into it.
 
-    macs: multiply-accumulates of the whole batch. Its latency is the larger of
-    arithmetic_ms and memory_ms, and launch_ms.
+    macs: multiply-accumulates of the whole batch. The latency is max(arithmetic_ms, memory_ms) + launch_ms.
     """
 
     name: str
@@ -60,20 +59,20 @@ class LayerEstimate:
 
     @property
     def latency_ms(self) -> float:
-        """Return the estimated milliseconds."""
+        """Estimated latency in milliseconds."""
         return max(self.arithmetic_ms, self.memory_ms) + self.launch_ms
 
     @property
     def bound(self) -> Bound:
-        """Tell what most of the time goes into."""
+        """The largest part of the latency."""
         if self.launch_ms > max(self.arithmetic_ms, self.memory_ms):
             return "launch"
         return "arithmetic" if self.arithmetic_ms > self.memory_ms else "memory"
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What an artifact would take on a device. batch: images per call. label: says that this is no measurement."""
+class LatencyEstimate:
+    """Estimated latency of an artifact on a device. batch: images per call. label: marks it as not measured."""
 
     artifact: str
     device: str
@@ -83,11 +82,11 @@ class Estimate:
 
     @property
     def latency_ms(self) -> float:
-        """Return the estimated milliseconds per call."""
+        """Estimated milliseconds per call."""
         return sum(layer.latency_ms for layer in self.layers)
 
     def share(self, bound: Bound) -> float:
-        """Return the share of the time (0 to 1) that goes into layers bound so."""
+        """Return the share of the latency (0 to 1) in layers with that bound."""
         return sum(layer.latency_ms for layer in self.layers if layer.bound == bound) / self.latency_ms
 
     def to_json(self) -> Json:
@@ -96,34 +95,33 @@ class Estimate:
         return {**asdict(self), "latency_ms": self.latency_ms, "layers": layers}
 
 
-def estimate(artifact: Artifact, target: Target, precision: Precision = "float32") -> Estimate:
-    """Estimate an ONNX artifact on a target that has a data sheet.
+def estimate(artifact: Artifact, target: Target, precision: Precision = "float32") -> LatencyEstimate:
+    """Estimate the latency of an ONNX artifact on a target with a data sheet.
 
-    Layers that the file quantizes are INT8, the others of `precision`: float16 for what TensorRT makes of them;
-    int8 estimates a float32 file as if it were quantized. Raises InputError for another format than ONNX, a target
-    without a data sheet, or a device without such arithmetic.
+    precision: of the layers that the file does not quantize; int8 estimates a float32 file as if it were quantized.
+    Raises InputError for a format other than ONNX, a target without a data sheet, or a precision without a peak there.
     """
     if artifact.manifest.format != "onnx":
-        raise InputError(f"{artifact.path.name}: an estimate reads ONNX files, this is {artifact.manifest.format}")
+        raise InputError(f"{artifact.path.name}: estimates need an ONNX file, this is {artifact.manifest.format}")
     if target.datasheet is None:
-        raise InputError(f"target '{target.name}' has no section datasheet, which an estimate needs; "
-                         "recipes/targets has examples")  # fmt: skip
+        raise InputError(f"target '{target.name}' has no datasheet, which an estimate needs; see "
+                         "recipes/targets for examples")  # fmt: skip
     model = onnx.load(artifact.path)
     layers = estimate_layers(model, target.datasheet, precision, target.batch, target.threads)
-    return Estimate(artifact.path.name, target.datasheet.device, target.batch, layers)
+    return LatencyEstimate(artifact.path.name, target.datasheet.device, target.batch, layers)
 
 
 def estimate_layers(
     model: onnx.ModelProto, sheet: DataSheet, precision: Precision, batch: int = 1, threads: int = 1
 ) -> tuple[LayerEstimate, ...]:
-    """Estimate each kernel of a graph, in its order; raises InputError for shapes that can't be inferred."""
+    """Return the estimate of each kernel in graph order; raises InputError for shapes that cannot be inferred."""
     graph = _Graph(model, batch, precision)
     return tuple(_layer(kernel, graph, sheet, threads) for kernel in _kernels(graph))
 
 
 @dataclass
 class _Kernel:
-    """An operator with what is fused behind it. output: of the last of these; reads: what they read besides."""
+    """An operator with the operators fused into it. output: of the last one; reads: inputs of all of them."""
 
     node: NodeProto
     output: str
@@ -131,10 +129,10 @@ class _Kernel:
 
 
 class _Graph:
-    """Shapes, element sizes and readers of the tensors of a graph, its Q/DQ pairs and views looked through."""
+    """Shapes, element sizes and readers of a graph's tensors; Q/DQ pairs and views count as their source."""
 
     def __init__(self, model: onnx.ModelProto, batch: int, precision: Precision) -> None:
-        """Infer the shapes for a batch."""
+        """Infer the shapes for a batch size."""
         self.precision: Precision = precision
         self.nodes = list(model.graph.node)
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -148,13 +146,13 @@ class _Graph:
         self._edges = {value.name for value in (*model.graph.input, *model.graph.output)}
 
     def origin(self, name: str) -> str:
-        """Return the tensor that this one is a view or a quantized copy of."""
+        """Return the tensor of which this one is a view or a quantized copy."""
         while name in self._source:
             name = self._source[name]
         return name
 
     def is_integer(self, name: str) -> bool:
-        """Tell whether a tensor is read through a DequantizeLinear, whatever views lie between."""
+        """Return whether a tensor comes from a DequantizeLinear, directly or through views."""
         while name in self._source:
             name = self._source[name]
             if name in self._integer:
@@ -162,24 +160,24 @@ class _Graph:
         return False
 
     def precision_of(self, node: NodeProto) -> Precision:
-        """Return the arithmetic of a node: INT8 where all that it multiplies is."""
+        """Return the arithmetic of a node: INT8 if both factors are INT8."""
         return "int8" if all(self.is_integer(name) for name in node.input[:2]) else self.precision
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape; raises InputError where it is not known."""
+        """Return a tensor's shape; raises InputError if it is unknown."""
         tensor = self.constants.get(name)
         shape = tuple(tensor.dims) if tensor is not None else self._shapes.get(name)
         if shape is None or 0 in shape:
-            raise InputError(f"the shape of '{name}' can't be inferred; export with a fixed height and width")
+            raise InputError(f"the shape of '{name}' cannot be inferred; export with a fixed height and width")
         return shape
 
     def bytes_of(self, name: str, integer: bool) -> int:
-        """Return the bytes of a tensor; the graph's input and output stay float32."""
+        """Return a tensor's size in bytes; the graph's input and output are float32."""
         size = 4 if name in self._edges else BYTES["int8" if integer else self.precision]
         return int(np.prod(self.shape(name), dtype=np.int64)) * size
 
     def written_as_integer(self, name: str) -> bool:
-        """Tell whether a tensor is quantized where it is written."""
+        """Return whether a tensor is written as integers."""
         return name in self._quantized
 
 
@@ -198,7 +196,7 @@ def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
 
 
 def _kernels(graph: _Graph) -> list[_Kernel]:
-    """Return the kernels: each elementwise operator goes into the one whose whole output it alone reads."""
+    """Return the kernels; an elementwise operator joins the kernel whose output it alone reads."""
     kernels: list[_Kernel] = []
     by_output: dict[str, _Kernel] = {}
     for node in graph.nodes:
@@ -251,7 +249,7 @@ def _layer(kernel: _Kernel, graph: _Graph, sheet: DataSheet, threads: int) -> La
 
 
 def _constant_bytes(tensor: TensorProto, precision: Precision) -> int:
-    """Return the bytes of weights in the layer's precision; vectors have four bytes each, numbers are in the code."""
+    """Return the size of weights in bytes: vectors have 4 bytes per element, scalars are part of the code."""
     if not tensor.dims:
         return 0
     wide = 4 if len(tensor.dims) < 2 else BYTES[precision]
@@ -259,12 +257,12 @@ def _constant_bytes(tensor: TensorProto, precision: Precision) -> int:
 
 
 def _macs(node: NodeProto, graph: _Graph) -> int:
-    """Return a weighted operator's multiply-accumulates."""
+    """Return the multiply-accumulates of a weighted operator."""
     output = int(np.prod(graph.shape(node.output[0]), dtype=np.int64))
-    given, weight = (graph.shape(name) for name in node.input[:2])
+    data, weight = (graph.shape(name) for name in node.input[:2])
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "Conv":
         return output * int(np.prod(weight[1:], dtype=np.int64))
     if node.op_type == "ConvTranspose":
-        return int(np.prod(given, dtype=np.int64)) * int(np.prod(weight[1:], dtype=np.int64))
-    return output * given[0 if attributes.get("transA", 0) else -1]
+        return int(np.prod(data, dtype=np.int64)) * int(np.prod(weight[1:], dtype=np.int64))
+    return output * data[0 if attributes.get("transA", 0) else -1]

@@ -1,10 +1,10 @@
-"""HardSwish and HardSigmoid written with operators that have integer kernels; the answers stay the same.
+"""Rewrite HardSwish and HardSigmoid with operators that have integer kernels; outputs do not change.
 
-    HardSigmoid(x) = Clip(alpha x + beta, 0, 1)          alpha and beta go into the layer that x comes from
+    HardSigmoid(x) = Clip(alpha x + beta, 0, 1)          alpha and beta are folded into the layer before
     HardSwish(x) = x Clip(x / 6 + 1 / 2, 0, 1)           (Howard et al., MobileNetV3, ICCV 2019, section 5.2)
 
-Relu and Clip cost nothing in INT8: the quantizer behind them clips. A product with a number costs nothing either: it is
-another scale for the same integers.
+In INT8, Relu and Clip are free: the quantizer after them clips. A product with a scalar is free, too: it is another
+scale for the same integers.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ def rewrite_hard_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _gated(model: onnx.ModelProto, node: NodeProto, given: str) -> list[NodeProto]:
+def _gated(model: onnx.ModelProto, node: NodeProto, data: str) -> list[NodeProto]:
     gate = f"{node.output[0]}_gate"
-    product = helper.make_node("Mul", [given, gate], [node.output[0]], name=node.name)
-    return [*_gate(model, given, gate, f"{node.name}_gate", 1 / 6, 0.5), product]
+    product = helper.make_node("Mul", [data, gate], [node.output[0]], name=node.name)
+    return [*_gate(model, data, gate, f"{node.name}_gate", 1 / 6, 0.5), product]
 
 
-def _gate(model: onnx.ModelProto, given: str, output: str, name: str, alpha: float, beta: float) -> list[NodeProto]:
+def _gate(model: onnx.ModelProto, data: str, output: str, name: str, alpha: float, beta: float) -> list[NodeProto]:
     scaled, shifted = f"{output}_scaled", f"{output}_shifted"
     factor, offset = _scalar(model, alpha), _scalar(model, beta)
     return [
-        helper.make_node("Mul", [given, factor], [scaled], name=f"{name}_scale"),
+        helper.make_node("Mul", [data, factor], [scaled], name=f"{name}_scale"),
         helper.make_node("Add", [scaled, offset], [shifted], name=f"{name}_shift"),
         _clip(model, shifted, output, name),
     ]
 
 
-def _clip(model: onnx.ModelProto, given: str, output: str, name: str) -> NodeProto:
-    return helper.make_node("Clip", [given, _scalar(model, 0.0), _scalar(model, 1.0)], [output], name=f"{name}_clip")
+def _clip(model: onnx.ModelProto, data: str, output: str, name: str) -> NodeProto:
+    return helper.make_node("Clip", [data, _scalar(model, 0.0), _scalar(model, 1.0)], [output], name=f"{name}_clip")
 
 
 def _scalar(model: onnx.ModelProto, value: float) -> str:
-    """Return the name of a constant with that value; the model may have others of the name that it would get."""
+    """Return the name of a constant with that value; add it, under an unused name, if it is missing."""
     constant = numpy_helper.from_array(np.asarray(value, np.float32), f"constant_{value:.9g}")
     present = {tensor.name: tensor for tensor in model.graph.initializer}
     while constant.name in present and present[constant.name] != constant:
@@ -77,7 +77,7 @@ def _scalar(model: onnx.ModelProto, value: float) -> str:
 
 
 def _scale_layer(model: onnx.ModelProto, node: NodeProto, alpha: float, beta: float) -> None:
-    """Let a layer give alpha y + beta instead of y."""
+    """Fold alpha and beta into a layer, whose output becomes alpha y + beta."""
     assert node.op_type in WEIGHTED_OPS
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weight = constants[node.input[1]] * np.float32(alpha)
@@ -88,9 +88,9 @@ def _scale_layer(model: onnx.ModelProto, node: NodeProto, alpha: float, beta: fl
     model.graph.initializer.extend(
         numpy_helper.from_array(value, name) for value, name in zip((weight, bias), names, strict=True)
     )
-    given = node.input[0]
+    data = node.input[0]
     del node.input[:]
-    node.input.extend([given, *names])
+    node.input.extend([data, *names])
 
 
 def _copy(node: NodeProto) -> NodeProto:

@@ -1,4 +1,4 @@
-"""Which operators of a graph become integer, which tensors are quantized, and who reads them so."""
+"""Plan the quantization of a graph: integer operators, quantized tensors, and their readers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from export.layers import is_layer
 from export.scheme import Scheme
 from runtimes.errors import InputError
 
-SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")  # values just move
-CLAMPING_OPS = ("Relu", "Clip")  # from below at 0: QuantizeLinear with zero point 0 does the same
+# Operators that move values without changing them.
+SAME_RANGE_OPS = (
+    "MaxPool",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Identity",
+)  # move values without changing them
+CLAMPING_OPS = ("Relu", "Clip")  # with the lower bound 0, as QuantizeLinear with zero point 0 has
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is quantized.
+class QuantizationPlan:
+    """Plan of the quantization of a graph.
 
-    integer_nodes: names of the operators that stand between Q/DQ.
-    range_of: quantized tensor to the tensor whose range it takes, in the graph's order.
-    clamps: output of each Relu or Clip that goes, to the tensor that is quantized in its place.
-    raw_reads: (node, input's index) of those that read a quantized tensor's float values instead.
-    rescaled: output of each product with a number that goes, to (quantized tensor, number): it is read with that scale.
+    integer_nodes: names of the operators between Q/DQ pairs.
+    range_of: quantized tensor to the tensor whose range it has, in graph order.
+    clamps: output of each removed Relu or Clip to the tensor that is quantized instead.
+    raw_reads: (node, input index) of readers of a quantized tensor that read its float values.
+    rescaled: output of each removed product with a scalar to (quantized tensor, scalar): its readers read the tensor's
+    integers with the scale times the scalar.
     """
 
     integer_nodes: frozenset[str]
@@ -36,20 +46,22 @@ class Plan:
 
     @property
     def ranged(self) -> list[str]:
-        """Return the tensors whose ranges have to be known, in the graph's order."""
+        """Names of the tensors whose ranges are needed, in graph order."""
         return list(dict.fromkeys(self.range_of.values()))
 
 
-def make_plan(model: onnx.ModelProto, scheme: Scheme, float_nodes: frozenset[str] = frozenset()) -> Plan:
-    """Plan the quantization of a float32 graph; operators in `float_nodes` stay float.
+def plan_quantization(
+    model: onnx.ModelProto, scheme: Scheme, float_nodes: frozenset[str] = frozenset()
+) -> QuantizationPlan:
+    """QuantizationPlan the quantization of a float32 graph; operators in `float_nodes` stay float.
 
-    The ranges that are needed when layers stay float are among those that are needed when none does.
-    Raises InputError for a graph that is quantized already or has no layer to quantize.
+    With float nodes, the needed ranges are a subset of those needed without. Raises InputError for a quantized graph or
+    one without a layer to quantize.
     """
     _require_float(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     if not any(is_layer(node, constants) for node in model.graph.node):
-        raise InputError("the model has no Conv or Gemm with constant weights, so there is nothing to quantize")
+        raise InputError("the model has no Conv or Gemm with constant weights; there is nothing to quantize")
     if scheme.placement == "layer-inputs":
         return _at_layer_inputs(model, constants, float_nodes)
     return _around_operators(model, constants, scheme.operators, float_nodes)
@@ -57,12 +69,12 @@ def make_plan(model: onnx.ModelProto, scheme: Scheme, float_nodes: frozenset[str
 
 def _require_float(model: onnx.ModelProto) -> None:
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in model.graph.node):
-        raise InputError("the model is quantized already; give the float32 model")
+        raise InputError("the model is already quantized; give the float32 model")
 
 
 def _around_operators(
     model: onnx.ModelProto, constants: dict[str, TensorProto], operators: frozenset[str], float_nodes: frozenset[str]
-) -> Plan:
+) -> QuantizationPlan:
     nodes = model.graph.node
     integer = [
         node for node in nodes
@@ -79,7 +91,7 @@ def _around_operators(
         if node.op_type in SAME_RANGE_OPS and node.input[0] in chosen:
             chosen.add(node.output[0])
     chosen -= {output.name for output in model.graph.output} - read
-    return Plan(
+    return QuantizationPlan(
         integer_nodes=frozenset(node.name for node in integer),
         range_of=_ranges(model, chosen - set(clamps.values())),
         clamps=clamps,
@@ -88,13 +100,13 @@ def _around_operators(
 
 
 def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
-    """Tell whether all inputs can be integers: tensors, or for Add one number."""
+    """Return whether all inputs can be integers: tensors, or for Add one scalar."""
     fixed = [name for name in node.input if name in constants]
     return not fixed or (node.op_type == "Add" and len(fixed) == 1 and is_number(constants[fixed[0]]))
 
 
 def is_number(constant: TensorProto) -> bool:
-    """Tell whether a constant is a single float32 number other than 0."""
+    """Return whether a constant is a nonzero float32 scalar."""
     return constant.data_type == TensorProto.FLOAT and not list(constant.dims) \
         and float(numpy_helper.to_array(constant)) != 0  # fmt: skip
 
@@ -102,43 +114,45 @@ def is_number(constant: TensorProto) -> bool:
 def _rescaled(
     model: onnx.ModelProto, chosen: set[str], read: set[str], constants: Mapping[str, TensorProto]
 ) -> dict[str, tuple[str, float]]:
-    """Find each product of a tensor and a positive number that integer operators alone read."""
-    found: dict[str, tuple[str, float]] = {}
+    """Return the products of a tensor and a positive scalar that only integer operators read."""
+    rescaled: dict[str, tuple[str, float]] = {}
     outputs = {output.name for output in model.graph.output}
-    wanted = chosen & read - outputs
+    candidates = chosen & read - outputs
     for node in model.graph.node:
         numbers = [name for name in node.input if name in constants and is_number(constants[name])]
-        if node.op_type != "Mul" or len(numbers) != 1 or node.output[0] not in wanted:
+        if node.op_type != "Mul" or len(numbers) != 1 or node.output[0] not in candidates:
             continue
         source = next(name for name in node.input if name != numbers[0])
         factor = float(numpy_helper.to_array(constants[numbers[0]]))
         if source not in outputs and factor > 0:
-            origin, so_far = found.get(source, (source, 1.0))
-            found[node.output[0]] = (origin, so_far * factor)
-    return found
+            origin, so_far = rescaled.get(source, (source, 1.0))
+            rescaled[node.output[0]] = (origin, so_far * factor)
+    return rescaled
 
 
-def _at_layer_inputs(model: onnx.ModelProto, constants: dict[str, TensorProto], float_nodes: frozenset[str]) -> Plan:
-    """Quantize what layers read, and of each Add the inputs that no layer's kernel can add as its epilogue."""
+def _at_layer_inputs(
+    model: onnx.ModelProto, constants: dict[str, TensorProto], float_nodes: frozenset[str]
+) -> QuantizationPlan:
+    """Quantize the inputs of layers, and the inputs of each Add that no layer's kernel can add as its epilogue."""
     nodes = model.graph.node
     all_layers = [node for node in nodes if is_layer(node, constants)]
     layers = [node for node in all_layers if node.name not in float_nodes]
-    of_layers, of_integers = ({node.output[0] for node in some} for some in (all_layers, layers))
+    of_layers, of_integers = ({node.output[0] for node in nodes_} for nodes_ in (all_layers, layers))
     read = {(node.name, 0) for node in layers}
     shortcuts = {(add.name, index) for add in nodes if add.op_type == "Add" and set(add.input) & of_integers
                  for index in _shortcuts(add, of_layers, model, constants)}  # fmt: skip
     input_of = {(node.name, index): name for node in nodes for index, name in enumerate(node.input)}
     chosen = {input_of[key] for key in read | shortcuts}
     raw = {key for key, name in input_of.items() if name in chosen} - read - shortcuts
-    return Plan(frozenset(node.name for node in layers), _ranges(model, chosen), {}, frozenset(raw))
+    return QuantizationPlan(frozenset(node.name for node in layers), _ranges(model, chosen), {}, frozenset(raw))
 
 
 def _shortcuts(
     add: NodeProto, layer_outputs: set[str], model: onnx.ModelProto, constants: Mapping[str, TensorProto]
 ) -> list[int]:
-    """Return the inputs of an Add but for the layer's output that comes last, which the layer's kernel adds to.
+    """Return the input indices of an Add except the last layer's output, to which that layer's kernel adds the rest.
 
-    An Add of a constant has none: it is no epilogue. Layers that stay float count too, so that they change no range.
+    An Add with a constant has none. Float layers count, too, so that they do not change the ranges of others.
     """
     if set(add.input) & set(constants):
         return []
@@ -153,11 +167,11 @@ def _activations(node: NodeProto, constants: Mapping[str, TensorProto]) -> list[
 
 
 def _clamps(model: onnx.ModelProto, integer_outputs: set[str], constants: Mapping[str, TensorProto]) -> dict[str, str]:
-    """Find each Relu or Clip from 0 whose input comes from an integer operator and goes nowhere else."""
+    """Return the Relu and Clip nodes with lower bound 0 that alone read the output of an integer operator."""
     uses = Counter([name for node in model.graph.node for name in node.input])
     outputs = {output.name for output in model.graph.output}
     uses.update(outputs)
-    found = {}
+    clamps = {}
     for node in model.graph.node:
         if node.op_type not in CLAMPING_OPS or node.output[0] in outputs:
             continue
@@ -166,12 +180,12 @@ def _clamps(model: onnx.ModelProto, integer_outputs: set[str], constants: Mappin
             bound = constants.get(node.input[1]) if len(node.input) > 1 else None
             lower = float("nan") if bound is None else float(numpy_helper.to_array(bound))
         if lower == 0 and node.input[0] in integer_outputs and uses[node.input[0]] == 1:
-            found[node.output[0]] = node.input[0]
-    return found
+            clamps[node.output[0]] = node.input[0]
+    return clamps
 
 
 def _ranges(model: onnx.ModelProto, chosen: set[str]) -> dict[str, str]:
-    """Return the quantized tensors in the graph's order, each with the tensor where its values arise."""
+    """Return the quantized tensors in graph order, each with the tensor that computes its values."""
     producer = {name: node for node in model.graph.node for name in node.output}
     in_order = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
     return {name: _origin(name, producer) for name in in_order if name in chosen}

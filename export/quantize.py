@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.layers import SMALLEST_RANGE, IntegerWeights, Layer, layers_of, nearest
-from export.plan import SAME_RANGE_OPS, Plan, is_number, make_plan
+from export.plan import SAME_RANGE_OPS, QuantizationPlan, is_number, plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
 
@@ -35,7 +35,7 @@ class Quantized:
     """
 
     model: onnx.ModelProto
-    plan: Plan
+    plan: QuantizationPlan
     weights: dict[str, IntegerWeights]
     scales: dict[str, tuple[float, int]]
     float_ops: dict[str, int]
@@ -43,7 +43,7 @@ class Quantized:
 
 def tensors_to_calibrate(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
     """Return the names of the float tensors whose ranges `insert_qdq` needs; raises InputError as it does."""
-    return make_plan(model, scheme).ranged
+    return plan_quantization(model, scheme).ranged
 
 
 def insert_qdq(
@@ -59,7 +59,7 @@ def insert_qdq(
     that stay float. Raises InputError for a graph that is quantized already, has nothing to quantize, or has constants
     of the names that the quantized one's get.
     """
-    plan = make_plan(model, scheme, float_nodes)
+    plan = plan_quantization(model, scheme, float_nodes)
     scales = {name: activation_scale(*ranges[owner], scheme.signed) for name, owner in plan.range_of.items()}
     for name, (source, factor) in plan.rescaled.items():
         scales[name] = float(np.float32(scales[source][0] * factor)), scales[source][1]
@@ -173,7 +173,7 @@ class _Graph:
         return output
 
 
-def _write_node(graph: _Graph, node: NodeProto, plan: Plan) -> None:
+def _write_node(graph: _Graph, node: NodeProto, plan: QuantizationPlan) -> None:
     if node.output[0] in plan.clamps:
         graph.quantize(node.output[0], plan.clamps[node.output[0]])
         return
@@ -261,7 +261,7 @@ def _assemble(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
     return result
 
 
-def _check(model: onnx.ModelProto, plan: Plan) -> None:
+def _check(model: onnx.ModelProto, plan: QuantizationPlan) -> None:
     """The pairs in the file are the planned ones, and the file is valid."""
     onnx.checker.check_model(model, full_check=True)
     constants = {tensor.name for tensor in model.graph.initializer}

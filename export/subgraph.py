@@ -1,4 +1,4 @@
-"""A part of a graph as a model of its own."""
+"""Extract parts of an ONNX graph as models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 
 def between(model: onnx.ModelProto, cuts: Mapping[str, int], outputs: Iterable[str]) -> onnx.ModelProto:
-    """Return the model that computes `outputs` from the tensors in `cuts`, as far as it needs them.
+    """Return the model that computes `outputs` from the tensors in `cuts` that it needs.
 
-    cuts: names of tensors and their element type (`TensorProto.UINT8`, …). What lies above a cut is left out.
+    cuts: tensor names with their element types (`TensorProto.UINT8`, …); nodes before a cut are omitted.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -29,16 +29,16 @@ def between(model: onnx.ModelProto, cuts: Mapping[str, int], outputs: Iterable[s
     part.graph.name = "part"
     part.graph.node.extend(node for node in model.graph.node if id(node) in inside)
     part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in reads)
-    own = {value.name: value for value in model.graph.input if value.name not in constants}
-    made = {name for node in part.graph.node for name in node.output}
-    for name in sorted(reads - constants - made):
-        part.graph.input.append(own.get(name) or helper.make_tensor_value_info(name, cuts[name], None))
+    inputs = {value.name: value for value in model.graph.input if value.name not in constants}
+    computed = {name for node in part.graph.node for name in node.output}
+    for name in sorted(reads - constants - computed):
+        part.graph.input.append(inputs.get(name) or helper.make_tensor_value_info(name, cuts[name], None))
     part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
     return part
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of the model that also gives out the tensors of those names, in their order."""
+    """Return a copy of the model with additional outputs `names`, in that order."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     present = {value.name for value in (*copy.graph.output, *copy.graph.input)}

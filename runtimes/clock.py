@@ -1,4 +1,4 @@
-"""How latency is timed: adaptive warm-up, interleaved blocks, and the single-stream scenario of MLPerf."""
+"""Time latency: adaptive warm-up, interleaved blocks, and the single-stream scenario of MLPerf."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STREAM_QUERIES, STREAM_S = 1024, 60.0  # MLPerf Inference up to v1.0; its latenc
 
 @dataclass(frozen=True)
 class Timing:
-    """How latency is timed: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
+    """Settings of timing: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
 
     Blocks are short, so that a disturbance of the machine affects all artifacts alike.
     warmup: minimum number of warm-up runs; warm-up continues until the medians of two windows of ten runs differ by at

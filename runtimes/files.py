@@ -77,8 +77,8 @@ def read_json(path: Path) -> JsonValue:
 
 
 def parse_json(text: str | bytes) -> JsonValue:
-    """Return what a JSON text says; raises ValueError for all that is no JSON, or is nested too deep for anybody."""
+    """Return the value of a JSON text; raises ValueError if it is malformed or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None

@@ -99,7 +99,7 @@ def upgraded(fields: Json) -> Json:
 
 @dataclass
 class _Observed:
-    """What is observed of one artifact over its sessions. logits: (N, classes), None without an evaluation set."""
+    """Observations of one artifact over its sessions. logits: (N, classes), None without an evaluation set."""
 
     resident_bytes: int = 0
     logits: npt.NDArray[np.float32] | None = None
@@ -109,7 +109,7 @@ class _Observed:
 
 @dataclass(frozen=True)
 class _Conditions:
-    """What all artifacts of one call of `measure` have in common. telemetry: readings `before` and `after`."""
+    """Conditions that all artifacts of one `measure` call share. telemetry: readings `before` and `after`."""
 
     target: Target
     timing: Timing

@@ -151,7 +151,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ConfidenceCalibration:
     """Calibration error: difference between confidence (largest softmax output) and accuracy; all in 0 to 1."""
 
     expected_error: float
@@ -159,7 +159,9 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def calibration(image_scores: Scores, labels: npt.NDArray[np.int64], bins: int = CALIBRATION_BINS) -> Calibration:
+def calibration(
+    image_scores: Scores, labels: npt.NDArray[np.int64], bins: int = CALIBRATION_BINS
+) -> ConfidenceCalibration:
     """Return the expected (equation 3) and maximum (equation 5) calibration error of Guo et al., ICML 2017.
 
     labels: (N,). Bins have equal width, (m / bins, (m + 1) / bins].
@@ -172,7 +174,7 @@ def calibration(image_scores: Scores, labels: npt.NDArray[np.int64], bins: int =
     )
     mean_accuracy = _ratio(np.bincount(index, correct, bins).astype(np.float64), images.astype(np.float64))
     gaps = np.abs(mean_accuracy - mean_confidence)
-    return Calibration(
+    return ConfidenceCalibration(
         expected_error=float(np.sum(images * gaps) / len(labels)),
         maximum_error=float(gaps.max()),
         bins=tuple(

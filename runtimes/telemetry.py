@@ -154,7 +154,7 @@ def _run(name: str, *arguments: str) -> str:
 
 
 def _first_line(name: str, *arguments: str) -> str:
-    """Return the first line of a command that does not terminate by itself."""
+    """Return the first line of a command that runs until it is stopped."""
     program = shutil.which("timeout") and shutil.which(name)
     if not program:
         return ""

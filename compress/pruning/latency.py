@@ -21,7 +21,7 @@ from compress.pruning.shapes import Shapes, resize_graph
 from compress.quantization.inspection import executed_operators
 from compress.verdict.statistics import speedup
 from export.hard_activations import rewrite_hard_activations
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from export.scheme import Scheme
 from runtimes import environment
@@ -143,7 +143,7 @@ class LatencyBench:
             return model
         if self.scheme.placement == "every-operator":
             model = rewrite_hard_activations(model)
-        return insert_qdq(model, dict.fromkeys(make_plan(model, self.scheme).ranged, RANGE), self.scheme).model
+        return insert_qdq(model, dict.fromkeys(plan_quantization(model, self.scheme).ranged, RANGE), self.scheme).model
 
     def measure_copy(
         self, full: Mapping[str, LayerShape], shapes: Mapping[str, LayerShape]

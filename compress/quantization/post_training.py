@@ -20,7 +20,7 @@ from compress.quantization.ort_graph import logits
 from compress.quantization.request import QuantizationRequest, Range
 from export.layers import layers_of
 from export.parity import compare
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
 from runtimes.errors import InputError
@@ -137,7 +137,7 @@ def quantize(
 
     compare_speed: decides whether a candidate with float layers is fast enough. With learned ranges, the weights are
     trained for nearest rounding, so that the search only looks for layers to keep in float.
-    Raises InputError as `make_plan` and `calibrate` do.
+    Raises InputError as `plan_quantization` and `calibrate` do.
     """
     rounding, held_out = split(request.images)
     search = Search(request, rounding, held_out, logits(model, held_out))
@@ -163,7 +163,7 @@ def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
     request = search.request
     # Ranges come from all images, held-out ones too: clipping a value that is known to occur would only cost accuracy.
     if request.learned is None:
-        tensors = make_plan(model, request.scheme).ranged
+        tensors = plan_quantization(model, request.scheme).ranged
         ranges = calibrate(model, tensors, request.images, request.settings.calibration, request.console, request.cache)
     else:
         ranges = dict(request.learned)
@@ -260,7 +260,7 @@ def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
 
 def _tensors_to_measure(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
     """Return the tensors whose channel statistics are needed: quantized ones, and inputs and outputs of layers."""
-    names = make_plan(model, scheme).ranged
+    names = plan_quantization(model, scheme).ranged
     for layer in layers_of(model).values():
         names += [layer.input, layer.output]
     return list(dict.fromkeys([*names, model.graph.output[0].name]))
@@ -295,7 +295,7 @@ def _equalized_ranges(
     search: Search, model: onnx.ModelProto, statistics: Mapping[str, Channels]
 ) -> Mapping[str, Range]:
     """Return the ranges of an equalized model; for min-max they follow from the scaled statistics."""
-    request, tensors = search.request, make_plan(model, search.scheme).ranged
+    request, tensors = search.request, plan_quantization(model, search.scheme).ranged
     if request.settings.calibration.method == "min-max":
         return {name: (float(statistics[name].low.min()), float(statistics[name].high.max())) for name in tensors}
     return calibrate(model, tensors, request.images, request.settings.calibration, request.console, request.cache)

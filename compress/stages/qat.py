@@ -50,7 +50,7 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     from compress.quantization.qat.fold import write_back
     from compress.training.teaching import train
     from export.hard_activations import rewrite_hard_activations
-    from export.plan import make_plan
+    from export.plan import plan_quantization
     from export.to_onnx import to_onnx
 
     scheme, side = scheme_named(config.scheme), context.preprocessing.crop
@@ -60,7 +60,7 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
     images = context.subset("train", CALIBRATION_IMAGES)
-    ranges = calibrate(graph, make_plan(graph, scheme).ranged, images, CalibrationConfig(), context.console)
+    ranges = calibrate(graph, plan_quantization(graph, scheme).ranged, images, CalibrationConfig(), context.console)
     trained = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=network)
     assert isinstance(trained, FakeQuantNetwork)
     write_back(trained.trained(), graph, network, torch.zeros(1, 3, side, side))

@@ -11,7 +11,7 @@ from onnx import NodeProto, helper, numpy_helper
 from onnx_graphs import make_model, ranges_of, run_model, signed_scheme, sqnr_db, unsigned_scheme
 
 from export.layers import layers_of
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
 from runtimes.errors import InputError
@@ -58,14 +58,14 @@ def quantized(model: onnx.ModelProto, scheme: Scheme = AROUND, float_nodes: froz
 def around_every_operator(model: onnx.ModelProto, float_nodes: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return what the plan for ONNX Runtime quantizes, after checking that the file answers like float32."""
     quantized(model, AROUND, float_nodes)
-    return make_plan(model, AROUND, float_nodes).range_of
+    return plan_quantization(model, AROUND, float_nodes).range_of
 
 
 def test_a_residual_add_is_integer_with_all_that_it_reads() -> None:
     model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb"),
                   op("Add", ["cb", "ra"], "s"), op("Relu", ["s"], "rs"), conv("c", "rs", "y"))  # fmt: skip
     assert around_every_operator(model) == {name: name for name in ("x", "ra", "cb", "rs")}
-    plan = make_plan(model, AROUND)
+    plan = plan_quantization(model, AROUND)
     assert plan.clamps == {"ra": "ca", "rs": "s"}
     assert plan.integer_nodes == {"a", "b", "c", "s"}
     assert plan.ranged == ["x", "ra", "cb", "rs"]
@@ -76,7 +76,7 @@ def test_the_parts_of_a_concat_have_ranges_of_their_own() -> None:
     model = graph(conv("a", "x", "ca"), conv("b", "x", "cb"), op("Concat", ["ca", "cb"], "k", axis=1),
                   conv("c", "k", "y"), c=(4, 8, 1, 1))  # fmt: skip
     assert around_every_operator(model) == {name: name for name in ("x", "ca", "cb", "k")}
-    assert "k" in make_plan(model, AROUND).integer_nodes
+    assert "k" in plan_quantization(model, AROUND).integer_nodes
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
@@ -84,7 +84,7 @@ def test_pools_move_values_or_are_integer_operators(kind: str) -> None:
     model = graph(conv("a", "x", "ca"), op(kind, ["ca"], "p", kernel_shape=[2, 2], strides=[2, 2]), conv("b", "p", "y"))
     moves = kind == "MaxPool"
     assert around_every_operator(model) == {"x": "x", "ca": "ca", "p": "ca" if moves else "p"}
-    assert make_plan(model, AROUND).integer_nodes == ({"a", "b"} if moves else {"a", "b", "p"})
+    assert plan_quantization(model, AROUND).integer_nodes == ({"a", "b"} if moves else {"a", "b", "p"})
     assert quantized(model).float_ops == {}
 
 
@@ -104,7 +104,7 @@ def test_a_squeeze_excite_product_of_two_tensors_is_integer() -> None:
     model = graph(conv("a", "x", "ca"), op("GlobalAveragePool", ["ca"], "p"), conv("s", "p", "cs"),
                   op("Clip", ["cs", "zero", "six"], "g"), op("Mul", ["ca", "g"], "m"), conv("b", "m", "y"))  # fmt: skip
     assert list(around_every_operator(model)) == ["x", "ca", "p", "g", "m"]
-    plan = make_plan(model, AROUND)
+    plan = plan_quantization(model, AROUND)
     assert {"p", "m"} <= plan.integer_nodes
     assert plan.rescaled == {}
 
@@ -112,7 +112,7 @@ def test_a_squeeze_excite_product_of_two_tensors_is_integer() -> None:
 def test_products_with_constants_stay_float_unless_they_are_one_positive_number() -> None:
     for factor, goes in (("sixth", True), ("minus", False)):
         model = graph(conv("a", "x", "ca"), op("Mul", ["ca", factor], "m"), conv("b", "m", "y"))
-        plan = make_plan(model, AROUND)
+        plan = plan_quantization(model, AROUND)
         assert (plan.rescaled == {"m": ("ca", pytest.approx(1 / 6))}) is goes
         assert ("m" in plan.range_of) is not goes
         around_every_operator(model)
@@ -121,17 +121,20 @@ def test_products_with_constants_stay_float_unless_they_are_one_positive_number(
 def test_a_product_of_a_product_is_read_from_the_same_integers() -> None:
     model = graph(conv("a", "x", "ca"), op("Mul", ["ca", "sixth"], "m"), conv("b", "m", "cb"),
                   op("Mul", ["m", "half"], "n"), conv("c", "n", "cc"), op("Add", ["cb", "cc"], "y"))  # fmt: skip
-    assert make_plan(model, AROUND).rescaled == {"m": ("ca", pytest.approx(1 / 6)), "n": ("ca", pytest.approx(1 / 12))}
+    assert plan_quantization(model, AROUND).rescaled == {
+        "m": ("ca", pytest.approx(1 / 6)),
+        "n": ("ca", pytest.approx(1 / 12)),
+    }
     assert list(around_every_operator(model)) == ["x", "ca", "cb", "cc"]
 
 
 def test_an_add_of_one_number_is_integer_and_of_a_vector_is_not() -> None:
     model = graph(conv("a", "x", "ca"), op("Add", ["ca", "half"], "s"), conv("b", "s", "y"))
-    assert make_plan(model, AROUND).integer_nodes == {"a", "b", "s"}
+    assert plan_quantization(model, AROUND).integer_nodes == {"a", "b", "s"}
     around_every_operator(model)
     vector = numpy_helper.from_array(np.ones((1, 4, 1, 1), np.float32), "half")
     model.graph.initializer[-1].CopyFrom(vector)
-    assert make_plan(model, AROUND).integer_nodes == {"a", "b"}
+    assert plan_quantization(model, AROUND).integer_nodes == {"a", "b"}
     around_every_operator(model)
 
 
@@ -158,7 +161,7 @@ def test_the_graphs_outputs_are_float(scheme: Scheme, residual_model: onnx.Model
 def test_an_output_that_a_layer_reads_too_is_given_out_as_a_float(scheme: Scheme) -> None:
     model = graph(conv("a", "x", "ca"), conv("b", "ca", "y"))
     model.graph.output.append(helper.make_tensor_value_info("ca", 1, ["batch", 4, 8, 8]))
-    made = insert_qdq(model, dict.fromkeys(make_plan(model, scheme).ranged, (-6.0, 6.0)), scheme)
+    made = insert_qdq(model, dict.fromkeys(plan_quantization(model, scheme).ranged, (-6.0, 6.0)), scheme)
     onnx.checker.check_model(made.model, full_check=True)
     assert [value.name for value in made.model.graph.output] == ["y", "ca"]
 
@@ -166,13 +169,15 @@ def test_an_output_that_a_layer_reads_too_is_given_out_as_a_float(scheme: Scheme
 def test_operators_that_shall_stay_float_leave_their_neighbours_integer() -> None:
     model = graph(conv("a", "x", "ca"), op("Relu", ["ca"], "ra"), conv("b", "ra", "cb"), op("Add", ["cb", "ra"], "s"),
                   conv("c", "s", "y"))  # fmt: skip
-    plan = make_plan(model, AROUND, frozenset({"b"}))
+    plan = plan_quantization(model, AROUND, frozenset({"b"}))
     assert plan.integer_nodes == {"a", "s", "c"}
     assert list(plan.range_of) == ["x", "ra", "cb", "s"]  # the Add still reads integers
     around_every_operator(model, frozenset({"b"}))
-    assert make_plan(model, AROUND, frozenset({"a", "s"})).clamps == {}  # a Relu behind a float layer clamps itself
+    assert (
+        plan_quantization(model, AROUND, frozenset({"a", "s"})).clamps == {}
+    )  # a Relu behind a float layer clamps itself
     around_every_operator(model, frozenset({"a", "s"}))
-    at_inputs = make_plan(model, AT_INPUTS, frozenset({"b"}))
+    at_inputs = plan_quantization(model, AT_INPUTS, frozenset({"b"}))
     assert (at_inputs.integer_nodes, list(at_inputs.range_of)) == ({"a", "c"}, ["x", "s"])
     quantized(model, AT_INPUTS, frozenset({"b"}))
 
@@ -267,6 +272,6 @@ def test_quantized_and_weightless_models_are_refused() -> None:
     model = graph(conv("a", "x", "y"))
     for scheme in (AROUND, AT_INPUTS):
         with pytest.raises(InputError, match="quantized already; give the float32 model"):
-            make_plan(quantized(model, scheme).model, scheme)
+            plan_quantization(quantized(model, scheme).model, scheme)
         with pytest.raises(InputError, match="nothing to quantize"):
-            make_plan(make_model([op("Relu", ["x"], "y")], {}), scheme)
+            plan_quantization(make_model([op("Relu", ["x"], "y")], {}), scheme)

@@ -24,7 +24,7 @@ from onnx_graphs import (
 )
 
 from export.layers import IntegerWeights, layers_of, nearest
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import activation_scale, insert_qdq, replace_weights, tensors_to_calibrate
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
@@ -265,9 +265,9 @@ def test_a_graph_whose_pairs_are_not_the_planned_ones_is_never_given_out(
     residual_model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranges = ranges_of(residual_model, images(), EXACT)
-    right = make_plan(residual_model, EXACT)
+    right = plan_quantization(residual_model, EXACT)
     wrong = replace(right, range_of={**right.range_of, "ghost": "x"})
-    monkeypatch.setattr("export.quantize.make_plan", lambda *_: wrong)
+    monkeypatch.setattr("export.quantize.plan_quantization", lambda *_: wrong)
     with pytest.raises(CompressError, match="planned 8 pairs of Q and DQ, the graph has 7 and 7"):
         insert_qdq(residual_model, ranges, EXACT)
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto
 from onnx_graphs import classifier, ranges_of, run_model, unsigned_scheme
 
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from export.self_contained import give_probabilities, self_contained, take_pixels
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME
@@ -39,7 +39,7 @@ def pixels(count: int = 16) -> np.ndarray:
 
 def quantized(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
     ranges = ranges_of(model, preprocessing.normalize(pixels()), SCHEME)
-    return insert_qdq(model, {name: ranges[name] for name in make_plan(model, SCHEME).ranged}, SCHEME).model
+    return insert_qdq(model, {name: ranges[name] for name in plan_quantization(model, SCHEME).ranged}, SCHEME).model
 
 
 def operators(model: onnx.ModelProto) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.layers import LARGEST_NEIGHBOUR_SUM, SMALLEST_RANGE, Layer, largest_weight, layers_of, limits_neighbours
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import activation_scale
 from export.scheme import Scheme
 from runtimes.errors import InputError
@@ -36,7 +36,7 @@ class FakeQuantNetwork(nn.Module):
         """Initialize weights from the graph and step sizes from the ranges of its tensors."""
         super().__init__()
         self._graph, self._scheme = model, scheme
-        self._plan = make_plan(model, scheme)
+        self._plan = plan_quantization(model, scheme)
         self._layers = layers_of(model)
         self._keys = {name: f"layer{index}" for index, name in enumerate(self._layers)}
         self._step_keys = {name: f"tensor{index}" for index, name in enumerate(self._plan.ranged)}

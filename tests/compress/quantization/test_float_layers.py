@@ -13,13 +13,13 @@ from compress.quantization import float_layers
 from compress.quantization.float_layers import by_latency, by_multiplications, leading_layers, multiplications
 from compress.quantization.schemes import SCHEMES
 from compress.verdict.statistics import Estimate
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import Quantized, insert_qdq
 
 
 def quantized(float_nodes: frozenset[str]) -> Quantized:
     model, scheme = onnx_graphs.residual_model(channels=3), SCHEMES["generic"]
-    ranges = dict.fromkeys(make_plan(model, scheme).ranged, (-1.0, 1.0))
+    ranges = dict.fromkeys(plan_quantization(model, scheme).ranged, (-1.0, 1.0))
     return insert_qdq(model, ranges, scheme, float_nodes=float_nodes)
 
 

@@ -13,7 +13,7 @@ from onnx import helper
 from compress.quantization.inspection import executed_operators
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
@@ -35,7 +35,7 @@ def artifact(model: onnx.ModelProto, path: Path, channels: int = 3) -> Artifact:
 
 def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     scheme = SCHEMES["x86-vnni"]
-    names = make_plan(model, scheme).ranged
+    names = plan_quantization(model, scheme).ranged
     return insert_qdq(model, dict.fromkeys(names, (-4.0, 4.0)), scheme).model
 
 

@@ -21,7 +21,7 @@ from compress.stages.qat import Config, run
 from compress.stages.train import Config as TrainConfig
 from compress.stages.train import run as train
 from compress.training.context import Context
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from export.to_onnx import to_onnx
 
@@ -70,7 +70,7 @@ def test_qat_restores_the_accuracy_and_the_export_equals_the_trained_network(
     train(network, make_context(), TrainConfig(epochs=12, batch_size=8, lr=0.01, warmup_epochs=1))
     spoil(network)
     before = export(network.eval(), tmp_path / "float.onnx")
-    names = make_plan(before, SCHEME).ranged
+    names = plan_quantization(before, SCHEME).ranged
     ranges = calibrate(before, names, context.prepared("train"), CalibrationConfig(), context.console)
     float32, ruined = accuracy(before, context), accuracy(insert_qdq(before, ranges, SCHEME).model, context)
     assert float32 > ruined + 0.2
@@ -80,7 +80,9 @@ def test_qat_restores_the_accuracy_and_the_export_equals_the_trained_network(
     learned = json.loads((context.folder / LEARNED).read_text())
     after = export(trained, tmp_path / "after.onnx")
     assert learned["scheme"] == "x86-vnni"
-    assert set(learned["ranges"]) == set(make_plan(after, SCHEME).ranged)  # a second export gives the same names
+    assert set(learned["ranges"]) == set(
+        plan_quantization(after, SCHEME).ranged
+    )  # a second export gives the same names
     shipped = insert_qdq(after, learned["ranges"], SCHEME).model
     history = json.loads((context.folder / "history.json").read_text())
     assert accuracy(shipped, context) == pytest.approx(history[-1]["val"]["top1"], abs=0.05)

@@ -17,7 +17,7 @@ from compress.quantization.correction.channels import Channels, channel_statisti
 from compress.quantization.correction.equalization import equalize
 from compress.quantization.ort_graph import logits
 from compress.quantization.schemes import SCHEMES
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from runtimes.console import SilentConsole
 from runtimes.evalset import EvalSet
@@ -101,7 +101,7 @@ KINDS = ["plain", "depthwise", "groups", "residual", "pools", "no bias", "gemm",
 
 def equalized(model: onnx.ModelProto, given_images: EvalSet) -> tuple:
     statistics = statistics_of(model, given_images)
-    return statistics, equalize(model, statistics, make_plan(model, SCHEME).ranged)
+    return statistics, equalize(model, statistics, plan_quantization(model, SCHEME).ranged)
 
 
 @pytest.mark.parametrize("kind", KINDS)

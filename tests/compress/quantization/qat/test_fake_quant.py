@@ -11,7 +11,7 @@ import torch
 from compress.quantization.qat.fake_quant import FakeQuantNetwork, learned_step, rounded_weight
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of, nearest
-from export.plan import make_plan
+from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from runtimes.errors import InputError
 
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(1).normal(0, 1, (8, 3, 8, 8)).astype(np.float32)
 
 
 def ranges_of(model: onnx.ModelProto, scheme: str) -> dict[str, tuple[float, float]]:
-    names = make_plan(model, SCHEMES[scheme]).ranged
+    names = plan_quantization(model, SCHEMES[scheme]).ranged
     values = {name: IMAGES if name == "x" else onnx_graphs.tensor_values(model, name, IMAGES) for name in names}
     return {name: (float(value.min()), float(value.max())) for name, value in values.items()}
 
@@ -82,6 +82,6 @@ def test_an_unknown_operator_is_told() -> None:
     model = onnx_graphs.residual_model(channels=3)
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softplus"
     scheme = SCHEMES["x86-vnni"]
-    network = FakeQuantNetwork(model, scheme, dict.fromkeys(make_plan(model, scheme).ranged, (0.0, 1.0)))
+    network = FakeQuantNetwork(model, scheme, dict.fromkeys(plan_quantization(model, scheme).ranged, (0.0, 1.0)))
     with pytest.raises(InputError, match="the operator Softplus"):
         network(torch.from_numpy(IMAGES))
