@@ -1,4 +1,4 @@
-"""Pack an artifact with all that a board needs into one tar; the same content gives the same bytes."""
+"""Write bundles: an artifact and everything that a board needs, in one reproducible tar."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from runtimes.measure import evaluate
 from runtimes.target import Target
 
 PACKAGE = Path(runtimes.__file__).parent
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 MAIN = "from runtimes.__main__ import main\n\nmain()\n"
 
 
 def write_bundle(artifact: Artifact, target: Target, sample_folder: Path, sample: EvalSet, path: Path) -> None:
     """Write the bundle of an artifact for a target to `path`; raises as `runtimes.measure.evaluate` does.
 
-    sample: some test images, in `sample_folder`; what the artifact answers to them here is packed with them.
+    sample: a few test images, stored in `sample_folder`; the artifact's logits for them are part of the bundle.
     """
     if target.runtime == "trt":
-        require_clean(onnx.load(artifact.path), artifact.path.name)  # the board builds it, and has no means to look
+        require_clean(
+            onnx.load(artifact.path), artifact.path.name
+        )  # the board builds the engine and cannot check the graph
     golden = _golden(artifact, target, sample)
     files: dict[str, bytes | Path] = {
         bundle.PROGRAM: program(),
         artifact.path.name: artifact.path,
         manifest_path(artifact.path).name: manifest_path(artifact.path),
         bundle.GOLDEN: _npy(golden),
-        **{f"{bundle.SAMPLE}/{one.name}": one for one in sorted(sample_folder.iterdir()) if one.is_file()},
+        **{f"{bundle.SAMPLE}/{file.name}": file for file in sorted(sample_folder.iterdir()) if file.is_file()},
     }
     description = {
         "schema_version": bundle.SCHEMA_VERSION,
@@ -58,9 +60,9 @@ def write_bundle(artifact: Artifact, target: Target, sample_folder: Path, sample
 
 
 def _golden(artifact: Artifact, target: Target, sample: EvalSet) -> npt.NDArray[np.float32]:
-    """Return the artifact's answers here: in its own runtime, or ONNX Runtime on this CPU for targets elsewhere.
+    """Return the golden logits: from ONNX Runtime on this CPU for an ONNX file, otherwise from the target's runtime.
 
-    Kernels that sum exactly are asked for where those of this CPU would saturate with another's file.
+    ONNX Runtime uses kernels with 32-bit sums, so that a file for another processor does not saturate.
     """
     if artifact.manifest.format != "onnx":
         return evaluate(artifact, target, sample)
@@ -69,21 +71,23 @@ def _golden(artifact: Artifact, target: Target, sample: EvalSet) -> npt.NDArray[
 
 
 def program() -> bytes:
-    """Return `run.pyz`, a zipapp of the package `runtimes`."""
+    """Return the bytes of `run.pyz`, a zipapp of the package `runtimes`."""
     packed = io.BytesIO()
     packed.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         files = {"__main__.py": MAIN.encode()}
-        files |= {f"runtimes/{one.relative_to(PACKAGE).as_posix()}": one.read_bytes() for one in PACKAGE.rglob("*.py")}
+        files |= {
+            f"runtimes/{file.relative_to(PACKAGE).as_posix()}": file.read_bytes() for file in PACKAGE.rglob("*.py")
+        }
         for name, content in sorted(files.items()):
-            entry = zipfile.ZipInfo(name, LONG_AGO)
+            entry = zipfile.ZipInfo(name, EARLIEST)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
-    """Add a file without owner and time, so that equal content is an equal tar."""
+    """Add a file without owner and time, so that the same content gives the same tar."""
     member = tarfile.TarInfo(name)
     member.mode = 0o755 if name == bundle.PROGRAM else 0o644
     if isinstance(content, bytes):

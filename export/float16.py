@@ -1,4 +1,4 @@
-"""Half precision: float32 weights and arithmetic become float16, inputs and outputs stay float32."""
+"""Convert ONNX files to half precision: float16 weights and arithmetic, float32 inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from runtimes.lineage import Float16Record
 from runtimes.measure import evaluate
 from runtimes.target import Target
 
-HALF_SCALES_OPSET = 19  # from which on QuantizeLinear takes float16 scales
-LARGEST, SMALLEST = 65504.0, 6e-8  # that float16 holds
+HALF_SCALES_OPSET = 19  # the first with float16 scales for QuantizeLinear
+LARGEST, SMALLEST = 65504.0, 6e-8  # positive float16 values
 
 
-def to_float16(given: Artifact, path: Path, images: EvalSet, target: Target) -> Artifact:
-    """Write the twin of an ONNX artifact that computes in float16 to `path`, and its manifest beside it.
+def to_float16(artifact: Artifact, path: Path, images: EvalSet, target: Target) -> Artifact:
+    """Write an ONNX artifact in half precision, with its manifest, to `path`.
 
-    An INT8 file stays one. How far the twin's answers on images are from the given file's stands in the lineage. Raises
-    CompressError for weights that float16 can't hold.
+    In an INT8 file, the float part becomes float16. images: for the comparison with `artifact` that the lineage
+    records. Raises CompressError for weights outside float16's range.
     """
-    half = half_precision(onnx.load(given.path))
+    half = half_precision(onnx.load(artifact.path))
     write_bytes(path, half.SerializeToString())
-    made = given.derive(
+    derived = artifact.derive(
         path,
-        precision="float16" if given.manifest.precision == "float32" else given.manifest.precision,
+        precision="float16" if artifact.manifest.precision == "float32" else artifact.manifest.precision,
         opset=_opset(half),
         versions=environment.package_versions(),
     )
-    parity = compare(evaluate(given, target, images), evaluate(made, target, images))
-    made = made.with_record(Float16Record(given.manifest.sha256, parity))
-    made.save_manifest()
-    return made
+    parity = compare(evaluate(artifact, target, images), evaluate(derived, target, images))
+    derived = derived.with_record(Float16Record(artifact.manifest.sha256, parity))
+    derived.save_manifest()
+    return derived
 
 
 def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy that computes in float16; what Q/DQ pairs hold stays as it is, scales become float16.
+    """Return a copy that computes in float16; integers of Q/DQ pairs are unchanged, their scales become float16.
 
-    Raises CompressError for a constant beyond float16's range.
+    Raises CompressError for a constant outside float16's range.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     _check_range(model)
-    given = onnx.version_converter.convert_version(model, max(HALF_SCALES_OPSET, _opset(model)))
-    half: onnx.ModelProto = convert_float_to_float16(given, keep_io_types=True, op_block_list=[])
+    converted = onnx.version_converter.convert_version(model, max(HALF_SCALES_OPSET, _opset(model)))
+    half: onnx.ModelProto = convert_float_to_float16(converted, keep_io_types=True, op_block_list=[])
     OnnxModel(half).topological_sort()  # the converter appends its casts
     onnx.checker.check_model(half, full_check=True)
     return half
@@ -64,7 +64,7 @@ def _check_range(model: onnx.ModelProto) -> None:
             continue
         values = abs(numpy_helper.to_array(tensor))
         if values.size and values.max() > LARGEST:
-            raise CompressError(f"{tensor.name} holds {values.max():.3g}, more than float16 can; ship float32")
+            raise CompressError(f"{tensor.name} holds {values.max():.3g}, more than float16 can represent; use float32")
         if tensor.name in scales and values.min() < SMALLEST:
             raise CompressError(f"{tensor.name}, a quantization step, is {values.min():.3g}, too small for float16")
 

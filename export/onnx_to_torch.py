@@ -1,7 +1,7 @@
-"""A classifier's ONNX graph as a torch module, for converters that read torch alone; Q/DQ pairs stay pairs.
+"""Convert a classifier's ONNX graph to a PyTorch module, for converters that read PyTorch; Q/DQ pairs are kept.
 
-Integers are int8 here, uint8 ones shifted by 128, which is the same arithmetic. Weights are a float constant behind a
-pair of their own, from which a converter gets the same integers back.
+All integers are int8 here; uint8 is shifted by 128, which is the same arithmetic. Weights are float constants with
+their own Q/DQ pair, from which a converter recovers the same integers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx
 import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor, nn
-from torch.ao.quantization.fx import _decomposed  # noqa: F401 (makes torch.ops.quantized_decomposed)
+from torch.ao.quantization.fx import _decomposed  # noqa: F401 (registers torch.ops.quantized_decomposed)
 from torch.nn import functional
 
 from runtimes.errors import InputError
@@ -25,17 +25,17 @@ Array = npt.NDArray[Any]
 
 
 class OnnxNetwork(nn.Module):
-    """Computes what a graph of standard operators computes: (N, 3, H, W) float32 to (N, classes) float32."""
+    """Module that computes an ONNX graph of standard operators: (N, 3, H, W) float32 to (N, classes) float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Read a graph with one input and one output; raises InputError for an operator that is not known."""
+        """Read a graph with one input and one output; raises InputError for an unsupported operator."""
         super().__init__()
         unknown = sorted(
             {node.op_type for node in model.graph.node} - {*OPERATORS, "QuantizeLinear", "DequantizeLinear"}
         )
         if unknown:
             raise InputError(
-                f"the graph has {', '.join(unknown)}, which can't be converted; known are {', '.join(OPERATORS)}"
+                f"the graph has {', '.join(unknown)}, which cannot be converted; supported are {', '.join(OPERATORS)}"
             )
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
         self._nodes = list(model.graph.node)
@@ -46,7 +46,7 @@ class OnnxNetwork(nn.Module):
             self._keep_constants(node)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits."""
+        """Return the logits of images."""
         tensors = {self._input: images}
         for node in self._nodes:
             if node.op_type == "QuantizeLinear":
@@ -54,12 +54,12 @@ class OnnxNetwork(nn.Module):
             elif node.op_type == "DequantizeLinear":
                 tensors[node.output[0]] = self._dequantize(node, tensors)
             else:
-                given = [self._read(name, tensors) if name else None for name in node.input]
-                tensors[node.output[0]] = OPERATORS[node.op_type](_Attributes(node, self._arrays), given)
+                inputs = [self._read(name, tensors) if name else None for name in node.input]
+                tensors[node.output[0]] = OPERATORS[node.op_type](_Attributes(node, self._arrays), inputs)
         return tensors[self._output]
 
     def _keep_constants(self, node: NodeProto) -> None:
-        """Make buffers of what a node reads: converters want tensors that are named, not made on the way."""
+        """Register a node's constants as buffers: converters need named tensors, not ones created in forward."""
         if node.op_type == "DequantizeLinear" and node.input[0] in self._arrays:
             self._keep(node.output[0], _dequantized(node, self._arrays).astype(np.float32))
             if self._arrays[node.input[1]].ndim:
@@ -81,7 +81,7 @@ class OnnxNetwork(nn.Module):
         return constant
 
     def _read(self, name: str, tensors: dict[str, Tensor]) -> Tensor | None:
-        """Return a tensor; None for integers, such as axes, which the operators read from the file."""
+        """Return a tensor, None for integers such as axes, which operators read from the file."""
         if name in tensors:
             return tensors[name]
         return self._constant(name) if name in self._buffer_of else None
@@ -92,14 +92,14 @@ class OnnxNetwork(nn.Module):
         return float(scale), int(zero_point) - (128 if zero_point.dtype == np.uint8 else 0)
 
     def _factor(self, node: NodeProto) -> float:
-        """Return how many times the scale that a tensor was quantized with a DQ reads it with."""
+        """Return the ratio of the scale of a DequantizeLinear to the scale that its input was quantized with."""
         return self._scale(node)[0] / self._scale(self._written[node.input[0]])[0]
 
     def _dequantize(self, node: NodeProto, tensors: dict[str, Tensor]) -> Tensor:
         if node.input[0] not in self._arrays:
             return self._dequantize_activation(node, tensors[node.input[0]])
         constant, integers = self._constant(node.output[0]), self._arrays[node.input[0]]
-        if integers.dtype == np.int32:  # a bias, for which converters find the scale themselves
+        if integers.dtype == np.int32:  # a bias; converters compute its scale themselves
             return constant
         if not self._arrays[node.input[1]].ndim:
             return _pair(constant, *self._scale(node))
@@ -115,7 +115,7 @@ class OnnxNetwork(nn.Module):
         value = _dequantize(integers, scale, zero_point)
         if self._factor(node) == 1:
             return value
-        # The same integers with another scale are a product with a number, which is exact in integers, too.
+        # Reading the integers with another scale is a product with a scalar, which is exact in integers, too.
         factor = _pair(self._constant(f"{node.output[0]}/factor"), self._factor(node), 0)
         return _pair(value * factor, *self._scale(node))
 
@@ -137,7 +137,7 @@ def _pair(value: Tensor, scale: float, zero_point: int) -> Tensor:
 
 
 def _dequantized(node: NodeProto, arrays: dict[str, Array]) -> Array:
-    """Return the numbers that a DequantizeLinear of constants gives."""
+    """Return the output of a DequantizeLinear of constants."""
     integers, scale, zero_point = (arrays[name].astype(np.float64) for name in node.input)
     if not scale.ndim:
         return np.asarray((integers - zero_point) * scale)
@@ -148,35 +148,35 @@ def _dequantized(node: NodeProto, arrays: dict[str, Array]) -> Array:
 
 
 class _Attributes:
-    """The attributes of a node, and the constants among its inputs."""
+    """Attributes of a node and the constants among its inputs."""
 
     def __init__(self, node: NodeProto, arrays: dict[str, Array]) -> None:
         self._values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         self._arrays, self._inputs, self._name = arrays, list(node.input), node.name or node.op_type
 
-    def get(self, name: str, otherwise: Any) -> Any:
-        return self._values.get(name, otherwise)
+    def get(self, name: str, default: Any) -> Any:  # Any: an ONNX attribute is a number, text or list
+        """Return the value of an attribute."""
+        return self._values.get(name, default)
 
     def number(self, index: int) -> float | None:
-        """Return the number that an input holds; None where the node has no such input."""
+        """Return a constant scalar input, None if the node has no such input."""
         if index >= len(self._inputs) or not self._inputs[index]:
             return None
         return float(self._array(index))
 
     def sizes(self, index: int) -> list[int]:
+        """Return a constant input as integers."""
         return [int(size) for size in self._array(index)]
 
     def _array(self, index: int) -> Array:
         if self._inputs[index] not in self._arrays:
-            raise InputError(
-                f"{self._name}: input {index} is computed, which can't be converted; it must be a constant"
-            )
+            raise InputError(f"{self._name}: input {index} is not a constant, which cannot be converted")
         return self._arrays[self._inputs[index]]
 
     def padding(self, value: Tensor, fill: float) -> tuple[Tensor, list[int]]:
-        """Return (input, padding on both sides): padded already where the sides differ."""
+        """Return (input, symmetric padding); uneven padding is applied to the input and returned as 0."""
         if self.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", b""):
-            raise InputError(f"{self._name}: auto_pad can't be converted; export the model with explicit pads")
+            raise InputError(f"{self._name}: auto_pad cannot be converted; export the model with explicit pads")
         top, left, bottom, right = self.get("pads", [0, 0, 0, 0])
         if (top, left) == (bottom, right):
             return value, [top, left]
@@ -186,76 +186,76 @@ class _Attributes:
 Operator = Callable[[_Attributes, list[Any]], Tensor]
 
 
-def _conv(node: _Attributes, given: list[Any]) -> Tensor:
-    value, padding = node.padding(given[0], 0.0)
-    bias = given[2] if len(given) > 2 else None
+def _conv(node: _Attributes, inputs: list[Any]) -> Tensor:
+    value, padding = node.padding(inputs[0], 0.0)
+    bias = inputs[2] if len(inputs) > 2 else None
     strides, dilations = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
-    return functional.conv2d(value, given[1], bias, strides, padding, dilations, node.get("group", 1))
+    return functional.conv2d(value, inputs[1], bias, strides, padding, dilations, node.get("group", 1))
 
 
-def _gemm(node: _Attributes, given: list[Any]) -> Tensor:
+def _gemm(node: _Attributes, inputs: list[Any]) -> Tensor:
     if node.get("alpha", 1.0) != 1 or node.get("beta", 1.0) != 1 or node.get("transA", 0):
-        raise InputError("a Gemm with alpha, beta or transA can't be converted; export the model again")
-    weight = given[1] if node.get("transB", 0) else given[1].t()
-    return functional.linear(given[0], weight, given[2] if len(given) > 2 else None)
+        raise InputError("a Gemm with alpha, beta or transA cannot be converted; export the model without them")
+    weight = inputs[1] if node.get("transB", 0) else inputs[1].t()
+    return functional.linear(inputs[0], weight, inputs[2] if len(inputs) > 2 else None)
 
 
-def _clip(node: _Attributes, given: list[Any]) -> Tensor:
+def _clip(node: _Attributes, inputs: list[Any]) -> Tensor:
     low, high = node.number(1), node.number(2)
-    return functional.relu6(given[0]) if (low, high) == (0, 6) else given[0].clamp(low, high)
+    return functional.relu6(inputs[0]) if (low, high) == (0, 6) else inputs[0].clamp(low, high)
 
 
-def _hard_sigmoid(node: _Attributes, given: list[Any]) -> Tensor:
-    scaled: Tensor = given[0] * node.get("alpha", 0.2) + node.get("beta", 0.5)
+def _hard_sigmoid(node: _Attributes, inputs: list[Any]) -> Tensor:
+    scaled: Tensor = inputs[0] * node.get("alpha", 0.2) + node.get("beta", 0.5)
     return scaled.clamp(0, 1)
 
 
-def _max_pool(node: _Attributes, given: list[Any]) -> Tensor:
-    value, padding = node.padding(given[0], float("-inf"))
+def _max_pool(node: _Attributes, inputs: list[Any]) -> Tensor:
+    value, padding = node.padding(inputs[0], float("-inf"))
     strides, dilations = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     ceil = bool(node.get("ceil_mode", 0))
     return functional.max_pool2d(value, node.get("kernel_shape", None), strides, padding, dilations, ceil)
 
 
-def _average_pool(node: _Attributes, given: list[Any]) -> Tensor:
-    counted = bool(node.get("count_include_pad", 0))
-    value, padding = node.padding(given[0], 0.0)
-    if value is not given[0] and not counted:
-        raise InputError("an AveragePool with uneven pads that don't count can't be converted; export with even pads")
+def _average_pool(node: _Attributes, inputs: list[Any]) -> Tensor:
+    count_pads = bool(node.get("count_include_pad", 0))
+    value, padding = node.padding(inputs[0], 0.0)
+    if value is not inputs[0] and not count_pads:
+        raise InputError("an AveragePool with uneven, uncounted pads cannot be converted; export with even pads")
     ceil = bool(node.get("ceil_mode", 0))
     return functional.avg_pool2d(
-        value, node.get("kernel_shape", None), node.get("strides", [1, 1]), padding, ceil, counted
+        value, node.get("kernel_shape", None), node.get("strides", [1, 1]), padding, ceil, count_pads
     )
 
 
-def _reshape(node: _Attributes, given: list[Any]) -> Tensor:
+def _reshape(node: _Attributes, inputs: list[Any]) -> Tensor:
     sizes = node.sizes(1)
-    if len(sizes) == 2:  # of a classifier: whatever the batch was, the rest becomes the features
-        flat: Tensor = given[0].flatten(1)
+    if len(sizes) == 2:  # in a classifier: keep the batch, flatten the rest
+        flat: Tensor = inputs[0].flatten(1)
         return flat
-    reshaped: Tensor = given[0].reshape(
-        [given[0].shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    reshaped: Tensor = inputs[0].reshape(
+        [inputs[0].shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
     )
     return reshaped
 
 
 OPERATORS: dict[str, Operator] = {
-    "Add": lambda node, given: given[0] + given[1],
+    "Add": lambda node, inputs: inputs[0] + inputs[1],
     "AveragePool": _average_pool,
     "Clip": _clip,
-    "Concat": lambda node, given: torch.cat(given, node.get("axis", 1)),
+    "Concat": lambda node, inputs: torch.cat(inputs, node.get("axis", 1)),
     "Conv": _conv,
-    "Div": lambda node, given: given[0] / given[1],
-    "Flatten": lambda node, given: given[0].flatten(node.get("axis", 1)),
+    "Div": lambda node, inputs: inputs[0] / inputs[1],
+    "Flatten": lambda node, inputs: inputs[0].flatten(node.get("axis", 1)),
     "Gemm": _gemm,
-    "GlobalAveragePool": lambda node, given: given[0].mean((2, 3), keepdim=True),
+    "GlobalAveragePool": lambda node, inputs: inputs[0].mean((2, 3), keepdim=True),
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda node, given: functional.hardswish(given[0]),
-    "Identity": lambda node, given: given[0],
+    "HardSwish": lambda node, inputs: functional.hardswish(inputs[0]),
+    "Identity": lambda node, inputs: inputs[0],
     "MaxPool": _max_pool,
-    "Mul": lambda node, given: given[0] * given[1],
-    "Relu": lambda node, given: functional.relu(given[0]),
+    "Mul": lambda node, inputs: inputs[0] * inputs[1],
+    "Relu": lambda node, inputs: functional.relu(inputs[0]),
     "Reshape": _reshape,
-    "Sigmoid": lambda node, given: given[0].sigmoid(),
-    "Sub": lambda node, given: given[0] - given[1],
+    "Sigmoid": lambda node, inputs: inputs[0].sigmoid(),
+    "Sub": lambda node, inputs: inputs[0] - inputs[1],
 }

@@ -14,15 +14,7 @@ from export.scheme import Scheme
 from runtimes.errors import InputError
 
 # Operators that move values without changing them.
-SAME_RANGE_OPS = (
-    "MaxPool",
-    "Flatten",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Identity",
-)  # move values without changing them
+SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 CLAMPING_OPS = ("Relu", "Clip")  # with the lower bound 0, as QuantizeLinear with zero point 0 has
 
 

@@ -1,7 +1,7 @@
-"""Q/DQ: the only place that puts QuantizeLinear and DequantizeLinear into a graph.
+"""Insert QuantizeLinear and DequantizeLinear (Q/DQ) into a graph; no other module does.
 
-Activations have one scale per tensor, weights one per output channel and zero point 0, biases are int32 at the product
-of both scales, or float (Jacob et al., CVPR 2018, equations 1 to 7). What stands where is the scheme's; see `plan`.
+Activations have one scale per tensor. Weights have one per output channel and zero point 0. Biases are int32 with the
+product of both scales, or float (Jacob et al., CVPR 2018, equations 1 to 7). `export.plan` decides on the placement.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from export.plan import SAME_RANGE_OPS, QuantizationPlan, is_number, plan_quanti
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
 
-Ranges = Mapping[str, tuple[float, float]]  # least and greatest value of each tensor
+Ranges = Mapping[str, tuple[float, float]]  # minimum and maximum of each tensor
 Float64 = npt.NDArray[np.float64]
 
-QUANTIZED, DEQUANTIZED = "_quantized", "_dequantized"  # what is put behind a tensor's name
+QUANTIZED, DEQUANTIZED = "_quantized", "_dequantized"  # suffixes of a tensor's name
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model and what was done.
+    """A quantized model with its plan.
 
-    weights: of each integer layer. scales: of each tensor that is read as integers (scale, zero point).
-    float_ops: how many operators stayed float.
+    weights: of each integer layer. scales: (scale, zero point) of each tensor that is read as integers.
+    float_ops: number of operators left in float, by type.
     """
 
     model: onnx.ModelProto
@@ -55,9 +55,9 @@ def insert_qdq(
 ) -> Quantized:
     """Return a quantized copy of a float32 graph with folded BatchNorm; the graph's outputs stay float.
 
-    weights: of layers that were rounded already; the others are rounded to nearest. float_nodes: names of operators
-    that stay float. Raises InputError for a graph that is quantized already, has nothing to quantize, or has constants
-    of the names that the quantized one's get.
+    weights: of layers that are already rounded; the others are rounded to nearest. float_nodes: names of operators left
+    in float. Raises InputError for a quantized graph, a graph with nothing to quantize, or one with constants whose
+    names the quantized graph needs.
     """
     plan = plan_quantization(model, scheme, float_nodes)
     scales = {name: activation_scale(*ranges[owner], scheme.signed) for name, owner in plan.range_of.items()}
@@ -80,24 +80,24 @@ def insert_qdq(
         _write_node(graph, node, plan)
     quantized = _assemble(model, graph)
     _check(quantized, plan)
-    kept = Counter(node.op_type for node in model.graph.node
+    float_ops = Counter(node.op_type for node in model.graph.node
                    if node.name not in plan.integer_nodes and node.op_type not in SAME_RANGE_OPS
                    and node.output[0] not in {**plan.clamps, **plan.rescaled})  # fmt: skip
-    return Quantized(quantized, plan, rounded, scales, dict(kept))
+    return Quantized(quantized, plan, rounded, scales, dict(float_ops))
 
 
 def replace_weights(quantized: Quantized, layer: Layer, weights: IntegerWeights, int32_bias: bool) -> None:
-    """Give a layer of a quantized model other integers, scales and bias, in place."""
+    """Replace the integers, scales and bias of a layer of a quantized model, in place."""
     quantized.weights[layer.name] = weights
     constants = _weight_constants(layer, weights, quantized.scales[layer.input][0], int32_bias)
-    new = {tensor.name: tensor for tensor in constants}
+    replacements = {tensor.name: tensor for tensor in constants}
     for tensor in quantized.model.graph.initializer:
-        if tensor.name in new:
-            tensor.CopyFrom(new[tensor.name])
+        if tensor.name in replacements:
+            tensor.CopyFrom(replacements[tensor.name])
 
 
 def activation_scale(low: float, high: float, signed: bool) -> tuple[float, int]:
-    """Return (scale, zero point) for a range: uint8 for the range widened to hold 0, or int8 with zero point 0."""
+    """Return (scale, zero point) for a range: uint8 for the range extended to 0, or int8 with zero point 0."""
     low, high = min(low, 0.0), max(high, 0.0)
     if high - low < SMALLEST_RANGE:
         return 1.0, 0
@@ -105,14 +105,16 @@ def activation_scale(low: float, high: float, signed: bool) -> tuple[float, int]
         return float(np.float32(max(-low, high) / 127)), 0
     steps = 255
     if abs((-low / (high - low) * steps) % 1 - 0.5) < 1e-3:
-        steps = 254  # 0 would fall between two integers, and with it every pixel of an image: all ties in rounding
+        steps = (
+            254  # otherwise 0 lies halfway between two integers, and so does every pixel value: all ties in rounding
+        )
     scale = float(np.float32((high - low) / steps))
     return scale, int(np.rint(-low / scale).clip(0, 255))
 
 
 @dataclass
 class _Graph:
-    """The graph as it is written: nodes in topological order, new constants, names of dequantized tensors."""
+    """The graph under construction: nodes in topological order, new constants, names of dequantized tensors."""
 
     scheme: Scheme
     scales: dict[str, tuple[float, int]]
@@ -126,15 +128,16 @@ class _Graph:
 
     @property
     def dtype(self) -> type[np.int8] | type[np.uint8]:
-        """Return the type of quantized activations."""
+        """Type of quantized activations."""
         return np.int8 if self.scheme.signed else np.uint8
 
     def constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        """Add a constant; return its name."""
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
     def quantize(self, name: str, source: str) -> None:
-        """Put a Q/DQ pair behind `source`; readers of `name` read the dequantized tensor. Scales are 0-d."""
+        """Add a Q/DQ pair after `source`; readers of `name` read the dequantized tensor. Scales are 0-d."""
         scale, zero_point = self.scales[name]
         pair = [self.constant(f"{name}_scale", np.asarray(scale, np.float32)),
                 self.constant(f"{name}_zero_point", np.asarray(zero_point, self.dtype))]  # fmt: skip
@@ -146,7 +149,7 @@ class _Graph:
         self.dequantized[name] = output
 
     def rescale(self, name: str, source: str) -> None:
-        """Let readers of `name` read the integers of `source` with another scale."""
+        """Make readers of `name` read the integers of `source` with the scale of `name`."""
         inputs = [f"{source}{QUANTIZED}", self.constant(f"{name}_scale", np.asarray(self.scales[name][0], np.float32)),
                   f"{source}_zero_point"]  # fmt: skip
         output = f"{name}{DEQUANTIZED}"
@@ -154,7 +157,7 @@ class _Graph:
         self.dequantized[name] = output
 
     def dequantize_number(self, name: str, value: float) -> str:
-        """Store a number as one integer step from its zero point; return the dequantized tensor's name."""
+        """Store a scalar as the integer 1 step from its zero point; return the dequantized tensor's name."""
         integer, zero_point = (1, 0) if value > 0 else (0, 1)
         inputs = [self.constant(f"{name}{QUANTIZED}", np.asarray(integer, self.dtype)),
                   self.constant(f"{name}_scale", np.asarray(abs(value), np.float32)),
@@ -164,7 +167,7 @@ class _Graph:
         return output
 
     def dequantize_constant(self, name: str, axis: int) -> str:
-        """Read integers with a scale per index of `axis`, written by `_weight_constants`."""
+        """Add a DequantizeLinear, with a scale per index of `axis`, for constants of `_weight_constants`."""
         inputs = [f"{name}{QUANTIZED}", f"{name}_scale", f"{name}_zero_point"]
         output = f"{name}{DEQUANTIZED}"
         self.nodes.append(
@@ -200,21 +203,21 @@ def _write_node(graph: _Graph, node: NodeProto, plan: QuantizationPlan) -> None:
 
 
 def _use_integers(graph: _Graph, node: NodeProto) -> None:
-    """Let a layer's node read its dequantized integers; names carry the layer's, as constants may be shared."""
+    """Make a layer's node read its dequantized integers, named after the layer, as constants may be shared."""
     layer, weights = graph.layers[node.name], graph.weights[node.name]
     constants = _weight_constants(layer, weights, graph.scales[layer.input][0], graph.scheme.int32_bias)
     graph.constants += constants
     node.input[1] = graph.dequantize_constant(f"{layer.name}_weight", layer.axis)
     del node.input[2:]
-    name = f"{layer.name}_bias"  # of zeros where the node had none: correcting it costs nothing
+    name = f"{layer.name}_bias"  # zeros if the node has none, so that bias correction always has a bias
     node.input.append(graph.dequantize_constant(name, 0) if graph.scheme.int32_bias else f"{name}_float")
 
 
 def _keep_float(graph: _Graph, node: NodeProto) -> None:
-    """Give a float layer between Q/DQ a bias that is no plain constant; else ONNX Runtime quantizes its weights too.
+    """Give a float layer between Q/DQ pairs a dequantized bias, so that ONNX Runtime does not quantize its weights.
 
-    Its `WeightBiasQuantization` does so, per tensor and without a word, wherever weight and bias are float constants.
-    24 bits with a scale for each number lose nothing.
+    Its `WeightBiasQuantization` silently does so, per tensor, where weight and bias are float constants. 24 bits with a
+    scale per element are lossless.
     """
     layer = graph.float_layers[node.name]
     scale = np.where(np.abs(layer.bias) < SMALLEST_RANGE, 1.0, np.abs(layer.bias) / 2.0**24).astype(np.float32)
@@ -226,7 +229,7 @@ def _keep_float(graph: _Graph, node: NodeProto) -> None:
 
 
 def _weight_constants(layer: Layer, weights: IntegerWeights, input_scale: float, int32_bias: bool) -> list[TensorProto]:
-    """Return what the file holds for a layer: integers, scale and zero point of its weights and of its bias."""
+    """Return the constants of a layer: integers, scale and zero point of its weights and of its bias."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         f"weight{QUANTIZED}": weights.integers,
         "weight_scale": weights.scale.astype(np.float32),
@@ -246,11 +249,13 @@ def _weight_constants(layer: Layer, weights: IntegerWeights, input_scale: float,
 
 
 def _assemble(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
-    """Put the written nodes into a copy of the model; constants that nothing reads are left out."""
+    """Return a copy of the model with the new nodes, without unused constants."""
     used = {name for node in graph.nodes for name in node.input} | {output.name for output in model.graph.output}
-    taken = sorted({tensor.name for tensor in model.graph.initializer} & {tensor.name for tensor in graph.constants})
-    if taken:
-        raise InputError(f"the model has a constant named {taken[0]}, which the quantized model needs; rename it")
+    conflicts = sorted(
+        {tensor.name for tensor in model.graph.initializer} & {tensor.name for tensor in graph.constants}
+    )
+    if conflicts:
+        raise InputError(f"the model has a constant named {conflicts[0]}, which the quantized model needs; rename it")
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
@@ -262,10 +267,14 @@ def _assemble(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
 
 
 def _check(model: onnx.ModelProto, plan: QuantizationPlan) -> None:
-    """The pairs in the file are the planned ones, and the file is valid."""
+    """Raise CompressError unless the graph has the planned Q/DQ pairs; raise ONNX's error for an invalid graph."""
     onnx.checker.check_model(model, full_check=True)
     constants = {tensor.name for tensor in model.graph.initializer}
-    written = [node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]  # rescaled: twice
-    found = Counter(node.op_type for node in model.graph.node)["QuantizeLinear"], len(set(written) - constants)
-    if found != (len(plan.range_of), len(plan.range_of)):
-        raise CompressError(f"planned {len(plan.range_of)} pairs of Q and DQ, the graph has {found[0]} and {found[1]}")
+    written = [
+        node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    ]  # twice for rescaled tensors
+    counts = Counter(node.op_type for node in model.graph.node)["QuantizeLinear"], len(set(written) - constants)
+    if counts != (len(plan.range_of), len(plan.range_of)):
+        raise CompressError(
+            f"planned {len(plan.range_of)} pairs of Q and DQ, the graph has {counts[0]} and {counts[1]}"
+        )

@@ -1,4 +1,4 @@
-"""Put the normalisation and the softmax into a graph, so that a board hands over pixels and gets probabilities."""
+"""Put normalisation and softmax into a graph, which then maps pixels to probabilities."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def self_contained(
 
 
 def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Return a copy that takes uint8 (N, H, W, 3) RGB in place of normalised float32 (N, 3, H, W).
+    """Return a copy whose input is uint8 (N, H, W, 3) RGB instead of normalised float32 (N, 3, H, W).
 
-    The mean is subtracted before anything is padded with zeros; the division is folded into the weights of the first
-    convolution or, where its input is quantized with one std for all channels, into that scale.
+    The mean is subtracted first, so that padding with zeros stays correct. The division by std is folded into the
+    weights of the first convolution or, for a quantized input and equal std of all channels, into the input's scale.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -72,9 +72,9 @@ def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.Mo
         graph.initializer.append(numpy_helper.from_array(scale.reshape(1, 3, 1, 1), "pixel_scale"))
         nodes.append(helper.make_node("Mul", [centred, "pixel_scale"], [INPUT_NAME], "divide_by_std"))
     _prepend(graph, nodes)
-    (given,) = graph.input
-    batch, _, height, width = [size.dim_param or size.dim_value for size in given.type.tensor_type.shape.dim]
-    given.CopyFrom(helper.make_tensor_value_info(PIXELS_NAME, TensorProto.UINT8, [batch, height, width, 3]))
+    (tensor,) = graph.input
+    batch, _, height, width = [size.dim_param or size.dim_value for size in tensor.type.tensor_type.shape.dim]
+    tensor.CopyFrom(helper.make_tensor_value_info(PIXELS_NAME, TensorProto.UINT8, [batch, height, width, 3]))
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
@@ -90,36 +90,38 @@ def give_probabilities(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _log_softmax(logits: Float32) -> Float32:
-    """Return logits whose constant, which a softmax forgets, is set."""
+    """Return log-probabilities, which a constant added to the logits does not change."""
     shifted = logits - logits.max(1, keepdims=True)
     normed: Float32 = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return normed
 
 
 def _fold(graph: onnx.GraphProto, scale: Float32) -> bool:
-    """Multiply what comes first by the scale of each channel; return whether there is something that could take it."""
+    """Fold the scale of each channel into the first node; return whether that is possible."""
     readers = [node for node in graph.node if INPUT_NAME in node.input]
     if len(readers) != 1:
         return False
     (first,) = readers
-    if first.op_type == "Conv" and not any(one.name == "group" and one.i > 1 for one in first.attribute):
+    if first.op_type == "Conv" and not any(
+        attribute.name == "group" and attribute.i > 1 for attribute in first.attribute
+    ):
         return _multiply(graph, first, 1, scale.reshape(1, 3, 1, 1))
     if first.op_type == "QuantizeLinear" and len(set(scale.tolist())) == 1:
         pixels_per_unit = (1 / scale[:1].astype(np.float64)).astype(np.float32).reshape(())
-        return _multiply(graph, first, 1, pixels_per_unit)  # what is dequantized behind it keeps its scale
+        return _multiply(graph, first, 1, pixels_per_unit)  # the DequantizeLinear after it keeps its scale
     return False
 
 
 def _multiply(graph: onnx.GraphProto, node: onnx.NodeProto, position: int, factor: Float32) -> bool:
-    """Replace a node's constant by its product with a factor, under another name, as others may read the constant."""
-    found = next((tensor for tensor in graph.initializer if tensor.name == node.input[position]), None)
-    if found is None:
+    """Replace a node's constant by a new constant, its product with a factor; other nodes may read the old one."""
+    constant = next((tensor for tensor in graph.initializer if tensor.name == node.input[position]), None)
+    if constant is None:
         return False
-    product = (numpy_helper.to_array(found).astype(np.float64) * factor).astype(np.float32)
-    graph.initializer.append(numpy_helper.from_array(product, f"{found.name}_of_pixels"))
-    node.input[position] = f"{found.name}_of_pixels"
-    if not any(found.name in other.input for other in graph.node):
-        graph.initializer.remove(found)
+    product = (numpy_helper.to_array(constant).astype(np.float64) * factor).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(product, f"{constant.name}_of_pixels"))
+    node.input[position] = f"{constant.name}_of_pixels"
+    if not any(constant.name in other.input for other in graph.node):
+        graph.initializer.remove(constant)
     return True
 
 

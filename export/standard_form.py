@@ -1,4 +1,4 @@
-"""Float32 graphs of other exporters, written as the rest of this package expects them; the answers stay the same."""
+"""Rewrite float32 graphs of other exporters to the form that this package expects; outputs do not change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from runtimes.errors import InputError
 
-REFUSALS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+REJECTIONS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
             state.NoModel, state.RuntimeException)  # fmt: skip
-LEAST_OPSET = 13  # the first whose Q/DQ have a scale per channel
-MOST_PASSES = 5  # of folding; two or three are enough for all exporters that were tried
-LEAST_IR = 4  # the first whose constants need not be inputs
+MIN_OPSET = 13  # the first with a scale per channel in Q/DQ
+MAX_PASSES = 5  # of folding; two or three suffice for all exporters tried
+MIN_IR = 4  # the first in which constants need not be inputs
 STANDARD = ("", "ai.onnx")
 QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 NARROW_OR_WIDE = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -26,17 +26,17 @@ PADDED_OPS = ("Conv", "MaxPool", "AveragePool")
 
 
 def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an image classifier with constants as initializers, BatchNorm folded, and a name for every node.
+    """Return an image classifier with constants as initializers, BatchNorm folded, and a unique name for every node.
 
-    What can be folded is folded by ONNX Runtime's own basic optimizations, which leave standard operators only. Raises
-    InputError for what is not a float32 classifier of (N, 3, H, W) images, with the cure.
+    ONNX Runtime's basic optimizations do the folding; they produce standard operators only. Raises InputError, with
+    advice, if the model is not a float32 classifier of (N, 3, H, W) images.
     """
     result = inliner.inline_local_functions(model)
     _keep_constants_out_of_inputs(result)
-    _name_nodes(result)  # ONNX Runtime refuses names that come twice
+    _name_nodes(result)  # ONNX Runtime rejects duplicate names
     _require_float32_classifier(result)
     _require_plain_inference(result)
-    result = _with_least_opset(_folded(result))
+    result = _with_min_opset(_folded(result))
     _write_plain_gemms(result)
     use_global_average_pool(result)
     _write_explicit_pads(result)
@@ -47,12 +47,12 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
-    """Constants that are inputs too might be given at run time, so nothing would be folded into them."""
+    """Remove constants from the inputs: as inputs they could change at run time, which prevents folding."""
     constants = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    model.ir_version = max(model.ir_version, LEAST_IR)
+    model.ir_version = max(model.ir_version, MIN_IR)
 
 
 def _require_float32_classifier(model: onnx.ModelProto) -> None:
@@ -66,18 +66,20 @@ def _require_float32_classifier(model: onnx.ModelProto) -> None:
             raise InputError(f"the model's '{value.name}' is {kind}, not float; export it in float32")
     sides = _shape(inputs[0])
     if len(sides) != 4 or sides[1] not in (3, None):
-        cure = "with channels first" if len(sides) == 4 else "with a batch of RGB images"
-        raise InputError(f"the model's input '{inputs[0].name}' is {_said(sides)}, not (N, 3, H, W); export it {cure}")
+        advice = "with channels first" if len(sides) == 4 else "with a batch of RGB images"
+        raise InputError(
+            f"the model's input '{inputs[0].name}' is {_shape_text(sides)}, not (N, 3, H, W); export it {advice}"
+        )
     classes = _shape(outputs[0])
     if outputs[0].type.tensor_type.HasField("shape") and len(classes) != 2:
-        raise InputError(f"the model's output '{outputs[0].name}' is {_said(classes)}, not (N, classes); "
+        raise InputError(f"the model's output '{outputs[0].name}' is {_shape_text(classes)}, not (N, classes); "
                          "export a classifier, with its head")  # fmt: skip
 
 
 def _require_plain_inference(model: onnx.ModelProto) -> None:
     nodes = model.graph.node
     if any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in nodes):
-        raise InputError("the model is quantized already; give the float32 model")
+        raise InputError("the model is already quantized; give the float32 model")
     domains = {node.domain for node in nodes} - set(STANDARD)
     if domains:
         raise InputError(f"the model has operators of {', '.join(sorted(domains))}; export it without runtime-specific "
@@ -101,8 +103,8 @@ def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold until nothing goes any more: operators that are functions are written out after a pass, for the next one."""
-    for _ in range(MOST_PASSES):
+    """Fold until nothing changes: a pass expands operators that are functions, which the next pass can fold."""
+    for _ in range(MAX_PASSES):
         before = len(model.graph.node)
         model = _fold_once(model)
         if len(model.graph.node) == before:
@@ -115,7 +117,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return what ONNX Runtime's basic optimizations make of a graph."""
+    """Return the graph after ONNX Runtime's basic optimizations."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -123,8 +125,8 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except REFUSALS as error:
-            raise InputError(f"ONNX Runtime {ort.__version__} refuses the model: {_one_line(error)}") from error
+        except REJECTIONS as error:
+            raise InputError(f"ONNX Runtime {ort.__version__} cannot load the model: {_one_line(error)}") from error
         folded = onnx.load(options.optimized_model_filepath)
     kept = [entry for entry in folded.opset_import if entry.domain in STANDARD]
     del folded.opset_import[:]
@@ -132,19 +134,19 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def _with_least_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+def _with_min_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     version = next(entry.version for entry in model.opset_import)
-    if version >= LEAST_OPSET:
+    if version >= MIN_OPSET:
         return model
     try:
-        return _folded(version_converter.convert_version(model, LEAST_OPSET))  # the converter adds constants as nodes
+        return _folded(version_converter.convert_version(model, MIN_OPSET))  # the converter adds constants as nodes
     except (version_converter.ConvertError, RuntimeError) as error:
-        raise InputError(f"the model's opset {version} can't be raised to {LEAST_OPSET} ({_one_line(error)}); "
-                         f"export it with opset {LEAST_OPSET} or newer") from error  # fmt: skip
+        raise InputError(f"cannot convert the model's opset {version} to {MIN_OPSET} ({_one_line(error)}); "
+                         f"export it with opset {MIN_OPSET} or newer") from error  # fmt: skip
 
 
 def _write_plain_gemms(model: onnx.ModelProto) -> None:
-    """Write products of a matrix with constant weights as Gemm with alpha and beta 1."""
+    """Replace matrix products with constant weights by Gemm with alpha and beta 1."""
     constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
     for node in model.graph.node:
         weight = constants.get(node.input[1]) if len(node.input) > 1 else None
@@ -160,7 +162,7 @@ def _write_plain_gemms(model: onnx.ModelProto) -> None:
 def _fold_factor(
     model: onnx.ModelProto, constants: dict[str, TensorProto], node: NodeProto, index: int, name: str
 ) -> None:
-    """Multiply a constant of a Gemm by the factor in an attribute, which goes; constants may be shared."""
+    """Fold a Gemm's attribute alpha or beta into its constant; constants may be shared with other nodes."""
     factor = helper.get_node_attr_value(node, name) if _has(node, name) else 1.0
     if factor != 1 and len(node.input) > index and node.input[index]:
         if node.input[index] not in constants:
@@ -172,7 +174,7 @@ def _fold_factor(
 
 
 def use_global_average_pool(model: onnx.ModelProto) -> None:
-    """Write ReduceMean over height and width as GlobalAveragePool, for which runtimes have integer kernels."""
+    """Replace ReduceMean over height and width by GlobalAveragePool, which has integer kernels."""
     constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
@@ -196,7 +198,7 @@ def use_global_average_pool(model: onnx.ModelProto) -> None:
 
 
 def _reduced(node: NodeProto, constants: dict[str, TensorProto]) -> list[int]:
-    """Return the axes of a ReduceMean of four dimensions, sorted; empty where they are computed or all."""
+    """Return the sorted axes of a ReduceMean of four dimensions; empty if they are not constant or not given."""
     axes: list[int] = []
     if _has(node, "axes"):
         axes = list(helper.get_node_attr_value(node, "axes"))
@@ -206,7 +208,7 @@ def _reduced(node: NodeProto, constants: dict[str, TensorProto]) -> list[int]:
 
 
 def _write_explicit_pads(model: onnx.ModelProto) -> None:
-    """Write auto_pad of convolutions and pools as pads."""
+    """Replace auto_pad of convolutions and pools by explicit pads."""
     weights, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
     for node in model.graph.node:
         if node.op_type not in PADDED_OPS or not _has(node, "auto_pad"):
@@ -230,7 +232,7 @@ def _same_pads(node: NodeProto, kernel: list[int], sides: list[int | None], more
         if stride == 1:
             total = reach - 1
         elif side is None:
-            raise InputError(f"'{node.name or node.output[0]}' pads by the size of its input, which is not known; "
+            raise InputError(f"'{node.name or node.output[0]}' pads by the size of its input, which is unknown; "
                              "export the model with a fixed height and width")  # fmt: skip
         else:
             total = max((-(-side // stride) - 1) * stride + reach - side, 0)
@@ -244,7 +246,7 @@ def _sizes(node: NodeProto, name: str) -> list[int]:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Remove what identifies the machine that exported: every node carries stack traces with absolute paths."""
+    """Remove metadata of the exporting machine: every node carries stack traces with absolute paths."""
     del model.metadata_props[:]
     del model.functions[:]
     graph = model.graph
@@ -257,19 +259,19 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own."""
-    taken = {node.name for node in model.graph.node}
-    seen = {""}
+    """Give every node a unique name."""
+    original = {node.name for node in model.graph.node}
+    used = {""}
     for index, node in enumerate(model.graph.node):
         name = node.name
-        while name in seen or (name != node.name and name in taken):
+        while name in used or (name != node.name and name in original):
             name = f"{name or node.op_type}_{index}"
         node.name = name
-        seen.add(name)
+        used.add(name)
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
-    """Return the shapes that can be inferred; None for sizes that are not fixed."""
+    """Return the inferred shapes by tensor name; None for dynamic sizes."""
     graph = shape_inference.infer_shapes(model).graph
     return {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)
             if value.type.tensor_type.HasField("shape")}  # fmt: skip
@@ -279,7 +281,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
 
 
-def _said(sides: list[int | None]) -> str:
+def _shape_text(sides: list[int | None]) -> str:
     return "(" + ", ".join("?" if side is None else str(side) for side in sides) + ")"
 
 

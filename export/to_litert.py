@@ -1,6 +1,6 @@
-"""ONNX artifact to LiteRT (.tflite), float32 or INT8: the same weights, scales and integers, converted by litert-torch.
+"""Convert ONNX artifacts to LiteRT (.tflite) with litert-torch, float32 or INT8; weights and scales are unchanged.
 
-litert-torch can't stand beside the host's packages, so this runs in an environment of its own:
+litert-torch conflicts with the host's packages, so this runs in a separate environment:
 
     python -m venv .venv-litert && .venv-litert/bin/pip install -e '.[litert-convert]'
     .venv-litert/bin/python -m export.to_litert runs/mine/artifacts/model-int8-arm64.onnx
@@ -34,25 +34,25 @@ from runtimes.lineage import LitertRecord, Parity, find_record
 from runtimes.target import Target
 
 PARITY_IMAGES = 64
-# Two kernels of the same integers round a sum differently now and then, which leaves 30 dB and more; a wrong scale
-# leaves none.
-LEAST_INT8_SQNR_DB = 20.0
+# Kernels of two runtimes occasionally round the same integer sum differently, which gives at least 30 dB; a wrong scale
+# gives about 0 dB.
+MIN_INT8_SQNR_DB = 20.0
 Images = npt.NDArray[np.float32]
 
 
 def to_litert(artifact: Artifact, path: Path, images: Images, batch: int = 1) -> Artifact:
     """Convert an ONNX artifact to a .tflite file of a fixed batch, with its manifest beside it.
 
-    images: float32 (N, 3, H, W), at least `batch`, on which both files have to answer the same. Raises UnavailableError
-    without litert-torch, InputError for a graph with other operators than `export.onnx_to_torch` knows, CompressError
-    where the answers differ by more than rounding.
+    images: float32 (N, 3, H, W), at least `batch`, for the comparison of both files. Raises UnavailableError without
+    litert-torch, InputError for operators that `export.onnx_to_torch` does not support, CompressError where the logits
+    differ by more than rounding.
     """
     if artifact.manifest.format != "onnx":
-        raise InputError(f"{artifact.path}: must be an ONNX file, this is {artifact.manifest.format}")
+        raise InputError(f"{artifact.path}: is {artifact.manifest.format}; give an ONNX file")
     if (artifact.manifest.input_dtype, artifact.manifest.output) != ("float32", "logits"):
-        raise InputError(f"{artifact.path}: has its normalisation or softmax inside; convert the plain file")
+        raise InputError(f"{artifact.path}: contains normalisation or softmax; convert the file without them")
     if len(images) < batch:
-        raise InputError(f"{len(images)} images are too few to compare files of batch {batch}")
+        raise InputError(f"{len(images)} images are too few for batch {batch}; give at least {batch}")
     model = onnx.load(artifact.path)
     write_bytes(
         path, _converted(OnnxNetwork(model).eval(), torch.from_numpy(images[:batch].copy()), _is_quantized(model))
@@ -69,17 +69,17 @@ def _converted(network: torch.nn.Module, example: torch.Tensor, quantized: bool)
         import litert_torch
     except ImportError as error:
         raise UnavailableError(
-            "LiteRT files are made by litert-torch, in an environment of its own: "
+            "converting to LiteRT needs litert-torch, in a separate environment: "
             f"pip install -e '.[litert-convert]' ({error})"
         ) from error
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it reports its steps
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         converted = litert_torch.convert(network, (example,), quant_config=_static() if quantized else None)
         converted.export(str(Path(folder) / "model.tflite"))
         return (Path(folder) / "model.tflite").read_bytes()
 
 
 def _static() -> Any:
-    """Return what makes litert-torch turn Q/DQ pairs into integer operators; it quantizes nothing by itself here."""
+    """Return settings with which litert-torch converts Q/DQ pairs to integer operators and quantizes nothing else."""
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
@@ -108,56 +108,58 @@ def _described(artifact: Artifact, path: Path, batch: int) -> Artifact:
 
 
 def _parity(model: onnx.ModelProto, converted: Artifact, images: Images, batch: int) -> Parity:
-    """Compare with the graph computed as it is written, without any kernel's short cuts."""
-    expected = _exact_answers(model, images)
+    """Compare with the ONNX graph computed without optimizations."""
+    expected = _exact_logits(model, images)
     with closing(session.load(converted, Target("parity", runtime="litert", batch=batch))) as opened:
-        answers = np.concatenate([opened.run(images[start : start + batch]) for start in range(0, len(images), batch)])
+        logits = np.concatenate([opened.run(images[start : start + batch]) for start in range(0, len(images), batch)])
     if not _is_quantized(model):
-        return require_same(expected, answers, converted.path.name)
-    parity = compare(expected, answers)
-    if parity.sqnr_db is not None and not parity.sqnr_db >= LEAST_INT8_SQNR_DB:
+        return require_same(expected, logits, converted.path.name)
+    parity = compare(expected, logits)
+    if parity.sqnr_db is not None and not parity.sqnr_db >= MIN_INT8_SQNR_DB:
         raise CompressError(
-            f"{converted.path.name}: its answers are {parity.sqnr_db:.1f} dB above their difference from the ONNX "
-            f"file's, less than {LEAST_INT8_SQNR_DB:.0f}; the conversion is wrong"
+            f"{converted.path.name}: SQNR against the ONNX file is {parity.sqnr_db:.1f} dB, less than "
+            f"{MIN_INT8_SQNR_DB:.0f} dB; the conversion is wrong"
         )
     return parity
 
 
-def _exact_answers(model: onnx.ModelProto, images: Images) -> Images:
+def _exact_logits(model: onnx.ModelProto, images: Images) -> Images:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     exact = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    given = exact.get_inputs()[0]
-    step = given.shape[0] if isinstance(given.shape[0], int) else len(images)
-    parts = [exact.run(None, {given.name: images[start : start + step]})[0] for start in range(0, len(images), step)]
+    tensor = exact.get_inputs()[0]
+    step = tensor.shape[0] if isinstance(tensor.shape[0], int) else len(images)
+    parts = [exact.run(None, {tensor.name: images[start : start + step]})[0] for start in range(0, len(images), step)]
     return np.concatenate(parts)
 
 
 def _sample_images(artifact: Artifact, folder: Path | None, batch: int) -> Images:
-    """Return images of an evaluation set, or seeded noise."""
+    """Return normalised images of an evaluation set, or of seeded noise."""
     preprocessing, count = artifact.manifest.preprocessing, max(PARITY_IMAGES, batch)
     if folder is None:
         side = preprocessing.crop
         return preprocessing.normalize(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8))
     images = evalset.load(folder)
     if images.preprocessing != preprocessing:
-        raise InputError(f"{folder}: was prepared otherwise than {artifact.path.name} wants")
+        raise InputError(f"{folder}: has another preprocessing than {artifact.path.name}")
     return preprocessing.normalize(images.pixels(np.arange(min(count, len(images)))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert the artifact that the command line names; return the exit code."""
+    """Convert the artifact given on the command line; return the exit code."""
     parser = argparse.ArgumentParser("export.to_litert", description="Convert an ONNX artifact to LiteRT.")
     parser.add_argument("artifact", type=Path, help="an ONNX file with its manifest beside it")
     parser.add_argument("-o", "--output", type=Path, help="default: the same name with .tflite")
-    parser.add_argument("--batch", type=int, default=1, help="images per call, which a .tflite file fixes")
-    parser.add_argument("--images", type=Path, help="folder of an evalset.json to compare on; without it, noise")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--batch", type=int, default=1, help="images per call, fixed in the .tflite file")
+    parser.add_argument("--images", type=Path, help="folder with evalset.json for the comparison; default: noise")
+    options = parser.parse_args(arguments)
     try:
-        artifact = Artifact.load(given.artifact)
-        images = _sample_images(artifact, given.images, given.batch)
-        converted = to_litert(artifact, given.output or given.artifact.with_suffix(".tflite"), images, given.batch)
+        artifact = Artifact.load(options.artifact)
+        images = _sample_images(artifact, options.images, options.batch)
+        converted = to_litert(
+            artifact, options.output or options.artifact.with_suffix(".tflite"), images, options.batch
+        )
     except CompressError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

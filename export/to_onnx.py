@@ -1,4 +1,4 @@
-"""torch to float32 ONNX: standard operators, BatchNorm folded, nothing of the host's paths inside."""
+"""Export PyTorch networks to float32 ONNX: standard operators, BatchNorm folded, no paths of this machine."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from runtimes.lineage import Record
 from runtimes.preprocessing import Preprocessing
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
-TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
+TRACED_BATCH = 2  # the exporter treats a batch of 1 as a constant
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What `to_onnx` wrote. input_shape: (N, 3, H, W), N is None for a dynamic batch."""
+    """A file written by `to_onnx`. input_shape: (N, 3, H, W); N is None for a dynamic batch."""
 
     path: Path
     opset: int
@@ -53,8 +53,8 @@ class OnnxFile:
 def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
     """Export an eval-mode network that maps (N, 3, side, side) to (N, classes), both float32; batch None is dynamic.
 
-    Raises CompressError when the file has another opset than asked for, other domains than ai.onnx, or a BatchNorm
-    behind a layer that was not folded into it. Whether the numbers are right is for `export.parity` to say.
+    Raises CompressError if the exporter used another opset or domain, or left a BatchNorm after a layer. The outputs
+    are not compared; see `export.parity`.
     """
     model = _export(network.eval().cpu(), side, opset, batch)
     strip(model)
@@ -68,7 +68,7 @@ def _export(network: nn.Module, side: int, opset: int, batch: int | None) -> onn
     example = torch.zeros(batch or TRACED_BATCH, 3, side, side)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network, (example,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False,
@@ -80,20 +80,21 @@ def _export(network: nn.Module, side: int, opset: int, batch: int | None) -> onn
 
 def _check(model: onnx.ModelProto, opset: int) -> None:
     onnx.checker.check_model(model, full_check=True)
-    found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     used = {node.domain or "ai.onnx" for node in model.graph.node}
     if used != {"ai.onnx"}:
-        raise CompressError(f"the exported graph uses operators of {', '.join(sorted(used))}, not only of ai.onnx")
-    if found["ai.onnx"] != opset:
-        raise CompressError(f"asked for opset {opset}, the exporter made {found['ai.onnx']}; set export.opset to that")
+        raise CompressError(f"the exported graph has operators of {', '.join(sorted(used))}; only ai.onnx is supported")
+    written = opsets["ai.onnx"]
+    if written != opset:
+        raise CompressError(f"the exporter wrote opset {written}, not {opset}; set export.opset to {written}")
     keep = [entry for entry in model.opset_import if (entry.domain or "ai.onnx") == "ai.onnx"]
     del model.opset_import[:]
     model.opset_import.extend(keep)
     layers = {name for node in model.graph.node if node.op_type in ("Conv", "Gemm") for name in node.output}
-    # Behind a concat, as in DenseNet, there is no layer that could take it up.
+    # After a Concat, as in DenseNet, there is no layer to fold it into.
     unfolded = sum(node.op_type == "BatchNormalization" and node.input[0] in layers for node in model.graph.node)
     if unfolded:
-        raise CompressError(f"{unfolded} BatchNormalization were not folded into their convolutions")
+        raise CompressError(f"{unfolded} BatchNormalization nodes were not folded into convolutions")
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
-            raise CompressError(f"the network's weights hold NaN or infinity (in {tensor.name}); train it again")
+            raise CompressError(f"the network's weights contain NaN or infinity (in {tensor.name}); train it again")

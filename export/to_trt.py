@@ -1,4 +1,4 @@
-"""ONNX to a TensorRT engine, for which `runtimes.engine` builds; the graph is looked at first."""
+"""Build TensorRT engines from ONNX artifacts, after checking the graph."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from runtimes.target import Target
 def to_trt(
     artifact: Artifact, target: Target, path: Path, console: Console, timing_cache: Path | None = None
 ) -> Artifact:
-    """Return the engine at `path`, built unless it is there and fits; see `runtimes.engine.engine`.
+    """Return the engine at `path`, built unless the existing one fits; see `runtimes.engine.engine`.
 
-    Raises InputError for a graph that TensorRT would not run as it is meant.
+    Raises InputError for a graph that TensorRT rejects or misinterprets.
     """
 
     def check() -> None:

@@ -126,7 +126,7 @@ def test_float16_moves_half_the_bytes() -> None:
 def test_unknown_shapes_are_told_with_their_cure() -> None:
     model = onnx_graphs.residual_model()
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    with pytest.raises(InputError, match="can't be inferred; export with a fixed height and width"):
+    with pytest.raises(InputError, match="cannot be inferred; export with a fixed height and width"):
         estimate_layers(model, SLOW, "float32")
 
 
@@ -162,9 +162,9 @@ def test_an_estimate_says_that_it_is_one(artifact: Callable[..., Artifact]) -> N
 
 
 def test_what_can_not_be_estimated_is_told(artifact: Callable[..., Artifact]) -> None:
-    with pytest.raises(InputError, match="target 'far' has no section datasheet"):
+    with pytest.raises(InputError, match="target 'far' has no datasheet"):
         estimate(artifact(), Target("far"))
-    with pytest.raises(InputError, match="reads ONNX files, this is fake"):
+    with pytest.raises(InputError, match="estimates need an ONNX file, this is fake"):
         estimate(artifact("fake"), Target("far", datasheet=SLOW))
     with pytest.raises(InputError, match="no peak for float16"):
         estimate(artifact(), Target("far", datasheet=replace(SLOW, float16_tflops=None)), "float16")

@@ -100,11 +100,11 @@ def test_an_exported_network_computes_the_same(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (one_node("Softsign", ["x"], {}), "the graph has Softsign, which can't be converted; known are Add"),
-        (one_node("Conv", ["x", "w"], {"w": WEIGHT}, group=2, auto_pad="SAME_UPPER"), "auto_pad can't be converted"),
+        (one_node("Softsign", ["x"], {}), "the graph has Softsign, which cannot be converted; supported are Add"),
+        (one_node("Conv", ["x", "w"], {"w": WEIGHT}, group=2, auto_pad="SAME_UPPER"), "auto_pad cannot be converted"),
         (
             one_node("AveragePool", ["x"], {}, kernel_shape=[2, 2], pads=[0, 0, 1, 1]),
-            "uneven pads that don't count can't be converted",
+            "uneven, uncounted pads cannot be converted",
         ),
     ],
 )

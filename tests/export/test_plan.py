@@ -271,7 +271,7 @@ def test_a_layer_added_to_itself_keeps_one_side_raw() -> None:
 def test_quantized_and_weightless_models_are_refused() -> None:
     model = graph(conv("a", "x", "y"))
     for scheme in (AROUND, AT_INPUTS):
-        with pytest.raises(InputError, match="quantized already; give the float32 model"):
+        with pytest.raises(InputError, match="already quantized; give the float32 model"):
             plan_quantization(quantized(model, scheme).model, scheme)
         with pytest.raises(InputError, match="nothing to quantize"):
             plan_quantization(make_model([op("Relu", ["x"], "y")], {}), scheme)

@@ -122,9 +122,9 @@ def test_the_command_tells_an_error_in_one_line(
 
 
 def test_what_can_not_be_converted_is_told(make: Callable[..., Artifact], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must be an ONNX file, this is fake"):
+    with pytest.raises(InputError, match="is fake; give an ONNX file"):
         to_litert.to_litert(make(format_="fake"), tmp_path / "net.tflite", IMAGES)
-    with pytest.raises(InputError, match="12 images are too few to compare files of batch 13"):
+    with pytest.raises(InputError, match="12 images are too few for batch 13"):
         to_litert.to_litert(make(), tmp_path / "net.tflite", IMAGES, 13)
 
 
@@ -132,5 +132,5 @@ def test_without_the_converter_its_environment_is_named(
     make: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    with pytest.raises(UnavailableError, match=r"environment of its own: pip install -e '\.\[litert-convert\]'"):
+    with pytest.raises(UnavailableError, match=r"separate environment: pip install -e '\.\[litert-convert\]'"):
         to_litert.to_litert(make(), tmp_path / "net.tflite", IMAGES)

@@ -104,7 +104,7 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "no such file": quantize(folder, model="none.onnx"),
         "is a folder": quantize(folder, model="photos"),
         "not an ONNX file": quantize(folder, model="broken.onnx"),
-        "quantized already": quantize(folder, model="quantized.onnx"),
+        "already quantized": quantize(folder, model="quantized.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
         "choose one of auto, x86-avx2": quantize(folder, "--target", "avx"),
