@@ -73,8 +73,7 @@ def test_without_labels_agreement_is_shown(tmp_path: Path) -> None:
 def test_files_that_were_not_measured_have_an_estimate(report: Report) -> None:
     (table,) = tables.unmeasured(report)
     assert table.title == (
-        "orin: not measured, no GPU is here; no engine, the board builds it; "
-        "Jetson Orin Nano: estimate, not measured"
+        "orin: not measured, no GPU is here; no engine, the board builds it; Jetson Orin Nano: estimate, not measured"
     )
     assert table.rows == (("model-int8-tensorrt.onnx", "1.25", "-", "0.81"),)
 
