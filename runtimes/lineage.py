@@ -163,7 +163,10 @@ class NetworkRecord(Record):
 
 @dataclass(frozen=True)
 class StageRecord(Record):
-    """A stage of the recipe: its settings, in which `stage` is its name (train, distill, prune, qat, …)."""
+    """A stage of the recipe: its settings, in which `stage` is its name (train, distill, prune, qat, …).
+
+    The stage `prune` has a setting `step`, which takes the place of the kind in JSON; `stage` tells the records apart.
+    """
 
     settings: Json
 
@@ -174,7 +177,7 @@ class StageRecord(Record):
     @classmethod
     def from_json(cls, content: Json) -> StageRecord:
         """Rebuild from the JSON object of a manifest."""
-        return cls({name: value for name, value in content.items() if name != "step"})
+        return cls({name: value for name, value in content.items() if name != "step" or value != content["stage"]})
 
 
 @dataclass(frozen=True)
@@ -308,9 +311,13 @@ def read_lineage(objects: object) -> tuple[Record, ...]:
 
 def read_record(content: object) -> Record:
     """Return the record of a JSON object, an OtherRecord if no type fits; raises ValueError without a `step`."""
-    if not isinstance(content, dict) or not isinstance(content.get("step"), str):
+    if not isinstance(content, dict) or "step" not in content:
         raise ValueError("lineage holds something other than objects with a step")
-    kind = KINDS.get(content["step"]) or (StageRecord if content.get("stage") == content["step"] else OtherRecord)
+    if isinstance(content.get("stage"), str):
+        return StageRecord.from_json(content)
+    if not isinstance(content["step"], str):
+        raise ValueError("lineage holds something other than objects with a step")
+    kind = KINDS.get(content["step"], OtherRecord)
     try:
         return kind.from_json(content)
     except ValueError:

@@ -10,12 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
+from compress.networks import WEIGHTS_FILE
 from compress.networks.shape import take_shape
 from compress.recipe import plugins
 from runtimes.errors import InputError
 from runtimes.files import write_bytes
-
-WEIGHTS_FILE = "network.safetensors"
 
 
 def save(folder: Path, network: nn.Module) -> None:

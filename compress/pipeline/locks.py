@@ -1,4 +1,4 @@
-"""Who works in a folder: a file that one process at a time can hold, which its end gives back, however it ends."""
+"""Exclusive lock on a folder, released by the operating system when the process exits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from runtimes.errors import CompressError
 
 @contextmanager
 def held(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Try to hold the lock, and give whether that succeeded. wait: until it does.
+    """Try to take the lock for the block and yield whether that succeeded. wait: block until it does.
 
-    POSIX record locks: the system drops them with the process, so that none is ever stale, children don't inherit them,
-    and network file systems know them. The file stays.
+    Uses POSIX record locks: they end with the process, so no lock is ever stale; children don't inherit them; network
+    file systems support them. The file stays. Raises CompressError where the file system can't lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -36,5 +36,5 @@ def held(path: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def owner(path: Path) -> str:
-    """Return who holds a lock, as in 'process 71 on host'."""
+    """Return which process holds a lock, as in 'process 71 on host'."""
     return path.read_text().strip() or "another process"

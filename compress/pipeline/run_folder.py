@@ -1,45 +1,37 @@
-"""The run folder: every step's result under the content of all that went into it, so that a run resumes by itself.
+"""The folder of a run: its recipe, splits, steps, artifacts and report, locked by the process that works in it.
 
-recipe.yaml splits.json run.log report.json report.html report.md accuracy_latency.svg   what a reader wants
-artifacts/                                                                   what ships
-lock                                                                         held by the process that works in it
-steps/<name>-<key>/  results of a step, with done.json written last; without it the step is not done
+recipe.yaml splits.json run.log report.json report.html report.md accuracy_latency.svg
+artifacts/          the exported models
+steps/NAME-KEY/     results of cached steps (compress.pipeline.steps)
+lock                held by the process that works in the folder
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from compress.pipeline import locks
 from compress.process import distributed
-from compress.process.code_digest import code_digest
-from runtimes.environment import package_versions
 from runtimes.errors import InputError
-from runtimes.files import read_json, write_json
+from runtimes.files import Json, read_json, write_json, write_text
 
 SCHEMA_VERSION = 1
-MARKER, DONE, LOCK = "run.json", "done.json", "lock"
+MARKER, LOCK = "run.json", "lock"
 
 
 class RunFolder:
     """A folder that belongs to the recipe of one name."""
 
     def __init__(self, path: Path, recipe_name: str, fresh: bool, cache: Path | None = None) -> None:
-        """Open or make the folder; `fresh` empties a run folder first.
+        """Open or create the folder; `fresh` empties a run folder first.
 
-        cache: where the steps' results lie, which several runs may share; the run folder itself unless given. Raises
-        InputError for any other folder, and for one that another process works in.
+        cache: folder for the results of steps, which several runs may share; the run folder itself by default. Raises
+        InputError for a folder of something else, and for one in which another process works.
         """
         self.path, self.cache = path, cache or path
-        self.steps: dict[str, Path] = {}
-        self._held = ExitStack()  # until the process ends
+        self._stack = ExitStack()  # holds the lock until the process ends
         if distributed.is_first():
             self._open(recipe_name, fresh)
         distributed.barrier()
@@ -52,55 +44,22 @@ class RunFolder:
                 raise InputError(f"{part}: is a file; choose another folder with --out")
         if path.is_dir() and {part.name for part in path.iterdir()} - {LOCK}:
             _require_own(marker, recipe_name)
-        if not self._held.enter_context(locks.held(path / LOCK)):
-            raise InputError(f"{path}: {locks.owner(path / LOCK)} works in it; wait for that, stop it, or choose "
+        if not self._stack.enter_context(locks.held(path / LOCK)):
+            raise InputError(f"{path}: {locks.owner(path / LOCK)} works in it; wait for it, stop it, or choose "
                              "another folder with --out")  # fmt: skip
         if fresh:
             _empty(path)
         if not marker.exists():
             write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
 
-    def step(
-        self, name: str, inputs: Any, packages: tuple[str, ...], make: Callable[[Path], None], together: bool = False
-    ) -> Path:
-        """Return the folder of a step's results; `make(folder)` is called only if they are not there yet.
-
-        inputs: what the results depend on, as JSON; packages: names of installed packages whose versions matter. An
-        unfinished folder of the same inputs is handed to `make` again, which may resume from what it left there.
-        together: all processes call it, not the first alone.
-        """
-        with ExitStack() as held:
-            folder, content, missing = distributed.from_first(lambda: self._begin(name, inputs, packages, held))
-            path = Path(folder)
-            if missing:
-                start = time.monotonic()
-                if together or distributed.is_first():
-                    make(path)
-                if distributed.is_first():
-                    write_json(path / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
-                distributed.barrier()
-        self.steps[name] = path
-        return path
-
-    def _begin(
-        self, name: str, inputs: Any, packages: tuple[str, ...], held: ExitStack
-    ) -> tuple[str, dict[str, Any], bool]:
-        """Return the step's folder, what identifies it, and whether it is still to be done, by this process alone."""
-        content = {"step": name, "inputs": inputs, "packages": package_versions(packages), "code": code_digest()}
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        folder = self.cache / "steps" / f"{name}-{key[:12]}"
-        if not (folder / DONE).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locks.held(folder / LOCK, wait=True))  # for another run that shares the cache
-        return str(folder), {**content, "key": key}, not (folder / DONE).exists()
-
-    def durations_s(self) -> dict[str, float]:
-        """Return how long each step of this run took when it was done, in order."""
-        return {name: read_json(folder / DONE)["duration_s"] for name, folder in self.steps.items()}
+    def write_inputs(self, recipe_yaml: str, splits: Json) -> None:
+        """Write the recipe as resolved, and which images are in which split."""
+        write_text(self.path / "recipe.yaml", recipe_yaml)
+        write_json(self.path / "splits.json", splits)
 
 
 def _empty(folder: Path) -> None:
-    """Remove all but the lock that is held."""
+    """Remove everything except the lock, which is held."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

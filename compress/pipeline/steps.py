@@ -1,92 +1,139 @@
-"""What every step of one run needs: the recipe, its folder, the data, and results by the content of all inputs."""
+"""Cached steps: a function's results on disk, under a key computed from its arguments, so that a run resumes."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar
 
-from pydantic_core import to_jsonable_python
-
-from compress.images import samples as dataset
-from compress.images.samples import Data, Sample
-from compress.pipeline.run_folder import RunFolder
-from compress.process.console import Terminal
+from compress.pipeline import locks
+from compress.pipeline.identity import identity
+from compress.process import distributed
+from compress.process.code_digest import code_digest
 from compress.process.tracking import Track
-from compress.recipe.recipe import Recipe
-from runtimes import evalset
-from runtimes.artifact import Artifact
-from runtimes.evalset import EvalSet
+from runtimes.console import Console
+from runtimes.environment import package_versions
+from runtimes.files import Json, read_json, write_json
 
-PARITY_IMAGES = 64
-TRAINING_PACKAGES = ("torch", "torchvision", "timm")
+DONE, LOCK = "done.json", "lock"
+TRAINING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors")
+RESULT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "nncf", "scipy", "torch-pruning")
+
+Parameters = ParamSpec("Parameters")
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
-class Work:
-    """What every step of one run needs."""
+class Step:
+    """Folder and services of a running step. Nothing here can change the step's results.
 
-    recipe: Recipe
-    folder: RunFolder
-    terminal: Terminal
-    data: Data
-    data_key: str
-    track: Track
+    folder: keeps what an interrupted attempt left. cache: results that steps share, such as calibration ranges.
+    """
 
-    def step(self, name: str, inputs: Any, packages: tuple[str, ...], make: Any, together: bool = False) -> Path:
-        """Do `make(work, folder)` unless the results for these inputs, data and seed are there; return their folder.
+    name: str
+    folder: Path
+    cache: Path
+    console: Console
+    track: Callable[[int, dict[str, float]], None]
 
-        together: all processes of torchrun do it, not the first alone.
+
+@dataclass(frozen=True)
+class Options:
+    """How a step's function runs. packages: installed packages whose versions are part of the key.
+
+    collective: all processes of torchrun run it, not the first alone.
+    """
+
+    packages: tuple[str, ...] = RESULT_PACKAGES
+    collective: bool = False
+
+
+_OPTIONS: dict[Callable[..., None], Options] = {}
+
+
+def step_options(
+    packages: tuple[str, ...] = RESULT_PACKAGES, collective: bool = False
+) -> Callable[[Function], Function]:
+    """Return a decorator that sets the options of a step's function."""
+
+    def register(function: Function) -> Function:
+        _OPTIONS[function] = Options(packages, collective)
+        return function
+
+    return register
+
+
+class Steps:
+    """The steps of one run, with their results in `cache`/steps/NAME-KEY/.
+
+    done.json is written last; without it a step is not done. Runs may share a cache.
+    """
+
+    def __init__(self, cache: Path, console: Console, track: Track) -> None:
+        self.console = console
+        self._cache, self._track = cache, track
+        self.folders: dict[str, Path] = {}  # of this run's steps by name, in order
+        self._package_versions = functools.cache(package_versions)  # looked up once, not for each step
+
+    def run(
+        self,
+        function: Callable[Concatenate[Step, Parameters], None],
+        name: str,
+        /,
+        *positional: Parameters.args,
+        **arguments: Parameters.kwargs,
+    ) -> Path:
+        """Return the folder with the results of `function(step, **arguments)`; call it only if they are not there.
+
+        The key is the sha256 of the function's qualified name, the identity of each argument, package versions and the
+        digest of the code that can change results. An unfinished folder with the same key is passed to the function
+        again, which may resume from it. Raises TypeError for an argument without an identity.
         """
-        everything = to_jsonable_python([inputs, self.data_key, self.recipe.seed])
-        return self.folder.step(name, everything, packages, partial(make, self), together)
+        options = _OPTIONS.get(function, Options())
+        bound = inspect.signature(function).bind(None, *positional, **arguments)
+        bound.apply_defaults()
+        _, *values = bound.arguments.items()
+        with ExitStack() as stack:
+            begin = partial(self._begin, function, name, dict(values), stack)
+            text, content, missing = distributed.from_first(begin)
+            folder = Path(text)
+            if missing:
+                start = time.monotonic()
+                if options.collective or distributed.is_first():
+                    step = Step(name, folder, self._cache, self.console, partial(self._track, folder.name))
+                    function(step, *positional, **arguments)
+                if distributed.is_first():
+                    write_json(folder / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
+                distributed.barrier()
+        self.folders[name] = folder
+        return folder
 
-    def prepared(self, split: str) -> EvalSet:
-        """Return the images of a split, resized and cropped; calibration images are drawn when first asked for."""
-        count = self.recipe.quantize.calibration_images if self.recipe.quantize else PARITY_IMAGES
-        inputs = [self.recipe.preprocessing, count if split == "calibration" else None]
-        return _opened(self.step(f"images-{split}", inputs, ("pillow",), partial(_prepare_images, split=split)))
+    def _begin(
+        self, function: Callable[..., None], name: str, arguments: Json, stack: ExitStack
+    ) -> tuple[str, Json, bool]:
+        """Return the step's folder, the content of its key, and whether this process must run it."""
+        content = {
+            "step": name,
+            "function": f"{function.__module__}.{function.__qualname__}",
+            "arguments": identity(arguments),
+            "packages": self._package_versions(_OPTIONS.get(function, Options()).packages),
+            "code": code_digest(),
+        }
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        folder = self._cache / "steps" / f"{name}-{key[:12]}"
+        if not (folder / DONE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.held(folder / LOCK, wait=True))  # another run may share the cache
+        return str(folder), {**content, "key": key}, not (folder / DONE).exists()
 
-    def training_images(self, split: str) -> EvalSet:
-        """Return the images of train or val; a stage gets no others."""
-        _require_training_split(split)
-        return self.prepared(split)
-
-    def some_training_images(self, split: str, count: int) -> EvalSet:
-        """Return at most `count` images of train or val, spread over all."""
-        _require_training_split(split)
-        samples = self.data.split(split)
-        if count >= len(samples):
-            return self.prepared(split)
-        make = partial(_prepare_images, split=split, count=count)
-        return _opened(self.step(f"images-{split}-{count}", [self.recipe.preprocessing, count], ("pillow",), make))
-
-
-@functools.cache
-def _opened(folder: Path) -> EvalSet:
-    """Check an evaluation set's bytes once: ImageNet's are gigabytes."""
-    return evalset.load(folder)
-
-
-def origin(artifact: Artifact) -> list[str]:
-    """Return what identifies an artifact: its bytes, and the step that made it and its manifest."""
-    return [artifact.manifest.sha256, artifact.path.parent.name]
-
-
-def _require_training_split(split: str) -> None:
-    if split not in ("train", "val"):
-        raise ValueError(f"a stage may not read the split {split}")
-
-
-def _prepare_images(work: Work, folder: Path, split: str, count: int | None = None) -> None:
-    samples: tuple[Sample, ...] = work.data.split(split)
-    if count is not None:
-        samples = tuple(samples[index] for index in evalset.spread(len(samples), count))
-    if split == "calibration":
-        count = work.recipe.quantize.calibration_images if work.recipe.quantize else PARITY_IMAGES
-        samples = dataset.draw_calibration(work.data, count, work.recipe.seed)
-    dataset.write_evalset(
-        folder, samples, work.data.classes, work.recipe.preprocessing, work.terminal, f"prepare {split} images"
-    )  # fmt: skip
+    def durations_s(self) -> dict[str, float]:
+        """Return how long each step of this run took when it ran, in order."""
+        return {name: read_json(folder / DONE)["duration_s"] for name, folder in self.folders.items()}

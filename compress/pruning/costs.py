@@ -42,7 +42,7 @@ def build_cost_model(network: nn.Module, context: Context, config: PruneConfig) 
     """Return the cost model of an unpruned network: measured on the target for `latency`, counted for `macs`."""
     example = example_input(context)
     shapes = Shapes(network, find_groups(network, example))
-    target = config.measures_on(context.targets)
+    target = context.target
     if target is not None:
         return _latency_model(network, shapes, target, context, config)
     macs = macs_per_connection(network, example)

@@ -52,6 +52,10 @@ class Config(BaseModel):
         """
         return None
 
+    def resolved(self) -> Config:
+        """Return the settings with every `auto` that decides results replaced by its value on this machine."""
+        return self
+
 
 def other_name(root: type[Config], path: Sequence[str]) -> str | None:
     """Return the new name of an old key, or the old name of a new one; None if the key was not renamed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ THUMBNAIL_SIDE = 128  # pixels
 def publish(outputs: RunOutputs, folder: Path) -> Report:
     """Build a run's report, copy its artifacts to `artifacts/` and write report.json and the documents; return it."""
     report = build(outputs)
-    for artifact in outputs.artifacts:
-        _copy(artifact, folder / ARTIFACTS)
+    _copy(outputs.artifacts, folder / ARTIFACTS)
     indices = {flip.index for flips in report.flips.values() for flip in flips.shown}
     _write_thumbnails(folder / FLIPPED, outputs.images, indices)
     write_json(folder / REPORT_FILE, report.to_json())
@@ -29,10 +29,15 @@ def publish(outputs: RunOutputs, folder: Path) -> Report:
     return report
 
 
-def _copy(artifact: Artifact, folder: Path) -> None:
-    for source in (artifact.path, manifest_path(artifact.path)):
+def _copy(artifacts: Sequence[Artifact], folder: Path) -> None:
+    """Copy artifacts and manifests, and remove the files of an earlier recipe from the folder."""
+    sources = [path for artifact in artifacts for path in (artifact.path, manifest_path(artifact.path))]
+    for source in sources:
         with replacing(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
+    for path in folder.iterdir():
+        if path.name not in {source.name for source in sources}:
+            path.unlink()
 
 
 def _write_thumbnails(folder: Path, images: EvalSet, indices: set[int]) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from compress.pruning.costs import CostModel
     from compress.training.context import Context
 
-CUTS = True  # later stages and reports compare with the network before this stage
+PRUNES = True  # later stages and reports compare with the network before this stage
+PACKAGES = ("torch-pruning", "onnx", "onnxscript", "onnxruntime", "scipy")  # besides those that training needs
 
 
 class Config(PruneConfig):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.training.context import Context
 
 CALIBRATION_IMAGES = 256
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # besides those that training needs
 
 
 class Config(FitConfig):
@@ -37,6 +38,10 @@ class Config(FitConfig):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     scheme: Literal["auto", "x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"] = "auto"
     teacher: Teacher | None = Teacher(network="before")
+
+    def resolved(self) -> Config:
+        """Return the settings with this machine's scheme in place of auto."""
+        return self.model_copy(update={"scheme": scheme_named(self.scheme).name})
 
 
 def run(network: nn.Module, context: Context, config: Config) -> nn.Module:

@@ -26,7 +26,7 @@ class Context:
     train: samples of the train split.
     device: of PyTorch, `cpu` or `cuda`.
     folder: kept between runs of the same stage with the same inputs, for checkpoints and results.
-    targets: of the recipe, in its order.
+    target: that the stage measures on, None for a stage that measures nothing.
     teacher: returns a network for `baseline` (the recipe's network before its first pruning) or a model's Config.
     prepared: returns the images of `train` or `val`, resized and cropped; prepared once per run folder.
     subset: returns at most a number of images of `train` or `val`, evenly spaced, without preparing the others.
@@ -40,7 +40,7 @@ class Context:
     seed: int
     device: str
     folder: Path
-    targets: tuple[Target, ...]
+    target: Target | None
     teacher: Callable[[Any], nn.Module]  # Any: the Config of whichever plug-in of compress/models
     prepared: Callable[[str], EvalSet]
     subset: Callable[[str, int], EvalSet]

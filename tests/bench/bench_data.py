@@ -88,7 +88,7 @@ def compare(files: list[Path], folder: Path, workers: int) -> list[float]:
     samples = tuple(Sample(str(index), path, 0) for index, path in enumerate(files))
     context = Context(
         name="bench", classes=("one",), train=samples, preprocessing=PREPROCESSING, seed=0, device="cpu",
-        folder=folder, targets=(Target("here"),), teacher=lambda network: torch.nn.Identity(),
+        folder=folder, target=Target("here"), teacher=lambda network: torch.nn.Identity(),
         prepared=_unused, subset=_unused, track=_unused, console=SilentConsole(),
     )  # fmt: skip
     loader = DataLoader(

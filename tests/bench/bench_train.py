@@ -223,7 +223,7 @@ def context_of(
 
     return Context(
         name="bench", classes=CLASSES, train=samples, preprocessing=preprocessing, seed=0, device=setting.device,
-        folder=folder, targets=(Target("here"),), teacher=teacher, prepared=val, subset=val,
+        folder=folder, target=Target("here"), teacher=teacher, prepared=val, subset=val,
         track=lambda epoch, values: None, console=console,
     )  # fmt: skip
 

@@ -78,7 +78,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "seed": 0,
             "device": "cpu",
             "folder": folder,
-            "targets": (Target("here"),),
+            "target": Target("here"),
             "teacher": lambda network: None,
             "prepared": prepared.__getitem__,
             "subset": lambda split, count: prepared[split].spread(count),

@@ -152,3 +152,10 @@ def test_records_of_an_older_run_are_typed_and_come_back_the_same() -> None:
 ])  # fmt: skip
 def test_an_engine_layer_is_int8_if_all_its_inputs_are(inputs: tuple[str, ...], expected: bool) -> None:
     assert EngineLayer("a", "k", inputs).is_int8 is expected
+
+
+def test_the_setting_step_of_a_pruning_stage_takes_the_place_of_the_kind() -> None:
+    content = {"step": 8, "stage": "prune", "latency": 0.5}
+    record = read_record(content)
+    assert record == StageRecord(content)
+    assert record.to_json() == content

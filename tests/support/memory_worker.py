@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     samples = tuple(Sample(f"train/{index}", Slice(str(folder / "image.jpg"), 0, size), 0) for index in range(IMAGES))
     context = Context(
         name="memory", classes=("one", "two"), train=samples, preprocessing=Preprocessing(32, 32), seed=0, device="cpu",
-        folder=folder, targets=(Target("here"),), teacher=lambda _: nn.Identity(), prepared=lambda split: 1 / 0,
+        folder=folder, target=Target("here"), teacher=lambda _: nn.Identity(), prepared=lambda split: 1 / 0,
         subset=lambda split, count: 1 / 0, track=lambda epoch, values: None, console=SilentConsole(),
     )  # fmt: skip
     settings = FitConfig(batch_size=BATCH, workers=2, augment=Augment(crop_scale=(0.3, 1.0), policy="trivialaugment"))

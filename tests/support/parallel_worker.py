@@ -46,7 +46,7 @@ def main(folder: Path, settings: dict[str, dict[str, object]]) -> None:
             (folder / name).mkdir(exist_ok=True)
             context = Context(
                 name=name, classes=data.classes, train=data.train, preprocessing=SMALL, seed=0, device="cpu",
-                folder=folder / name, targets=(Target("here"),), teacher=lambda _: nn.Identity(),
+                folder=folder / name, target=Target("here"), teacher=lambda _: nn.Identity(),
                 prepared=lambda split: evalset.load(folder / f"images-{split}"),
                 subset=lambda split, count: evalset.load(folder / f"images-{split}").head(count),
                 track=lambda epoch, values: None, console=SilentConsole(),

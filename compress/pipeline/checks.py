@@ -1,0 +1,79 @@
+"""Checks before any work: runtimes, targets, data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from compress.images import samples
+from compress.images.samples import Data, Rejected
+from compress.pipeline.images import LoadedData
+from compress.pipeline.steps import Step, Steps, step_options
+from compress.recipe import plugins
+from compress.recipe.recipe import Recipe
+from runtimes import environment
+from runtimes.errors import InputError, UnavailableError
+from runtimes.files import read_json, write_json
+from runtimes.session import package_of
+
+REJECTED = "rejected.json"
+
+
+def unavailable_targets(recipe: Recipe) -> dict[str, str | None]:
+    """Return by target's name why it can't be measured on this machine, None where it can.
+
+    Raises UnavailableError or InputError if a runtime is missing, no target can be measured, or a stage needs one that
+    can't.
+    """
+    _require_runtimes(recipe)
+    reasons = {target.name: environment.why_not_here(target) for target in recipe.targets}
+    if all(reasons.values()):
+        listed = "; ".join(f"target '{name}': {reason}" for name, reason in reasons.items())
+        raise UnavailableError(f"no target can be measured on this machine; add one that can: {listed}")
+    for index, stage in enumerate(recipe.stages):
+        needed = stage.measures_on(recipe.targets)
+        if needed and reasons[needed.name]:
+            raise UnavailableError(
+                f"stages.{index}: target '{needed.name}' can't be measured here, {reasons[needed.name]}; "
+                "name another target, or give macs instead of latency"
+            )
+    return reasons
+
+
+def _require_runtimes(recipe: Recipe) -> None:
+    for target in recipe.targets:
+        if target.runtime == "litert":
+            raise InputError(
+                f"target '{target.name}': a recipe writes ONNX files and engines; convert its ONNX file with "
+                "python -m export.to_litert and measure that with: compress measure FILE --runtime litert"
+            )
+        package = package_of(target.runtime)
+        if target.runtime != "trt" and package and not environment.package_versions((package,)):
+            raise UnavailableError(f"target '{target.name}': its runtime needs a package: pip install {package}")
+
+
+def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
+    """Load the data set, without the images that can't be decoded, which are looked up once.
+
+    Raises InputError for a split that the recipe needs and the data set lacks, and for too many unreadable images.
+    """
+    data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
+    if not data.test:
+        raise InputError("the data set has no test split to measure on; give data.test or data.root")
+    if recipe.gate and recipe.gate.max_top1_drop_pp is not None and any(image.label is None for image in data.test):
+        raise InputError("gate.max_top1_drop_pp: the test images have no labels; give min_agreement instead")
+    if recipe.stages and not (data.train and data.val):
+        raise InputError("the stages need the splits train and val; give data.root or data.train")
+    folder = steps.run(
+        check_images, "check-images", source=LoadedData.of(data), max_unreadable=recipe.max_unreadable_images
+    )
+    rejected = tuple(Rejected(**fields) for fields in read_json(folder / REJECTED))
+    return LoadedData.of(samples.without(data, rejected))
+
+
+@step_options(packages=("pillow",))
+def check_images(step: Step, source: LoadedData, max_unreadable: float) -> None:
+    """Decode every image once and list those that can't be decoded; raises InputError for a larger share of them."""
+    kept = samples.set_aside_unreadable(source.data, max_unreadable, step.console)
+    write_json(step.folder / REJECTED, [asdict(image) for image in kept.rejected])
+    for image in kept.rejected:
+        step.console.say(f"set aside: {image.name}: {image.reason}")

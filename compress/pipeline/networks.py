@@ -1,0 +1,200 @@
+"""The networks of a run: the starting network, then one checkpoint for each stage.
+
+torch takes seconds to import. Functions that need it import it themselves, so that the command line stays fast and a
+run whose steps are all cached starts at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from compress.networks import WEIGHTS_FILE
+from compress.pipeline.identity import file_sha256, identity
+from compress.pipeline.images import RunImages, SplitImages
+from compress.pipeline.steps import TRAINING_PACKAGES, Step, Steps, step_options
+from compress.process import distributed
+from compress.quantization.config import LEARNED
+from compress.recipe import plugins
+from compress.recipe.recipe import Recipe
+from compress.training.context import Context
+from runtimes.environment import package_versions
+from runtimes.errors import UnavailableError
+from runtimes.files import Json, JsonValue, read_json, write_json
+from runtimes.target import Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+StageConfig: TypeAlias = Any  # the Config of a stage's plug-in
+ModelConfig: TypeAlias = Any  # the Config of a model's plug-in
+
+PREDICTIONS = "predicted.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network on disk. name: of the step that made it. stages: those that it has been through, oldest first."""
+
+    name: str
+    folder: Path
+    model: ModelConfig
+    classes: int
+    stages: tuple[StageConfig, ...] = ()
+
+    def identity(self) -> JsonValue:
+        """Return the architecture, the stages and the sha256 of the weights."""
+        weights = file_sha256(self.folder / WEIGHTS_FILE)
+        return {"sections": identity([self.model, *self.stages]), "weights": weights}
+
+    def load(self) -> nn.Module:
+        """Rebuild the network with its weights, in eval mode."""
+        from compress.networks import checkpoint  # imports torch
+
+        return checkpoint.load(self.folder, self.model, self.classes)
+
+    def learned_ranges(self) -> Json | None:
+        """Return the scheme and the activation ranges that the last stage learned; None where it learned none."""
+        path = self.folder / LEARNED
+        return read_json(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """Everything besides networks and images that a stage's result depends on.
+
+    target: the one that the stage measures on, None if it measures nothing. packages: versions that the stage needs
+    besides those of training.
+    """
+
+    config: StageConfig
+    seed: int
+    device: str
+    target: Target | None
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """All networks of a run, oldest first. unpruned: the network before the first stage that prunes, None without."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    unpruned: Checkpoint | None
+
+    @property
+    def final(self) -> Checkpoint:
+        """The network that is exported."""
+        return self.checkpoints[-1]
+
+    @property
+    def evaluated(self) -> tuple[Checkpoint, ...]:
+        """The networks whose accuracy is reported: after each stage, and the starting one if it has weights."""
+        start, *stages = self.checkpoints
+        return (start, *stages) if stages and start.model.weights else tuple(stages)
+
+
+def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
+    """Create the network and run all stages in order; every process of torchrun takes part."""
+    classes = len(images.data.classes)
+    folder = steps.run(create_network, "network", model=recipe.model, classes=classes, seed=recipe.seed)
+    checkpoints = [Checkpoint("network", folder, recipe.model, classes)]
+    unpruned: Checkpoint | None = None
+    for index, config in enumerate(recipe.stages):
+        plugin, previous = plugins.load("stages", config.stage), checkpoints[-1]
+        if getattr(plugin, "PRUNES", False):
+            unpruned = unpruned or previous
+        setup = StageSetup(
+            config.resolved(), recipe.seed, resolve_device(recipe.device), config.measures_on(recipe.targets),
+            package_versions(getattr(plugin, "PACKAGES", ())),
+        )  # fmt: skip
+        name = f"{index}-{config.stage}"
+        folder = steps.run(
+            run_stage, name, setup=setup, previous=previous, baseline=unpruned or previous, train=images.of("train"),
+            val=images.of("val"),
+        )  # fmt: skip
+        checkpoints.append(Checkpoint(name, folder, recipe.model, classes, (*previous.stages, config)))
+    return Networks(tuple(checkpoints), unpruned)
+
+
+@step_options(TRAINING_PACKAGES)
+def create_network(step: Step, model: ModelConfig, classes: int, seed: int) -> None:  # Any: a plug-in's Config
+    """Write the starting network: random from the seed, or with the weights that the recipe names."""
+    from compress.networks import checkpoint, weights  # import torch
+
+    checkpoint.save(step.folder, weights.create(model, classes, seed))
+
+
+@step_options(TRAINING_PACKAGES, collective=True)
+def run_stage(
+    step: Step, setup: StageSetup, previous: Checkpoint, baseline: Checkpoint, train: SplitImages, val: SplitImages
+) -> None:
+    """Run one stage on the previous network and write the resulting one."""
+    from compress.networks import checkpoint, weights  # import torch
+
+    splits, data = {"train": train, "val": val}, train.source.data
+
+    def teacher(network: ModelConfig) -> nn.Module:
+        return baseline.load() if network == "baseline" else weights.create(network, previous.classes, setup.seed)
+
+    context = Context(
+        name=step.name,
+        classes=data.classes,
+        train=data.train,
+        preprocessing=train.preprocessing,
+        seed=setup.seed,
+        device=setup.device,
+        folder=step.folder,
+        target=setup.target,
+        teacher=teacher,
+        prepared=lambda split: splits[split].load(),
+        subset=lambda split, count: splits[split].at_most(count).load(),
+        track=step.track,
+        console=step.console,
+    )
+    network = plugins.load("stages", setup.config.stage).run(previous.load(), context, setup.config)
+    if distributed.is_first():
+        checkpoint.save(step.folder, network)
+
+
+def test_predictions(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:
+    """Return the PyTorch predictions on the test set, evaluated at the very end, so that no decision can use them."""
+    folder = steps.run(
+        predict_classes, f"predictions-{network.name}", network=network, images=images, device=resolve_device(device)
+    )
+    predictions: list[int] = read_json(folder / PREDICTIONS)
+    return predictions
+
+
+@step_options(TRAINING_PACKAGES)
+def predict_classes(step: Step, network: Checkpoint, images: SplitImages, device: str) -> None:
+    """Write the predicted class of each image."""
+    from compress.training.loop import predict  # imports torch
+
+    logits = predict(network.load().to(device), images.load(), device)
+    write_json(step.folder / PREDICTIONS, logits.argmax(1).tolist())
+
+
+def resolve_device(device: str) -> str:
+    """Return cpu or cuda for a recipe's `device`; raises UnavailableError for cuda without a GPU."""
+    if device == "cpu" or (device == "auto" and not _has_cuda_driver()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True  # try which convolution algorithm is fastest, once per shape
+        return "cuda"
+    if device == "cuda":
+        raise UnavailableError("device: cuda, but torch finds no GPU on this machine; set device: cpu or auto")
+    return "cpu"
+
+
+def _has_cuda_driver() -> bool:
+    """Return whether NVIDIA's driver is installed; without it there is no need to import torch."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

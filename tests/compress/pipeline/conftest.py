@@ -1,0 +1,89 @@
+"""Shared by the tests of the pipeline: small recipes, and steps that keep what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from consoles import RecordingConsole
+from onnx import TensorProto, helper, numpy_helper
+
+import export.to_onnx
+from compress.images.samples import Data
+from compress.pipeline.images import LoadedData, RunImages
+from compress.pipeline.steps import Steps
+from compress.recipe import recipe as recipes
+from compress.recipe.recipe import Recipe
+from export.to_onnx import OnnxFile
+from runtimes.lineage import Parity
+from runtimes.preprocessing import Preprocessing
+
+SMALL = {
+    "name": "small",
+    "data": {"name": "synthetic", "images_per_class": 20, "size": 32, "noise": 12},
+    "preprocessing": {"resize": 32, "crop": 32, "mean": [0.5] * 3, "std": [0.25] * 3},
+    "model": {"arch": "mobilenet_v2", "width": 0.25},
+    "quantize": {"calibration_images": 8},
+    "timing": {"warmup": 1, "blocks": 2, "runs_per_block": 2, "sessions": 1},
+}
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """Give a function that reads a small recipe with other sections."""
+
+    def make(**sections: Any) -> Recipe:
+        path = tmp_path / "recipe.yaml"
+        content = {name: section for name, section in {**SMALL, **sections}.items() if section is not None}
+        path.write_text(yaml.safe_dump(content))
+        return recipes.load(path)
+
+    return make
+
+
+@pytest.fixture
+def new_steps(tmp_path: Path) -> Callable[[], Steps]:
+    """Give a function that opens the same cache again, as a later run does."""
+    return lambda: Steps(tmp_path / "run", RecordingConsole(), lambda stage, epoch, values: None)
+
+
+@pytest.fixture
+def make_images(stripes: Data, small: Preprocessing) -> Callable[[Steps], RunImages]:
+    """Give a function from steps to the images of `stripes`."""
+    return lambda steps: RunImages(steps, LoadedData.of(stripes), small, 0, 8)
+
+
+def classifier(path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
+    """Write a graph that averages the pixels of an image and multiplies them by three classes."""
+    weight = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight")
+    bias = numpy_helper.from_array(np.zeros(3, np.float32), "bias")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], "gemm"),
+    ]
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch or "batch", 3, side, side])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch or "batch", 3])], [weight, bias],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), path)
+    return OnnxFile(path, opset, (batch, 3, side, side))
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Export a small graph instead of the network, which takes fifteen seconds, and give the files."""
+    written: list[Path] = []
+
+    def to_onnx(network: Any, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
+        written.append(path)
+        return classifier(path, side, opset, batch)
+
+    monkeypatch.setattr(export.to_onnx, "to_onnx", to_onnx)
+    monkeypatch.setattr("export.parity.require_same", lambda torch, onnx, name: Parity(8, 1.0, 0.0, None))
+    return written

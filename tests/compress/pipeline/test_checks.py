@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from compress.images.samples import Data, Sample
+from compress.pipeline import checks as module
+from compress.pipeline.checks import load_data, unavailable_targets
+from compress.pipeline.steps import Steps
+from compress.recipe.recipe import Recipe
+from runtimes import environment
+from runtimes.errors import InputError, UnavailableError
+
+PRUNE = {"stage": "prune", "latency": 0.5}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets named `board` are another machine."""
+    monkeypatch.setattr(
+        environment, "why_not_here", lambda target: "it is arm64" if target.name.startswith("board") else None
+    )
+
+
+@pytest.fixture
+def use_data(monkeypatch: pytest.MonkeyPatch) -> Callable[[Data], None]:
+    """Give a function that makes a data set the recipe's."""
+    real = module.plugins.load
+
+    def use(data: Data) -> None:
+        def load(kind: Any, name: str) -> Any:
+            return SimpleNamespace(load=lambda config: data) if kind == "data" else real(kind, name)
+
+        monkeypatch.setattr(module.plugins, "load", load)
+
+    return use
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_target_elsewhere_is_named_with_its_reason(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(targets=[{"name": "here"}, {"name": "board"}])
+    assert unavailable_targets(recipe) == {"here": None, "board": "it is arm64"}
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_no_target_here_is_an_error_that_lists_all(make_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(UnavailableError, match=r"target 'board-1': it is arm64; target 'board-2': it is arm64$"):
+        unavailable_targets(make_recipe(targets=[{"name": "board-1"}, {"name": "board-2"}]))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_stage_that_measures_elsewhere_is_an_error_with_its_cure(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(stages=[{**PRUNE, "target": "board"}], targets=[{"name": "here"}, {"name": "board"}])
+    with pytest.raises(UnavailableError, match=r"^stages.0: target 'board' .*; name another target, or give macs"):
+        unavailable_targets(recipe)
+
+
+def test_litert_is_converted_and_measured_by_other_commands(make_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(InputError, match=r"python -m export.to_litert .* compress measure FILE --runtime litert"):
+        unavailable_targets(make_recipe(targets=[{"name": "phone", "runtime": "litert"}]))
+
+
+def test_a_missing_runtime_names_its_package(
+    make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "package_versions", lambda names=(): {})
+    with pytest.raises(UnavailableError, match=r"target 'here': its runtime needs a package: pip install onnxruntime"):
+        unavailable_targets(make_recipe(targets=[{"name": "here"}]))
+
+
+def test_unreadable_images_are_left_out_named_and_looked_up_once(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data
+) -> None:
+    broken = replace(stripes, train=(*stripes.train, Sample("a/broken.png", b"no image", 0)))
+    use_data(broken)
+    recipe = make_recipe(max_unreadable_images=0.1)
+    steps = new_steps()
+    kept = load_data(recipe, steps)
+    assert kept.data.train == stripes.train
+    assert [image.name for image in kept.data.rejected] == ["a/broken.png"]
+    assert kept.fingerprint == kept.data.fingerprint() != broken.fingerprint()
+    assert any(line.startswith("set aside: a/broken.png: ") for line in steps.console.said)  # type: ignore[attr-defined]
+    again = new_steps()
+    assert load_data(recipe, again) == kept
+    assert again.console.said == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("missing", "sections", "message"),
+    [
+        ({"test": ()}, {}, "no test split to measure on; give data.test or data.root"),
+        ({"val": ()}, {"stages": [{"stage": "train"}]}, "the stages need the splits train and val"),
+    ],
+)
+def test_a_missing_split_is_an_error_with_its_cure(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data,
+    missing: dict[str, Any], sections: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    use_data(replace(stripes, **missing))
+    with pytest.raises(InputError, match=message):
+        load_data(make_recipe(**sections), new_steps())
+
+
+def test_a_limit_on_accuracy_needs_labels(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data
+) -> None:
+    use_data(replace(stripes, test=tuple(replace(sample, label=None) for sample in stripes.test)))
+    recipe = make_recipe(gate={"max_top1_drop_pp": 1})
+    with pytest.raises(InputError, match="the test images have no labels; give min_agreement instead"):
+        load_data(recipe, new_steps())
+
+
+def test_a_stage_free_recipe_needs_no_training_split(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    use_data(replace(stripes, train=(), val=()))
+    assert load_data(make_recipe(), new_steps()).data.test == stripes.test

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.models import mobilenet_v2
+from compress.networks import checkpoint
+from compress.pipeline import networks as module
+from compress.pipeline.images import RunImages
+from compress.pipeline.networks import Networks, resolve_device, train_networks
+from compress.pipeline.steps import Steps
+from compress.recipe import plugins
+from compress.recipe.recipe import Recipe
+from compress.training.context import Context
+from runtimes import environment
+from runtimes.errors import UnavailableError
+from runtimes.target import Target
+
+TRAIN, QAT, PRUNE = {"stage": "train"}, {"stage": "qat"}, {"stage": "prune", "macs": 0.5}
+Run = Callable[..., Networks]
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[Context]:
+    """Replace what stages do by a change of one weight, and give the contexts that they got."""
+    seen: list[Context] = []
+
+    def run(network: nn.Module, context: Context, config: Any) -> nn.Module:
+        seen.append(context)
+        with torch.no_grad():
+            next(network.parameters()).add_(1.0)
+        return network
+
+    real = plugins.load
+
+    def load(kind: Any, name: str) -> Any:
+        plugin = real(kind, name)
+        return SimpleNamespace(**{**vars(plugin), "run": run}) if kind == "stages" else plugin
+
+    monkeypatch.setattr(module.plugins, "load", load)
+    return seen
+
+
+@pytest.fixture
+def run(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
+) -> Run:
+    """Give a function that trains the networks of a small recipe, in one folder."""
+
+    def run_recipe(*stages: dict[str, Any], **sections: Any) -> Networks:
+        recipe = make_recipe(stages=list(stages), **sections)
+        steps = new_steps()
+        return train_networks(recipe, steps, make_images(steps))
+
+    return run_recipe
+
+
+@pytest.fixture
+def start_file(tmp_path: Path) -> Path:
+    """Weights of a network of three classes."""
+    network = mobilenet_v2.build(mobilenet_v2.Config(width=0.25), 3)
+    checkpoint.save(tmp_path / "weights", network)
+    return tmp_path / "weights" / checkpoint.WEIGHTS_FILE
+
+
+def touch(path: Path) -> None:
+    """Write other weights of the same size, with the same time of change."""
+    before = path.stat()
+    tensors, _ = checkpoint.load_tensors(path)
+    checkpoint.save_tensors(path, {name: tensor + 1 for name, tensor in tensors.items()}, {})
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_each_stage_gets_the_network_before_and_knows_its_past(run: Run, contexts: list[Context]) -> None:
+    result = run(TRAIN, QAT)
+    assert [network.name for network in result.checkpoints] == ["network", "0-train", "1-qat"]
+    assert [[stage.stage for stage in network.stages] for network in result.checkpoints] == [
+        [], ["train"], ["train", "qat"]
+    ]  # fmt: skip
+    first = [float(next(network.load().parameters()).ravel()[0].detach()) for network in result.checkpoints]
+    np.testing.assert_allclose(np.diff(first), 1.0, atol=1e-6)
+    assert [context.name for context in contexts] == ["0-train", "1-qat"]
+    assert result.unpruned is None
+    assert [network.name for network in result.evaluated] == ["0-train", "1-qat"]
+
+
+def test_stages_are_reused_by_a_later_run(run: Run, contexts: list[Context]) -> None:
+    first, second = run(TRAIN, QAT), run(TRAIN, QAT)
+    assert len(contexts) == 2
+    assert second.final.folder == first.final.folder
+
+
+def test_a_changed_stage_repeats_itself_and_what_follows(run: Run, contexts: list[Context]) -> None:
+    run(TRAIN, QAT)
+    run(TRAIN, {**QAT, "epochs": 2})
+    assert [context.name for context in contexts] == ["0-train", "1-qat", "1-qat"]
+
+
+def test_calibration_images_do_not_repeat_training(run: Run, contexts: list[Context]) -> None:
+    run(TRAIN)
+    run(TRAIN, quantize={"calibration_images": 4})
+    assert len(contexts) == 1
+
+
+def test_the_network_before_pruning_is_kept_without_the_later_stages(run: Run, contexts: list[Context]) -> None:
+    result = run(TRAIN, PRUNE, QAT)
+    assert result.unpruned is not None
+    assert [stage.stage for stage in result.unpruned.stages] == ["train"]
+    assert [stage.stage for stage in result.final.stages] == ["train", "prune", "qat"]
+
+
+def test_a_stage_sees_train_and_val_only(run: Run, contexts: list[Context]) -> None:
+    run(TRAIN)
+    (context,) = contexts
+    assert len(context.prepared("val").names) > 0
+    assert len(context.subset("train", 5).names) == 5
+    with pytest.raises(KeyError):
+        context.prepared("test")
+
+
+def test_a_stage_gets_the_target_that_it_measures_on(run: Run, contexts: list[Context]) -> None:
+    targets = [{"name": "one"}, {"name": "two", "threads": 2}]
+    run(TRAIN, {"stage": "prune", "latency": 0.5, "target": "two"}, targets=targets)
+    assert [context.target for context in contexts] == [None, Target("two", threads=2)]
+
+
+def test_replaced_weights_of_a_teacher_repeat_the_stage(run: Run, contexts: list[Context], start_file: Path) -> None:
+    teacher = {"network": {"arch": "mobilenet_v2", "width": 0.25, "weights": str(start_file)}}
+    run({"stage": "distill", "teacher": teacher})
+    touch(start_file)
+    run({"stage": "distill", "teacher": teacher})
+    assert len(contexts) == 2
+
+
+def test_replaced_starting_weights_repeat_everything_though_size_and_time_are_the_same(
+    run: Run, contexts: list[Context], start_file: Path
+) -> None:
+    model = {"arch": "mobilenet_v2", "width": 0.25, "weights": str(start_file)}
+    first = run(TRAIN, model=model)
+    assert [network.name for network in first.evaluated] == ["network", "0-train"]
+    touch(start_file)
+    second = run(TRAIN, model=model)
+    assert second.checkpoints[0].folder != first.checkpoints[0].folder
+    assert len(contexts) == 2
+
+
+def test_the_same_weights_elsewhere_repeat_nothing(
+    run: Run, contexts: list[Context], start_file: Path, tmp_path: Path
+) -> None:
+    shutil.copy(start_file, tmp_path / "copy.safetensors")
+    for path in (start_file, tmp_path / "copy.safetensors"):
+        run(TRAIN, model={"arch": "mobilenet_v2", "width": 0.25, "weights": str(path)})
+    assert len({context.folder for context in contexts}) == len(contexts) == 1
+
+
+def test_qat_for_another_processors_scheme_is_another_step(
+    run: Run, contexts: list[Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    for instructions in ("x86-avx2", "x86-vnni", "x86-avx2"):
+        monkeypatch.setattr(environment, "detect_instruction_set", lambda *_, name=instructions: name)
+        folders.append(run(QAT).final.folder)
+    assert folders[0] == folders[2] != folders[1]
+
+
+def test_fewer_cores_repeat_no_stage(run: Run, contexts: list[Context], monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(environment.os, "sched_getaffinity"):
+        pytest.skip("this system has no CPU affinity")
+    stages = (TRAIN, {"stage": "prune", "latency": 0.5})
+    run(*stages)
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda process: {0})
+    run(*stages)
+    assert len(contexts) == 2
+
+
+def test_predictions_are_those_of_the_network(
+    run: Run, contexts: list[Context], new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
+) -> None:
+    network, steps = run(TRAIN).final, new_steps()
+    images = make_images(steps).of("test")
+    found = module.test_predictions(steps, network, images, "cpu")
+    batch = torch.from_numpy(np.concatenate(list(images.load().batches(64))))
+    with torch.inference_mode():
+        assert found == network.load()(batch).argmax(1).tolist()
+
+
+def test_a_device_is_resolved_without_torch_where_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_cuda_driver", lambda: False)
+    assert (resolve_device("cpu"), resolve_device("auto")) == ("cpu", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnavailableError, match="torch finds no GPU on this machine; set device: cpu or auto"):
+        resolve_device("cuda")
+
+
+def test_a_device_is_the_gpu_where_torch_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_cuda_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert resolve_device("auto") == "cuda"
