@@ -13,6 +13,7 @@ from compress.pipeline.run_folder import RunFolder
 from compress.pipeline.steps import Steps
 from compress.process import distributed
 from compress.process.tracking import Track
+from compress.pruning.plans import PruningPlan
 from compress.recipe.recipe import Recipe
 from compress.report.build import RunOutputs
 from compress.report.publish import publish
@@ -21,7 +22,7 @@ from runtimes import environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.console import Console
 from runtimes.evalset import EvalSet
-from runtimes.files import Json, read_json
+from runtimes.files import read_json
 from runtimes.measure import Measurement
 
 SAMPLE_IMAGES = 64  # of the test split, for bundles
@@ -122,7 +123,7 @@ def _training_histories(steps: Steps) -> dict[str, tuple[EpochRecord, ...]]:
     }
 
 
-def _pruning_plans(steps: Steps) -> dict[str, list[Json]]:
+def _pruning_plans(steps: Steps) -> dict[str, list[PruningPlan]]:
     """Return the plans of each stage that pruned, by the name of its step, one for each round."""
     paths = {name: sorted(folder.glob("plan-*.json")) for name, folder in steps.folders.items()}
-    return {name: [read_json(path) for path in plans] for name, plans in paths.items() if plans}
+    return {name: [PruningPlan.from_json(read_json(path)) for path in plans] for name, plans in paths.items() if plans}

@@ -26,7 +26,6 @@ from compress.verdict.statistics import agreement, speedup, top1_drop_pp
 from runtimes.artifact import Artifact
 from runtimes.environment import Environment
 from runtimes.evalset import EvalSet
-from runtimes.files import Json
 from runtimes.measure import Measurement
 
 DEFAULT_CONFIDENCE = 0.95  # of intervals if the recipe has no gate
@@ -38,7 +37,7 @@ class RunOutputs:
     """The results of a finished run, from which its report is built.
 
     images: the preprocessed test split, in its order. measurements: by target, the baseline first. training: epochs by
-    step name. pruning: plans by step name, as JSON. predictions: predicted class of each test image after each step
+    step name. pruning: plans by step name. predictions: predicted class of each test image after each step
     that changed the network. channels: output channels of each layer before pruning and now. val_top1: top-1 on the val
     split of the last artifact of each target. durations_s: by step name.
     """
@@ -53,7 +52,7 @@ class RunOutputs:
     durations_s: Mapping[str, float]
     unmeasured: Sequence[UnmeasuredFile] = ()
     training: Mapping[str, Sequence[EpochRecord]] = field(default_factory=dict)
-    pruning: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+    pruning: Mapping[str, Sequence[PruningPlan]] = field(default_factory=dict)
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     val_top1: Mapping[str, float] = field(default_factory=dict)
@@ -87,7 +86,7 @@ def build(outputs: RunOutputs) -> Report:
         rows=tuple(rows),
         data=_describe(outputs.data),
         training={step: tuple(epochs) for step, epochs in outputs.training.items()},
-        pruning={step: tuple(map(PruningPlan.from_json, plans)) for step, plans in outputs.pruning.items()},
+        pruning={step: tuple(plans) for step, plans in outputs.pruning.items()},
         unmeasured=tuple(outputs.unmeasured),
         accuracy_steps={
             target: accuracy_steps(_steps(outputs.predictions, measurements), labels, outputs.confidence)

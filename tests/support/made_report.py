@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from compress.images.samples import Data, Rejected, Sample
+from compress.pruning.plans import PruningPlan
 from compress.report import publish as publishing
 from compress.report.build import RunOutputs
 from compress.report.report import DataDescription, EpochRecord, Report, Row, UnmeasuredFile
@@ -86,7 +87,7 @@ def outputs(
     return RunOutputs(
         recipe="test", gate=None if gate is None else Gate(**gate), data=data, images=images, artifacts=[artifact],
         measurements=measurements, environment=ENVIRONMENT, durations_s={"0-train": 12.5}, unmeasured=[UNMEASURED],
-        training={"0-train": EPOCHS}, pruning={"1-prune": [PLAN]},
+        training={"0-train": EPOCHS}, pruning={"1-prune": [PruningPlan.from_json(PLAN)]},
         predictions={"0-train": baseline.predicted, "1-prune": int8.predicted}, channels={"stem": (16, 8)},
     )  # fmt: skip
 
