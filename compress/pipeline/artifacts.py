@@ -102,7 +102,7 @@ class Builder:
     def _int8(self, settings: Quantize, float32: Artifact, network: Checkpoint, target: Target) -> Artifact:
         """Return the INT8 file for the target's scheme; targets of one scheme share it.
 
-        Where latency decides, it is that of the first of them.
+        Latency, where a decision depends on it, is measured on the first of them.
         """
         scheme = scheme_for(target)
         first = next(item for item in self.recipe.targets if scheme_for(item) == scheme)
@@ -134,6 +134,7 @@ def export_float32(
     step: Step, checkpoint: Checkpoint, settings: Export, images: SplitImages, recipe_name: str, file_name: str
 ) -> None:
     """Write a checkpoint's network as a float32 ONNX file whose outputs equal torch's on some images."""
+    # torch and onnx: see the module's docstring
     from compress.training.loop import predict
     from export.parity import require_same
     from export.to_onnx import to_onnx
@@ -156,7 +157,7 @@ def quantize(
     step: Step, float32: Artifact, settings: Quantize, target: Target, images: SplitImages, learned: Ranges | None
 ) -> None:
     """Write the INT8 file of a target's scheme. learned: activation ranges, instead of calibrated ones."""
-    from compress.quantization.int8 import make_int8
+    from compress.quantization.int8 import make_int8  # imports onnx
     from compress.quantization.request import QuantizationRequest
 
     scheme = scheme_for(target)
@@ -168,7 +169,7 @@ def quantize(
 @step_options((*TRAINING_PACKAGES, "onnx", "onnxruntime"))
 def convert_to_float16(step: Step, artifact: Artifact, images: SplitImages, file_name: str) -> None:
     """Write a file's counterpart in half precision."""
-    from export.float16 import to_float16
+    from export.float16 import to_float16  # imports onnx
 
     head = images.load().head(PARITY_IMAGES)
     to_float16(artifact, step.folder / file_name, head, _parity_target(artifact))
@@ -177,7 +178,7 @@ def convert_to_float16(step: Step, artifact: Artifact, images: SplitImages, file
 @step_options((*TRAINING_PACKAGES, "onnx", "onnxruntime"))
 def make_self_contained(step: Step, artifact: Artifact, settings: Export, images: SplitImages) -> None:
     """Write a file's counterpart that takes pixels or returns probabilities."""
-    from export.self_contained import self_contained
+    from export.self_contained import self_contained  # imports onnx
 
     head = images.load().head(PARITY_IMAGES)
     self_contained(
@@ -187,7 +188,7 @@ def make_self_contained(step: Step, artifact: Artifact, settings: Export, images
 
 def build_engine(step: Step, artifact: Artifact, target: Target, build: engine.Build, file_name: str) -> None:
     """Write the TensorRT engine of an ONNX file. build: what `runtimes.engine` builds, part of the key."""
-    from export.to_trt import to_trt
+    from export.to_trt import to_trt  # imports onnx
 
     timing_cache = step.cache / "timing" / f"{target.name}.cache"
     to_trt(artifact, target, step.folder / file_name, step.console, timing_cache)
@@ -210,7 +211,7 @@ def _learned_ranges(network: Checkpoint, scheme: Scheme) -> Ranges | None:
 
 def _estimated(artifact: Artifact, target: Target) -> Json:
     """Return the fields of a row that hold an estimate from the target's data sheet."""
-    from export.estimate import LABEL, estimate
+    from export.estimate import LABEL, estimate  # imports onnx
 
     if target.datasheet is None:
         return {"device": None, "estimate_ms": None, "estimate_label": None}

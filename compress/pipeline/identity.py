@@ -63,7 +63,7 @@ def identity(value: object) -> JsonValue:
 def file_sha256(path: Path) -> str:
     """Return a file's sha256, computed once in a process for each version of the file."""
     status = path.stat()
-    return _sha256(path, status.st_ino, status.st_ctime_ns)  # nobody can set ctime
+    return _sha256(path, status.st_ino, status.st_ctime_ns)  # programs can set mtime, but not ctime
 
 
 @functools.cache

@@ -35,7 +35,7 @@ class LoadedData:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images of a split. count: at most so many, all if None; seed: of a random draw, spread evenly if None."""
+    """A choice of images of a split. count: at most so many, None for all. seed: of a random draw, None for evenly spaced."""
 
     split: str
     count: int | None = None

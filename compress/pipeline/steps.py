@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Options:
-    """How a step's function runs. packages: installed packages whose versions are part of the key.
+    """Options of a step's function. packages: installed packages whose versions are part of the key.
 
     collective: all processes of torchrun run it, not the first alone.
     """

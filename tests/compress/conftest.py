@@ -14,7 +14,6 @@ from compress.images.samples import Data
 from compress.training.context import Context
 from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
-from runtimes.target import Target
 
 MakeContext = Callable[..., Context]
 
@@ -78,7 +77,7 @@ def make_context(tmp_path: Path, stripes: Data, small: Preprocessing) -> MakeCon
             "seed": 0,
             "device": "cpu",
             "folder": folder,
-            "target": Target("here"),
+            "target": None,
             "teacher": lambda network: None,
             "prepared": prepared.__getitem__,
             "subset": lambda split, count: prepared[split].spread(count),

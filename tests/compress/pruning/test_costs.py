@@ -18,6 +18,7 @@ from compress.pruning.groups import find_groups
 from compress.pruning.shapes import Shapes
 from compress.training.context import Context
 from runtimes.clock import Timing
+from runtimes.target import Target
 
 MakeContext = Callable[..., Context]
 
@@ -42,7 +43,7 @@ def test_latency_is_measured_and_its_table_is_shared_by_the_run(
     for step in ("1-prune", "2-prune"):
         folder = tmp_path / "run" / "steps" / step
         folder.mkdir(parents=True)
-        context = make_context(step, folder=folder, console=console)
+        context = make_context(step, folder=folder, console=console, target=Target("here"))
         models.append(build_cost_model(network, context, PruneConfig(latency=0.5, precision="float32", step=4)))
     assert console.events == [("measure widths", done, 3) for done in (1, 2, 3)]  # once
     first, second = models
