@@ -35,7 +35,7 @@ class LoadedData:
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice of images of a split. count: at most so many, None for all. seed: of a random draw, None for evenly spaced."""
+    """A choice of images of a split. count: at most so many, None for all. seed: of a draw, None for evenly spaced."""
 
     split: str
     count: int | None = None
