@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from compress.images import samples as dataset
-from compress.images.samples import Sample
+from compress.images.samples import Sample, write_evalset
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
 from compress.quantization.ort_graph import OrtGraph
@@ -65,7 +64,7 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
             _require_side(model, preprocessing.crop, model_path)
             float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
         readable = _readable(samples, console)
-        images = dataset.write_evalset(
+        images = write_evalset(
             Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
             console,
         )  # fmt: skip

@@ -66,6 +66,7 @@ class Teacher(Config):
     loss: `logits` (Hinton et al., 2015), `decoupled` (Zhao et al., CVPR 2022, non-target classes weighted by `beta`) or
     `features` (logits and outputs of modules).
     share: weight of the teacher's loss; the rest is the labels'.
+    temperature: by which logits are divided before the softmax.
     layers: for `features`: names of the student's modules, each with the name of the teacher's module that it learns
     from through a trained 1x1 convolution.
     """

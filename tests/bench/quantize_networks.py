@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compress.images import samples as dataset
-from compress.images.samples import Sample
+from compress.images.samples import Data, Sample, draw_calibration, write_evalset
 from compress.models import efficientnet_lite
 from compress.networks import weights
 from compress.networks.checkpoint import WEIGHTS_FILE
@@ -103,8 +102,8 @@ def _efficientnet_lite0(photos: Path, judge: Path | None, terminal: Terminal) ->
     return Subject(
         "efficientnet_lite0",
         _exported(folder, terminal),
-        dataset.write_evalset(folder / "calibration", tuple(calibration), IMAGENET_CLASSES, IMAGENET, terminal, what),
-        dataset.write_evalset(folder / "judged", tuple(judged), IMAGENET_CLASSES, IMAGENET, terminal, what),
+        write_evalset(folder / "calibration", tuple(calibration), IMAGENET_CLASSES, IMAGENET, terminal, what),
+        write_evalset(folder / "judged", tuple(judged), IMAGENET_CLASSES, IMAGENET, terminal, what),
         np.asarray(labels, np.int64),
     )
 
@@ -143,13 +142,13 @@ def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
     settings = settings.model_copy(update={"stages": settings.stages[:1]})  # the stage train only
     artifacts = _run_once(settings, folder, terminal)
-    data: dataset.Data = plugins.load("data", settings.data.name).load(settings.data)
+    data: Data = plugins.load("data", settings.data.name).load(settings.data)
     calibration, judged = (
-        dataset.write_evalset(
+        write_evalset(
             folder / part, samples, data.classes, settings.preprocessing, terminal, f"prepare images of {name}"
         )
         for part, samples in (
-            ("calibration", dataset.draw_calibration(data, CALIBRATION_ELPV, settings.seed)),
+            ("calibration", draw_calibration(data, CALIBRATION_ELPV, settings.seed)),
             ("judged", data.test),
         )
     )
