@@ -1,4 +1,4 @@
-"""Calibration: each method's ranges, whatever the batches, in flat memory, and a name for what is not finite."""
+"""Ranges of each calibration method for any batch size, constant memory, the cache, and errors for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def pixelwise(kind: str) -> onnx.ModelProto:
     return onnx_graphs.make_model([*nodes, last], constants, channels=3, side=64)
 
 
-def test_min_max_is_that_of_all_images_at_once(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+def test_min_max_equals_that_of_all_images_in_one_batch(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
     everything = images.preprocessing.normalize(images.images)
     ranges = ranges_of(model, images, "min-max")
     assert list(ranges) == TENSORS
@@ -91,12 +91,12 @@ def test_min_max_is_that_of_all_images_at_once(model: onnx.ModelProto, images: e
         assert ranges[name] == pytest.approx((float(values.min()), float(values.max())), rel=1e-6)
 
 
-def test_moving_average_is_that_of_single_images_in_order(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+def test_moving_average_is_updated_by_each_image_in_order(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
     ranges = ranges_of(model, images, "moving-average")
     for name in TENSORS[1:]:
         values = onnx_graphs.tensor_values(model, name, images.preprocessing.normalize(images.images)).reshape(37, -1)
         weights = 0.01 * 0.99 ** np.arange(36, -1, -1)
-        weights[0] = 0.99**36  # the first image starts the average
+        weights[0] = 0.99**36  # the first image initializes the average
         expected = (weights @ values.min(axis=1), weights @ values.max(axis=1))
         assert ranges[name] == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
@@ -126,7 +126,7 @@ def test_entropy_gives_256_levels_to_one_sign_and_128_to_each_of_two(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_batches_do_not_matter(
+def test_ranges_do_not_depend_on_the_batch_size(
     method: RangeMethod, model: onnx.ModelProto, images: evalset.EvalSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ranges_of(model, images, method)
@@ -138,7 +138,7 @@ def test_batches_do_not_matter(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("batch", [10, 50])
-def test_a_fixed_batch_sees_every_image_once(
+def test_a_fixed_batch_counts_every_image_once(
     method: RangeMethod, batch: int, model: onnx.ModelProto, images: evalset.EvalSet
 ) -> None:
     expected = ranges_of(model, images, method)
@@ -156,8 +156,8 @@ def sqnr_db(values: Array, low: float, high: float) -> float:
     return float(10 * np.log10(np.sum(values**2) / np.sum((values - restored) ** 2)))
 
 
-def test_every_other_method_beats_min_max_where_one_image_of_32_has_a_pixel_that_is_far_out() -> None:
-    """By at least 2 dB on the 31 ordinary images, whose values have a deviation of 0.3 while the odd pixel's is 10."""
+def test_every_other_method_beats_min_max_if_one_image_of_32_has_an_outlier() -> None:
+    """By at least 2 dB on the 31 other images, whose values have a deviation of 0.3; the outlier is 10."""
     pixels = np.random.default_rng(0).normal(127.5, 20, (32, 64, 64, 3)).clip(20, 235).astype(np.uint8)
     pixels[11, 30, 30, 1] = 255
     model = pixelwise("spike")
@@ -171,7 +171,7 @@ def test_every_other_method_beats_min_max_where_one_image_of_32_has_a_pixel_that
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_degenerate_tensors_have_the_ranges_that_they_take(method: RangeMethod) -> None:
+def test_ranges_of_constant_and_sparse_tensors(method: RangeMethod) -> None:
     images = set_of(noise(3, 64))
     assert ranges_of(pixelwise("zero"), images, method, ["t"])["t"] == (0, 0)
     assert ranges_of(pixelwise("constant"), images, method, ["t"])["t"] == ((0, 5) if method == "mse" else (5, 5))
@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_images(method: RangeMethod, model: onnx.M
     for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dimension.dim_value = 32
     peaks = []
-    for images in (few, few, many):  # the first run pays for what is kept for good
+    for images in (few, few, many):  # the first run allocates memory that is kept
         tracemalloc.start()
         ranges_of(model, images, method)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -218,7 +218,9 @@ def test_one_bad_image_among_good_ones_is_the_one_named(batch: int | None, model
         ranges_of(model, set_of(pixels), "min-max", ["a1"])
 
 
-def test_no_images_and_a_tensor_without_a_batch_are_named(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+def test_errors_without_images_and_for_a_tensor_without_a_batch_axis(
+    model: onnx.ModelProto, images: evalset.EvalSet
+) -> None:
     with pytest.raises(InputError, match="there are no images"):
         ranges_of(model, images.head(0), "min-max")
     with pytest.raises(InputError, match=r"first axis of tensor w4 \(5, 8\) is not the batch"):
@@ -226,7 +228,7 @@ def test_no_images_and_a_tensor_without_a_batch_are_named(model: onnx.ModelProto
 
 
 class CountedPixels:
-    """Pixels that count how many images were taken from them."""
+    """Pixels that count how many images are read."""
 
     def __init__(self, pixels: Array) -> None:
         self.pixels, self.taken = pixels, 0
@@ -241,7 +243,7 @@ class CountedPixels:
 
 @pytest.fixture
 def cached(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> Callable[..., int]:
-    """Calibrate with a cache and return how many images were read; anything may be changed by its name."""
+    """Return a function that calibrates with a cache and returns how many images were read."""
 
     def read(
         method: RangeMethod = "mse", percentile: float = 99.99, graph: onnx.ModelProto = model,
@@ -265,7 +267,7 @@ def test_a_second_calibration_reads_no_image(cached: Callable[..., int], tmp_pat
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_whatever_decides_the_ranges_is_in_the_key(
+def test_the_cache_key_covers_all_inputs(
     cached: Callable[..., int], model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached("min-max")
@@ -288,7 +290,7 @@ def test_whatever_decides_the_ranges_is_in_the_key(
     assert not cached("min-max")
 
 
-def test_preprocessing_is_in_the_key(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_the_cache_key_covers_preprocessing(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> None:
     other = dataclasses.replace(images, preprocessing=dataclasses.replace(images.preprocessing, std=(0.5, 0.5, 0.5)))
     found = [
         calibrate(model, ["x"], each, CalibrationConfig(), SilentConsole(), tmp_path)["x"] for each in (images, other)
@@ -302,7 +304,7 @@ def test_preprocessing_is_in_the_key(model: onnx.ModelProto, images: evalset.Eva
      b'{"ranges": {"x": ["?", 1], "a1": [0, 1]}}', b'{"ranges": {"x": [NaN, 1], "a1": [0, 1]}}',
      b'{"ranges": {"x": [2, 1], "a1": [0, 1]}}', b'{"ranges": {"x": 5, "a1": [0, 1]}}'],
 )  # fmt: skip
-def test_a_damaged_file_is_made_again(content: bytes, cached: Callable[..., int], tmp_path: Path) -> None:
+def test_a_damaged_cache_file_is_replaced(content: bytes, cached: Callable[..., int], tmp_path: Path) -> None:
     assert cached("min-max", tensors=["x", "a1"]) == 37
     (path,) = (tmp_path / "cache").iterdir()
     whole = path.read_bytes()
@@ -313,7 +315,7 @@ def test_a_damaged_file_is_made_again(content: bytes, cached: Callable[..., int]
     assert cached("min-max", tensors=["x", "a1"]) == 37
 
 
-def test_progress_goes_over_both_readings(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
+def test_progress_covers_both_passes(model: onnx.ModelProto, images: evalset.EvalSet) -> None:
     for method, total in (("min-max", 37), ("entropy", 74)):
         console = RecordingConsole()
         calibrate(model, ["a1"], images, CalibrationConfig(method), console)
@@ -321,7 +323,7 @@ def test_progress_goes_over_both_readings(model: onnx.ModelProto, images: evalse
         assert [done for _, done, _ in console.events] == sorted({done for _, done, _ in console.events})
 
 
-def test_settings_refuse_what_makes_no_sense() -> None:
+def test_invalid_settings_are_refused() -> None:
     for fields in ({"method": "kl"}, {"percentile": 50}, {"percentile": 100.1}, {"percentile": float("nan")}):
         with pytest.raises(ValueError, match="must have a"):
             CalibrationConfig(**fields)

@@ -1,4 +1,4 @@
-"""The recipe's section `quantize` refuses what makes no sense."""
+"""Defaults, validation and renamed keys of the recipe's section `quantize`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_defaults() -> None:
     {"max_top1_drop_pp": 100}, {"min_agreement": 0}, {"min_agreement": 1},
     {"calibration": {"method": "percentile", "percentile": 99.9}}, {"calibration": {"method": "mse"}},
 ])  # fmt: skip
-def test_what_is_allowed_is_kept_as_it_is(given: dict[str, Any]) -> None:
+def test_valid_settings_are_kept(given: dict[str, Any]) -> None:
     kept = Quantize.model_validate(given).model_dump(exclude_unset=True)
     for name, value in given.items():
         assert kept[name] == value or value.items() <= kept[name].items()
@@ -37,7 +37,7 @@ def test_what_is_allowed_is_kept_as_it_is(given: dict[str, Any]) -> None:
     ({"calibration": {"method": "max"}}, "calibration"), ({"calibration": {"percentile": 50}}, "calibration"),
     ({"calibration": {"percentile": 100.1}}, "calibration"), ({"calibration": {"bins": 3}}, "calibration"),
 ])  # fmt: skip
-def test_what_makes_no_sense_is_refused_where_it_stands(given: dict[str, Any], place: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_key(given: dict[str, Any], place: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Quantize.model_validate(given)
     assert {error["loc"][0] for error in refused.value.errors()} == {place}

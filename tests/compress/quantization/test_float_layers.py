@@ -1,4 +1,4 @@
-"""Which layers may stay float: by latency where it can be measured, else by multiplications."""
+"""Layers that may stay float: decided by latency if it can be measured, else by multiplications."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_few_multiplications_may_stay_float(share: float, allowed: bool, monkeyp
     assert speed == ("alike" if allowed else "slower")
 
 
-def test_on_a_gpu_nothing_stays_float_unmeasured() -> None:
+def test_on_a_gpu_no_layer_stays_float_without_measurement() -> None:
     judge = by_multiplications(onnx_graphs.residual_model(channels=3), SCHEMES["tensorrt"])
     assert judge(quantized(frozenset()), quantized(frozenset({"first"}))) == "slower"
 
@@ -50,7 +50,7 @@ def test_on_a_gpu_nothing_stays_float_unmeasured() -> None:
 @pytest.mark.parametrize(("ratio", "low", "speed"), [
     (1.2, 1.1, "faster"), (1.2, 0.9, "alike"), (0.995, 0.98, "alike"), (0.95, 0.94, "slower"),
 ])  # fmt: skip
-def test_latency_decides_where_it_can_be_measured(
+def test_the_speed_follows_from_the_ratio_of_latencies(
     ratio: float, low: float, speed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(float_layers, "latency_ratio", lambda *_: Estimate(ratio, low, 2 * ratio - low))
@@ -58,13 +58,13 @@ def test_latency_decides_where_it_can_be_measured(
     assert by_latency(artifact, artifact)(quantized(frozenset()), quantized(frozenset({"first"}))) == speed
 
 
-def test_short_networks_are_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_fast_networks_are_measured_in_more_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[int] = []
 
     def measure(
         artifacts: list[Any], target: Any, images: None, timing: Any, progress: Any, with_energy: bool
     ) -> list[Any]:
-        asked.append(timing.blocks)
+        blocks.append(timing.blocks)
         runs = np.full((timing.blocks, timing.runs_per_block), speed["ms"])
         return [SimpleNamespace(latency_ms=runs, latency_ms_p50=speed["ms"])] * 2
 
@@ -74,4 +74,4 @@ def test_short_networks_are_timed_more_often(monkeypatch: pytest.MonkeyPatch) ->
     for milliseconds in (0.1, 100.0):
         speed = {"ms": milliseconds}
         assert float_layers.latency_ratio(None, None, model, model).value == 1  # type: ignore[arg-type]
-    assert asked == [4, 200, 4, 16]
+    assert blocks == [4, 200, 4, 16]

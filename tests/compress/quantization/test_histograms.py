@@ -1,4 +1,4 @@
-"""Histograms and the ranges read from them, against NumPy on the values themselves and against published figures."""
+"""Histograms and their ranges, compared with NumPy on the values and with published figures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_value_is_counted_in_its_bin(values: Array, magnitudes: bool) -> N
     assert np.all(below <= (counted.astype(np.float64) < edges + tolerance).sum(axis=1))
 
 
-def test_counts_do_not_depend_on_how_the_values_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = NORMAL.astype(np.float32).reshape(10, 30, 100)
     at_once = histogram_of(values)
     monkeypatch.setattr(histograms, "CHUNK", 777)
@@ -95,7 +95,7 @@ def test_percentile_is_numpys_on_the_values_to_within_a_bin(name: str, percentil
         quantiles = [cut, 100]
     else:
         quantiles = [cut / 2, 100 - cut / 2]
-    # Between the values next to a percentile anything is right: NumPy's lower and higher, and a bin's width.
+    # Any value between NumPy's lower and higher percentile is correct, within the width of a bin.
     lower, higher = (np.percentile(values, quantiles, method=method) for method in ("lower", "higher"))
     width = (histogram.high - histogram.low) / BINS
     assert np.all(np.array([low, high]) >= lower - width * 1.001)
@@ -103,7 +103,7 @@ def test_percentile_is_numpys_on_the_values_to_within_a_bin(name: str, percentil
 
 
 @given(st.integers(1, 2000), st.floats(50.1, 100), st.integers(0, 2**32 - 1))
-def test_percentile_keeps_what_it_says_and_nothing_is_outside_all(count: int, percentile: float, seed: int) -> None:
+def test_percentile_keeps_its_share_of_the_values_and_100_keeps_all(count: int, percentile: float, seed: int) -> None:
     values = np.random.default_rng(seed).standard_cauchy(count + 1).astype(np.float32)
     histogram = histogram_of(values)
     low, high = percentile_range(histogram, percentile)
@@ -121,7 +121,7 @@ def test_one_spike_in_ten_thousand_is_cut_by_the_default_percentile() -> None:
 
 
 def requantized(bins: Array, filled: Array, levels: int) -> Array:
-    """Merge bins into levels and spread each over its filled bins, as on Migacz's slides."""
+    """Merge bins into levels and spread each over its nonempty bins, as on Migacz's slides."""
     of_level = np.searchsorted(len(bins) * np.arange(levels + 1) // levels, np.arange(len(bins)), "right") - 1
     sharing = np.bincount(of_level, filled, levels)
     mass = np.bincount(of_level, bins, levels)
@@ -129,7 +129,7 @@ def requantized(bins: Array, filled: Array, levels: int) -> Array:
 
 
 def divergences(counts: Array, levels: int) -> Array:
-    """Return KL(P || Q) for each count of bins from `levels`: the slides' pseudo-code, a candidate at a time."""
+    """Return KL(P || Q) for each number of bins from `levels`, by the pseudo-code of the slides."""
     found = []
     for end in range(levels, BINS + 1):
         p = counts[:end].copy()
@@ -141,14 +141,14 @@ def divergences(counts: Array, levels: int) -> Array:
     return np.array(found)
 
 
-def test_the_reference_for_entropy_does_what_the_slides_show() -> None:
+def test_the_reference_for_entropy_reproduces_the_slides() -> None:
     bins = np.array([1.0, 0, 2, 3, 5, 3, 1, 7])
     assert requantized(bins, bins > 0, 2).tolist() == [2, 0, 2, 2, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize(("name", "levels"), [("normal", 128), ("laplace", 128), ("heavy tail", 128), ("silu", 128),
                                               ("relu", 256), ("relu6", 256)])  # fmt: skip
-def test_entropy_is_the_least_divergence_of_all_candidates(name: str, levels: int) -> None:
+def test_entropy_finds_the_smallest_divergence_of_all_candidates(name: str, levels: int) -> None:
     histogram = histogram_of(TENSORS[name], magnitudes=True)
     counts = histogram.counts.astype(np.float64)
     counts[0] = min(counts[0], counts[1])
@@ -157,16 +157,16 @@ def test_entropy_is_the_least_divergence_of_all_candidates(name: str, levels: in
     assert expected[chosen] == pytest.approx(expected.min(), rel=1e-6, abs=1e-11)
 
 
-def test_entropy_cuts_a_lone_spike_and_keeps_what_fills_the_range() -> None:
-    # Clipping to 1/16, 62.5, is the most that 2048 bins and 128 levels allow; the normal values fill 9 bins of 0.5.
-    # Some more merges levels beyond them only, and costs nothing: of the equally good the greatest is taken.
+def test_entropy_clips_a_single_outlier_and_keeps_a_filled_range() -> None:
+    # The strongest clipping with 2048 bins and 128 levels is 1/16, at 62.5; the normal values fill 9 bins of 0.5.
+    # Slightly larger thresholds merge only empty bins; among equally good thresholds, the largest is returned.
     assert 62.5 < entropy_threshold(histogram_of(np.append(NORMAL, 1000), magnitudes=True), 128) < 80
     uniform = histogram_of(RNG.uniform(0, 3, 3_000_000))
     assert entropy_threshold(uniform, 256) > 2.9
 
 
 @pytest.mark.parametrize("zeros", [100_000, 10_000_000])
-def test_zeros_do_not_pull_a_range_towards_them(zeros: int) -> None:
+def test_zeros_do_not_shrink_a_range(zeros: int) -> None:
     without = histogram_of(np.maximum(NORMAL, 0)[np.maximum(NORMAL, 0) > 0], magnitudes=True)
     with_zeros = Histogram(without.low, without.high, True, without.counts.copy())
     with_zeros.counts[0] += zeros
@@ -182,7 +182,7 @@ def mean_squared_error(values: Array, low: float, high: float) -> float:
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_no_range_of_a_fine_grid_has_less_squared_error_on_the_values_by_more_than_half_a_percent(name: str) -> None:
+def test_mse_is_within_half_a_percent_of_the_best_range_of_a_fine_grid(name: str) -> None:
     values = TENSORS[name].astype(np.float32).astype(np.float64)
     least, greatest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     parts = np.linspace(0.04, 1, 33)
@@ -194,7 +194,7 @@ def test_no_range_of_a_fine_grid_has_less_squared_error_on_the_values_by_more_th
 
 @pytest.mark.parametrize("name", ["normal", "far from zero", "negative", "laplace"])
 @pytest.mark.parametrize("part", [1.0, 0.6, 0.2])
-def test_the_error_expected_is_that_of_the_values(name: str, part: float) -> None:
+def test_the_estimated_error_is_that_of_the_values(name: str, part: float) -> None:
     values = TENSORS[name]
     histogram = histogram_of(values)
     ends = part * min(histogram.low, 0.0), part * max(histogram.high, 0.0)
@@ -203,7 +203,7 @@ def test_the_error_expected_is_that_of_the_values(name: str, part: float) -> Non
 
 
 @given(hnp.arrays(np.float32, st.integers(2, 60), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
-def test_mse_ends_lie_inside_the_tensors_and_hold_zero(values: Array) -> None:
+def test_mse_ranges_lie_inside_the_tensors_range_and_include_zero(values: Array) -> None:
     if values.min() == values.max():
         return
     low, high = mse_range(histogram_of(values))
@@ -213,6 +213,6 @@ def test_mse_ends_lie_inside_the_tensors_and_hold_zero(values: Array) -> None:
 
 @pytest.mark.parametrize(("draw", "optimum"), [(RNG.standard_normal, 3.92), (RNG.laplace, 9.89)])
 def test_mse_finds_the_published_optimum_for_8_bits(draw: object, optimum: float) -> None:
-    """Banner et al. 2019: the best clipping in units of sigma (Gauss) or b (Laplace), here of two million draws."""
+    """Banner et al. 2019: the best clipping in units of sigma (Gauss) or b (Laplace), for two million samples."""
     low, high = mse_range(histogram_of(draw(size=2_000_000)))
     assert (high - low) / 2 == pytest.approx(optimum, rel=0.05)

@@ -1,4 +1,4 @@
-"""What really runs, read from ONNX Runtime's own profile."""
+"""Executed operators, from ONNX Runtime's profile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def inner_conversions(nodes: tuple[RuntimeNode, ...]) -> tuple[RuntimeNode, ...]
     return tuple(node for node in inner if node.op in ("QuantizeLinear", "DequantizeLinear"))
 
 
-def test_every_layer_of_a_quantized_network_is_found_in_an_integer_kernel(tmp_path: Path) -> None:
+def test_every_layer_of_a_quantized_network_runs_in_an_integer_kernel(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
     nodes = executed_operators(artifact(quantized(model), tmp_path / "m.onnx"), TARGET, runs=3)
     integer = [node for node in nodes if node.layer]
@@ -56,14 +56,14 @@ def test_every_layer_of_a_quantized_network_is_found_in_an_integer_kernel(tmp_pa
     assert all(node.time_ms > 0 for node in integer)
 
 
-def test_a_float_network_has_no_integer_kernel_and_every_layer_is_told(tmp_path: Path) -> None:
+def test_a_float_network_has_no_integer_kernel_and_every_layer_is_listed(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
     nodes = executed_operators(artifact(model, tmp_path / "m.onnx"), TARGET, runs=3)
     assert {node.kind for node in nodes} <= {"float", "conversion"}
     assert sorted(node.layer or "" for node in nodes if node.layer) == sorted(layers_of(model))
 
 
-def test_an_operator_without_integer_kernel_is_a_float_island_between_conversions(tmp_path: Path) -> None:
+def test_an_operator_without_integer_kernel_runs_in_float_between_conversions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(0, 0.4, (8, size, 3, 3)).astype(np.float32) for name, size in (("w1", 3), ("w2", 8))}
     node = helper.make_node
@@ -78,7 +78,7 @@ def test_an_operator_without_integer_kernel_is_a_float_island_between_conversion
     assert [node.op for node in inner_conversions(nodes)][:2] == ["DequantizeLinear", "QuantizeLinear"]
 
 
-def test_conversions_at_both_ends_are_not_alone() -> None:
+def test_conversions_at_both_ends_are_not_inner_ones() -> None:
     def line(op: str, kind: str) -> RuntimeNode:
         return RuntimeNode(op, op, kind, None, 0.1)  # type: ignore[arg-type]
 
@@ -93,6 +93,6 @@ def test_conversions_at_both_ends_are_not_alone() -> None:
 
 
 @pytest.mark.parametrize("runs", [1, 4])
-def test_times_are_taken_after_warm_up(tmp_path: Path, runs: int) -> None:
+def test_times_exclude_the_warm_up(tmp_path: Path, runs: int) -> None:
     nodes = executed_operators(artifact(onnx_graphs.residual_model(channels=3), tmp_path / "m.onnx"), TARGET, runs=runs)
     assert 0 < sum(node.time_ms for node in nodes) < 1000

@@ -1,4 +1,4 @@
-"""From a float32 artifact to an INT8 artifact, by both engines, for every scheme."""
+"""INT8 artifacts by both methods for every scheme, and their manifests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LABELS = ("a", "b", "c", "d", "e")
 
 @pytest.fixture(autouse=True)
 def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured here matters to no test; a fraction of the blocks is enough."""
+    """Shorten latency measurements, whose results no test depends on."""
     monkeypatch.setattr(float_layers, "FIRST_TIMING", Timing(warmup=1, blocks=2, runs_per_block=1))
     monkeypatch.setattr(float_layers, "MIN_BLOCKS", 2)
     monkeypatch.setattr(float_layers, "MAX_BLOCKS", 2)
@@ -96,14 +96,16 @@ def sqnr_db(expected: np.ndarray, answered: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_our_file_is_accurate_without_a_session_option(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_a_file_of_the_method_compress_is_accurate_without_a_session_option(
+    scheme: str, images: evalset.EvalSet, tmp_path: Path
+) -> None:
     artifact = make(tmp_path, images, scheme)
     assert Artifact.load(tmp_path / "int8.onnx").manifest == Artifact.load(artifact.path).manifest
     assert (artifact.manifest.scheme, artifact.manifest.precision) == (scheme, "int8")
     assert artifact.manifest.session_options == {}
     batch = PREPROCESSING.normalize(images.images)
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
-    elsewhere = SCHEMES[scheme].sums == "exact"  # it promises nothing of processors that sum in 16 bits
+    elsewhere = SCHEMES[scheme].sums == "exact"  # exact sums are needed, which processors with 16-bit sums do not have
     assert sqnr_db(expected, onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=elsewhere)) > 25
     record = quantized(artifact)
     assert (record.method, record.calibration_images) == ("compress", 24)
@@ -114,7 +116,9 @@ def test_our_file_is_accurate_without_a_session_option(scheme: str, images: eval
 def test_no_two_neighbouring_products_overflow_int16_without_vnni(
     images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8, "runs_here", lambda scheme: False)  # else the clock decides how many layers stay float
+    monkeypatch.setattr(
+        int8, "runs_here", lambda scheme: False
+    )  # otherwise measured latency decides how many layers stay float
     artifact = make(tmp_path, images, "x86-avx2")
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer}
     checked = 0
@@ -127,7 +131,7 @@ def test_no_two_neighbouring_products_overflow_int16_without_vnni(
     assert checked >= 2
 
 
-def test_generic_weights_overflow_in_no_order(images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_generic_weights_cannot_overflow_in_any_order(images: evalset.EvalSet, tmp_path: Path) -> None:
     artifact = make(tmp_path, images, "generic")
     weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer
                if tensor.name.endswith("_weight_quantized")]  # fmt: skip
@@ -136,7 +140,9 @@ def test_generic_weights_overflow_in_no_order(images: evalset.EvalSet, tmp_path:
 
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "x86-vnni"])
-def test_nncf_files_carry_the_option_that_they_need(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_nncf_files_carry_the_session_option_for_exact_sums(
+    scheme: str, images: evalset.EvalSet, tmp_path: Path
+) -> None:
     artifact = make(tmp_path, images, scheme, method="nncf")
     assert artifact.manifest.scheme == "nncf"
     assert artifact.manifest.session_options == (EXACT_KERNELS if scheme == "x86-avx2" else {})
@@ -160,20 +166,20 @@ def here() -> str:
     return environment.detect_instruction_set()
 
 
-@pytest.mark.parametrize(("low", "high", "told"), [(0.5, 0.9, True), (0.9, 1.1, False), (1.2, 1.4, False)])
-def test_int8_that_is_slower_is_told(
-    images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float, high: float, told: bool
+@pytest.mark.parametrize(("low", "high", "reported"), [(0.5, 0.9, True), (0.9, 1.1, False), (1.2, 1.4, False)])
+def test_int8_that_is_slower_is_reported(
+    images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float, high: float, reported: bool
 ) -> None:
     monkeypatch.setattr(int8, "latency_ratio", lambda *_: Estimate((low + high) / 2, low, high))
     console = RecordingConsole()
     artifact = make(tmp_path, images, here(), console)
-    assert any("INT8 is slower than float32" in line for line in console.said) == told
+    assert any("INT8 is slower than float32" in line for line in console.said) == reported
     ratio = quantized(artifact).speedup_p50
     assert ratio is not None
     assert ratio.low == low
 
 
-def test_kernels_that_saturate_although_they_should_not_are_an_error(
+def test_unexpected_saturation_is_an_error(
     images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "probe", lambda: KernelProbe(False, True, False, True))
@@ -199,7 +205,7 @@ def test_scheme_names() -> None:
 
 
 @pytest.mark.parametrize("method", ["compress", "nncf"])
-def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
+def test_the_manifest_records_the_origin_and_the_quantization(
     method: str, images: evalset.EvalSet, tmp_path: Path
 ) -> None:
     artifact = make(tmp_path, images, "arm64", method=method)
@@ -225,7 +231,7 @@ def test_the_manifest_tells_the_file_its_origin_and_how_it_was_made(
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
-def test_a_hard_swish_becomes_integer_but_for_tensorrt(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
+def test_hard_swish_becomes_integer_except_for_tensorrt(scheme: str, images: evalset.EvalSet, tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
     relu = next(node for node in model.graph.node if node.name == "relu")
     relu.op_type = "HardSwish"

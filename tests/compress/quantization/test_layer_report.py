@@ -1,4 +1,4 @@
-"""The report by layers against what the layers' tensors really hold."""
+"""The report by layer, compared with the tensors and weights of the model."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def images(count: int) -> EvalSet:
     return EvalSet(pixels, None, tuple(map(str, range(count))), tuple("abcde"), PREPROCESSING, "digest")
 
 
-def search(scheme: str, model: onnx.ModelProto | None = None, entrance: int = 0) -> tuple[Candidate, Search]:
-    """Quantize with the first layers float, whatever that gains."""
+def search(scheme: str, model: onnx.ModelProto | None = None, leading: int = 0) -> tuple[Candidate, Search]:
+    """Quantize with the first `leading` layers float."""
     model = model or onnx_graphs.residual_model(channels=3)
     request = QuantizationRequest(images(120), SCHEMES[scheme], Quantize())
     best, found = post_training.quantize(model, request, lambda *_: "slower")
-    if entrance:
-        floats = frozenset(NAMES[:entrance])
+    if leading:
+        floats = frozenset(NAMES[:leading])
         best = post_training._attempt(found, best.graph, floats)
     return best, found
 
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
-def test_the_ratio_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
+def test_sqnr_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
     best, found = search(scheme)
     lines = {line.name: line for line in describe_layers(best, found)}
     assert list(lines) == NAMES
     batch = PREPROCESSING.normalize(found.held_out.images[:IMAGES])
-    assert len(found.held_out) > IMAGES  # so that a few are enough
+    assert len(found.held_out) > IMAGES  # the report uses only some of them
     written = {"first": "a1", "depthwise": "a2", "pointwise": "c3"} if scheme == "x86-avx2" else {}
     for name, line in lines.items():
         if name not in written:
-            assert line.sqnr_db is None  # nothing quantized stands right behind it
+            assert line.sqnr_db is None  # its output is not quantized
             continue
         expected = onnx_graphs.tensor_values(best.graph.model, written[name], batch).astype(np.float64)
         found_values = onnx_graphs.tensor_values(best.quantized.model, f"{written[name]}_dequantized", batch)
@@ -59,7 +59,7 @@ def test_the_ratio_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> Non
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_precision_bits_and_operators(scheme: str) -> None:
-    best, found = search(scheme, entrance=1)
+    best, found = search(scheme, leading=1)
     lines = describe_layers(best, found)
     assert [line.op for line in lines] == ["Conv", "depthwise Conv", "Conv", "Gemm"]
     assert [line.outputs for line in lines] == [8, 8, 8, 5]
@@ -70,8 +70,8 @@ def test_precision_bits_and_operators(scheme: str) -> None:
     assert limited == ([False, True, True] if scheme == "x86-avx2" else [False] * 3)
 
 
-def test_the_limited_channels_are_those_whose_neighbours_do_not_fit_by_themselves() -> None:
-    """Half of the pointwise layer's rows hold two large neighbours; the other half two of opposite signs."""
+def test_limited_channels_are_those_with_too_large_pairs_of_weights() -> None:
+    """Three rows of the pointwise layer have two large neighbours of one sign, the others of opposite signs."""
     model = onnx_graphs.residual_model(channels=3)
     weight = np.zeros((8, 8, 1, 1), np.float32)
     weight[:, 4], weight[:, 5] = 1.0, -0.9

@@ -1,4 +1,4 @@
-"""`compress quantize`: a file that somebody else exported, a folder of images, and an INT8 file beside its manifest."""
+"""`compress quantize`: a file of another exporter and a folder of images become an INT8 file with a manifest."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_the_file_runs_in_a_plain_session_and_is_near_float32(folder: Path, targ
     assert artifact.manifest.session_options == {}
     pixels = np.random.default_rng(9).integers(0, 256, (16, 8, 8, 3), np.uint8)
     images = artifact.manifest.preprocessing.normalize(pixels)
-    elsewhere = target in ("x86-vnni", "arm64")  # it promises nothing of processors that sum in 16 bits
+    elsewhere = target in ("x86-vnni", "arm64")  # exact sums are needed, which processors with 16-bit sums do not have
     answers = onnx_graphs.run_model(onnx.load(folder / "out.onnx"), images, wide_sums=elsewhere)
     expected = onnx_graphs.run_model(onnx.load(folder / "model.onnx"), images)
     assert 10 * np.log10(np.sum(expected**2) / np.sum((expected - answers) ** 2)) > 15
 
 
-def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path) -> None:
+def test_the_output_shows_attempts_layers_and_the_path_of_the_file(folder: Path) -> None:
     output = quantize(folder).output
     for wanted in (
         "nearest rounding",
@@ -71,7 +71,7 @@ def test_it_tells_what_was_tried_every_layer_and_where_the_file_is(folder: Path)
     assert manifest.preprocessing.crop == 8
 
 
-def test_a_second_call_takes_the_ranges_from_the_cache_and_gives_the_same_file(folder: Path) -> None:
+def test_a_second_call_uses_cached_ranges_and_writes_the_same_file(folder: Path) -> None:
     quantize(folder, "--target", "generic")
     first = (folder / "out.onnx").read_bytes()
     kept = sorted((folder / "cache" / "compress" / "calibration").iterdir())
@@ -87,7 +87,7 @@ def test_the_artifact_can_be_measured_and_evaluated(folder: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_a_damaged_image_is_set_aside_and_told(folder: Path) -> None:
+def test_a_damaged_image_is_set_aside_with_a_message(folder: Path) -> None:
     (folder / "photos" / "0.png").write_bytes(b"not an image")
     result = quantize(folder)
     assert result.exit_code == 0, result.output
@@ -131,7 +131,7 @@ def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_a_model_of_other_channels_is_one_line_that_names_it(folder: Path, channels: int) -> None:
+def test_a_model_without_3_input_channels_is_refused_with_its_path(folder: Path, channels: int) -> None:
     model = onnx.load(folder / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = channels
     onnx.save(model, folder / "model.onnx")
@@ -141,7 +141,7 @@ def test_a_model_of_other_channels_is_one_line_that_names_it(folder: Path, chann
     assert f"{folder / 'model.onnx'}: " in line
 
 
-def test_a_folder_of_one_damaged_image_names_it(folder: Path) -> None:
+def test_a_folder_with_one_damaged_image_is_refused_with_its_name(folder: Path) -> None:
     (folder / "one").mkdir()
     (folder / "one" / "bad.png").write_bytes(b"not an image")
     result = quantize(folder, photos="one")

@@ -1,4 +1,4 @@
-"""Batches that wrap round, logits without the images that filled up, and kernels that don't saturate."""
+"""Batches of fixed and free size, logits, outputs by name, and exact kernels."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def with_batch(size: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (9, [4, 4, 1])])
-def test_batches_of_any_size_hold_each_image_once(count: int, sizes: list[int]) -> None:
+def test_batches_of_free_size_contain_each_image_once(count: int, sizes: list[int]) -> None:
     found = list(batches(images(count), None))
     assert [len(batch) for batch in found] == sizes
     np.testing.assert_array_equal(np.concatenate(found), PREPROCESSING.normalize(images(count).images))
 
 
 @pytest.mark.parametrize(("count", "size"), [(9, 5), (3, 8), (10, 5), (2, 1)])
-def test_fixed_batches_are_full_and_begin_again(count: int, size: int) -> None:
+def test_the_first_images_fill_up_the_last_fixed_batch(count: int, size: int) -> None:
     found = list(batches(images(count), size))
     assert {len(batch) for batch in found} == {size}
     assert len(found) == -(-count // size)
@@ -46,7 +46,7 @@ def test_fixed_batches_are_full_and_begin_again(count: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 16])
-def test_logits_are_one_row_for_each_image_whatever_the_batch(size: int) -> None:
+def test_logits_have_one_row_for_each_image_for_any_batch(size: int) -> None:
     given = images(11)
     network = OrtGraph(with_batch(size))
     assert network.fixed_batch == size
@@ -55,7 +55,7 @@ def test_logits_are_one_row_for_each_image_whatever_the_batch(size: int) -> None
     np.testing.assert_allclose(logits(with_batch(size), given), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_tells_every_output_by_name() -> None:
+def test_a_graph_returns_every_output_by_name() -> None:
     model = onnx_graphs.with_outputs(onnx_graphs.residual_model(channels=3), ["s", "f"])
     network = OrtGraph(model)
     batch = PREPROCESSING.normalize(images(2).images)
@@ -68,7 +68,7 @@ def test_a_network_tells_every_output_by_name() -> None:
 @pytest.mark.parametrize(("found", "exact", "option"), [
     ("x86-avx2", True, "1"), ("x86-avx2", False, None), ("x86-vnni", True, None), ("arm64", True, None)
 ])  # fmt: skip
-def test_exact_kernels_are_asked_for_only_where_others_would_saturate(
+def test_exact_kernels_are_requested_only_where_others_saturate(
     monkeypatch: pytest.MonkeyPatch, found: str, exact: bool, option: str | None
 ) -> None:
     monkeypatch.setattr(environment, "detect_instruction_set", lambda: found)

@@ -1,4 +1,4 @@
-"""The search: what is tried, what is kept, which images judge, and how the budget gives layers back to float."""
+"""The search: its attempts, which are kept, the held-out images, and reverting layers to float to meet the budget."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Array = np.ndarray
 
 
 def never(*_: object) -> Speed:
-    """Say that float layers are slower."""
+    """Return that float layers are slower."""
     return "slower"
 
 
 def always(*_: object) -> Speed:
-    """Say that float layers are as fast."""
+    """Return that float layers are as fast."""
     return "alike"
 
 
@@ -53,7 +53,7 @@ def images(count: int, labels: bool = False) -> EvalSet:
 
 
 def wide_model(spread: float = 100.0) -> onnx.ModelProto:
-    """Return a network whose channels behind the first layer differ by the factor `spread`; nothing else is hard."""
+    """Return a network whose channels after the first layer differ by the factor `spread`."""
     rng = np.random.default_rng(0)
     size = np.geomspace(1, 1 / spread, 8).astype(np.float32)
     constants = {
@@ -76,8 +76,8 @@ def wide_model(spread: float = 100.0) -> onnx.ModelProto:
 def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelProto:
     """Return a chain of 1x1 layers.
 
-    A crippled one has a weight of a million on an input that is always 0, which leaves the others of its row no step,
-    not even when equalization makes it 32 times smaller.
+    A crippled layer has a weight of a million on an input that is always 0, so that all other weights of its row round
+    to 0, even after equalization makes the large one 32 times smaller.
     """
     rng = np.random.default_rng(0)
     constants, nodes, given = {}, [], "x"
@@ -104,7 +104,7 @@ def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelPro
 
 
 def _centred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give the last layer the biases with which its mean logits are 0, so that images have different answers."""
+    """Set the last layer's biases so that its mean logits are 0 and images have different top-1 classes."""
     mean = logits(model, images(40)).mean(0)
     for tensor in model.graph.initializer:
         if tensor.name == "b":
@@ -122,7 +122,7 @@ def search(
     return post_training.quantize(model or onnx_graphs.residual_model(channels=3), request, compare_speed)
 
 
-def test_everything_is_tried_in_order_told_and_written_down() -> None:
+def test_attempts_are_made_in_order_reported_and_recorded() -> None:
     console = RecordingConsole()
     best, found = search(wide_model(), compare_speed=always, console=console)
     steps = [attempt.step for attempt in found.attempts]
@@ -134,7 +134,7 @@ def test_everything_is_tried_in_order_told_and_written_down() -> None:
     assert [attempt.step for attempt in found.attempts] == steps
 
 
-def test_the_best_candidate_is_the_model_that_was_judged() -> None:
+def test_the_best_candidate_has_the_logits_of_its_model() -> None:
     best, found = search(wide_model())
     expected = logits(wide_model(), found.held_out)
     np.testing.assert_array_equal(best.reference, expected)
@@ -146,7 +146,7 @@ def test_the_best_candidate_is_the_model_that_was_judged() -> None:
     assert best.agreement == np.mean(expected.argmax(1) == best.answers.argmax(1))
 
 
-def test_identical_answers_are_120_db_and_the_drop_is_in_points() -> None:
+def test_identical_logits_are_120_db_and_the_drop_is_in_percentage_points() -> None:
     best, _ = search()
     same = replace(best, answers=best.reference)
     assert same.sqnr_db == pytest.approx(120)
@@ -165,7 +165,7 @@ def test_identical_answers_are_120_db_and_the_drop_is_in_points() -> None:
     ([-3.0, -1.0, -2.0, -2.0], False, False),
     ([0.0, 0.0, 0.0, 0.0], False, True),
 ])  # fmt: skip
-def test_a_step_is_kept_where_it_wins_more_than_its_standard_error(
+def test_a_step_is_kept_if_it_gains_more_than_its_standard_error(
     wins: list[float], kept: bool, kept_if_free: bool
 ) -> None:
     best, found = search()
@@ -180,8 +180,8 @@ def test_a_step_is_kept_where_it_wins_more_than_its_standard_error(
 
 
 @pytest.mark.parametrize(("noise", "flips", "kept"), [(0.1, False, True), (5.0, False, False), (0.1, True, False)])
-def test_a_step_that_gains_time_is_kept_where_nobody_hears_what_it_costs(noise: float, flips: bool, kept: bool) -> None:
-    """10 is the length of the logits: noise of 0.1 is at -40 dB, noise of 5 at -6 dB."""
+def test_a_faster_step_is_kept_if_its_noise_is_negligible(noise: float, flips: bool, kept: bool) -> None:
+    """The length of the logits is 10: noise of 0.1 is at -40 dB, noise of 5 at -6 dB."""
     best, found = search()
     reference = np.tile(np.asarray([10, 0, 0, 0, 0], np.float32), (40, 1))
     before, after = reference.copy(), reference.copy()
@@ -195,7 +195,7 @@ def test_a_step_that_gains_time_is_kept_where_nobody_hears_what_it_costs(noise: 
     assert (found.better(best, "a faster one", candidate, "faster") is candidate) == kept
 
 
-def test_equalization_is_kept_where_channels_differ() -> None:
+def test_equalization_is_kept_if_channels_differ() -> None:
     _, found = search(wide_model())
     by_step = {attempt.step: attempt for attempt in found.attempts}
     assert by_step[EQUALIZED].kept
@@ -215,7 +215,9 @@ def test_error_feedback_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     assert not kept[FED_BACK]
     assert best.sqnr_db in [attempt.sqnr_db for attempt in found.attempts if attempt.step in (NEAREST, ANALYTIC)]
     stored = onnx_graphs.constants_of(best.quantized.model)
-    assert any(stored[name].any() for name in stored if name.endswith("_weight_quantized"))  # not spoilt with it
+    assert any(
+        stored[name].any() for name in stored if name.endswith("_weight_quantized")
+    )  # unchanged by the rejected attempt
 
 
 def test_equalization_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +237,7 @@ def test_equalization_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("compare_speed", [never, always])
-def test_the_entrance_stays_float_only_if_that_is_no_slower(compare_speed: CompareSpeed) -> None:
+def test_the_first_layers_stay_float_only_if_that_is_not_slower(compare_speed: CompareSpeed) -> None:
     best, found = search(wide_model(1e4), compare_speed=compare_speed)
     tried = [attempt for attempt in found.attempts if "layers float" in attempt.step]
     assert bool(tried) == (compare_speed is always)
@@ -246,7 +248,7 @@ def test_the_entrance_stays_float_only_if_that_is_no_slower(compare_speed: Compa
 @pytest.mark.parametrize(("count", "fit", "held_out"), [
     (1, 1, 1), (9, 9, 9), (10, 8, 2), (40, 32, 8), (150, 120, 30), (256, 128, 128), (400, 128, 256)
 ])  # fmt: skip
-def test_the_images_to_judge_on_are_never_those_to_round_by(count: int, fit: int, held_out: int) -> None:
+def test_held_out_images_are_not_used_for_rounding(count: int, fit: int, held_out: int) -> None:
     parts = split(images(count))
     assert [len(part) for part in parts] == [fit, held_out]
     for part in parts:
@@ -258,7 +260,7 @@ def test_the_images_to_judge_on_are_never_those_to_round_by(count: int, fit: int
         assert not set(parts[0].names) & set(parts[1].names)
 
 
-def test_rounding_never_sees_an_image_that_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recovery_gets_no_held_out_image(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
 
     def watch(model: onnx.ModelProto, quantized: Quantized, scheme: object, given: EvalSet, *more: object) -> None:
@@ -272,7 +274,7 @@ def test_rounding_never_sees_an_image_that_judges(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("crippled", "steps"), [((), 0), ((1,), 1), ((1, 4), 2)])
-def test_the_crippled_layers_become_float_and_no_more(crippled: tuple[int, ...], steps: int) -> None:
+def test_only_the_crippled_layers_become_float(crippled: tuple[int, ...], steps: int) -> None:
     model = deep_model(crippled=crippled)
     free, _ = search(model)
     assert (free.agreement < 0.8) == bool(crippled)
@@ -283,12 +285,14 @@ def test_the_crippled_layers_become_float_and_no_more(crippled: tuple[int, ...],
     assert best.agreement == 1
 
 
-def test_a_budget_on_top1_gives_layers_back_too() -> None:
+def test_a_budget_on_top1_reverts_layers_to_float_too() -> None:
     model, given = deep_model(crippled=(1,)), images(40, labels=True)
     free, found = search(model, given=given)
     positions = [int(name) for name in found.held_out.names]
     labels = np.zeros(40, np.int64)
-    labels[positions] = free.reference.argmax(1)  # float32 is always right, so the drop is what disagrees
+    labels[positions] = free.reference.argmax(
+        1
+    )  # float32 is always correct, so the drop equals the share of disagreements
     labelled = replace(given, labels=labels)
     dropped = 100 * (1 - free.agreement)
     assert dropped > 20
@@ -300,7 +304,7 @@ def test_a_budget_on_top1_gives_layers_back_too() -> None:
     assert set(loose.quantized.weights) - set(strict.quantized.weights) == {"conv1"}
 
 
-def test_a_budget_that_can_not_be_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_that_cannot_be_met_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post_training, "_meets_budget", lambda search, best: False)
     console = RecordingConsole()
     best, found = search(deep_model(2), Quantize(min_agreement=1.0), console=console)
@@ -316,7 +320,7 @@ def test_a_drop_in_top1_needs_labels() -> None:
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
 @pytest.mark.parametrize("crippled", [1, 4])
-def test_the_layer_that_was_made_sensitive_ranks_first(crippled: int, scheme: str) -> None:
+def test_the_crippled_layer_is_the_most_sensitive(crippled: int, scheme: str) -> None:
     model = deep_model(crippled=(crippled,))
     best, found = search(model, scheme=scheme)
     ranked = sensitivities(found, best)
@@ -326,8 +330,8 @@ def test_the_layer_that_was_made_sensitive_ranks_first(crippled: int, scheme: st
     assert ranked[order[0]].sqnr_db < ranked[order[1]].sqnr_db - 10
 
 
-def test_a_layer_that_leaves_no_signal_at_all_is_the_most_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers of 0 are noise as loud as the signal: exactly 0 dB, which is not the `None` of identical answers."""
+def test_a_layer_without_any_signal_is_the_most_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of 0 have noise as large as the signal: exactly 0 dB, which differs from the None of identical logits."""
 
     def ranked(found: Search, best: Candidate) -> dict[str, Parity]:
         loud = {"conv0": 12.0, "conv1": None, "conv2": 0.0, "gemm": 3.0}
@@ -335,22 +339,22 @@ def test_a_layer_that_leaves_no_signal_at_all_is_the_most_sensitive(monkeypatch:
 
     monkeypatch.setattr(post_training, "sensitivities", ranked)
     monkeypatch.setattr(post_training, "_meets_budget", lambda found, best: False)
-    floated: list[set[str]] = []
+    reverted: list[set[str]] = []
     attempt = post_training._attempt
 
     def watch(
         found: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
     ) -> Candidate:
-        floated.append(set(float_nodes))
+        reverted.append(set(float_nodes))
         return attempt(found, graph, float_nodes, correct)
 
     monkeypatch.setattr(post_training, "_attempt", watch)
     search(deep_model(3), Quantize(min_agreement=1.0))
-    assert floated[-2:] in ([{"conv2"}, {"conv2", "gemm"}],)
+    assert reverted[-2:] in ([{"conv2"}, {"conv2", "gemm"}],)
 
 
 @pytest.mark.parametrize("method", ["min-max", "percentile"])
-def test_ranges_of_an_equalized_model_are_those_that_calibration_would_measure(method: str) -> None:
+def test_ranges_of_an_equalized_model_equal_calibrated_ones(method: str) -> None:
     settings = Quantize(calibration={"method": method})
     best, found = search(wide_model(), settings)
     assert found.attempts[-1].kept  # the equalized one
@@ -359,7 +363,7 @@ def test_ranges_of_an_equalized_model_are_those_that_calibration_would_measure(m
         assert known == pytest.approx(measured[name], rel=1e-3, abs=1e-5)
 
 
-def test_learned_ranges_are_used_as_they_are_and_nothing_is_rounded_again() -> None:
+def test_learned_ranges_are_used_unchanged_with_nearest_rounding() -> None:
     model = wide_model()
     plain, _ = search(model)
     learned = {name: (low / 2, high / 2) for name, (low, high) in plain.graph.ranges.items()}

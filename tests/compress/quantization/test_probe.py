@@ -1,4 +1,4 @@
-"""The probe: what this machine's kernels do, and the proof that our weights never overflow them."""
+"""The probe of this machine's kernels, and that limited weights never overflow them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_limited_weights_are_exact_in_every_kernel_of_this_machine() -> None:
     assert probe.probe().limited_is_exact
 
 
-def test_what_saturates_is_what_the_instruction_set_says() -> None:
+def test_saturation_is_that_of_the_instruction_set() -> None:
     found = probe.probe()
     saturating = environment.detect_instruction_set() == "x86-avx2"
     assert (found.dense_saturates, found.gemm_saturates) == (saturating, saturating)
@@ -22,7 +22,7 @@ def test_what_saturates_is_what_the_instruction_set_says() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (4, 5, 1, 1), (8, 19)])
-def test_the_limited_weights_go_to_the_limit(shape: tuple[int, ...]) -> None:
+def test_limited_weights_reach_the_limit(shape: tuple[int, ...]) -> None:
     rows = to_rows(probe._limited(shape).astype(np.float64), 0)
     pairs = neighbour_sums(rows)
     assert pairs.max() == LARGEST_NEIGHBOUR_SUM
@@ -30,8 +30,8 @@ def test_the_limited_weights_go_to_the_limit(shape: tuple[int, ...]) -> None:
     assert 255 * pairs.max() <= 32767 < 255 * (LARGEST_NEIGHBOUR_SUM + 1)
 
 
-def test_a_wrong_sum_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saturated sums are smaller; so is what a kernel gives whose inputs are."""
+def test_a_wrong_sum_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel with smaller inputs stands in for one that saturates."""
 
     class Saturating(probe.OrtGraph):
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Schemes: one for each target, and operators that the runtime really has integer kernels for."""
+"""Schemes of targets, and integer kernels for their operators."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from runtimes.environment import InstructionSet
 from runtimes.errors import InputError
 
 
-def test_every_instruction_set_has_a_scheme_of_its_name() -> None:
+def test_every_instruction_set_has_a_scheme() -> None:
     assert set(get_args(InstructionSet)) <= set(SCHEMES)
     assert set(get_args(SchemeName)) == set(SCHEMES)
     assert all(scheme.name == name for name, scheme in SCHEMES.items())
 
 
-def test_only_exact_kernels_get_weights_that_others_overflow() -> None:
+def test_only_schemes_with_exact_kernels_have_unlimited_weights() -> None:
     assert {name: scheme.sums for name, scheme in SCHEMES.items()} == {
         "x86-avx2": "neighbours", "x86-vnni": "exact", "arm64": "exact", "tensorrt": "exact", "generic": "unknown"
     }  # fmt: skip
@@ -37,7 +37,7 @@ def test_auto_is_this_machines(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert scheme_named("auto") is SCHEMES[name]
 
 
-def test_a_scheme_that_there_is_not_is_answered_with_those_there_are() -> None:
+def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
     for name in SCHEMES:
         assert scheme_named(name) is SCHEMES[name]
     with pytest.raises(InputError) as refused:

@@ -1,4 +1,4 @@
-"""Tables of a quantization: what stands where, and that they fit a terminal of 80 columns."""
+"""Tables of a quantization: their cells, and that they fit a terminal of 80 columns."""
 
 from __future__ import annotations
 

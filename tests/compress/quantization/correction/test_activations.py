@@ -1,4 +1,4 @@
-"""Activations on disk: what was put in comes out in order, and nothing is left behind."""
+"""Activations on disk: batches are returned in order, and no file remains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def stored(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("*"))
 
 
-def test_batches_come_out_in_order_with_their_types_and_as_often_as_wanted(tmp_path: Path) -> None:
+def test_batches_are_returned_in_order_with_their_types_any_number_of_times(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = {
         "a": [rng.integers(0, 256, (2, 3), np.uint8) for _ in range(12)],
@@ -34,7 +34,7 @@ def test_batches_come_out_in_order_with_their_types_and_as_often_as_wanted(tmp_p
                     np.testing.assert_array_equal(one, other)
 
 
-def test_a_dropped_tensor_is_gone_from_the_disk_and_can_be_given_again(tmp_path: Path) -> None:
+def test_a_dropped_tensor_is_deleted_and_can_be_stored_again(tmp_path: Path) -> None:
     with Activations(tmp_path) as activations:
         for value in range(3):
             activations.append("a", np.full(2, value))
@@ -52,7 +52,7 @@ def test_a_dropped_tensor_is_gone_from_the_disk_and_can_be_given_again(tmp_path:
         activations.drop("never there")
 
 
-def test_the_folder_goes_with_the_block_and_with_an_exception(tmp_path: Path) -> None:
+def test_the_folder_is_deleted_after_the_block_and_after_an_exception(tmp_path: Path) -> None:
     with Activations(tmp_path) as activations:
         activations.append("a", np.zeros(2))
         assert stored(tmp_path) == 1

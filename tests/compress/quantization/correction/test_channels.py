@@ -1,4 +1,4 @@
-"""Channel statistics against float64 over all images at once."""
+"""Channel statistics, compared with float64 over all images in one batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images(count: int) -> EvalSet:
 
 
 @pytest.mark.parametrize(("count", "fixed"), [(1, None), (9, None), (10, 5)])
-def test_statistics_are_those_of_all_images_at_once(count: int, fixed: int | None) -> None:
+def test_statistics_equal_those_of_all_images_in_one_batch(count: int, fixed: int | None) -> None:
     model, given = onnx_graphs.residual_model(channels=3), images(count)
     values = onnx_graphs.all_values(model, PREPROCESSING.normalize(given.images))
     if fixed:
@@ -38,6 +38,6 @@ def test_statistics_are_those_of_all_images_at_once(count: int, fixed: int | Non
     assert console.events[-1] == ("channel statistics", count, count)
 
 
-def test_the_reach_is_that_of_the_farther_end() -> None:
+def test_the_reach_is_the_largest_absolute_value() -> None:
     channels = Channels(np.asarray([-3.0, 0.0, 1.0]), np.asarray([2.0, 5.0, 4.0]), np.zeros(3))
     assert channels.reach.tolist() == [3, 5, 4]

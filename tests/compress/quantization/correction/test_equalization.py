@@ -1,4 +1,4 @@
-"""Equalization: the answers of every image stay, channels become equally large, and INT8 gains by it."""
+"""Equalization keeps the outputs of every image, makes channels equally large, and improves INT8."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def equalized(model: onnx.ModelProto, given_images: EvalSet) -> tuple:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_answer_changes_far_beyond_the_calibration_images_either(kind: str) -> None:
+def test_outputs_do_not_change_even_far_outside_the_calibration_range(kind: str) -> None:
     model = network(kind)
     _, equal = equalized(model, images(8))
     assert equal.factors  # at least the tensor in front of the last pool
@@ -120,7 +120,7 @@ def test_no_answer_changes_far_beyond_the_calibration_images_either(kind: str) -
 @given(
     kind=st.sampled_from(KINDS), seed=st.integers(0, 10**6), spread=st.floats(1, 1e4), loudness=st.floats(0.01, 1000)
 )
-def test_no_answer_of_any_network_and_image_changes(kind: str, seed: int, spread: float, loudness: float) -> None:
+def test_outputs_of_any_network_and_image_do_not_change(kind: str, seed: int, spread: float, loudness: float) -> None:
     model = network(kind, seed, spread)
     _, equal = equalized(model, images(4))
     inputs = np.random.default_rng(seed).normal(0, loudness, (4, 3, 8, 8)).astype(np.float32)
@@ -130,7 +130,7 @@ def test_no_answer_of_any_network_and_image_changes(kind: str, seed: int, spread
 
 
 def test_nothing_is_scaled_across_a_clip() -> None:
-    """On calibration images that never reach 6 a factor would look exact; it is not."""
+    """A factor would seem exact on calibration images that never reach 6, but it is not."""
     model = network("clip")
     stored = onnx_graphs.constants_of(model)
     quiet = images(4)
@@ -140,13 +140,13 @@ def test_nothing_is_scaled_across_a_clip() -> None:
     found = onnx_graphs.constants_of(equal.model)
     np.testing.assert_array_equal(found["w1"], stored["w1"])
     second = next(one for one in equal.model.graph.node if one.name == "Conv_c2")
-    ratio = found[second.input[1]] / stored["w2"]  # scaled for what it writes, not for what it reads
+    ratio = found[second.input[1]] / stored["w2"]  # scaled for its output, not for its input
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["plain", "depthwise", "groups", "pools", "no bias", "gemm"])
 def test_channels_are_equally_large_afterwards(kind: str) -> None:
-    """But those below 1/32 of the largest, which are 32 times closer to it."""
+    """Except channels below 1/32 of the largest, which are scaled by 32."""
     model = network(kind, spread=20)
     statistics, equal = equalized(model, images(8))
     measured = statistics_of(equal.model, images(8))
@@ -159,7 +159,7 @@ def test_channels_are_equally_large_afterwards(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_scaled_statistics_are_those_that_the_new_model_has(kind: str) -> None:
+def test_the_scaled_statistics_are_those_of_the_new_model(kind: str) -> None:
     model = network(kind)
     statistics, equal = equalized(model, images(8))
     measured = statistics_of(equal.model, images(8))
@@ -184,14 +184,14 @@ def test_int8_gains_10_db_where_channels_differ_by_a_factor_of_100(kind: str) ->
     assert reached[1] > reached[0] + 10, reached
 
 
-def test_the_graphs_input_and_output_and_what_others_read_are_left_alone() -> None:
+def test_inputs_outputs_and_tensors_with_other_readers_are_not_scaled() -> None:
     model = network("plain")
     _, equal = equalized(model, images(4))
     assert not {"x", "y"} & set(equal.factors)
     assert {"c1", "r1", "c2", "r2", "p", "f"} <= set(equal.factors)
     extra = onnx.ModelProto()
     extra.CopyFrom(model)
-    extra.graph.node.append(node("Sigmoid", ["r1"], "other"))  # no layer: it would see other values
+    extra.graph.node.append(node("Sigmoid", ["r1"], "other"))  # not a layer: it would read scaled values
     _, equal = equalized(extra, images(4))
     assert not {"c1", "r1"} & set(equal.factors)
 

@@ -1,4 +1,4 @@
-"""Second moments against loops over every position in float64, and against what the layer's outputs then are."""
+"""Second moments, compared with loops over every position in float64 and with the layer's outputs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def batches(*sizes: int, shape: tuple[int, ...] = (4, 6, 7), seed: int = 0) -> l
 
 
 def patches(layer: Layer, images: Array) -> Array:
-    """Return (positions, groups, K) in float64 by loops; outside the image everything is 0."""
+    """Return (positions, groups, K) in float64 by loops; values outside the image are 0."""
     real = (images.astype(np.float64) - ZERO_POINT) * SCALE
     count, channels, height, width = real.shape
     top, left, bottom, right = layer.pads
@@ -73,7 +73,7 @@ def all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_moments_are_those_of_every_position_in_float64(name: str) -> None:
     layer = LAYERS[name]
-    given = batches(2, 2, 1)  # the last is smaller and must not weigh more
+    given = batches(2, 2, 1)  # the last batch is smaller and must not have a larger weight
     seen = patches(layer, np.concatenate(given))
     expected = np.einsum("pgk,pgl->gkl", seen, seen) / len(seen)
     found, samples = second_moments(layer, given, SCALE, ZERO_POINT)
@@ -83,7 +83,7 @@ def test_moments_are_those_of_every_position_in_float64(name: str) -> None:
 
 @pytest.mark.usefixtures("all_positions")
 @pytest.mark.parametrize("name", LAYERS)
-def test_with_the_layers_rows_they_give_its_mean_squared_output(name: str) -> None:
+def test_moments_and_weights_give_the_mean_squared_output(name: str) -> None:
     layer = LAYERS[name]
     given = batches(4)
     real = torch.nn.functional.pad(
@@ -99,7 +99,7 @@ def test_with_the_layers_rows_they_give_its_mean_squared_output(name: str) -> No
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_gemm_sees_every_image(axis: int) -> None:
+def test_a_gemm_uses_every_image(axis: int) -> None:
     shape = (3, 10) if axis == 0 else (10, 3)
     layer = Layer("l", "Gemm", "x", "y", np.ones(shape), np.zeros(3), axis, 1, (1, 1), (0, 0, 0, 0), (1, 1))
     given = batches(4, 4, 1, shape=(10,))
@@ -109,7 +109,7 @@ def test_a_gemm_sees_every_image(axis: int) -> None:
     np.testing.assert_allclose(found, (real.T @ real / 9)[None], rtol=1e-5, atol=1e-5 * real.var())
 
 
-def test_signed_integers_do_not_wrap_round() -> None:
+def test_signed_integers_do_not_overflow() -> None:
     layer = LAYERS["1x1"]
     image = np.full((1, 4, 6, 7), -128, np.int8)
     found, _ = second_moments(layer, [image], 1.0, 0)
@@ -119,7 +119,7 @@ def test_signed_integers_do_not_wrap_round() -> None:
 
 
 @pytest.mark.parametrize("name", ["3x3", "depthwise"])
-def test_drawn_positions_give_the_moments_of_all_to_a_few_percent_and_the_same_each_time(
+def test_sampled_positions_give_the_moments_within_a_few_percent_and_are_reproducible(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = LAYERS[name]
@@ -133,7 +133,7 @@ def test_drawn_positions_give_the_moments_of_all_to_a_few_percent_and_the_same_e
     assert np.abs(found - everything).max() < 0.05 * np.abs(everything).max()
 
 
-def test_rows_of_many_weights_get_more_positions() -> None:
+def test_long_rows_get_more_positions() -> None:
     layer = convolution(1, 64, (5, 5))
     given = batches(4, shape=(64, 20, 20))
     assert second_moments(layer, given, SCALE, ZERO_POINT)[1] == 64 * 25 // 2

@@ -1,4 +1,4 @@
-"""Bias correction and rounding in the network's order, on networks that need them."""
+"""Bias correction and rounding in graph order, on networks that need them."""
 
 from __future__ import annotations
 
@@ -76,16 +76,14 @@ def test_the_analytic_bias_keeps_the_mean_of_any_1x1_convolution(shape: tuple[in
         ).mean((0, 2, 3)).numpy()  # fmt: skip
 
     expected = mean_output(one.weight, one.bias)
-    moved = analytic_bias(one, weights, given.mean((0, 2, 3)).numpy())
-    np.testing.assert_allclose(mean_output(dequantized(one, weights), moved), expected, rtol=1e-12, atol=1e-12)
+    shifted = analytic_bias(one, weights, given.mean((0, 2, 3)).numpy())
+    np.testing.assert_allclose(mean_output(dequantized(one, weights), shifted), expected, rtol=1e-12, atol=1e-12)
     if shape[1] > 1:  # a single weight is its own scale and loses nothing
         assert np.abs(mean_output(dequantized(one, weights), one.bias) - expected).max() > 1e-4
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((6, 5, 3, 3), 1), ((6, 3, 3, 5), 2), ((6, 1, 3, 3), 6)])
-def test_the_analytic_bias_of_larger_kernels_is_exact_where_the_mean_is_the_same_everywhere(
-    shape: tuple[int, ...], groups: int
-) -> None:
+def test_the_analytic_bias_of_larger_kernels_is_exact_for_constant_images(shape: tuple[int, ...], groups: int) -> None:
     one = layer("Conv", shape, groups)
     weights = nearest(one, "unknown", 0.01)
     mean = np.random.default_rng(1).uniform(0, 3, shape[1] * groups)
@@ -105,15 +103,15 @@ def test_the_analytic_bias_keeps_the_mean_of_a_gemm(axis: int) -> None:
     weights = nearest(one, "unknown", 0.01)
     mean = np.random.default_rng(1).uniform(0, 3, one.weight.shape[1 - axis])
     exact, rounded = one.weight, dequantized(one, weights)
-    moved = analytic_bias(one, weights, mean)
+    shifted = analytic_bias(one, weights, mean)
     if axis == 0:
-        np.testing.assert_allclose(rounded @ mean + moved, exact @ mean + one.bias, rtol=1e-12)
+        np.testing.assert_allclose(rounded @ mean + shifted, exact @ mean + one.bias, rtol=1e-12)
     else:
-        np.testing.assert_allclose(mean @ rounded + moved, mean @ exact + one.bias, rtol=1e-12)
+        np.testing.assert_allclose(mean @ rounded + shifted, mean @ exact + one.bias, rtol=1e-12)
 
 
 def leaning_model(bias: bool = True) -> onnx.ModelProto:
-    """Weights that nearly all round down, inputs that are all positive: rounding to nearest moves every mean."""
+    """Return a network where nearly all weights round down and all inputs are positive, so that every mean shifts."""
     rng = np.random.default_rng(0)
     second = (rng.integers(-10, 11, (5, 16, 1, 1)) + 0.45).astype(np.float32) / 127
     second[:, 0] = 1.0
@@ -132,7 +130,7 @@ def leaning_model(bias: bool = True) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
-def test_correcting_biases_wins_6_db_where_rounding_leans(scheme: str) -> None:
+def test_bias_correction_gains_6_db_if_rounding_is_biased(scheme: str) -> None:
     model, given = leaning_model(), images(32)
     statistics = watched(model, given, scheme)
     made, expected = quantized(model, statistics, scheme), logits(model, given)
@@ -155,8 +153,8 @@ def test_a_layer_without_a_bias_gets_one(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_recovery_wins_8_db_over_nearest_with_analytic_biases_on_other_images(scheme: str) -> None:
-    """Weights of a few bits' worth and correlated inputs: rounding is what costs most."""
+def test_recovery_gains_8_db_over_nearest_rounding_on_other_images(scheme: str) -> None:
+    """Weights with few effective bits and correlated inputs: rounding is the largest error."""
     model, given, others = coarse_model(), images(64), images(48, seed=1)
     statistics = watched(model, given, scheme)
     plain, recovered = (quantized(model, statistics, scheme) for _ in range(2))
@@ -174,7 +172,7 @@ def test_recovery_wins_8_db_over_nearest_with_analytic_biases_on_other_images(sc
 
 
 def coarse_model() -> onnx.ModelProto:
-    """One weight of each row is 100 times the others, which are left few steps."""
+    """Return weights with one value per row 100 times the others, for which few integer steps remain."""
     rng = np.random.default_rng(3)
 
     def weights(*shape: int) -> Array:
@@ -199,7 +197,7 @@ def coarse_model() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
-def test_two_runs_give_the_same_bytes_and_the_model_given_stays(scheme: str) -> None:
+def test_two_runs_give_the_same_bytes_and_do_not_change_the_float32_model(scheme: str) -> None:
     model, given = onnx_graphs.residual_model(channels=3), images(24)
     statistics, before = watched(model, given, scheme), model.SerializeToString()
     made = [quantized(model, statistics, scheme) for _ in range(2)]
@@ -210,8 +208,8 @@ def test_two_runs_give_the_same_bytes_and_the_model_given_stays(scheme: str) -> 
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
-def test_the_float_logits_have_float32s_means(scheme: str) -> None:
-    """The last layer is no quantized tensor; its bias is moved all the same."""
+def test_the_logits_have_the_means_of_float32(scheme: str) -> None:
+    """The last layer's output is not quantized, but its bias is corrected too."""
     model, given = coarse_model(), images(64)
     statistics = watched(model, given, scheme)
     made = quantized(model, statistics, scheme)
@@ -238,12 +236,12 @@ def test_layers_that_stay_float_keep_their_weights(scheme: str, float_nodes: set
 
 @pytest.mark.parametrize("float_nodes", [set(), {"first"}, {"depthwise"}, {"pointwise"}, {"gemm"}])
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
+def test_every_layer_is_rounded_once_and_its_bias_shifted_only_by_its_own_outputs(
     scheme: str, float_nodes: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step may run a layer that an earlier one rounded, or a float layer behind the one that it rounds."""
+    """A step may run a layer that an earlier step rounded, or a float layer after the one that it rounds."""
     rounded: list[str] = []
-    moved: list[str] = []
+    shifted: list[str] = []
 
     class Watched(recovery._Recovery):
         def round(self, layer: Layer) -> None:
@@ -251,7 +249,7 @@ def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
             super().round(layer)
 
         def shift_bias(self, layer: Layer, shift: Array) -> None:
-            moved.append(layer.name)
+            shifted.append(layer.name)
             super().shift_bias(layer, shift)
 
     monkeypatch.setattr(recovery, "_Recovery", Watched)
@@ -260,14 +258,14 @@ def test_every_layer_is_rounded_once_and_its_bias_moved_only_by_its_own_outputs(
     made = quantized(model, statistics, scheme, frozenset(float_nodes))
     recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
     assert sorted(rounded) == sorted(set(made.weights))
-    assert len(set(moved)) == len(moved)
-    if scheme == "tensorrt":  # no pairs behind float layers: what lies before them is seen only through them
+    assert len(set(shifted)) == len(shifted)
+    if scheme == "tensorrt":  # no Q/DQ after float layers: earlier layers are observed only through them
         before = {"pointwise": "depthwise", "gemm": "pointwise"}
-        assert not {before[name] for name in float_nodes if name in before} & set(moved)
+        assert not {before[name] for name in float_nodes if name in before} & set(shifted)
 
 
 @pytest.mark.parametrize("count", [12, 10])
-def test_a_fixed_batch_is_rounded_as_well_as_any(count: int) -> None:
+def test_a_fixed_batch_gives_the_same_accuracy(count: int) -> None:
     free, fixed = onnx_graphs.residual_model(channels=3), onnx_graphs.residual_model(channels=3)
     for value in (fixed.graph.input[0], fixed.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 5
@@ -281,7 +279,7 @@ def test_a_fixed_batch_is_rounded_as_well_as_any(count: int) -> None:
     assert abs(reached[0] - reached[1]) < 3, reached
 
 
-def test_activations_are_deleted_after_their_last_use_and_the_folder_at_the_end(
+def test_activations_are_deleted_after_their_last_use_and_their_folder_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[set[str]] = []
@@ -304,7 +302,7 @@ def test_activations_are_deleted_after_their_last_use_and_the_folder_at_the_end(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exception_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_deletes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         assert list(tmp_path.iterdir())
         raise ZeroDivisionError
@@ -320,7 +318,7 @@ def test_an_exception_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
-    """Rounding such a layer changed the weights by which its bias was then corrected."""
+    """Rounding must not change the float weights from which the bias is computed."""
     one = layer("Conv", (1, 12, 1, 1))
     before = one.weight.copy()
     rng = np.random.default_rng(0)
@@ -330,7 +328,7 @@ def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
     np.testing.assert_array_equal(one.weight, before)
 
 
-def test_a_layer_that_reads_a_product_with_a_number_is_rounded_too() -> None:
+def test_a_layer_after_a_multiplication_by_a_constant_is_rounded_too() -> None:
     rng = np.random.default_rng(0)
     nodes = [
         helper.make_node("Mul", ["x", "half"], ["h"], name="half"),

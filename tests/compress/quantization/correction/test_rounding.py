@@ -1,4 +1,4 @@
-"""Error feedback against Optimal Brain Surgeon in float64, written out, and where it has to help."""
+"""Error feedback, compared with a direct implementation of Optimal Brain Surgeon in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from compress.quantization.correction import rounding
 from compress.quantization.correction.rounding import BLOCK, error_feedback, error_feedback_depthwise
 
-MANY = 10**9  # samples: so that damping is the least
+MANY = 10**9  # samples, for minimum damping
 Array = np.ndarray
 
 
@@ -34,7 +34,7 @@ def surgeon(rows: Array, scale: Array, moments: Array, samples: int, largest: in
 
 
 def problem(inputs: int, outputs: int, seed: int = 0, steps: float = 15) -> tuple[Array, Array, Array, Array]:
-    """Return rows, scales that leave so many steps, moments of correlated inputs, and the inputs."""
+    """Return rows, scales for the given number of steps, moments of correlated inputs, and the inputs."""
     rng = np.random.default_rng(seed)
     causes = max(2, inputs // 4)
     x = rng.normal(0, 1, (1000, causes)) @ rng.normal(0, 1, (causes, inputs)) + rng.normal(0, 0.1, (1000, inputs))
@@ -47,7 +47,7 @@ def loss(x: Array, rows: Array, integers: Array, scale: Array) -> float:
 
 
 def within_limit(rows: Array, scale: Array, largest: int = 127) -> Array:
-    """Round to nearest and clip, the second of two neighbours to what the first leaves."""
+    """Round to nearest and clip; the second of two neighbours gets what the limit of their sum allows."""
     integers = np.rint(rows / scale[:, None]).clip(-largest, largest)
     even = integers[:, : integers.shape[1] // 2 * 2 : 2]
     integers[:, 1::2] = np.clip(integers[:, 1::2], np.maximum(-largest, -128 - even), np.minimum(largest, 128 - even))
@@ -56,7 +56,7 @@ def within_limit(rows: Array, scale: Array, largest: int = 127) -> Array:
 
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("inputs", [1, 2, 9, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 22])
-def test_it_is_the_optimal_brain_surgeon_whatever_the_blocks(inputs: int, limited: bool) -> None:
+def test_it_equals_optimal_brain_surgeon_for_any_number_of_blocks(inputs: int, limited: bool) -> None:
     rows, scale, moments, _ = problem(inputs, 3, inputs, steps=140 if limited else 15)
     found = error_feedback(rows, scale, moments, 5000, 127, limited)
     assert found.dtype == np.int8
@@ -68,18 +68,18 @@ def test_it_is_the_optimal_brain_surgeon_whatever_the_blocks(inputs: int, limite
     inputs=st.integers(1, 12), outputs=st.integers(1, 4), seed=st.integers(0, 10**6), samples=st.integers(1, 10**6),
     steps=st.floats(1, 400), largest=st.sampled_from([64, 127]), limited=st.booleans(),
 )  # fmt: skip
-def test_it_is_the_optimal_brain_surgeon_on_any_small_problem(
+def test_it_equals_optimal_brain_surgeon_on_any_small_problem(
     inputs: int, outputs: int, seed: int, samples: int, steps: float, largest: int, limited: bool
 ) -> None:
     rows, scale, moments, _ = problem(
         inputs, outputs, seed, steps * 1.00012345
-    )  # off the halves, which round either way
+    )  # avoids ties, which may round either way
     found = error_feedback(rows, scale, moments, samples, largest, limited)
     np.testing.assert_array_equal(found, surgeon(rows, scale, moments, samples, largest, limited))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
-def test_the_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_the_block_size(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, scale, moments, _ = problem(50, 4)
     expected = error_feedback(rows, scale, moments, MANY, 127, True)
     monkeypatch.setattr(rounding, "BLOCK", block)
@@ -87,14 +87,14 @@ def test_the_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_leaves_a_third_of_the_error_of_nearest_where_inputs_are_correlated(seed: int) -> None:
+def test_it_has_a_third_of_the_error_of_nearest_rounding_for_correlated_inputs(seed: int) -> None:
     rows, scale, moments, x = problem(100, 8, seed)
     fed = error_feedback(rows, scale, moments, MANY, 127, False)
     assert loss(x, rows, fed, scale) < loss(x, rows, np.rint(rows / scale[:, None]), scale) / 3
 
 
 @pytest.mark.parametrize("inputs", [5, 70])
-def test_inputs_that_are_not_correlated_are_rounded_to_nearest(inputs: int) -> None:
+def test_weights_of_uncorrelated_inputs_are_rounded_to_nearest(inputs: int) -> None:
     rows, scale, *_ = problem(inputs, 4)
     moments = np.diag(np.random.default_rng(1).uniform(0.1, 10, inputs))
     for given_moments in (np.eye(inputs), moments):
@@ -104,7 +104,7 @@ def test_inputs_that_are_not_correlated_are_rounded_to_nearest(inputs: int) -> N
 
 @settings(max_examples=100, deadline=None)
 @given(inputs=st.integers(1, 80), seed=st.integers(0, 10**6), steps=st.floats(1, 2000))
-def test_neighbours_never_overflow_whatever_the_weights(inputs: int, seed: int, steps: float) -> None:
+def test_limited_neighbours_never_overflow_for_any_weights(inputs: int, seed: int, steps: float) -> None:
     rows, scale, moments, _ = problem(inputs, 4, seed, steps)
     found = error_feedback(rows, scale, moments, MANY, 127, limit_neighbours=True).astype(int)
     even = np.pad(found, ((0, 0), (0, inputs % 2)))
@@ -113,13 +113,13 @@ def test_neighbours_never_overflow_whatever_the_weights(inputs: int, seed: int, 
 
 
 def fitting_scale(rows: Array) -> Array:
-    """Return the scale that `row_scales` gives where neighbours are limited; an even number of inputs."""
+    """Return the scale of `row_scales` for limited neighbours and an even number of inputs."""
     return np.maximum(np.abs(rows).max(1) / 127, np.abs(rows[:, ::2] + rows[:, 1::2]).max(1) / 127.5)
 
 
 @pytest.mark.parametrize("lean", [0, 1])
 @pytest.mark.parametrize("seed", range(6))
-def test_with_limited_neighbours_it_leaves_a_third_of_the_error_of_nearest(seed: int, lean: int) -> None:
+def test_with_limited_neighbours_it_has_a_third_of_the_error_of_nearest_rounding(seed: int, lean: int) -> None:
     rows, _, moments, x = problem(64, 8, seed)
     rows = np.abs(rows) + 1 if lean else rows
     scale = fitting_scale(rows)
@@ -127,8 +127,8 @@ def test_with_limited_neighbours_it_leaves_a_third_of_the_error_of_nearest(seed:
     assert loss(x, rows, fed, scale) < loss(x, rows, within_limit(rows, scale), scale) / 3
 
 
-def test_what_the_limit_cuts_off_is_fed_back() -> None:
-    """With scales that don't fit, much is cut off; clipping after error feedback is twice as bad in the median.
+def test_errors_of_the_limit_are_fed_back() -> None:
+    """With too small scales, many weights are clipped; clipping after error feedback has twice the median error.
 
     Not in each case: the choice is greedy, and what the last neighbours lose nothing makes good.
     """
@@ -143,7 +143,7 @@ def test_what_the_limit_cuts_off_is_fed_back() -> None:
     assert np.median(ratios) > 2
 
 
-def test_dead_inputs_are_rounded_to_nearest_and_do_not_disturb_the_others() -> None:
+def test_weights_of_zero_inputs_are_rounded_to_nearest_and_do_not_affect_others() -> None:
     rows, scale, moments, _ = problem(70, 4)
     dead = [0, 13, 69]
     moments[dead], moments[:, dead] = 0, 0
@@ -153,7 +153,7 @@ def test_dead_inputs_are_rounded_to_nearest_and_do_not_disturb_the_others() -> N
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_a_layer_that_reads_zeros_alone_is_rounded_to_nearest(limited: bool) -> None:
+def test_a_layer_with_only_zero_inputs_is_rounded_to_nearest(limited: bool) -> None:
     rows, scale, *_ = problem(16, 4, steps=127)
     found = error_feedback(rows, scale, np.zeros((16, 16)), MANY, 127, limited)
     expected = within_limit(rows, scale) if limited else np.rint(rows / scale[:, None])
@@ -168,11 +168,11 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 @pytest.mark.parametrize("samples", [10, 1000, MANY])
 @pytest.mark.parametrize("taps", [1, 9, 25])
-def test_depthwise_rounding_is_that_of_each_channel_by_itself(taps: int, samples: int) -> None:
+def test_depthwise_rounding_equals_rounding_each_channel_separately(taps: int, samples: int) -> None:
     problems = [problem(taps, 1, seed) for seed in range(5)]
     rows, scale = np.concatenate([one[0] for one in problems]), np.concatenate([one[1] for one in problems])
     moments = np.stack([one[2] for one in problems])
-    moments[2] = 0  # a channel that is dead
+    moments[2] = 0  # a channel with only zero inputs
     found = error_feedback_depthwise(rows, scale, moments, samples, 64)
     for channel in range(5):
         alone = error_feedback(rows[[channel]], scale[[channel]], moments[channel], samples, 64, False)
@@ -180,7 +180,7 @@ def test_depthwise_rounding_is_that_of_each_channel_by_itself(taps: int, samples
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_the_given_weights_are_not_changed(outputs: int) -> None:
+def test_the_input_weights_are_not_changed(outputs: int) -> None:
     rows, scale, moments, _ = problem(9, outputs)
     before = rows.copy(), moments.copy()
     error_feedback(rows, scale, moments, MANY, 127, True)

@@ -1,4 +1,4 @@
-"""Training with rounding: the answers of the file that ships, LSQ's gradient, weights that find their way back."""
+"""Fake quantization: outputs equal those of the INT8 file, and gradients are those of LSQ."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def ranges_of(model: onnx.ModelProto, scheme: str) -> dict[str, tuple[float, flo
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_its_answers_are_those_of_the_file_that_ships(scheme: str) -> None:
+def test_its_outputs_are_those_of_the_int8_file(scheme: str) -> None:
     model = onnx_graphs.residual_model(channels=3)
     ranges = ranges_of(model, scheme)
     network = FakeQuantNetwork(model, SCHEMES[scheme], ranges).eval()
-    shipped = insert_qdq(model, network.learned_ranges(), SCHEMES[scheme]).model
+    file = insert_qdq(model, network.learned_ranges(), SCHEMES[scheme]).model
     with torch.no_grad():
         answers = network(torch.from_numpy(IMAGES)).numpy()
-    expected = onnx_graphs.run_model(shipped, IMAGES, exact=True)
+    expected = onnx_graphs.run_model(file, IMAGES, exact=True)
     float32 = onnx_graphs.run_model(model, IMAGES)
     assert np.abs(answers - expected).max() < 0.02 * np.abs(expected).max()  # rounding ties and int32 biases
     assert np.square(answers - expected).sum() < 0.1 * np.square(float32 - expected).sum()
 
 
-def test_without_rounding_it_is_the_float_graph() -> None:
+def test_without_rounding_its_outputs_are_those_of_the_float_graph() -> None:
     model = onnx_graphs.residual_model(channels=3)
     network = FakeQuantNetwork(model, SCHEMES["x86-vnni"], ranges_of(model, "x86-vnni")).eval()
     network.rounding = False
@@ -49,7 +49,7 @@ def test_without_rounding_it_is_the_float_graph() -> None:
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "x86-vnni", "generic"])
 @pytest.mark.parametrize("name", ["first", "depthwise", "pointwise", "gemm"])
-def test_weights_are_rounded_as_the_file_holds_them(scheme: str, name: str) -> None:
+def test_weights_are_rounded_as_in_the_file(scheme: str, name: str) -> None:
     layer = layers_of(onnx_graphs.residual_model(channels=3))[name]
     stored = nearest(layer, SCHEMES[scheme].sums, 1.0)
     shape = [-1 if dimension == layer.axis else 1 for dimension in range(layer.weight.ndim)]
@@ -57,7 +57,7 @@ def test_weights_are_rounded_as_the_file_holds_them(scheme: str, name: str) -> N
     assert np.allclose(found, stored.integers * stored.scale.reshape(shape), atol=1e-5)
 
 
-def test_the_gradient_of_the_step_is_that_of_the_paper() -> None:
+def test_the_gradient_of_the_step_size_is_that_of_the_paper() -> None:
     """LSQ, equation 3: -v/s + round(v/s) inside, the bound outside, scaled by 1 / sqrt(N * highest)."""
     values = torch.tensor([[-1.0, 0.1, 0.26, 0.9, 30.0, 2.04]], dtype=torch.float64)
     step = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
@@ -78,7 +78,7 @@ def test_gradients_reach_weights_biases_and_steps() -> None:
     assert sum(float(parameter.grad.abs().sum()) > 0 for parameter in network.parameters()) > 8
 
 
-def test_an_unknown_operator_is_told() -> None:
+def test_an_unknown_operator_is_an_error() -> None:
     model = onnx_graphs.residual_model(channels=3)
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softplus"
     scheme = SCHEMES["x86-vnni"]
