@@ -82,15 +82,15 @@ def _measure(
     if not len(images):
         raise InputError("calibration: there are no images")
     names = list(dict.fromkeys(tensors))
-    reads = 2 if settings.method in HISTOGRAM_METHODS else 1
-    merge = _moved if settings.method == "moving-average" else _widened
+    passes = 2 if settings.method in HISTOGRAM_METHODS else 1
+    merge = _update_average if settings.method == "moving-average" else _widen
     ranges: dict[str, Range] = {}
 
     def widen(name: str, values: Values, first: int) -> None:
         ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
 
-    visit_tensors(model, names, images, widen, lambda done: console.progress("calibrate", done, reads * len(images)))
-    if reads == 2:
+    visit_tensors(model, names, images, widen, lambda done: console.progress("calibrate", done, passes * len(images)))
+    if passes == 2:
         histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
 
         def count(name: str, values: Values, first: int) -> None:
@@ -98,12 +98,9 @@ def _measure(
                 histograms[name].add(values)
 
         visit_tensors(
-            model,
-            names,
-            images,
-            count,
-            lambda done: console.progress("calibrate", len(images) + done, reads * len(images)),
-        )
+            model, names, images, count,
+            lambda done: console.progress("calibrate", len(images) + done, passes * len(images)),
+        )  # fmt: skip
         for name, histogram in histograms.items():
             ranges[name] = _choose_range(histogram, ranges[name], settings)
     if settings.method == "mse":
@@ -121,12 +118,12 @@ def _extremes(name: str, values: Values, images: tuple[str, ...]) -> list[Range]
     return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
-def _widened(known: Range | None, extremes: list[Range]) -> Range:
+def _widen(known: Range | None, extremes: list[Range]) -> Range:
     lows, highs = zip(*extremes, *([known] if known else []), strict=True)
     return min(lows), max(highs)
 
 
-def _moved(known: Range | None, extremes: list[Range]) -> Range:
+def _update_average(known: Range | None, extremes: list[Range]) -> Range:
     """Update the moving average with each image in turn; the first image initializes it.
 
     Source: Jacob et al. 2018, section 3.1, and onnxruntime 1.32, MinMaxCalibrater.merge_range with moving_average. A

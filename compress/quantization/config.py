@@ -29,7 +29,7 @@ class CalibrationConfig:
     mse: smallest squared error.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # unknown keys of a recipe are errors
 
     method: RangeMethod = "min-max"
     percentile: float = 99.99

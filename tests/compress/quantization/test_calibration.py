@@ -144,8 +144,8 @@ def test_a_fixed_batch_counts_every_image_once(
     expected = ranges_of(model, images, method)
     for shape in (model.graph.input[0], model.graph.output[0]):
         shape.type.tensor_type.shape.dim[0].dim_value = batch
-    for name, found in ranges_of(model, images, method).items():
-        assert found == pytest.approx(expected[name], rel=1e-5)
+    for name, result in ranges_of(model, images, method).items():
+        assert result == pytest.approx(expected[name], rel=1e-5)
 
 
 def sqnr_db(values: Array, low: float, high: float) -> float:
@@ -250,9 +250,9 @@ def cached(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> C
         tensors: list[str] = TENSORS, **changes: object,
     ) -> int:  # fmt: skip
         pixels = CountedPixels(images.images)
-        given = dataclasses.replace(images, images=pixels, **changes)
+        changed = dataclasses.replace(images, images=pixels, **changes)
         settings = CalibrationConfig(method, percentile)
-        ranges = calibrate(graph, tensors, given, settings, SilentConsole(), tmp_path / "cache")
+        ranges = calibrate(graph, tensors, changed, settings, SilentConsole(), tmp_path / "cache")
         assert ranges == calibrate(graph, tensors, images, settings, SilentConsole())
         assert list(ranges) == tensors
         return pixels.taken
@@ -292,10 +292,10 @@ def test_the_cache_key_covers_all_inputs(
 
 def test_the_cache_key_covers_preprocessing(model: onnx.ModelProto, images: evalset.EvalSet, tmp_path: Path) -> None:
     other = dataclasses.replace(images, preprocessing=dataclasses.replace(images.preprocessing, std=(0.5, 0.5, 0.5)))
-    found = [
+    result = [
         calibrate(model, ["x"], each, CalibrationConfig(), SilentConsole(), tmp_path)["x"] for each in (images, other)
     ]
-    assert found == [(-2, 2), (-1, 1)]
+    assert result == [(-2, 2), (-1, 1)]
 
 
 @pytest.mark.parametrize(

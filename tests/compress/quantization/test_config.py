@@ -17,18 +17,18 @@ def test_the_defaults() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("given", [
+@pytest.mark.parametrize("content", [
     {"method": "nncf"}, {"calibration_images": 1}, {"calibration_images": 100_000}, {"max_top1_drop_pp": 0},
     {"max_top1_drop_pp": 100}, {"min_agreement": 0}, {"min_agreement": 1},
     {"calibration": {"method": "percentile", "percentile": 99.9}}, {"calibration": {"method": "mse"}},
 ])  # fmt: skip
-def test_valid_settings_are_kept(given: dict[str, Any]) -> None:
-    kept = Quantize.model_validate(given).model_dump(exclude_unset=True)
-    for name, value in given.items():
+def test_valid_settings_are_kept(content: dict[str, Any]) -> None:
+    kept = Quantize.model_validate(content).model_dump(exclude_unset=True)
+    for name, value in content.items():
         assert kept[name] == value or value.items() <= kept[name].items()
 
 
-@pytest.mark.parametrize(("given", "place"), [
+@pytest.mark.parametrize(("content", "place"), [
     ({"method": "tflite"}, "method"), ({"calibration_images": 0}, "calibration_images"),
     ({"calibration_images": 100_001}, "calibration_images"), ({"calibration_images": 1.5}, "calibration_images"),
     ({"max_top1_drop_pp": -0.1}, "max_top1_drop_pp"), ({"max_top1_drop_pp": 101}, "max_top1_drop_pp"),
@@ -37,9 +37,9 @@ def test_valid_settings_are_kept(given: dict[str, Any]) -> None:
     ({"calibration": {"method": "max"}}, "calibration"), ({"calibration": {"percentile": 50}}, "calibration"),
     ({"calibration": {"percentile": 100.1}}, "calibration"), ({"calibration": {"bins": 3}}, "calibration"),
 ])  # fmt: skip
-def test_an_invalid_setting_is_reported_with_its_key(given: dict[str, Any], place: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_key(content: dict[str, Any], place: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        Quantize.model_validate(given)
+        Quantize.model_validate(content)
     assert {error["loc"][0] for error in refused.value.errors()} == {place}
 
 

@@ -130,15 +130,15 @@ def requantized(bins: Array, filled: Array, levels: int) -> Array:
 
 def divergences(counts: Array, levels: int) -> Array:
     """Return KL(P || Q) for each number of bins from `levels`, by the pseudo-code of the slides."""
-    found = []
+    result = []
     for end in range(levels, BINS + 1):
         p = counts[:end].copy()
         p[-1] += counts[end:].sum()
         q = requantized(counts[:end], p > 0, levels)
         if p[-1] > 0 and q[-1] == 0:
             q[-1] = 1e-4
-        found.append(scipy.stats.entropy(p, q) if counts[:end].any() else np.inf)
-    return np.array(found)
+        result.append(scipy.stats.entropy(p, q) if counts[:end].any() else np.inf)
+    return np.array(result)
 
 
 def test_the_reference_for_entropy_reproduces_the_slides() -> None:
@@ -187,9 +187,9 @@ def test_mse_is_within_half_a_percent_of_the_best_range_of_a_fine_grid(name: str
     least, greatest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     parts = np.linspace(0.04, 1, 33)
     grid = [(low, high) for low in np.unique(least * parts) for high in np.unique(greatest * parts)]
-    found = mse_range(histogram_of(values))
-    assert least <= found[0] <= 0 <= found[1] <= greatest
-    assert mean_squared_error(values, *found) <= 1.005 * min(mean_squared_error(values, *ends) for ends in grid)
+    result = mse_range(histogram_of(values))
+    assert least <= result[0] <= 0 <= result[1] <= greatest
+    assert mean_squared_error(values, *result) <= 1.005 * min(mean_squared_error(values, *ends) for ends in grid)
 
 
 @pytest.mark.parametrize("name", ["normal", "far from zero", "negative", "laplace"])

@@ -86,9 +86,9 @@ def verified(artifact: Artifact) -> VerifyRecord:
 
 def parity_sqnr_db(artifact: Artifact) -> float:
     """Return the SQNR that the manifest of an INT8 artifact holds."""
-    found = verified(artifact).parity_with_float32.sqnr_db
-    assert found is not None
-    return found
+    sqnr = verified(artifact).parity_with_float32.sqnr_db
+    assert sqnr is not None
+    return sqnr
 
 
 def sqnr_db(expected: np.ndarray, answered: np.ndarray) -> float:
@@ -209,13 +209,13 @@ def test_the_manifest_records_the_origin_and_the_quantization(
     method: str, images: evalset.EvalSet, tmp_path: Path
 ) -> None:
     artifact = make(tmp_path, images, "arm64", method=method)
-    manifest, given = artifact.manifest, Artifact.load(tmp_path / "float32.onnx").manifest
+    manifest, before = artifact.manifest, Artifact.load(tmp_path / "float32.onnx").manifest
     assert (manifest.sha256, manifest.size_bytes) == (sha256_file(artifact.path), artifact.path.stat().st_size)
     assert (manifest.input_shape, manifest.preprocessing, manifest.labels) == (
-        given.input_shape, given.preprocessing, given.labels
+        before.input_shape, before.preprocessing, before.labels
     )  # fmt: skip
     record = quantized(artifact)
-    assert (record.from_sha256, record.calibration_sha256) == (given.sha256, images.sha256)
+    assert (record.from_sha256, record.calibration_sha256) == (before.sha256, images.sha256)
     batch = PREPROCESSING.normalize(images.images)
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), batch)
     exact = onnx_graphs.run_model(onnx.load(artifact.path), batch, wide_sums=True)
@@ -236,10 +236,10 @@ def test_hard_swish_becomes_integer_except_for_tensorrt(scheme: str, images: eva
     relu = next(node for node in model.graph.node if node.name == "relu")
     relu.op_type = "HardSwish"
     onnx.save(model, tmp_path / "swish.onnx")
-    given = float32(tmp_path)
-    given = Artifact(tmp_path / "swish.onnx", replace(given.manifest, sha256=sha256_file(tmp_path / "swish.onnx")))
+    before = float32(tmp_path)
+    before = Artifact(tmp_path / "swish.onnx", replace(before.manifest, sha256=sha256_file(tmp_path / "swish.onnx")))
     request = QuantizationRequest(images, SCHEMES[scheme], Quantize())
-    artifact = make_int8(given, Target("here"), request, tmp_path / "int8.onnx")
+    artifact = make_int8(before, Target("here"), request, tmp_path / "int8.onnx")
     kinds = {node.op_type for node in onnx.load(artifact.path).graph.node}
     assert ("HardSwish" in kinds) == (scheme == "tensorrt")
     assert parity_sqnr_db(artifact) > 25

@@ -33,20 +33,20 @@ def search(scheme: str, model: onnx.ModelProto | None = None, leading: int = 0) 
     """Quantize with the first `leading` layers float."""
     model = model or onnx_graphs.residual_model(channels=3)
     request = QuantizationRequest(images(120), SCHEMES[scheme], Quantize())
-    best, found = post_training.quantize(model, request, lambda *_: "slower")
+    best, attempted = post_training.quantize(model, request, lambda *_: "slower")
     if leading:
         floats = frozenset(NAMES[:leading])
-        best = post_training._attempt(found, best.graph, floats)
-    return best, found
+        best = post_training._attempt(attempted, best.graph, floats)
+    return best, attempted
 
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
 def test_sqnr_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
-    best, found = search(scheme)
-    lines = {line.name: line for line in describe_layers(best, found)}
+    best, attempted = search(scheme)
+    lines = {line.name: line for line in describe_layers(best, attempted)}
     assert list(lines) == NAMES
-    batch = PREPROCESSING.normalize(found.held_out.images[:IMAGES])
-    assert len(found.held_out) > IMAGES  # the report uses only some of them
+    batch = PREPROCESSING.normalize(attempted.held_out.images[:IMAGES])
+    assert len(attempted.held_out) > IMAGES  # the report uses only some of them
     written = {"first": "a1", "depthwise": "a2", "pointwise": "c3"} if scheme == "x86-avx2" else {}
     for name, line in lines.items():
         if name not in written:
@@ -59,8 +59,8 @@ def test_sqnr_is_that_of_the_tensor_that_a_layer_writes(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_precision_bits_and_operators(scheme: str) -> None:
-    best, found = search(scheme, leading=1)
-    lines = describe_layers(best, found)
+    best, attempted = search(scheme, leading=1)
+    lines = describe_layers(best, attempted)
     assert [line.op for line in lines] == ["Conv", "depthwise Conv", "Conv", "Gemm"]
     assert [line.outputs for line in lines] == [8, 8, 8, 5]
     assert [line.precision for line in lines] == ["float32", "int8", "int8", "int8"]
@@ -87,12 +87,12 @@ def test_limited_channels_are_those_with_too_large_pairs_of_weights() -> None:
     assert expected["pointwise"] == 3
     expected["depthwise"] = 0  # sums in 32 bits
     for scheme in ("x86-avx2", "x86-vnni"):
-        best, found = search(scheme, model)
-        best = post_training._attempt(found, replace(best.graph, model=model))  # not the equalized one
-        counted = {line.name: line.limited_channels for line in describe_layers(best, found)}
+        best, attempted = search(scheme, model)
+        best = post_training._attempt(attempted, replace(best.graph, model=model))  # not the equalized one
+        counted = {line.name: line.limited_channels for line in describe_layers(best, attempted)}
         assert counted == (expected if scheme == "x86-avx2" else dict.fromkeys(NAMES, 0))
 
 
 def test_with_7_bits_every_channel_is_limited() -> None:
-    best, found = search("generic")
-    assert [line.limited_channels for line in describe_layers(best, found)] == [8, 8, 8, 5]
+    best, attempted = search("generic")
+    assert [line.limited_channels for line in describe_layers(best, attempted)] == [8, 8, 8, 5]

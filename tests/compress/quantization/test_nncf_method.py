@@ -38,10 +38,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Return the calls of a stand-in for NNCF, whose quantization returns the model as it is."""
     recorded: list[dict[str, Any]] = []
 
-    def quantize(given: onnx.ModelProto, dataset: list[Any], subset_size: int) -> onnx.ModelProto:
+    def quantize(evalset: onnx.ModelProto, dataset: list[Any], subset_size: int) -> onnx.ModelProto:
         print("a progress bar")
-        recorded.append({"model": given, "batches": dataset, "subset_size": subset_size})
-        return given
+        recorded.append({"model": evalset, "batches": dataset, "subset_size": subset_size})
+        return evalset
 
     stand_in = SimpleNamespace(
         set_log_level=lambda level: None,
@@ -56,16 +56,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_all_images_are_calibration_data_and_the_first_ones_fill_up_the_last_batch(
     batch: int | None, count: int, sizes: list[int], calls: list[dict[str, Any]]
 ) -> None:
-    given = images(count)
-    nncf_method.quantize(model(batch), given)
+    evalset = images(count)
+    nncf_method.quantize(model(batch), evalset)
     (call,) = calls
     assert [len(inputs["x"]) for inputs in call["batches"]] == sizes
     assert call["subset_size"] == len(sizes)
-    shown = np.concatenate([inputs["x"] for inputs in call["batches"]])
+    normalized = np.concatenate([inputs["x"] for inputs in call["batches"]])
     order = np.arange(sum(sizes)) % count
     mean, std = (np.asarray(values, np.float32) for values in (PREPROCESSING.mean, PREPROCESSING.std))
-    expected = ((given.images[order].astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-5)
+    expected = ((evalset.images[order].astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(normalized, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_progress_bars_are_hidden_and_telemetry_is_off(
@@ -78,11 +78,11 @@ def test_progress_bars_are_hidden_and_telemetry_is_off(
 
 def test_a_quantized_model_is_near_the_float32_model() -> None:
     pytest.importorskip("nncf")
-    graph, given = model(None), images(16)
-    quantized = nncf_method.quantize(graph, given)
+    graph, evalset = model(None), images(16)
+    quantized = nncf_method.quantize(graph, evalset)
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in quantized.graph.node}
     assert not any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
-    batch = PREPROCESSING.normalize(given.images)
+    batch = PREPROCESSING.normalize(evalset.images)
     expected, answers = onnx_graphs.run_model(graph, batch), onnx_graphs.run_model(quantized, batch, exact=True)
     assert onnx_graphs.sqnr_db(expected, answers) > 20
 

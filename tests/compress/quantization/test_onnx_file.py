@@ -54,7 +54,7 @@ def test_the_file_runs_in_a_plain_session_and_is_near_float32(folder: Path, targ
 
 def test_the_output_shows_attempts_layers_and_the_path_of_the_file(folder: Path) -> None:
     output = quantize(folder).output
-    for wanted in (
+    for expected_text in (
         "nearest rounding",
         "error feedback",
         "depthwise",
@@ -63,7 +63,7 @@ def test_the_output_shows_attempts_layers_and_the_path_of_the_file(folder: Path)
         "speed-up on this machine",
         "wrote ",
     ):
-        assert wanted in output
+        assert expected_text in output
     manifest = Artifact.load(folder / "out.onnx").manifest
     assert [record.step for record in manifest.lineage] == ["given", "quantize", "verify"]
     assert manifest.lineage[0] == GivenRecord("model.onnx", sha256_file(folder / "model.onnx"))
@@ -113,9 +113,9 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "three finite numbers": quantize(folder, "--mean", "0.5"),
         "must have an interpolation": quantize(folder, "--interpolation", "cubic"),
     }
-    for wanted, result in cases.items():
-        assert result.exit_code == 2, (wanted, result.output)
-        assert wanted in result.output
+    for expected_text, result in cases.items():
+        assert result.exit_code == 2, (expected_text, result.output)
+        assert expected_text in result.output
         lines = [line for line in result.output.splitlines() if line.startswith("compress:")]
         assert len(lines) == 1, result.output
     assert not (folder / "out.onnx").exists()

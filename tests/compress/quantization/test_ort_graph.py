@@ -30,56 +30,56 @@ def with_batch(size: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (9, [4, 4, 1])])
 def test_batches_of_free_size_contain_each_image_once(count: int, sizes: list[int]) -> None:
-    found = list(batches(images(count), None))
-    assert [len(batch) for batch in found] == sizes
-    np.testing.assert_array_equal(np.concatenate(found), PREPROCESSING.normalize(images(count).images))
+    result = list(batches(images(count), None))
+    assert [len(batch) for batch in result] == sizes
+    np.testing.assert_array_equal(np.concatenate(result), PREPROCESSING.normalize(images(count).images))
 
 
 @pytest.mark.parametrize(("count", "size"), [(9, 5), (3, 8), (10, 5), (2, 1)])
 def test_the_first_images_fill_up_the_last_fixed_batch(count: int, size: int) -> None:
-    found = list(batches(images(count), size))
-    assert {len(batch) for batch in found} == {size}
-    assert len(found) == -(-count // size)
-    everything = np.concatenate(found)
+    result = list(batches(images(count), size))
+    assert {len(batch) for batch in result} == {size}
+    assert len(result) == -(-count // size)
+    everything = np.concatenate(result)
     expected = PREPROCESSING.normalize(images(count).images)
     np.testing.assert_array_equal(everything, expected[np.arange(len(everything)) % count])
 
 
 @pytest.mark.parametrize("size", [1, 5, 16])
 def test_logits_have_one_row_for_each_image_for_any_batch(size: int) -> None:
-    given = images(11)
+    evalset = images(11)
     network = OrtGraph(with_batch(size))
     assert network.fixed_batch == size
     assert OrtGraph(onnx_graphs.residual_model(channels=3)).fixed_batch is None
-    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), PREPROCESSING.normalize(given.images))
-    np.testing.assert_allclose(logits(with_batch(size), given), expected, rtol=1e-4, atol=1e-5)
+    expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), PREPROCESSING.normalize(evalset.images))
+    np.testing.assert_allclose(logits(with_batch(size), evalset), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_graph_returns_every_output_by_name() -> None:
     model = onnx_graphs.with_outputs(onnx_graphs.residual_model(channels=3), ["s", "f"])
     network = OrtGraph(model)
     batch = PREPROCESSING.normalize(images(2).images)
-    found = network.run({network.inputs[0]: batch})
-    assert list(found) == network.outputs == ["y", "s", "f"]
-    assert found["s"].shape == (2, 8, 8, 8)
-    np.testing.assert_allclose(found["s"], onnx_graphs.tensor_values(model, "s", batch), rtol=1e-5)
+    result = network.run({network.inputs[0]: batch})
+    assert list(result) == network.outputs == ["y", "s", "f"]
+    assert result["s"].shape == (2, 8, 8, 8)
+    np.testing.assert_allclose(result["s"], onnx_graphs.tensor_values(model, "s", batch), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("found", "exact", "option"), [
+@pytest.mark.parametrize(("instruction_set", "exact", "option"), [
     ("x86-avx2", True, "1"), ("x86-avx2", False, None), ("x86-vnni", True, None), ("arm64", True, None)
 ])  # fmt: skip
 def test_exact_kernels_are_requested_only_where_others_saturate(
-    monkeypatch: pytest.MonkeyPatch, found: str, exact: bool, option: str | None
+    monkeypatch: pytest.MonkeyPatch, instruction_set: str, exact: bool, option: str | None
 ) -> None:
-    monkeypatch.setattr(environment, "detect_instruction_set", lambda: found)
-    asked = {}
+    monkeypatch.setattr(environment, "detect_instruction_set", lambda: instruction_set)
+    requested = {}
     entry = ort_graph.ort.SessionOptions.add_session_config_entry
 
     class Options(ort_graph.ort.SessionOptions):
         def add_session_config_entry(self, key: str, value: str) -> None:
-            asked[key] = value
+            requested[key] = value
             entry(self, key, value)
 
     monkeypatch.setattr(ort_graph.ort, "SessionOptions", Options)
     OrtGraph(onnx_graphs.residual_model(channels=3), exact)
-    assert asked.get("session.x64quantprecision") == option
+    assert requested.get("session.x64quantprecision") == option

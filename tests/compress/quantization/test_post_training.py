@@ -47,9 +47,9 @@ def always(*_: object) -> Speed:
 def images(count: int, labels: bool = False) -> EvalSet:
     rng = np.random.default_rng(0)
     pixels = (rng.integers(0, 256, (count, 1, 1, 3)) + rng.normal(0, 30, (count, 8, 8, 3))).clip(0, 255)
-    given = rng.integers(0, 5, count) if labels else None
+    evalset = rng.integers(0, 5, count) if labels else None
     names = tuple(map(str, range(count)))
-    return EvalSet(pixels.astype(np.uint8), given, names, tuple("abcde"), PREPROCESSING, "digest")
+    return EvalSet(pixels.astype(np.uint8), evalset, names, tuple("abcde"), PREPROCESSING, "digest")
 
 
 def wide_model(spread: float = 100.0) -> onnx.ModelProto:
@@ -80,7 +80,7 @@ def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelPro
     to 0, even after equalization makes the large one 32 times smaller.
     """
     rng = np.random.default_rng(0)
-    constants, nodes, given = {}, [], "x"
+    constants, nodes, evalset = {}, [], "x"
     for index in range(blocks):
         channels = 3 if index == 0 else 8
         constants[f"w{index}"] = (rng.normal(0, 1, (8, channels, 1, 1)) / np.sqrt(channels)).astype(np.float32)
@@ -89,13 +89,13 @@ def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelPro
             constants[f"b{index - 1}"][0] = -1000
             constants[f"w{index}"][:, 0] = 1e6
         nodes += [
-            helper.make_node("Conv", [given, f"w{index}", f"b{index}"], [f"c{index}"], name=f"conv{index}"),
+            helper.make_node("Conv", [evalset, f"w{index}", f"b{index}"], [f"c{index}"], name=f"conv{index}"),
             helper.make_node("Relu", [f"c{index}"], [f"r{index}"], name=f"relu{index}"),
         ]
-        given = f"r{index}"
+        evalset = f"r{index}"
     constants |= {"w": rng.normal(0, 1, (5, 8)).astype(np.float32), "b": np.zeros(5, np.float32)}
     nodes += [
-        helper.make_node("GlobalAveragePool", [given], ["p"], name="pool"),
+        helper.make_node("GlobalAveragePool", [evalset], ["p"], name="pool"),
         helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
         helper.make_node("Gemm", ["f", "w", "b"], ["y"], name="gemm", transB=1),
     ]
@@ -114,31 +114,31 @@ def _centred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def search(
     model: onnx.ModelProto | None = None, settings: Quantize | None = None, compare_speed: CompareSpeed = never,
-    given: EvalSet | None = None, scheme: str = "x86-vnni", console: Console | None = None,
+    evalset: EvalSet | None = None, scheme: str = "x86-vnni", console: Console | None = None,
 ) -> tuple[Candidate, Search]:  # fmt: skip
     request = QuantizationRequest(
-        given or images(40), SCHEMES[scheme], settings or Quantize(), console or SilentConsole()
+        evalset or images(40), SCHEMES[scheme], settings or Quantize(), console or SilentConsole()
     )
     return post_training.quantize(model or onnx_graphs.residual_model(channels=3), request, compare_speed)
 
 
 def test_attempts_are_made_in_order_reported_and_recorded() -> None:
     console = RecordingConsole()
-    best, found = search(wide_model(), compare_speed=always, console=console)
-    steps = [attempt.step for attempt in found.attempts]
+    best, finished = search(wide_model(), compare_speed=always, console=console)
+    steps = [attempt.step for attempt in finished.attempts]
     assert steps == [NEAREST, ANALYTIC, "first 1 layers float", "first 2 layers float", FED_BACK, EQUALIZED]
     assert [line.split(":")[0] for line in console.said] == steps
-    assert [line.endswith(", kept") for line in console.said] == [attempt.kept for attempt in found.attempts]
-    assert best.sqnr_db == [attempt.sqnr_db for attempt in found.attempts if attempt.kept][-1]
-    assert len(found.held_out) == 8
-    assert [attempt.step for attempt in found.attempts] == steps
+    assert [line.endswith(", kept") for line in console.said] == [attempt.kept for attempt in finished.attempts]
+    assert best.sqnr_db == [attempt.sqnr_db for attempt in finished.attempts if attempt.kept][-1]
+    assert len(finished.held_out) == 8
+    assert [attempt.step for attempt in finished.attempts] == steps
 
 
 def test_the_best_candidate_has_the_logits_of_its_model() -> None:
-    best, found = search(wide_model())
-    expected = logits(wide_model(), found.held_out)
+    best, finished = search(wide_model())
+    expected = logits(wide_model(), finished.held_out)
     np.testing.assert_array_equal(best.reference, expected)
-    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, found.held_out))
+    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, finished.held_out))
     distances = np.sqrt(np.sum((expected.astype(np.float64) - best.answers) ** 2, 1))
     np.testing.assert_allclose(best.noise, distances)
     lengths = np.sqrt(np.sum(expected.astype(np.float64) ** 2, 1))
@@ -152,10 +152,10 @@ def test_identical_logits_are_120_db_and_the_drop_is_in_percentage_points() -> N
     assert same.sqnr_db == pytest.approx(120)
     assert same.agreement == 1
     reference, answers = np.eye(5, dtype=np.float32)[[0, 1, 2, 3]], np.eye(5, dtype=np.float32)[[0, 1, 0, 0]]
-    one = replace(best, reference=reference, answers=answers)
-    assert one.agreement == 0.5
-    assert one.drop_pp(np.asarray([0, 1, 2, 4])) == 25
-    assert one.drop_pp(np.asarray([0, 0, 0, 0])) == -50
+    changed = replace(best, reference=reference, answers=answers)
+    assert changed.agreement == 0.5
+    assert changed.drop_pp(np.asarray([0, 1, 2, 4])) == 25
+    assert changed.drop_pp(np.asarray([0, 0, 0, 0])) == -50
 
 
 @pytest.mark.parametrize(("wins", "kept", "kept_if_free"), [
@@ -168,21 +168,21 @@ def test_identical_logits_are_120_db_and_the_drop_is_in_percentage_points() -> N
 def test_a_step_is_kept_if_it_gains_more_than_its_standard_error(
     wins: list[float], kept: bool, kept_if_free: bool
 ) -> None:
-    best, found = search()
+    best, finished = search()
     reference = np.zeros((4, 5), np.float32)
     before, after = reference.copy(), reference.copy()
     before[:, 2], after[:, 3] = 20, 20 - np.asarray(wins)
     best = replace(best, reference=reference, answers=before)
     candidate = replace(best, answers=after)
-    assert (found.better(best, "a step", candidate) is candidate) == kept
-    assert (found.better(best, "a free step", candidate, "not-worse") is candidate) == kept_if_free
-    assert [attempt.kept for attempt in found.attempts[-2:]] == [kept, kept_if_free]
+    assert (finished.better(best, "a step", candidate) is candidate) == kept
+    assert (finished.better(best, "a free step", candidate, "not-worse") is candidate) == kept_if_free
+    assert [attempt.kept for attempt in finished.attempts[-2:]] == [kept, kept_if_free]
 
 
 @pytest.mark.parametrize(("noise", "flips", "kept"), [(0.1, False, True), (5.0, False, False), (0.1, True, False)])
 def test_a_faster_step_is_kept_if_its_noise_is_negligible(noise: float, flips: bool, kept: bool) -> None:
     """The length of the logits is 10: noise of 0.1 is at -40 dB, noise of 5 at -6 dB."""
-    best, found = search()
+    best, finished = search()
     reference = np.tile(np.asarray([10, 0, 0, 0, 0], np.float32), (40, 1))
     before, after = reference.copy(), reference.copy()
     before[:, 1], after[:, 1] = noise / 2, noise
@@ -191,13 +191,13 @@ def test_a_faster_step_is_kept_if_its_noise_is_negligible(noise: float, flips: b
         after[0, 4] = 10 + 1e-3
     best = replace(best, reference=reference, answers=before)
     candidate = replace(best, answers=after)
-    assert (found.better(best, "a free step", candidate, "not-worse") is candidate) is False
-    assert (found.better(best, "a faster one", candidate, "faster") is candidate) == kept
+    assert (finished.better(best, "a free step", candidate, "not-worse") is candidate) is False
+    assert (finished.better(best, "a faster one", candidate, "faster") is candidate) == kept
 
 
 def test_equalization_is_kept_if_channels_differ() -> None:
-    _, found = search(wide_model())
-    by_step = {attempt.step: attempt for attempt in found.attempts}
+    _, finished = search(wide_model())
+    by_step = {attempt.step: attempt for attempt in finished.attempts}
     assert by_step[EQUALIZED].kept
     assert by_step[EQUALIZED].sqnr_db > by_step[FED_BACK].sqnr_db + 5
 
@@ -210,10 +210,10 @@ def spoil(quantized: Quantized) -> None:
 
 def test_error_feedback_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post_training, "recover", lambda model, quantized, *_: spoil(quantized))
-    best, found = search()
-    kept = {attempt.step: attempt.kept for attempt in found.attempts}
+    best, finished = search()
+    kept = {attempt.step: attempt.kept for attempt in finished.attempts}
     assert not kept[FED_BACK]
-    assert best.sqnr_db in [attempt.sqnr_db for attempt in found.attempts if attempt.step in (NEAREST, ANALYTIC)]
+    assert best.sqnr_db in [attempt.sqnr_db for attempt in finished.attempts if attempt.step in (NEAREST, ANALYTIC)]
     stored = onnx_graphs.constants_of(best.quantized.model)
     assert any(
         stored[name].any() for name in stored if name.endswith("_weight_quantized")
@@ -229,17 +229,17 @@ def test_equalization_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
         return Equalized(other, {"r1": np.ones(8)})
 
     monkeypatch.setattr(post_training, "equalize", harm)
-    best, found = search(wide_model())
-    harmed = found.attempts[-1]
+    best, finished = search(wide_model())
+    harmed = finished.attempts[-1]
     assert (harmed.step, harmed.kept) == (EQUALIZED, False)
-    assert best.sqnr_db == max(attempt.sqnr_db for attempt in found.attempts) > harmed.sqnr_db + 10
-    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, found.held_out))
+    assert best.sqnr_db == max(attempt.sqnr_db for attempt in finished.attempts) > harmed.sqnr_db + 10
+    np.testing.assert_array_equal(best.answers, logits(best.quantized.model, finished.held_out))
 
 
 @pytest.mark.parametrize("compare_speed", [never, always])
 def test_the_first_layers_stay_float_only_if_that_is_not_slower(compare_speed: CompareSpeed) -> None:
-    best, found = search(wide_model(1e4), compare_speed=compare_speed)
-    tried = [attempt for attempt in found.attempts if "layers float" in attempt.step]
+    best, finished = search(wide_model(1e4), compare_speed=compare_speed)
+    tried = [attempt for attempt in finished.attempts if "layers float" in attempt.step]
     assert bool(tried) == (compare_speed is always)
     assert ("first" in best.float_nodes) == (compare_speed is always)
     assert ("first" not in best.quantized.weights) == (compare_speed is always)
@@ -261,16 +261,16 @@ def test_held_out_images_are_not_used_for_rounding(count: int, fit: int, held_ou
 
 
 def test_recovery_gets_no_held_out_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: set[str] = set()
+    used_images: set[str] = set()
 
-    def watch(model: onnx.ModelProto, quantized: Quantized, scheme: object, given: EvalSet, *more: object) -> None:
-        seen.update(given.names)
-        recover(model, quantized, scheme, given, *more)  # type: ignore[arg-type]
+    def watch(model: onnx.ModelProto, quantized: Quantized, scheme: object, evalset: EvalSet, *more: object) -> None:
+        used_images.update(evalset.names)
+        recover(model, quantized, scheme, evalset, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(post_training, "recover", watch)
-    _, found = search(deep_model(), Quantize(min_agreement=1.0))
-    assert len(seen) == 32
-    assert not seen & set(found.held_out.names)
+    _, finished = search(deep_model(), Quantize(min_agreement=1.0))
+    assert len(used_images) == 32
+    assert not used_images & set(finished.held_out.names)
 
 
 @pytest.mark.parametrize(("crippled", "steps"), [((), 0), ((1,), 1), ((1, 4), 2)])
@@ -278,28 +278,28 @@ def test_only_the_crippled_layers_become_float(crippled: tuple[int, ...], steps:
     model = deep_model(crippled=crippled)
     free, _ = search(model)
     assert (free.agreement < 0.8) == bool(crippled)
-    best, found = search(model, Quantize(min_agreement=1.0))
-    tried = [attempt.step for attempt in found.attempts if "most sensitive" in attempt.step]
+    best, finished = search(model, Quantize(min_agreement=1.0))
+    tried = [attempt.step for attempt in finished.attempts if "most sensitive" in attempt.step]
     assert tried == [f"{2**index} most sensitive layers float" for index in range(steps)]
     assert set(free.quantized.weights) - set(best.quantized.weights) == {f"conv{index}" for index in crippled}
     assert best.agreement == 1
 
 
 def test_a_budget_on_top1_reverts_layers_to_float_too() -> None:
-    model, given = deep_model(crippled=(1,)), images(40, labels=True)
-    free, found = search(model, given=given)
-    positions = [int(name) for name in found.held_out.names]
+    model, evalset = deep_model(crippled=(1,)), images(40, labels=True)
+    free, finished = search(model, evalset=evalset)
+    positions = [int(name) for name in finished.held_out.names]
     labels = np.zeros(40, np.int64)
     labels[positions] = free.reference.argmax(
         1
     )  # float32 is always correct, so the drop equals the share of disagreements
-    labelled = replace(given, labels=labels)
+    labelled = replace(evalset, labels=labels)
     dropped = 100 * (1 - free.agreement)
     assert dropped > 20
-    loose, loosely = search(model, Quantize(max_top1_drop_pp=dropped + 0.1), given=labelled)
+    loose, loosely = search(model, Quantize(max_top1_drop_pp=dropped + 0.1), evalset=labelled)
     assert not any("most sensitive" in attempt.step for attempt in loosely.attempts)
     assert "conv1" in loose.quantized.weights
-    strict, _ = search(model, Quantize(max_top1_drop_pp=20.0), given=labelled)
+    strict, _ = search(model, Quantize(max_top1_drop_pp=20.0), evalset=labelled)
     assert strict.drop_pp(labels[positions]) <= 20
     assert set(loose.quantized.weights) - set(strict.quantized.weights) == {"conv1"}
 
@@ -307,8 +307,8 @@ def test_a_budget_on_top1_reverts_layers_to_float_too() -> None:
 def test_a_budget_that_cannot_be_met_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post_training, "_meets_budget", lambda search, best: False)
     console = RecordingConsole()
-    best, found = search(deep_model(2), Quantize(min_agreement=1.0), console=console)
-    assert found.attempts[-1].step == "2 most sensitive layers float"
+    best, finished = search(deep_model(2), Quantize(min_agreement=1.0), console=console)
+    assert finished.attempts[-1].step == "2 most sensitive layers float"
     assert "is not met" in console.said[-1]
     assert f"{best.agreement:.3f}" in console.said[-1]
 
@@ -322,8 +322,8 @@ def test_a_drop_in_top1_needs_labels() -> None:
 @pytest.mark.parametrize("crippled", [1, 4])
 def test_the_crippled_layer_is_the_most_sensitive(crippled: int, scheme: str) -> None:
     model = deep_model(crippled=(crippled,))
-    best, found = search(model, scheme=scheme)
-    ranked = sensitivities(found, best)
+    best, finished = search(model, scheme=scheme)
+    ranked = sensitivities(finished, best)
     assert set(ranked) == set(best.quantized.weights)
     order = sorted(ranked, key=lambda name: ranked[name].sqnr_db or np.inf)
     assert order[0] == f"conv{crippled}"
@@ -333,20 +333,20 @@ def test_the_crippled_layer_is_the_most_sensitive(crippled: int, scheme: str) ->
 def test_a_layer_without_any_signal_is_the_most_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits of 0 have noise as large as the signal: exactly 0 dB, which differs from the None of identical logits."""
 
-    def ranked(found: Search, best: Candidate) -> dict[str, Parity]:
+    def ranked(finished: Search, best: Candidate) -> dict[str, Parity]:
         loud = {"conv0": 12.0, "conv1": None, "conv2": 0.0, "gemm": 3.0}
         return {name: Parity(1, 1.0, 0.0, value) for name, value in loud.items()}
 
     monkeypatch.setattr(post_training, "sensitivities", ranked)
-    monkeypatch.setattr(post_training, "_meets_budget", lambda found, best: False)
+    monkeypatch.setattr(post_training, "_meets_budget", lambda finished, best: False)
     reverted: list[set[str]] = []
     attempt = post_training._attempt
 
     def watch(
-        found: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
+        finished: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
     ) -> Candidate:
         reverted.append(set(float_nodes))
-        return attempt(found, graph, float_nodes, correct)
+        return attempt(finished, graph, float_nodes, correct)
 
     monkeypatch.setattr(post_training, "_attempt", watch)
     search(deep_model(3), Quantize(min_agreement=1.0))
@@ -356,8 +356,8 @@ def test_a_layer_without_any_signal_is_the_most_sensitive(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("method", ["min-max", "percentile"])
 def test_ranges_of_an_equalized_model_equal_calibrated_ones(method: str) -> None:
     settings = Quantize(calibration={"method": method})
-    best, found = search(wide_model(), settings)
-    assert found.attempts[-1].kept  # the equalized one
+    best, finished = search(wide_model(), settings)
+    assert finished.attempts[-1].kept  # the equalized one
     measured = calibrate(best.graph.model, list(best.graph.ranges), images(40), settings.calibration, SilentConsole())
     for name, known in best.graph.ranges.items():
         assert known == pytest.approx(measured[name], rel=1e-3, abs=1e-5)
@@ -368,6 +368,6 @@ def test_learned_ranges_are_used_unchanged_with_nearest_rounding() -> None:
     plain, _ = search(model)
     learned = {name: (low / 2, high / 2) for name, (low, high) in plain.graph.ranges.items()}
     request = QuantizationRequest(images(40), SCHEMES["x86-vnni"], Quantize(), learned=learned)
-    best, found = post_training.quantize(model, request, never)
-    assert [attempt.step for attempt in found.attempts] == ["as trained"]
+    best, finished = post_training.quantize(model, request, never)
+    assert [attempt.step for attempt in finished.attempts] == ["as trained"]
     assert best.graph.ranges == learned

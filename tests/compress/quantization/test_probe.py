@@ -15,10 +15,10 @@ def test_limited_weights_are_exact_in_every_kernel_of_this_machine() -> None:
 
 
 def test_saturation_is_that_of_the_instruction_set() -> None:
-    found = probe.probe()
+    result = probe.probe()
     saturating = environment.detect_instruction_set() == "x86-avx2"
-    assert (found.dense_saturates, found.gemm_saturates) == (saturating, saturating)
-    assert not found.depthwise_saturates
+    assert (result.dense_saturates, result.gemm_saturates) == (saturating, saturating)
+    assert not result.depthwise_saturates
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (4, 5, 1, 1), (8, 19)])
@@ -38,8 +38,8 @@ def test_a_wrong_sum_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().run({name: np.minimum(value, 128) for name, value in inputs.items()})
 
     monkeypatch.setattr(probe, "OrtGraph", Saturating)
-    found = probe.probe()
-    assert found.dense_saturates
-    assert found.depthwise_saturates
-    assert found.gemm_saturates
-    assert not found.limited_is_exact
+    result = probe.probe()
+    assert result.dense_saturates
+    assert result.depthwise_saturates
+    assert result.gemm_saturates
+    assert not result.limited_is_exact

@@ -66,9 +66,9 @@ def one_operator(kind: str) -> onnx.ModelProto:
 def test_onnx_runtime_has_an_integer_kernel_for_each_operator(kind: str, tmp_path: Path) -> None:
     model, scheme = one_operator(kind), SCHEMES["x86-vnni"]
     images = np.random.default_rng(1).normal(0, 1, (4, 4, 8, 8)).astype(np.float32)
-    made = insert_qdq(model, onnx_graphs.ranges_of(model, images, scheme), scheme).model
-    ran = onnx_graphs.optimized_ops(made, tmp_path)
+    quantized = insert_qdq(model, onnx_graphs.ranges_of(model, images, scheme), scheme).model
+    ran = onnx_graphs.optimized_ops(quantized, tmp_path)
     assert f"QLinear{kind}" in ran
     assert kind not in ran
-    answered = onnx_graphs.run_model(made, images, wide_sums=True)
-    assert onnx_graphs.sqnr_db(onnx_graphs.run_model(model, images), answered) > 25
+    answers = onnx_graphs.run_model(quantized, images, wide_sums=True)
+    assert onnx_graphs.sqnr_db(onnx_graphs.run_model(model, images), answers) > 25

@@ -49,8 +49,8 @@ def test_attempts_layers_and_executed_operators() -> None:
 
 def test_text_is_left_aligned_and_numbers_right() -> None:
     for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)):
-        left = {column.name for column in table.columns if column.align == "left"}
-        assert left == {column.name for column in table.columns} & {
+        left_aligned = {column.name for column in table.columns if column.align == "left"}
+        assert left_aligned == {column.name for column in table.columns} & {
             "attempt", "layer", "kind", "weights", "file", "operators", "slowest"
         }  # fmt: skip
 

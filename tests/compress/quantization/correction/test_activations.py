@@ -16,22 +16,22 @@ def stored(folder: Path) -> int:
 
 def test_batches_are_returned_in_order_with_their_types_any_number_of_times(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    given = {
+    stored = {
         "a": [rng.integers(0, 256, (2, 3), np.uint8) for _ in range(12)],
         "b/c:0": [rng.integers(-128, 128, (2, 1), np.int8) for _ in range(3)],
         "y": [rng.normal(size=(size, 3)).astype(np.float32) for size in (4, 1)],
     }
     with Activations(tmp_path) as activations:
         for index in range(12):
-            for name, batches in given.items():
+            for name, batches in stored.items():
                 if index < len(batches):
                     activations.append(name, batches[index])
         for _ in range(2):
-            for name, batches in given.items():
-                found = list(activations.batches(name))
-                assert [batch.dtype for batch in found] == [batch.dtype for batch in batches]
-                for one, other in zip(found, batches, strict=True):
-                    np.testing.assert_array_equal(one, other)
+            for name, batches in stored.items():
+                loaded = list(activations.batches(name))
+                assert [batch.dtype for batch in loaded] == [batch.dtype for batch in batches]
+                for batch, other in zip(loaded, batches, strict=True):
+                    np.testing.assert_array_equal(batch, other)
 
 
 def test_a_dropped_tensor_is_deleted_and_can_be_stored_again(tmp_path: Path) -> None:

@@ -21,20 +21,20 @@ def images(count: int) -> EvalSet:
 
 @pytest.mark.parametrize(("count", "fixed"), [(1, None), (9, None), (10, 5)])
 def test_statistics_equal_those_of_all_images_in_one_batch(count: int, fixed: int | None) -> None:
-    model, given = onnx_graphs.residual_model(channels=3), images(count)
-    values = onnx_graphs.all_values(model, PREPROCESSING.normalize(given.images))
+    model, evalset = onnx_graphs.residual_model(channels=3), images(count)
+    values = onnx_graphs.all_values(model, PREPROCESSING.normalize(evalset.images))
     if fixed:
         for value in (model.graph.input[0], model.graph.output[0]):
             value.type.tensor_type.shape.dim[0].dim_value = fixed
     console = RecordingConsole()
     names = ["x", "c1", "a2", "s", "p", "f", "y"]
-    found = channel_statistics(model, names, given, console)
-    assert list(found) == names
+    statistics = channel_statistics(model, names, evalset, console)
+    assert list(statistics) == names
     for name in names:
         flat = np.moveaxis(values[name].astype(np.float64), 1, 0).reshape(values[name].shape[1], -1)
-        np.testing.assert_allclose(found[name].low, flat.min(1), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[name].high, flat.max(1), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[name].mean, flat.mean(1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(statistics[name].low, flat.min(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics[name].high, flat.max(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics[name].mean, flat.mean(1), rtol=1e-4, atol=1e-5)
     assert console.events[-1] == ("channel statistics", count, count)
 
 

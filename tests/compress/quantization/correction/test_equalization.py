@@ -124,9 +124,9 @@ def test_outputs_of_any_network_and_image_do_not_change(kind: str, seed: int, sp
     model = network(kind, seed, spread)
     _, equal = equalized(model, images(4))
     inputs = np.random.default_rng(seed).normal(0, loudness, (4, 3, 8, 8)).astype(np.float32)
-    expected, found = onnx_graphs.run_model(model, inputs), onnx_graphs.run_model(equal.model, inputs)
+    expected, result = onnx_graphs.run_model(model, inputs), onnx_graphs.run_model(equal.model, inputs)
     scale = max(float(np.abs(value).max()) for value in onnx_graphs.all_values(model, inputs).values())
-    assert np.abs(expected - found).max() <= 1e-4 * scale
+    assert np.abs(expected - result).max() <= 1e-4 * scale
 
 
 def test_nothing_is_scaled_across_a_clip() -> None:
@@ -137,10 +137,10 @@ def test_nothing_is_scaled_across_a_clip() -> None:
     assert onnx_graphs.tensor_values(model, "c1", 100 * PREPROCESSING.normalize(quiet.images)).max() > 6
     _, equal = equalized(model, quiet)
     assert not {"c1", "r1"} & set(equal.factors)
-    found = onnx_graphs.constants_of(equal.model)
-    np.testing.assert_array_equal(found["w1"], stored["w1"])
+    result = onnx_graphs.constants_of(equal.model)
+    np.testing.assert_array_equal(result["w1"], stored["w1"])
     second = next(one for one in equal.model.graph.node if one.name == "Conv_c2")
-    ratio = found[second.input[1]] / stored["w2"]  # scaled for its output, not for its input
+    ratio = result[second.input[1]] / stored["w2"]  # scaled for its output, not for its input
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5)
 
 
@@ -203,6 +203,6 @@ def test_a_tensor_that_is_zero_stays_zero() -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
     _, equal = equalized(model, images(4))
     inputs = PREPROCESSING.normalize(images(4).images)
-    found = onnx_graphs.run_model(equal.model, inputs)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, onnx_graphs.run_model(model, inputs), rtol=1e-4)
+    result = onnx_graphs.run_model(equal.model, inputs)
+    assert np.isfinite(result).all()
+    np.testing.assert_allclose(result, onnx_graphs.run_model(model, inputs), rtol=1e-4)

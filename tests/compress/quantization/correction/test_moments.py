@@ -50,18 +50,18 @@ def patches(layer: Layer, images: Array) -> Array:
     count, channels, height, width = real.shape
     top, left, bottom, right = layer.pads
     (kernel_y, kernel_x), (step_y, step_x), (gap_y, gap_x) = layer.kernel, layer.strides, layer.dilations
-    found = []
+    result = []
     for image in range(count):
         for y in range(-top, height + bottom - (kernel_y - 1) * gap_y, step_y):
             for x in range(-left, width + right - (kernel_x - 1) * gap_x, step_x):
-                seen = np.zeros((layer.groups, kernel_y, kernel_x, channels // layer.groups))
+                patch = np.zeros((layer.groups, kernel_y, kernel_x, channels // layer.groups))
                 for ky, kx, channel in itertools.product(range(kernel_y), range(kernel_x), range(channels)):
                     at_y, at_x = y + ky * gap_y, x + kx * gap_x
                     if 0 <= at_y < height and 0 <= at_x < width:
                         group, rest = divmod(channel, channels // layer.groups)
-                        seen[group, ky, kx, rest] = real[image, channel, at_y, at_x]
-                found.append(seen.reshape(layer.groups, -1))
-    return np.asarray(found)
+                        patch[group, ky, kx, rest] = real[image, channel, at_y, at_x]
+                result.append(patch.reshape(layer.groups, -1))
+    return np.asarray(result)
 
 
 @pytest.fixture
@@ -73,28 +73,28 @@ def all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_moments_are_those_of_every_position_in_float64(name: str) -> None:
     layer = LAYERS[name]
-    given = batches(2, 2, 1)  # the last batch is smaller and must not have a larger weight
-    seen = patches(layer, np.concatenate(given))
-    expected = np.einsum("pgk,pgl->gkl", seen, seen) / len(seen)
-    found, samples = second_moments(layer, given, SCALE, ZERO_POINT)
-    assert samples == len(seen)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    inputs = batches(2, 2, 1)  # the last batch is smaller and must not have a larger weight
+    patch = patches(layer, np.concatenate(inputs))
+    expected = np.einsum("pgk,pgl->gkl", patch, patch) / len(patch)
+    result, samples = second_moments(layer, inputs, SCALE, ZERO_POINT)
+    assert samples == len(patch)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.usefixtures("all_positions")
 @pytest.mark.parametrize("name", LAYERS)
 def test_moments_and_weights_give_the_mean_squared_output(name: str) -> None:
     layer = LAYERS[name]
-    given = batches(4)
+    inputs = batches(4)
     real = torch.nn.functional.pad(
-        torch.tensor((given[0].astype(np.float64) - ZERO_POINT) * SCALE),
+        torch.tensor((inputs[0].astype(np.float64) - ZERO_POINT) * SCALE),
         (layer.pads[1], layer.pads[3], layer.pads[0], layer.pads[2]),
     )
     weight = torch.tensor(layer.weight)
     output = torch.nn.functional.conv2d(real, weight, None, layer.strides, 0, layer.dilations, layer.groups)
-    found, _ = second_moments(layer, given, SCALE, ZERO_POINT)
+    result, _ = second_moments(layer, inputs, SCALE, ZERO_POINT)
     rows, each = layer.rows(), len(layer.rows()) // layer.groups
-    power = [row @ found[index // each] @ row for index, row in enumerate(rows)]
+    power = [row @ result[index // each] @ row for index, row in enumerate(rows)]
     np.testing.assert_allclose(power, output.square().mean((0, 2, 3)).numpy(), rtol=1e-4)
 
 
@@ -102,20 +102,20 @@ def test_moments_and_weights_give_the_mean_squared_output(name: str) -> None:
 def test_a_gemm_uses_every_image(axis: int) -> None:
     shape = (3, 10) if axis == 0 else (10, 3)
     layer = Layer("l", "Gemm", "x", "y", np.ones(shape), np.zeros(3), axis, 1, (1, 1), (0, 0, 0, 0), (1, 1))
-    given = batches(4, 4, 1, shape=(10,))
-    real = (np.concatenate(given).astype(np.float64) - ZERO_POINT) * SCALE
-    found, samples = second_moments(layer, given, SCALE, ZERO_POINT)
+    inputs = batches(4, 4, 1, shape=(10,))
+    real = (np.concatenate(inputs).astype(np.float64) - ZERO_POINT) * SCALE
+    result, samples = second_moments(layer, inputs, SCALE, ZERO_POINT)
     assert samples == 9
-    np.testing.assert_allclose(found, (real.T @ real / 9)[None], rtol=1e-5, atol=1e-5 * real.var())
+    np.testing.assert_allclose(result, (real.T @ real / 9)[None], rtol=1e-5, atol=1e-5 * real.var())
 
 
 def test_signed_integers_do_not_overflow() -> None:
     layer = LAYERS["1x1"]
     image = np.full((1, 4, 6, 7), -128, np.int8)
-    found, _ = second_moments(layer, [image], 1.0, 0)
-    np.testing.assert_allclose(found, np.full((1, 4, 4), 128.0**2))
-    found, _ = second_moments(layer, [np.zeros((1, 4, 6, 7), np.uint8)], 1.0, 200)
-    np.testing.assert_allclose(found, np.full((1, 4, 4), 200.0**2))
+    result, _ = second_moments(layer, [image], 1.0, 0)
+    np.testing.assert_allclose(result, np.full((1, 4, 4), 128.0**2))
+    result, _ = second_moments(layer, [np.zeros((1, 4, 6, 7), np.uint8)], 1.0, 200)
+    np.testing.assert_allclose(result, np.full((1, 4, 4), 200.0**2))
 
 
 @pytest.mark.parametrize("name", ["3x3", "depthwise"])
@@ -123,17 +123,17 @@ def test_sampled_positions_give_the_moments_within_a_few_percent_and_are_reprodu
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = LAYERS[name]
-    given = batches(*[4] * 32, shape=(4, 16, 16))
-    found, samples = second_moments(layer, given, SCALE, ZERO_POINT)
+    inputs = batches(*[4] * 32, shape=(4, 16, 16))
+    result, samples = second_moments(layer, inputs, SCALE, ZERO_POINT)
     assert samples == 32 * POSITIONS_PER_BATCH
-    np.testing.assert_array_equal(found, second_moments(layer, given, SCALE, ZERO_POINT)[0])
+    np.testing.assert_array_equal(result, second_moments(layer, inputs, SCALE, ZERO_POINT)[0])
     monkeypatch.setattr(module, "POSITIONS_PER_BATCH", 10**6)
-    everything, count = second_moments(layer, given, SCALE, ZERO_POINT)
+    everything, count = second_moments(layer, inputs, SCALE, ZERO_POINT)
     assert count == 32 * 4 * 16 * 16
-    assert np.abs(found - everything).max() < 0.05 * np.abs(everything).max()
+    assert np.abs(result - everything).max() < 0.05 * np.abs(everything).max()
 
 
 def test_long_rows_get_more_positions() -> None:
     layer = convolution(1, 64, (5, 5))
-    given = batches(4, shape=(64, 20, 20))
-    assert second_moments(layer, given, SCALE, ZERO_POINT)[1] == 64 * 25 // 2
+    inputs = batches(4, shape=(64, 20, 20))
+    assert second_moments(layer, inputs, SCALE, ZERO_POINT)[1] == 64 * 25 // 2

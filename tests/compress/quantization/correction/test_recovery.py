@@ -39,8 +39,10 @@ def images(count: int, seed: int = 0) -> EvalSet:
     return EvalSet(pixels.clip(0, 255).astype(np.uint8), None, names, tuple("abcde"), PREPROCESSING, f"digest {seed}")
 
 
-def watched(model: onnx.ModelProto, given: EvalSet, scheme: str) -> dict[str, Channels]:
-    return channel_statistics(model, post_training._tensors_to_measure(model, SCHEMES[scheme]), given, SilentConsole())
+def watched(model: onnx.ModelProto, evalset: EvalSet, scheme: str) -> dict[str, Channels]:
+    return channel_statistics(
+        model, post_training._tensors_to_measure(model, SCHEMES[scheme]), evalset, SilentConsole()
+    )
 
 
 def quantized(
@@ -56,9 +58,9 @@ def layer(op: str, shape: tuple[int, ...], groups: int = 1, axis: int = 0) -> La
     return Layer("l", op, "x", "y", weight, rng.normal(0, 1, shape[axis]), axis, groups, (1, 1), (0,) * 4, (1, 1))
 
 
-def dequantized(one: Layer, weights: IntegerWeights) -> Array:
-    shape = [1] * one.weight.ndim
-    shape[one.axis] = -1
+def dequantized(subject: Layer, weights: IntegerWeights) -> Array:
+    shape = [1] * subject.weight.ndim
+    shape[subject.axis] = -1
     return weights.integers * weights.scale.reshape(shape)
 
 
@@ -66,32 +68,32 @@ def dequantized(one: Layer, weights: IntegerWeights) -> Array:
     ((6, 5, 1, 1), 1), ((1, 5, 1, 1), 1), ((6, 3, 1, 1), 2), ((6, 1, 1, 1), 6), ((12, 1, 1, 1), 6)
 ])  # fmt: skip
 def test_the_analytic_bias_keeps_the_mean_of_any_1x1_convolution(shape: tuple[int, ...], groups: int) -> None:
-    one = layer("Conv", shape, groups)
-    weights = nearest(one, "unknown", 0.01)
-    given = torch.tensor(np.random.default_rng(1).uniform(0, 3, (20, shape[1] * groups, 4, 4)))
+    subject = layer("Conv", shape, groups)
+    weights = nearest(subject, "unknown", 0.01)
+    evalset = torch.tensor(np.random.default_rng(1).uniform(0, 3, (20, shape[1] * groups, 4, 4)))
 
     def mean_output(weight: Array, bias: Array) -> Array:
         return torch.nn.functional.conv2d(
-            given, torch.tensor(weight), torch.tensor(bias), groups=groups
+            evalset, torch.tensor(weight), torch.tensor(bias), groups=groups
         ).mean((0, 2, 3)).numpy()  # fmt: skip
 
-    expected = mean_output(one.weight, one.bias)
-    shifted = analytic_bias(one, weights, given.mean((0, 2, 3)).numpy())
-    np.testing.assert_allclose(mean_output(dequantized(one, weights), shifted), expected, rtol=1e-12, atol=1e-12)
+    expected = mean_output(subject.weight, subject.bias)
+    shifted = analytic_bias(subject, weights, evalset.mean((0, 2, 3)).numpy())
+    np.testing.assert_allclose(mean_output(dequantized(subject, weights), shifted), expected, rtol=1e-12, atol=1e-12)
     if shape[1] > 1:  # a single weight is its own scale and loses nothing
-        assert np.abs(mean_output(dequantized(one, weights), one.bias) - expected).max() > 1e-4
+        assert np.abs(mean_output(dequantized(subject, weights), subject.bias) - expected).max() > 1e-4
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((6, 5, 3, 3), 1), ((6, 3, 3, 5), 2), ((6, 1, 3, 3), 6)])
 def test_the_analytic_bias_of_larger_kernels_is_exact_for_constant_images(shape: tuple[int, ...], groups: int) -> None:
-    one = layer("Conv", shape, groups)
-    weights = nearest(one, "unknown", 0.01)
+    subject = layer("Conv", shape, groups)
+    weights = nearest(subject, "unknown", 0.01)
     mean = np.random.default_rng(1).uniform(0, 3, shape[1] * groups)
-    given = torch.tensor(np.broadcast_to(mean[None, :, None, None], (1, len(mean), 7, 7)).copy())
+    evalset = torch.tensor(np.broadcast_to(mean[None, :, None, None], (1, len(mean), 7, 7)).copy())
     outputs = [
-        torch.nn.functional.conv2d(given, torch.tensor(weight), torch.tensor(bias), groups=groups).numpy()
+        torch.nn.functional.conv2d(evalset, torch.tensor(weight), torch.tensor(bias), groups=groups).numpy()
         for weight, bias in (
-            (one.weight, one.bias), (dequantized(one, weights), analytic_bias(one, weights, mean))
+            (subject.weight, subject.bias), (dequantized(subject, weights), analytic_bias(subject, weights, mean))
         )
     ]  # fmt: skip
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-11, atol=1e-11)
@@ -99,15 +101,15 @@ def test_the_analytic_bias_of_larger_kernels_is_exact_for_constant_images(shape:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_analytic_bias_keeps_the_mean_of_a_gemm(axis: int) -> None:
-    one = layer("Gemm", (4, 7), axis=axis)
-    weights = nearest(one, "unknown", 0.01)
-    mean = np.random.default_rng(1).uniform(0, 3, one.weight.shape[1 - axis])
-    exact, rounded = one.weight, dequantized(one, weights)
-    shifted = analytic_bias(one, weights, mean)
+    subject = layer("Gemm", (4, 7), axis=axis)
+    weights = nearest(subject, "unknown", 0.01)
+    mean = np.random.default_rng(1).uniform(0, 3, subject.weight.shape[1 - axis])
+    exact, rounded = subject.weight, dequantized(subject, weights)
+    shifted = analytic_bias(subject, weights, mean)
     if axis == 0:
-        np.testing.assert_allclose(rounded @ mean + shifted, exact @ mean + one.bias, rtol=1e-12)
+        np.testing.assert_allclose(rounded @ mean + shifted, exact @ mean + subject.bias, rtol=1e-12)
     else:
-        np.testing.assert_allclose(mean @ rounded + shifted, mean @ exact + one.bias, rtol=1e-12)
+        np.testing.assert_allclose(mean @ rounded + shifted, mean @ exact + subject.bias, rtol=1e-12)
 
 
 def leaning_model(bias: bool = True) -> onnx.ModelProto:
@@ -131,44 +133,44 @@ def leaning_model(bias: bool = True) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
 def test_bias_correction_gains_6_db_if_rounding_is_biased(scheme: str) -> None:
-    model, given = leaning_model(), images(32)
-    statistics = watched(model, given, scheme)
-    made, expected = quantized(model, statistics, scheme), logits(model, given)
-    before = onnx_graphs.sqnr_db(expected, logits(made.model, given))
-    correct_biases(model, made, SCHEMES[scheme], statistics)
-    assert onnx_graphs.sqnr_db(expected, logits(made.model, given)) > before + 6
+    model, evalset = leaning_model(), images(32)
+    statistics = watched(model, evalset, scheme)
+    result, expected = quantized(model, statistics, scheme), logits(model, evalset)
+    before = onnx_graphs.sqnr_db(expected, logits(result.model, evalset))
+    correct_biases(model, result, SCHEMES[scheme], statistics)
+    assert onnx_graphs.sqnr_db(expected, logits(result.model, evalset)) > before + 6
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
 def test_a_layer_without_a_bias_gets_one(scheme: str) -> None:
-    given = images(32)
+    evalset = images(32)
     answers = []
     for bias in (True, False):
         model = leaning_model(bias)
-        statistics = watched(model, given, scheme)
-        made = quantized(model, statistics, scheme)
-        correct_biases(model, made, SCHEMES[scheme], statistics)
-        answers.append(logits(made.model, given))
+        statistics = watched(model, evalset, scheme)
+        result = quantized(model, statistics, scheme)
+        correct_biases(model, result, SCHEMES[scheme], statistics)
+        answers.append(logits(result.model, evalset))
     np.testing.assert_array_equal(answers[0], answers[1])
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_recovery_gains_8_db_over_nearest_rounding_on_other_images(scheme: str) -> None:
     """Weights with few effective bits and correlated inputs: rounding is the largest error."""
-    model, given, others = coarse_model(), images(64), images(48, seed=1)
-    statistics = watched(model, given, scheme)
+    model, evalset, others = coarse_model(), images(64), images(48, seed=1)
+    statistics = watched(model, evalset, scheme)
     plain, recovered = (quantized(model, statistics, scheme) for _ in range(2))
     correct_biases(model, plain, SCHEMES[scheme], statistics)
-    recover(model, recovered, SCHEMES[scheme], given, statistics, SilentConsole())
+    recover(model, recovered, SCHEMES[scheme], evalset, statistics, SilentConsole())
     expected = logits(model, others)
-    before, after = (onnx_graphs.sqnr_db(expected, logits(one.model, others)) for one in (plain, recovered))
+    before, after = (onnx_graphs.sqnr_db(expected, logits(subject.model, others)) for subject in (plain, recovered))
     assert after > before + 8, (before, after)
     layers = layers_of(model)
     limited = [name for name in recovered.weights if not layers[name].depthwise]
     if SCHEMES[scheme].sums == "neighbours":
         assert [overflowing_neighbours(layers[name], recovered.weights[name]) for name in limited] == [0] * len(limited)
     if SCHEMES[scheme].sums == "unknown":
-        assert max(np.abs(one.integers.astype(int)).max() for one in recovered.weights.values()) <= 64
+        assert max(np.abs(subject.integers.astype(int)).max() for subject in recovered.weights.values()) <= 64
 
 
 def coarse_model() -> onnx.ModelProto:
@@ -198,40 +200,40 @@ def coarse_model() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("scheme", ["x86-avx2", "tensorrt"])
 def test_two_runs_give_the_same_bytes_and_do_not_change_the_float32_model(scheme: str) -> None:
-    model, given = onnx_graphs.residual_model(channels=3), images(24)
-    statistics, before = watched(model, given, scheme), model.SerializeToString()
-    made = [quantized(model, statistics, scheme) for _ in range(2)]
-    for one in made:
-        recover(model, one, SCHEMES[scheme], given, statistics, SilentConsole())
-    assert made[0].model.SerializeToString() == made[1].model.SerializeToString()
+    model, evalset = onnx_graphs.residual_model(channels=3), images(24)
+    statistics, before = watched(model, evalset, scheme), model.SerializeToString()
+    result = [quantized(model, statistics, scheme) for _ in range(2)]
+    for subject in result:
+        recover(model, subject, SCHEMES[scheme], evalset, statistics, SilentConsole())
+    assert result[0].model.SerializeToString() == result[1].model.SerializeToString()
     assert model.SerializeToString() == before
 
 
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
 def test_the_logits_have_the_means_of_float32(scheme: str) -> None:
     """The last layer's output is not quantized, but its bias is corrected too."""
-    model, given = coarse_model(), images(64)
-    statistics = watched(model, given, scheme)
-    made = quantized(model, statistics, scheme)
-    expected = logits(model, given).mean(0)
-    off = np.abs(logits(made.model, given).mean(0) - expected).max()
-    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
-    assert np.abs(logits(made.model, given).mean(0) - expected).max() < off / 10
+    model, evalset = coarse_model(), images(64)
+    statistics = watched(model, evalset, scheme)
+    result = quantized(model, statistics, scheme)
+    expected = logits(model, evalset).mean(0)
+    off = np.abs(logits(result.model, evalset).mean(0) - expected).max()
+    recover(model, result, SCHEMES[scheme], evalset, statistics, SilentConsole())
+    assert np.abs(logits(result.model, evalset).mean(0) - expected).max() < off / 10
 
 
 @pytest.mark.parametrize("float_nodes", [{"first"}, {"gemm"}, {"first", "depthwise"}, {"pointwise"}])
 @pytest.mark.parametrize("scheme", ["x86-vnni", "tensorrt"])
 def test_layers_that_stay_float_keep_their_weights(scheme: str, float_nodes: set[str]) -> None:
-    model, given = onnx_graphs.residual_model(channels=3), images(24)
-    statistics = watched(model, given, scheme)
-    made = quantized(model, statistics, scheme, frozenset(float_nodes))
-    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
-    stored, original = onnx_graphs.constants_of(made.model), onnx_graphs.constants_of(model)
+    model, evalset = onnx_graphs.residual_model(channels=3), images(24)
+    statistics = watched(model, evalset, scheme)
+    result = quantized(model, statistics, scheme, frozenset(float_nodes))
+    recover(model, result, SCHEMES[scheme], evalset, statistics, SilentConsole())
+    stored, original = onnx_graphs.constants_of(result.model), onnx_graphs.constants_of(model)
     kept = {"first": "w1", "depthwise": "w2", "pointwise": "w3", "gemm": "w4"}
     for name in float_nodes:
         np.testing.assert_array_equal(stored[kept[name]], original[kept[name]])
-    assert set(made.weights) == set(kept) - float_nodes
-    assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 20
+    assert set(result.weights) == set(kept) - float_nodes
+    assert onnx_graphs.sqnr_db(logits(model, evalset), logits(result.model, evalset)) > 20
 
 
 @pytest.mark.parametrize("float_nodes", [set(), {"first"}, {"depthwise"}, {"pointwise"}, {"gemm"}])
@@ -253,11 +255,11 @@ def test_every_layer_is_rounded_once_and_its_bias_shifted_only_by_its_own_output
             super().shift_bias(layer, shift)
 
     monkeypatch.setattr(recovery, "_Recovery", Watched)
-    model, given = onnx_graphs.residual_model(channels=3), images(12)
-    statistics = watched(model, given, scheme)
-    made = quantized(model, statistics, scheme, frozenset(float_nodes))
-    recover(model, made, SCHEMES[scheme], given, statistics, SilentConsole())
-    assert sorted(rounded) == sorted(set(made.weights))
+    model, evalset = onnx_graphs.residual_model(channels=3), images(12)
+    statistics = watched(model, evalset, scheme)
+    result = quantized(model, statistics, scheme, frozenset(float_nodes))
+    recover(model, result, SCHEMES[scheme], evalset, statistics, SilentConsole())
+    assert sorted(rounded) == sorted(set(result.weights))
     assert len(set(shifted)) == len(shifted)
     if scheme == "tensorrt":  # no Q/DQ after float layers: earlier layers are observed only through them
         before = {"pointwise": "depthwise", "gemm": "pointwise"}
@@ -269,36 +271,36 @@ def test_a_fixed_batch_gives_the_same_accuracy(count: int) -> None:
     free, fixed = onnx_graphs.residual_model(channels=3), onnx_graphs.residual_model(channels=3)
     for value in (fixed.graph.input[0], fixed.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 5
-    given, others = images(count), images(20, seed=1)
+    evalset, others = images(count), images(20, seed=1)
     reached = []
     for model in (free, fixed):
-        statistics = watched(model, given, "x86-vnni")
-        made = quantized(model, statistics, "x86-vnni")
-        recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
-        reached.append(onnx_graphs.sqnr_db(logits(model, others), logits(made.model, others)))
+        statistics = watched(model, evalset, "x86-vnni")
+        result = quantized(model, statistics, "x86-vnni")
+        recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
+        reached.append(onnx_graphs.sqnr_db(logits(model, others), logits(result.model, others)))
     assert abs(reached[0] - reached[1]) < 3, reached
 
 
 def test_activations_are_deleted_after_their_last_use_and_their_folder_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[set[str]] = []
+    stored_names: list[set[str]] = []
 
     class Watched(Activations):
         def append(self, name: str, batch: Array) -> None:
             super().append(name, batch)
-            held.append(set(self._batches))
+            stored_names.append(set(self._batches))
 
     monkeypatch.setattr(recovery, "Activations", Watched)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model, given = onnx_graphs.residual_model(channels=3), images(8)
-    statistics = watched(model, given, "x86-vnni")
+    model, evalset = onnx_graphs.residual_model(channels=3), images(8)
+    statistics = watched(model, evalset, "x86-vnni")
     console = RecordingConsole()
-    recover(model, quantized(model, statistics, "x86-vnni"), SCHEMES["x86-vnni"], given, statistics, console)
+    recover(model, quantized(model, statistics, "x86-vnni"), SCHEMES["x86-vnni"], evalset, statistics, console)
     assert console.events[-1] == ("round layers", len(console.events), len(console.events))
-    last = {name for names in held for name in names}
-    assert max(len(names) for names in held) < len(last) - 2
-    assert not any({"x", "x_quantized"} & names for names in held[-2:])
+    last = {name for names in stored_names for name in names}
+    assert max(len(names) for names in stored_names) < len(last) - 2
+    assert not any({"x", "x_quantized"} & names for names in stored_names[-2:])
     assert not list(tmp_path.iterdir())
 
 
@@ -309,23 +311,23 @@ def test_an_exception_deletes_the_folder(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(recovery, "second_moments", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model, given = onnx_graphs.residual_model(channels=3), images(8)
-    statistics = watched(model, given, "x86-vnni")
-    made = quantized(model, statistics, "x86-vnni")
+    model, evalset = onnx_graphs.residual_model(channels=3), images(8)
+    statistics = watched(model, evalset, "x86-vnni")
+    result = quantized(model, statistics, "x86-vnni")
     with pytest.raises(ZeroDivisionError):
-        recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
+        recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
     assert not list(tmp_path.iterdir())
 
 
 def test_a_1x1_layer_of_one_output_gets_the_bias_of_its_own_weights() -> None:
     """Rounding must not change the float weights from which the bias is computed."""
-    one = layer("Conv", (1, 12, 1, 1))
-    before = one.weight.copy()
+    subject = layer("Conv", (1, 12, 1, 1))
+    before = subject.weight.copy()
     rng = np.random.default_rng(0)
     inputs = rng.normal(0, 1, (200, 3)) @ rng.normal(0, 1, (3, 12))
     moments = inputs.T @ inputs / 200
-    recovery._round_rows(one, np.abs(one.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
-    np.testing.assert_array_equal(one.weight, before)
+    recovery._round_rows(subject, np.abs(subject.rows()).max(1) / 127, moments[None], 200, SCHEMES["x86-vnni"])
+    np.testing.assert_array_equal(subject.weight, before)
 
 
 def test_a_layer_after_a_multiplication_by_a_constant_is_rounded_too() -> None:
@@ -338,8 +340,8 @@ def test_a_layer_after_a_multiplication_by_a_constant_is_rounded_too() -> None:
     ]
     constants = {"half": np.asarray(0.5, np.float32), "w": rng.normal(0, 1, (5, 3, 3, 3)).astype(np.float32),
                  "b": rng.normal(0, 1, 5).astype(np.float32)}  # fmt: skip
-    model, given = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2), images(16)
-    statistics = watched(model, given, "x86-vnni")
-    made = quantized(model, statistics, "x86-vnni")
-    recover(model, made, SCHEMES["x86-vnni"], given, statistics, SilentConsole())
-    assert onnx_graphs.sqnr_db(logits(model, given), logits(made.model, given)) > 30
+    model, evalset = onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2), images(16)
+    statistics = watched(model, evalset, "x86-vnni")
+    result = quantized(model, statistics, "x86-vnni")
+    recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
+    assert onnx_graphs.sqnr_db(logits(model, evalset), logits(result.model, evalset)) > 30

@@ -58,9 +58,9 @@ def within_limit(rows: Array, scale: Array, largest: int = 127) -> Array:
 @pytest.mark.parametrize("inputs", [1, 2, 9, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 22])
 def test_it_equals_optimal_brain_surgeon_for_any_number_of_blocks(inputs: int, limited: bool) -> None:
     rows, scale, moments, _ = problem(inputs, 3, inputs, steps=140 if limited else 15)
-    found = error_feedback(rows, scale, moments, 5000, 127, limited)
-    assert found.dtype == np.int8
-    np.testing.assert_array_equal(found, surgeon(rows, scale, moments, 5000, 127, limited))
+    result = error_feedback(rows, scale, moments, 5000, 127, limited)
+    assert result.dtype == np.int8
+    np.testing.assert_array_equal(result, surgeon(rows, scale, moments, 5000, 127, limited))
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,8 +74,8 @@ def test_it_equals_optimal_brain_surgeon_on_any_small_problem(
     rows, scale, moments, _ = problem(
         inputs, outputs, seed, steps * 1.00012345
     )  # avoids ties, which may round either way
-    found = error_feedback(rows, scale, moments, samples, largest, limited)
-    np.testing.assert_array_equal(found, surgeon(rows, scale, moments, samples, largest, limited))
+    result = error_feedback(rows, scale, moments, samples, largest, limited)
+    np.testing.assert_array_equal(result, surgeon(rows, scale, moments, samples, largest, limited))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
@@ -98,18 +98,18 @@ def test_weights_of_uncorrelated_inputs_are_rounded_to_nearest(inputs: int) -> N
     rows, scale, *_ = problem(inputs, 4)
     moments = np.diag(np.random.default_rng(1).uniform(0.1, 10, inputs))
     for given_moments in (np.eye(inputs), moments):
-        found = error_feedback(rows, scale, given_moments, MANY, 127, False)
-        np.testing.assert_array_equal(found, np.rint(rows / scale[:, None]))
+        result = error_feedback(rows, scale, given_moments, MANY, 127, False)
+        np.testing.assert_array_equal(result, np.rint(rows / scale[:, None]))
 
 
 @settings(max_examples=100, deadline=None)
 @given(inputs=st.integers(1, 80), seed=st.integers(0, 10**6), steps=st.floats(1, 2000))
 def test_limited_neighbours_never_overflow_for_any_weights(inputs: int, seed: int, steps: float) -> None:
     rows, scale, moments, _ = problem(inputs, 4, seed, steps)
-    found = error_feedback(rows, scale, moments, MANY, 127, limit_neighbours=True).astype(int)
-    even = np.pad(found, ((0, 0), (0, inputs % 2)))
+    result = error_feedback(rows, scale, moments, MANY, 127, limit_neighbours=True).astype(int)
+    even = np.pad(result, ((0, 0), (0, inputs % 2)))
     assert np.abs(even[:, ::2] + even[:, 1::2]).max() <= 128
-    assert np.abs(found).max() <= 127
+    assert np.abs(result).max() <= 127
 
 
 def fitting_scale(rows: Array) -> Array:
@@ -147,17 +147,17 @@ def test_weights_of_zero_inputs_are_rounded_to_nearest_and_do_not_affect_others(
     rows, scale, moments, _ = problem(70, 4)
     dead = [0, 13, 69]
     moments[dead], moments[:, dead] = 0, 0
-    found = error_feedback(rows, scale, moments, MANY, 127, False)
-    np.testing.assert_array_equal(found[:, dead], np.rint(rows / scale[:, None])[:, dead])
-    np.testing.assert_array_equal(found, surgeon(rows, scale, moments, MANY, 127, False))
+    result = error_feedback(rows, scale, moments, MANY, 127, False)
+    np.testing.assert_array_equal(result[:, dead], np.rint(rows / scale[:, None])[:, dead])
+    np.testing.assert_array_equal(result, surgeon(rows, scale, moments, MANY, 127, False))
 
 
 @pytest.mark.parametrize("limited", [False, True])
 def test_a_layer_with_only_zero_inputs_is_rounded_to_nearest(limited: bool) -> None:
     rows, scale, *_ = problem(16, 4, steps=127)
-    found = error_feedback(rows, scale, np.zeros((16, 16)), MANY, 127, limited)
+    result = error_feedback(rows, scale, np.zeros((16, 16)), MANY, 127, limited)
     expected = within_limit(rows, scale) if limited else np.rint(rows / scale[:, None])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
@@ -173,10 +173,10 @@ def test_depthwise_rounding_equals_rounding_each_channel_separately(taps: int, s
     rows, scale = np.concatenate([one[0] for one in problems]), np.concatenate([one[1] for one in problems])
     moments = np.stack([one[2] for one in problems])
     moments[2] = 0  # a channel with only zero inputs
-    found = error_feedback_depthwise(rows, scale, moments, samples, 64)
+    result = error_feedback_depthwise(rows, scale, moments, samples, 64)
     for channel in range(5):
         alone = error_feedback(rows[[channel]], scale[[channel]], moments[channel], samples, 64, False)
-        np.testing.assert_array_equal(found[channel], alone[0])
+        np.testing.assert_array_equal(result[channel], alone[0])
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
