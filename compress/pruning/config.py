@@ -27,6 +27,7 @@ class PruneConfig(Config):
     rounds: number of pruning rounds, each followed by `fine_tune`.
     """
 
+    stage: Literal["prune"] = "prune"
     latency: Share | None = None
     macs: Share | None = None
     target: str | None = None

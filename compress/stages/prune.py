@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from compress.process import distributed
 from compress.pruning.config import PruneConfig
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 PRUNES = True  # later stages and reports compare with the network before this stage
 PACKAGES = ("torch-pruning", "onnx", "onnxscript", "onnxruntime", "scipy")  # besides those that training needs
-
-
-class Config(PruneConfig):
-    """See `compress.pruning.config.PruneConfig`."""
-
-    stage: Literal["prune"] = "prune"
+Config = PruneConfig
 
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
