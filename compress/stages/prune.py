@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 PRUNES = True  # later stages and reports compare with the network before this stage
 PACKAGES = ("torch-pruning", "onnx", "onnxscript", "onnxruntime", "scipy")  # besides those that training needs
-Config = PruneConfig
+
+
+class Config(PruneConfig):  # noqa: D101  its docstring is that of the settings, for the schema of recipes
+    __doc__ = PruneConfig.__doc__
 
 
 def run(model: nn.Module, context: Context, config: Config) -> nn.Module:
