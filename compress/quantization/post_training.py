@@ -182,7 +182,7 @@ def _with_error_feedback(search: Search, graph: CalibratedGraph, best: Candidate
         statistics = equalized.scale(graph.statistics)
         ranges = _equalized_ranges(search, equalized.model, statistics)
         attempt = _attempt(search, CalibratedGraph(equalized.model, statistics, ranges), float_nodes)
-        best = search.better(best, "the same after equalization", _recovered(search, attempt))
+        best = search.better(best, "error feedback after equalization", _recovered(search, attempt))
     return best
 
 

@@ -30,7 +30,7 @@ from runtimes.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 NEAREST, ANALYTIC = "nearest rounding", "analytic bias correction"
-FED_BACK, EQUALIZED = "error feedback, bias correction in order", "the same after equalization"
+FED_BACK, EQUALIZED = "error feedback, bias correction in order", "error feedback after equalization"
 Array = np.ndarray
 
 
