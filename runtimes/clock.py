@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from runtimes.console import Console
 from runtimes.session import Images, OnDevice, Session
-
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 
 STEADY = 0.03  # warm-up ends when the medians of two windows in a row differ by at most this share
 WINDOW_RUNS = 10

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.bundle import write_bundle
 from runtimes import evalset
 from runtimes.artifact import Artifact, Manifest
 from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
+from runtimes.target import Target
 
 CLASSES = ("cat", "dog", "owl")
+BUNDLE_LOGITS = ((3, 1, 0), (0, 2, 1), (1, 0, 4), (0.0, 0.1, 0))  # of the last image, two classes are 0.1 apart
 PREPROCESSING = Preprocessing(resize=5, crop=4, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
 
 
@@ -68,5 +71,20 @@ def make_evalset(tmp_path: Path) -> Callable[..., EvalSet]:
         labels = random.integers(0, len(CLASSES), count) if labelled else None
         names = tuple(f"image{index}.png" for index in range(count))
         return evalset.write(tmp_path / "evalset", images, labels, names, CLASSES, preprocessing)
+
+    return make
+
+
+@pytest.fixture
+def packed(
+    fake_artifact: Callable[..., Artifact], make_evalset: Callable[..., EvalSet], tmp_path: Path
+) -> Callable[..., Path]:
+    """Return a maker of bundles; keywords are fields of the manifest."""
+
+    def make(name: str = "out.tar", **fields: object) -> Path:
+        sample = make_evalset(count=4)
+        artifact = fake_artifact(logits=BUNDLE_LOGITS, **fields)
+        write_bundle(artifact, Target("board", runtime="fake"), tmp_path / "evalset", sample, tmp_path / name)
+        return tmp_path / name
 
     return make

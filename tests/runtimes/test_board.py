@@ -1,18 +1,26 @@
-"""The board has Python 3.10 or later, NumPy and one inference engine: nothing else may be imported."""
+"""run.pyz on a board: its commands, and imports of nothing but Python 3.10, NumPy and one inference engine."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import runtimes
+from runtimes import board, bundle, environment
+from runtimes.clock import Timing
+from runtimes.errors import InputError
+from runtimes.files import sha256_file
 
 PACKAGE = Path(runtimes.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -136,3 +144,136 @@ def test_python_310_measures_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_every_file_is_python_310(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 10))
+
+
+# Commands
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program of an unpacked bundle from another folder, without this package on the path."""
+    command = [sys.executable, "-P", str(folder / "run.pyz"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+
+
+def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    side = bundle.unpack(packed(), folder).artifact.manifest.preprocessing.crop
+    assert "commands" in run(folder).stdout
+    doctor = run(folder, "doctor")
+    assert doctor.returncode == 0, doctor.stderr
+    assert "runtime ort" in doctor.stdout
+    verified = run(folder, "verify", "--json", str(tmp_path / "verify.json"))
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.splitlines()[-1] == "verified"
+    assert json.loads((tmp_path / "verify.json").read_text())["agreement"] == 1.0
+    measured = run(folder, "bench", "--json", str(tmp_path / "bench.json"))
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads((tmp_path / "bench.json").read_text())["accuracy"]["images"] == 4
+    np.save(tmp_path / "image.npy", np.zeros((side, side, 3), np.uint8))
+    predicted = run(folder, "predict", str(tmp_path / "image.npy"))
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == f"{tmp_path / 'image.npy'}: cat 84.4 %, dog 11.4 %, owl 4.2 %\n"
+
+
+def test_without_numpy_the_program_says_what_to_install(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    bundle.unpack(packed(), folder)
+    bare = [sys._base_executable, "-I", "-S", str(folder / "run.pyz")]  # type: ignore[attr-defined]
+    doctor = subprocess.run([*bare, "doctor"], capture_output=True, text=True, timeout=60)
+    assert doctor.returncode == 0, doctor.stderr
+    assert "numpy              missing: pip install numpy\n" in doctor.stdout
+    verified = subprocess.run([*bare, "verify"], capture_output=True, text=True, timeout=60)
+    assert (verified.returncode, verified.stderr) == (1, "run.pyz: needs numpy: pip install numpy\n")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [
+    (("verify", "--bundle", "/nowhere"), 2), (("bench", "--threads", "-1"), 2), (("predict", "/no/such.png"), 2),
+    (("predict",), 2), (("fly",), 2),
+])  # fmt: skip
+def test_the_program_tells_what_is_wrong(
+    packed: Callable[..., Path], tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    bundle.unpack(packed(), tmp_path / "board")
+    done = run(tmp_path / "board", *arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "run.pyz" in done.stderr
+
+
+def test_answers_that_are_not_the_bundles_end_with_1(packed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    opened = bundle.unpack(packed(), folder)
+    np.save(folder / "golden.npy", opened.golden[::-1].copy())
+    description = json.loads((folder / "bundle.json").read_text())
+    description["files"]["golden.npy"] = sha256_file(folder / "golden.npy")
+    (folder / "bundle.json").write_text(json.dumps(description))
+    done = run(folder, "verify")
+    assert done.returncode == 1
+    assert "images have another top-1 class" in done.stderr
+
+
+@pytest.fixture
+def options(packed: Callable[..., Path], tmp_path: Path) -> Callable[..., argparse.Namespace]:
+    """Return a maker of parsed options for an unpacked bundle; keywords replace options."""
+    bundle.unpack(packed(), tmp_path / "board")
+
+    def make(**given: object) -> argparse.Namespace:
+        return argparse.Namespace(**{"bundle": tmp_path / "board", "threads": None, "json": None, **given})
+
+    return make
+
+
+def test_verify_writes_its_result(
+    options: Callable[..., argparse.Namespace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board.verify(options(json=tmp_path / "verify.json"))
+    result = json.loads((tmp_path / "verify.json").read_text())
+    assert (result["images"], result["changed"], result["passed"]) == (4, 0, True)
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == "all files are unchanged; a.fake on fake:"
+    assert second.startswith("top-1 agreement 1.0000 on 4 images, largest logit difference 0 (allowed ")
+    assert last == "verified"
+
+
+def test_bench_prints_latency_accuracy_and_conditions(
+    options: Callable[..., argparse.Namespace], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "Timing", lambda: Timing(1, 3, 2, sessions=1))
+    board.bench(options(threads=2))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a.fake on fake, 2 threads, batch 1"
+    assert [line.split()[0] for line in lines[1:6]] == ["p50", "p90", "p99", "speed", "top-1"]
+    assert lines[2].split()[1] == "-"  # too few runs for a 90th percentile
+    assert lines[6].startswith("a.fake: 6 runs")
+
+
+def test_predict_closes_its_session_after_an_error(
+    options: Callable[..., argparse.Namespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(board, "load", lambda artifact, target: SimpleNamespace(close=lambda: closed.append(True)))
+    with pytest.raises(InputError, match=r"none\.npy"):
+        board.predict(options(images=[tmp_path / "none.npy"]))
+    assert closed == [True]
+
+
+def test_a_wrong_number_of_threads_is_named(options: Callable[..., argparse.Namespace]) -> None:
+    with pytest.raises(InputError, match="--threads: must have 1 to 1024 threads"):
+        board.verify(options(threads=-1))
+
+
+def test_runtimes_are_listed_with_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        environment, "package_versions", lambda names: {"onnxruntime": "9.9"} if "onnxruntime" in names else {}
+    )
+    lines = dict(board.runtimes_here())
+    assert lines["runtime ort"] == "onnxruntime 9.9"
+    assert lines["runtime ov"] == "missing: openvino"
+    assert "runtime fake" not in lines
+
+
+def test_the_console_writes_messages_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    console = board.ErrorConsole()
+    console.say("build model.engine")
+    console.progress("time", 1, 2)
+    assert capsys.readouterr() == ("", "build model.engine\n")

@@ -6,8 +6,6 @@ import dataclasses
 import io
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,31 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import write_bundle
 from runtimes import bundle, environment, evalset
-from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UnavailableError
-from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
 from runtimes.target import Target
 
 TARGET = Target("board", runtime="fake")
 LOGITS = [[3, 1, 0], [0, 2, 1], [1, 0, 4], [0.0, 0.1, 0]]
-
-
-@pytest.fixture
-def packed(
-    fake_artifact: Callable[..., Artifact], make_evalset: Callable[..., EvalSet], tmp_path: Path
-) -> Callable[..., Path]:
-    """Return a maker of bundles; keywords are fields of the manifest."""
-
-    def make(name: str = "out.tar", **fields: object) -> Path:
-        sample = make_evalset(count=4)
-        artifact = fake_artifact(logits=LOGITS, **fields)
-        write_bundle(artifact, TARGET, tmp_path / "evalset", sample, tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 def rewritten(tar: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
@@ -57,13 +37,6 @@ def rewritten(tar: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
 
 def flipped(content: bytes) -> bytes:
     return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
-
-
-def test_the_same_content_is_the_same_tar(packed: Callable[..., Path]) -> None:
-    first, second = packed("a.tar"), packed("b.tar")
-    assert first.read_bytes() == second.read_bytes()
-    with tarfile.open(first) as archive:
-        assert {(one.mtime, one.uid, one.uname) for one in archive.getmembers()} == {(0, 0, "")}
 
 
 def test_a_bundle_opens_and_verifies(packed: Callable[..., Path], tmp_path: Path) -> None:
@@ -156,69 +129,6 @@ def test_a_file_for_vnni_does_not_run_where_its_sums_saturate(
     monkeypatch.setattr(environment, "detect_instruction_set", lambda: "x86-avx2")
     with pytest.raises(UnavailableError, match="would saturate silently"):
         bundle.verify(opened)
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program of an unpacked bundle from another folder, without this package on the path."""
-    command = [sys.executable, "-P", str(folder / "run.pyz"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
-
-
-def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_path: Path) -> None:
-    folder = tmp_path / "board"
-    side = bundle.unpack(packed(), folder).artifact.manifest.preprocessing.crop
-    assert "commands" in run(folder).stdout
-    doctor = run(folder, "doctor")
-    assert doctor.returncode == 0, doctor.stderr
-    assert "runtime ort" in doctor.stdout
-    verified = run(folder, "verify", "--json", str(tmp_path / "verify.json"))
-    assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.splitlines()[-1] == "verified"
-    assert json.loads((tmp_path / "verify.json").read_text())["agreement"] == 1.0
-    measured = run(folder, "bench", "--json", str(tmp_path / "bench.json"))
-    assert measured.returncode == 0, measured.stderr
-    assert json.loads((tmp_path / "bench.json").read_text())["accuracy"]["images"] == 4
-    np.save(tmp_path / "image.npy", np.zeros((side, side, 3), np.uint8))
-    predicted = run(folder, "predict", str(tmp_path / "image.npy"))
-    assert predicted.returncode == 0, predicted.stderr
-    assert predicted.stdout == f"{tmp_path / 'image.npy'}: cat 84.4 %, dog 11.4 %, owl 4.2 %\n"
-
-
-def test_without_numpy_the_program_says_what_to_install(packed: Callable[..., Path], tmp_path: Path) -> None:
-    folder = tmp_path / "board"
-    bundle.unpack(packed(), folder)
-    bare = [sys._base_executable, "-I", "-S", str(folder / "run.pyz")]  # type: ignore[attr-defined]
-    doctor = subprocess.run([*bare, "doctor"], capture_output=True, text=True, timeout=60)
-    assert doctor.returncode == 0, doctor.stderr
-    assert "numpy              missing: pip install numpy\n" in doctor.stdout
-    verified = subprocess.run([*bare, "verify"], capture_output=True, text=True, timeout=60)
-    assert (verified.returncode, verified.stderr) == (1, "run.pyz: needs numpy: pip install numpy\n")
-
-
-@pytest.mark.parametrize(("arguments", "code"), [
-    (("verify", "--bundle", "/nowhere"), 2), (("bench", "--threads", "-1"), 2), (("predict", "/no/such.png"), 2),
-    (("predict",), 2), (("fly",), 2),
-])  # fmt: skip
-def test_the_program_tells_what_is_wrong(
-    packed: Callable[..., Path], tmp_path: Path, arguments: tuple[str, ...], code: int
-) -> None:
-    bundle.unpack(packed(), tmp_path / "board")
-    done = run(tmp_path / "board", *arguments)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-    assert "run.pyz" in done.stderr
-
-
-def test_answers_that_are_not_the_bundles_end_with_1(packed: Callable[..., Path], tmp_path: Path) -> None:
-    folder = tmp_path / "board"
-    opened = bundle.unpack(packed(), folder)
-    np.save(folder / "golden.npy", opened.golden[::-1].copy())
-    description = json.loads((folder / "bundle.json").read_text())
-    description["files"]["golden.npy"] = sha256_file(folder / "golden.npy")
-    (folder / "bundle.json").write_text(json.dumps(description))
-    done = run(folder, "verify")
-    assert done.returncode == 1
-    assert "images have another top-1 class" in done.stderr
 
 
 def test_an_evaluation_set_of_another_size_does_not_fit(packed: Callable[..., Path], tmp_path: Path) -> None:

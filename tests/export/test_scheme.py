@@ -19,15 +19,17 @@ from onnx_graphs import constants_of, optimized_ops, ranges_of, run_model, sqnr_
 
 from compress.quantization.schemes import SCHEMES
 from export.quantize import Quantized, insert_qdq
-from export.scheme import Scheme
+from export.scheme import Scheme, summed_exactly
+from runtimes.artifact import Artifact, Manifest
 from runtimes.engine import Build, build_plan
 from runtimes.errors import CompressError
 from runtimes.lineage import EngineLayer
+from runtimes.preprocessing import Preprocessing
 
 TENSORRT = SCHEMES["tensorrt"]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def rtx() -> Any:
     reason = "tensorrt_rtx, which stands in for TensorRT, is not installed: pip install tensorrt-rtx-cu13"
     return pytest.importorskip("tensorrt_rtx", reason=reason)
@@ -81,11 +83,13 @@ def test_pairs_stand_before_layers_and_on_the_shortcut_alone(residual_model: onn
     assert read["gemm"][0] == "f_dequantized"
 
 
+@pytest.mark.usefixtures("rtx")
 def test_the_engine_runs_every_layer_on_int8(residual_model: onnx.ModelProto) -> None:
     _, quantized = with_images(residual_model, TENSORRT, 4, 8)
     assert_every_layer_is_int8(build(quantized.model), quantized)
 
 
+@pytest.mark.usefixtures("rtx")
 def test_a_layer_that_stays_float_shows_in_the_engine(residual_model: onnx.ModelProto) -> None:
     ranges = ranges_of(residual_model, np.ones((1, 4, 8, 8), np.float32), TENSORRT)
     kept = frozenset({"first", "gemm"})
@@ -94,6 +98,7 @@ def test_a_layer_that_stays_float_shows_in_the_engine(residual_model: onnx.Model
     assert {name for name, layer in layers.items() if layer.is_int8} == {"depthwise", "pointwise"}
 
 
+@pytest.mark.usefixtures("rtx")
 def test_files_for_onnx_runtime_are_not_built(residual_model: onnx.ModelProto) -> None:
     unsigned, images = SCHEMES["x86-vnni"], np.ones((1, 4, 8, 8), np.float32)
     ranges = ranges_of(residual_model, images, unsigned)
@@ -102,12 +107,13 @@ def test_files_for_onnx_runtime_are_not_built(residual_model: onnx.ModelProto) -
     positive = dict.fromkeys(ranges, (0.0, 1.0))
     with pytest.raises(CompressError, match="Int32"):
         build(insert_qdq(residual_model, positive, unsigned).model)
-    # the dangerous one: uint8 with zero points 0 is taken for int8, and only a warning tells
+    # the dangerous one: uint8 with zero points 0 is read as int8, with only a warning
     with pytest.raises(CompressError, match="UINT8"):
         build(insert_qdq(residual_model, positive, replace(unsigned, int32_bias=False)).model)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_the_engine_of_a_whole_network_runs_every_layer_on_int8(name: str, tmp_path: Path) -> None:
     torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision.models")
@@ -138,3 +144,13 @@ def test_the_file_for_arm64_is_the_one_for_vnni_and_runs_in_onnx_runtime(
     assert arm.model.SerializeToString() == vnni.model.SerializeToString()
     assert sqnr_db(run_model(residual_model, images), run_model(arm.model, images, exact=True)) > 30
     assert Counter(optimized_ops(arm.model, tmp_path))["QLinearConv"] == 3
+
+
+def test_exact_sums_are_a_session_option_besides_the_others() -> None:
+    manifest = Manifest(
+        "0" * 64, 1, "onnx", "int8", "x", (None, 3, 8, 8), "y", Preprocessing(8, 8), ("a",),
+        session_options={"session.other": "2"},
+    )  # fmt: skip
+    exact = summed_exactly(Artifact(Path("model.onnx"), manifest))
+    assert exact.manifest.session_options == {"session.other": "2", "session.x64quantprecision": "1"}
+    assert replace(exact.manifest, session_options=manifest.session_options) == manifest
