@@ -55,14 +55,17 @@ def main(folder: Path) -> None:
 
 
 def memory() -> int:
-    """Return the proportional set size of this process and its children: shared pages are counted once."""
+    """Return the proportional set size of this process and its children, in bytes: shared pages are counted once.
+
+    Mapped files are excluded: how much of a shared library counts depends on other programs that use it.
+    """
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return sum(_proportional(pid) for pid in ["self", *children])
 
 
 def _proportional(pid: str) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 if __name__ == "__main__":
