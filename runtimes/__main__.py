@@ -10,7 +10,6 @@ from pathlib import Path
 from runtimes import environment
 from runtimes.errors import CompressError, UnavailableError
 
-OLDEST_PYTHON = (3, 10)
 COMMANDS = {
     "doctor": "print what this machine has and what is missing",
     "verify": "check the sha256 of all files, and compare the outputs with those of the machine that made the bundle",

@@ -125,7 +125,7 @@ def build_plan(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise CompressError(f"{build.package} {build.version} can't parse the graph: {errors}")
+        raise CompressError(f"{build.package} {build.version} cannot parse the graph: {errors}")
     config = builder.create_builder_config()
     _configure(trt, config, build, precision, typed)
     _add_profile(builder, network, config, build)
@@ -134,7 +134,7 @@ def build_plan(
     complaints = [text for severity, text in log.messages if severity == "WARNING" and SUSPICIOUS.search(text)]
     if plan is None or complaints:
         messages = complaints or [text for severity, text in log.messages if severity in ("ERROR", "INTERNAL_ERROR")]
-        raise CompressError(f"{build.package} {build.version} can't build the graph: {'; '.join(messages[:3])}")
+        raise CompressError(f"{build.package} {build.version} cannot build the graph: {'; '.join(messages[:3])}")
     if cache is not None and timing_cache is not None:
         write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
     layers = (network.get_layer(index) for index in range(network.num_layers))

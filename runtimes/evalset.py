@@ -120,7 +120,7 @@ def load(folder: Path) -> EvalSet:
             raise InputError(f"{folder}: evaluation set of schema version {description['schema_version']}, not 1")
         for name, digest in description["sha256"].items():
             if sha256_file(folder / f"{name}.npy") != digest:
-                raise InputError(f"{folder}: {name}.npy is not the file that evalset.json names; make the set again")
+                raise InputError(f"{folder}: {name}.npy was changed; make the evaluation set again")
         opened = EvalSet(
             images=_array(folder / "images.npy"),
             labels=_array(folder / "labels.npy") if "labels" in description["sha256"] else None,

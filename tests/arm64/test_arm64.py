@@ -1,7 +1,7 @@
 """A bundle of a float32 and of an INT8 file on an emulated arm64 processor: it verifies and predicts.
 
-Not among the default tests: `make test-arm64` fetches what it needs. RUN=runs/mine takes the files of that run, else a
-small network is trained first. What the emulator can't tell is speed.
+Not part of the default tests: `make test-arm64` downloads the emulator. RUN=runs/mine tests the files of that run;
+otherwise a small network is trained first. The emulator gives no realistic latency.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROCESSORS = ("neoverse-n1", "cortex-a72")
 
 pytestmark = [
     pytest.mark.arm64,
-    pytest.mark.timeout(900),  # a network is trained first, and emulation takes its time
+    pytest.mark.timeout(900),  # a network is trained first, and emulation is slow
     pytest.mark.skipif(not EMULATED.exists(), reason="the emulated Python is not set up: make test-arm64"),
 ]
 
@@ -68,6 +68,6 @@ def test_a_bundle_answers_on_arm64_as_here(run_folder: Path, tmp_path: Path, pre
 
 
 def emulated(processor: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the arm64 Python on a kind of processor."""
+    """Run the arm64 Python on an emulated processor."""
     environment = {**os.environ, "ARM64_CPU": processor}
     return subprocess.run([EMULATED, "-B", *command], capture_output=True, text=True, timeout=250, env=environment)

@@ -1,4 +1,4 @@
-"""Estimates: worked out by hand on small graphs, and held against published latencies of a Jetson Orin Nano."""
+"""Tests of export.estimate: small graphs by hand, and published latencies of a Jetson Orin Nano."""
 
 from __future__ import annotations
 

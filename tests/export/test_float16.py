@@ -1,4 +1,4 @@
-"""Float16 files: the same answers within half precision, float32 outside, integers left alone."""
+"""Tests of export.float16: outputs within half precision, float32 interface, integers unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HardSwish and HardSigmoid in other operators: the same answers, and nothing but integer kernels in INT8."""
+"""Tests of export.hard_activations: unchanged outputs, and only integer kernels in INT8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as integers: near the real ones, and never so large that a kernel's sums overflow."""
+"""Tests of export.layers: integer weights are close to the real ones and cannot overflow."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def some_layers(draw: st.DrawFn) -> Layer:
 
 
 def saturates(rows: np.ndarray) -> bool:
-    """Tell whether any uint8 activations overflow int16 in a sum of two products; the worst ones are 0 or 255."""
+    """Return whether any uint8 activations overflow int16 in a sum of two products; extremes are 0 and 255."""
     even = np.pad(rows.astype(np.int64), ((0, 0), (0, rows.shape[1] % 2)))
     first, second = 255 * even[:, ::2], 255 * even[:, 1::2]
     sums = np.stack([first, second, first + second])

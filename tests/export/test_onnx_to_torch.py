@@ -1,4 +1,4 @@
-"""ONNX graphs as torch modules, held against ONNX Runtime with every fusion off."""
+"""Tests of export.onnx_to_torch against ONNX Runtime without fusions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parity: what counts as the same answer."""
+"""Tests of export.parity: agreement, SQNR and the float32 tolerance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Q/DQ pairs stand, in both placements, for the shapes of networks that there are."""
+"""Tests of export.plan: positions of Q/DQ pairs in both placements, for common network structures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Q/DQ graphs: against NumPy, against float32, and in the kernels that ONNX Runtime picks."""
+"""Tests of export.quantize against NumPy, against float32, and for ONNX Runtime's choice of kernels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""TensorRT's parser and builder take the file of its scheme and run every layer on int8; no GPU is needed to build.
+"""Tests of schemes: TensorRT builds the file of its scheme with every layer in int8; no GPU is needed to build.
 
-`tensorrt_rtx` stands in for TensorRT, which is in no package registry with its libraries. Both have the same parser and
+`tensorrt_rtx` stands in for TensorRT, whose libraries are not in a package registry. Both have the same parser and
 the same rules for Q/DQ.
 """
 

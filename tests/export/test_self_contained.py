@@ -1,4 +1,4 @@
-"""Files that take pixels and give probabilities: the same answers as NumPy's normalisation before the plain file."""
+"""Tests of export.self_contained against NumPy's normalisation and the plain file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of other exporters, brought into the form that quantization expects: the same answers, or a named cure."""
+"""Tests of export.standard_form: unchanged outputs, or an error with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of graphs compute what the whole graph computes there."""
+"""Tests of export.subgraph: parts of graphs compute what the whole graph computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX artifacts as LiteRT files; needs litert-torch, which has an environment of its own."""
+"""Tests of export.to_litert; most need litert-torch, in a separate environment."""
 
 from __future__ import annotations
 

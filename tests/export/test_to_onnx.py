@@ -1,4 +1,4 @@
-"""Exported files: right, standard, and without traces of the machine."""
+"""Tests of export.to_onnx: correct, standard files without traces of the machine."""
 
 from __future__ import annotations
 

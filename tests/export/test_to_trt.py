@@ -1,4 +1,4 @@
-"""Engines: built here for GPUs that aren't, used again only if everything fits, and honest about what is integer."""
+"""Tests of export.to_trt with TensorRT-RTX, which builds without a GPU: builds, reuse, INT8 layers."""
 
 from __future__ import annotations
 

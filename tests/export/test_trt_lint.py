@@ -1,4 +1,4 @@
-"""Each thing that TensorRT refuses, or takes wrongly in silence, is found in the graph and found in one line."""
+"""Tests of export.trt_lint: one line for each thing that TensorRT rejects or misinterprets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artifact is a file with the manifest that names its bytes."""
+"""Tests of runtimes.artifact: manifests in JSON, checks of file and manifest, derived artifacts."""
 
 from __future__ import annotations
 

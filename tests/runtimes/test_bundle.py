@@ -1,4 +1,4 @@
-"""Bundles: packed the same every time, run without the package installed, and refused where a byte has changed."""
+"""Tests of runtimes.bundle: unpacking, verification, and rejection of changed or hostile tars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warm-up, the single stream and the bounds of a timing; blocks and turns are tested where they are measured."""
+"""Tests of runtimes.clock: warm-up, single stream and limits; test_measure.py covers blocks and turns."""
 
 from __future__ import annotations
 

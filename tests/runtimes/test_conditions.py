@@ -1,4 +1,4 @@
-"""What is told of the conditions of a measurement."""
+"""Tests of runtimes.conditions: lines about slow runs, warm-up, throttling and energy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energy per call: counters and sampled power, of files that change while a session works."""
+"""Tests of runtimes.energy with counters and sensors in temporary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT engines with a fake builder: what they depend on, when they are reused, what the builder is told.
+"""Tests of runtimes.engine with a fake builder: build settings, reuse of engines, builder flags.
 
 `tests/export/test_to_trt.py` builds real ones.
 """
@@ -30,7 +30,7 @@ TABLE = ("Name: fused, LayerType: CaskConvolution, Inputs: [ { Name: x, Dimensio
 
 
 class FakeTrt(ModuleType):
-    """TensorRT whose builder writes a table of one INT8 layer into the log, and records what it is told."""
+    """TensorRT whose builder writes a table of one INT8 layer into the log, and records its settings."""
 
     __version__ = "10.3"
 
@@ -206,9 +206,9 @@ def test_rtx_is_given_the_compute_capability(fake: Any) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"parses": False}, r"tensorrt 10\.3 can't parse the graph: unsupported operator"),
-    ({"plan": None, "messages": [("ERROR", "no kernel")]}, r"tensorrt 10\.3 can't build the graph: no kernel"),
-    ({"messages": [("WARNING", "input uint8 is read as int8")]}, "can't build the graph: input uint8 is read as int8"),
+    ({"parses": False}, r"tensorrt 10\.3 cannot parse the graph: unsupported operator"),
+    ({"plan": None, "messages": [("ERROR", "no kernel")]}, r"tensorrt 10\.3 cannot build the graph: no kernel"),
+    ({"messages": [("WARNING", "input uint8 is read as int8")]}, "cannot build the graph: input uint8 is read as int8"),
 ])  # fmt: skip
 def test_failures_and_warnings_about_types_are_errors(fake: Any, options: dict[str, Any], message: str) -> None:
     fake(**options)

@@ -1,4 +1,4 @@
-"""What a machine says of itself."""
+"""Tests of runtimes.environment: instruction sets, package versions, memory."""
 
 from __future__ import annotations
 

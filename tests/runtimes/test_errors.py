@@ -1,4 +1,4 @@
-"""Errors for the user: their exit codes and their order."""
+"""Tests of runtimes.errors: exit codes and hierarchy."""
 
 from __future__ import annotations
 

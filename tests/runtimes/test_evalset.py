@@ -1,4 +1,4 @@
-"""An evaluation set on disk."""
+"""Tests of runtimes.evalset: writing, opening and checking evaluation sets."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_missing_file_is_an_input_error_that_names_the_folder(folder: Path, na
 def test_a_cut_off_file_is_an_input_error(folder: Path, name: str, kept: int) -> None:
     whole = (folder / name).read_bytes().rstrip()
     (folder / name).write_bytes(whole[:kept])
-    with pytest.raises(InputError, match=r"not an evaluation set|is not the file"):
+    with pytest.raises(InputError, match=r"not an evaluation set|was changed"):
         evalset.load(folder)
 
 

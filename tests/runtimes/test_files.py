@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Tests of runtimes.files: atomic writing, sha256 and JSON."""
 
 from __future__ import annotations
 

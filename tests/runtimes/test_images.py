@@ -1,3 +1,5 @@
+"""Tests of runtimes.images: decoding, resizing, cropping, and boards without Pillow."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""The one clock, with fake sessions and, where numbers must be exact, a clock of our own."""
+"""Tests of runtimes.measure with fake sessions and, for exact numbers, a fake clock."""
 
 from __future__ import annotations
 

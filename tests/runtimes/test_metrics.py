@@ -1,4 +1,4 @@
-"""Metrics against a slow reference that is easy to read."""
+"""Tests of runtimes.metrics against a slow, simple reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation against the float64 formula."""
+"""Tests of runtimes.preprocessing against the float64 formula."""
 
 from __future__ import annotations
 

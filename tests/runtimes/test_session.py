@@ -1,4 +1,4 @@
-"""`load` picks the runtime that the target names."""
+"""Tests of runtimes.session: `load` uses the runtime of the target."""
 
 from __future__ import annotations
 

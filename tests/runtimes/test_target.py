@@ -1,4 +1,4 @@
-"""Targets check their own numbers."""
+"""Tests of runtimes.target: checks of targets and data sheets."""
 
 from __future__ import annotations
 

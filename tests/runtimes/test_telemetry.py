@@ -1,4 +1,4 @@
-"""Telemetry on boards that are made of files: trees like their sysfs, and commands that print what theirs do."""
+"""Tests of runtimes.telemetry with file trees like a board's sysfs, and scripts in place of its commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake answers what it was told, as late as it was told."""
+"""Tests of the fake runtime: fixed logits and latency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteRT: what needs no file; tests/export/test_to_litert.py runs real ones, where the converter is installed."""
+"""Tests of the LiteRT runtime with a fake interpreter; tests/export/test_to_litert.py runs real files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_litert = pytest.mark.skipif(
 
 
 class Interpreter:
-    """Stands in for LiteRT's: gives back the mean colours of the tensor that it was given."""
+    """Interpreter that returns the mean colours of its input."""
 
     made: ClassVar[list[dict[str, Any]]] = []
     input: ClassVar[dict[str, Any]] = {}

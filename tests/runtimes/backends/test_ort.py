@@ -1,4 +1,4 @@
-"""ONNX Runtime on a network of one convolution."""
+"""Tests of the ONNX Runtime backend on a network of one convolution."""
 
 from __future__ import annotations
 

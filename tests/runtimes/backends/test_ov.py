@@ -1,4 +1,4 @@
-"""OpenVINO against ONNX Runtime on a small network with a residual addition."""
+"""Tests of the OpenVINO backend against ONNX Runtime on a small residual network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT's session: its calls of CUDA with a CUDA made of NumPy, and engines for real where there is a GPU."""
+"""Tests of the TensorRT session with a fake CUDA in NumPy, and with real engines where there is a GPU."""
 
 from __future__ import annotations
 
