@@ -66,7 +66,7 @@ def test_check_tells_what_is_there(folder: Path) -> None:
 
 def test_check_prints_tables_and_names(folder: Path) -> None:
     said = call(folder, "data", "check", folder / "shards")
-    assert "unreadable, set aside in a run: 2" in said
+    assert "unreadable, skipped in a run: 2" in said
     assert "CMYK, read as RGB: 4" in said
     assert max(map(len, said.splitlines()[:20])) <= 80
 
