@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compress.process.table import Table
-from compress.pruning.plans import PruningPlan
+from compress.pruning.plans import PruningPlan, Unit
 
 NAME_WIDTH = 35  # longer names lose their beginning
 NAME_COLUMN, CELL_COLUMN = NAME_WIDTH + 1, 14  # characters; together at most 80 per line
@@ -14,20 +14,26 @@ NAME_COLUMN, CELL_COLUMN = NAME_WIDTH + 1, 14  # characters; together at most 80
 def plan_table(plan: PruningPlan) -> Table:
     """Return a row for each group that loses channels.
 
-    importance: change of the group's importance in percent. saved: how much more the whole network would cost if this
+    importance: change of the group's importance in percent, at most 0 in spite of rounding errors. saved: how much more the whole network would cost if this
     group kept all channels.
     """
     rows = [
         (
             cut.group if len(cut.group) <= NAME_WIDTH else f"…{cut.group[1 - NAME_WIDTH :]}",
             f"{cut.units_before} -> {len(cut.kept)}",
-            f"-{100 * cut.importance_removed:.1f} %",
-            f"{cut.cost_saved:.3f} ms" if plan.unit == "ms" else f"{cut.cost_saved / 1e6:.2f} MMACs",
+            f"-{100 * max(0.0, cut.importance_removed):.1f} %",
+            _cost(cut.cost_saved, plan.unit),
         )
         for cut in plan.cuts
         if len(cut.kept) < cut.units_before
     ]
     return Table.of("", "<pruned group|channels|importance|saved", rows)
+
+
+def _cost(cost: float, unit: Unit) -> str:
+    if unit == "ms":
+        return f"{cost:.3f} ms"
+    return f"{cost / 1e6:.2f} MMACs" if cost >= 1e6 else f"{cost / 1e3:.1f} kMACs"
 
 
 def plan_summary(plan: PruningPlan) -> str:

@@ -25,9 +25,16 @@ def test_only_groups_that_lose_channels_have_a_row() -> None:
     )
 
 
-def test_multiplications_are_given_in_millions() -> None:
+def test_multiplications_have_a_readable_unit() -> None:
     cut = replace(PLAN.cuts[0], cost_saved=1_234_567.0)
     assert plan_table(replace(PLAN, cuts=(cut,), unit="MACs")).rows[0][-1] == "1.23 MMACs"
+    small = replace(cut, cost_saved=4321.0)
+    assert plan_table(replace(PLAN, cuts=(small,), unit="MACs")).rows[0][-1] == "4.3 kMACs"
+
+
+def test_a_rounding_error_of_importance_has_one_sign() -> None:
+    cut = replace(PLAN.cuts[0], importance_removed=-1e-16)
+    assert plan_table(replace(PLAN, cuts=(cut,))).rows[0][2] == "-0.0 %"
 
 
 def test_the_summary_compares_the_shares() -> None:
