@@ -14,8 +14,8 @@ NAME_COLUMN, CELL_COLUMN = NAME_WIDTH + 1, 14  # characters; together at most 80
 def plan_table(plan: PruningPlan) -> Table:
     """Return a row for each group that loses channels.
 
-    importance: change of the group's importance in percent, at most 0 in spite of rounding errors. saved: how much more the whole network would cost if this
-    group kept all channels.
+    importance: change of the group's importance in percent; rounding errors above 0 count as 0. saved: how much more
+    the whole network would cost if this group kept all channels.
     """
     rows = [
         (
