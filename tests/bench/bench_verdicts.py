@@ -35,12 +35,11 @@ from compress.models import mobilenet_v2
 from compress.verdict import comparison, statistics
 from compress.verdict.accepted import Accepted, Result
 from compress.verdict.comparison import Limits
-from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
-from runtimes import environment, measure
-from runtimes.artifact import Artifact, Manifest
+from export.to_onnx import to_onnx
+from runtimes import measure
+from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
-from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Images, Session
 from runtimes.target import Target
@@ -209,12 +208,8 @@ def real_pairs() -> tuple[int, int]:
 def _artifact(path: Path, width: float) -> Artifact:
     torch.manual_seed(0)
     network = mobilenet_v2.build(mobilenet_v2.Config(width=width), CLASSES).eval()
-    to_onnx(network, path, 96, opset=18, batch=None)
-    manifest = Manifest(
-        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, 96, 96), OUTPUT_NAME,
-        Preprocessing(96, 96), tuple(map(str, range(CLASSES))), 18, versions=environment.package_versions(),
-    )  # fmt: skip
-    return Artifact(path, manifest)
+    file = to_onnx(network, path, 96, opset=18, batch=None)
+    return file.artifact(Preprocessing(96, 96), tuple(map(str, range(CLASSES))))
 
 
 def _latencies(artifacts: list[Artifact], slow: bool) -> tuple[Any, Any]:

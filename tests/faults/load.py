@@ -34,12 +34,12 @@ import yaml
 from compress.models import mobilenet_v2
 from compress.pipeline.steps import Step, Steps
 from compress.recipe import recipe
-from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from export.to_onnx import to_onnx
 from runtimes import evalset, measure
-from runtimes.artifact import Artifact, Manifest
+from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
-from runtimes.files import sha256_file, write_bytes
+from runtimes.files import write_bytes
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -100,13 +100,9 @@ def artifact_in(folder: Path) -> Artifact:
     path = folder / "model.onnx"
     network = mobilenet_v2.build(mobilenet_v2.Config(width=0.25), CLASSES).eval()
     torch.manual_seed(0)
-    to_onnx(network, path, SIDE, opset=18, batch=None)
+    file = to_onnx(network, path, SIDE, opset=18, batch=None)
     names = tuple(f"class-{index}" for index in range(CLASSES))
-    manifest = Manifest(
-        sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, SIDE, SIDE), OUTPUT_NAME,
-        Preprocessing(SIDE, SIDE), names, 18,
-    )  # fmt: skip
-    artifact = Artifact(path, manifest)
+    artifact = file.artifact(Preprocessing(SIDE, SIDE), names)
     artifact.save_manifest()
     return artifact
 

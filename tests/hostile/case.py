@@ -11,10 +11,8 @@ import numpy as np
 import torch
 
 from compress.models import mobilenet_v2
-from export.to_onnx import INPUT_NAME, OUTPUT_NAME, to_onnx
+from export.to_onnx import to_onnx
 from runtimes import evalset
-from runtimes.artifact import Artifact, Manifest
-from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 
 ROOT = Path(__file__).parents[2]
@@ -54,10 +52,7 @@ def artifact_in(folder: Path) -> Path:
     path = folder / "model.onnx"
     torch.manual_seed(0)
     network = mobilenet_v2.build(mobilenet_v2.Config(width=0.25), len(CLASSES)).eval()
-    to_onnx(network, path, SIDE, opset=18, batch=None)
-    manifest = Manifest(sha256_file(path), path.stat().st_size, "onnx", "float32", INPUT_NAME, (None, 3, SIDE, SIDE),
-                        OUTPUT_NAME, Preprocessing(SIDE, SIDE), CLASSES, 18)  # fmt: skip
-    Artifact(path, manifest).save_manifest()
+    to_onnx(network, path, SIDE, opset=18, batch=None).artifact(Preprocessing(SIDE, SIDE), CLASSES).save_manifest()
     return path
 
 
