@@ -28,7 +28,7 @@ from runtimes.target import Target
 
 needs_converter = pytest.mark.skipif(
     importlib.util.find_spec("litert_torch") is None,
-    reason="litert-torch is not installed: pip install -e '.[litert-convert]' in an environment of its own",
+    reason="litert-torch is not installed: pip install -e '.[litert-convert]' in a separate environment",
 )
 MODEL = onnx_graphs.residual_model(3)
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 8, 8)).astype(np.float32)
