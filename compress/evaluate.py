@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from compress.images.samples import DECODING_THREADS, Data, Sample
 from compress.images.synsets import class_names
+from compress.pipeline.identity import identity
+from compress.process.code_digest import code_digest
 from compress.process.table import Table
 from compress.recipe import named_data
 from compress.verdict.statistics import Estimate, top1_drop_pp
@@ -167,7 +170,8 @@ class _Request:
         manifest = self.artifact.manifest
         settings = (manifest.preprocessing, manifest.output, manifest.input_dtype,
                     sorted(manifest.session_options.items()))  # fmt: skip
-        digest = hashlib.sha256(repr((self.images.fingerprint, self.target, settings)).encode()).hexdigest()
+        content = json.dumps([self.images.fingerprint, identity(self.target), repr(settings), code_digest()])
+        digest = hashlib.sha256(content.encode()).hexdigest()
         return f"{manifest.sha256[:16]}-{digest[:16]}"
 
 

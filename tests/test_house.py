@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "report": REPORT,
     "recipe": RECIPE,
     "pipeline": PIPELINE,
-    "sweep": {"sweep", "recipe", *REPORT},
+    "sweep": {"sweep", "recipe", "pipeline.identity", *REPORT},
     "boards": {"boards", "recipe", *REPORT},
 }
 FOR_BOARDS = {"numpy"}  # besides the standard library

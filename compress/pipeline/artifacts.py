@@ -13,6 +13,7 @@ from compress.pipeline.images import SplitImages
 from compress.pipeline.networks import Checkpoint
 from compress.pipeline.steps import TRAINING_PACKAGES, Step, Steps, step_options
 from compress.quantization.config import Quantize
+from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES, scheme_for
 from compress.recipe.recipe import Export, Recipe
 from compress.report.report import UnmeasuredFile
@@ -158,7 +159,6 @@ def quantize(
 ) -> None:
     """Write the INT8 file of a target's scheme. learned: activation ranges, instead of calibrated ones."""
     from compress.quantization.int8 import make_int8  # imports onnx
-    from compress.quantization.request import QuantizationRequest
 
     scheme = scheme_for(target)
     step.console.say(f"quantize for {scheme.name}")

@@ -85,6 +85,8 @@ def write(name: str, trials: list[Trial], sweep: Sweep, out: Path) -> None:
         ]  # fmt: skip
         write_text(out / "front.svg", charts.standalone(charts.accuracy_latency(f"{name}: top-1 on val", points)))
         lines += ["![top-1 on val against latency](front.svg)", ""]
+    else:
+        (out / "front.svg").unlink(missing_ok=True)  # of a sweep with other objectives
     write_text(out / "sweep.md", "\n".join(lines))
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from compress.pipeline.identity import identity
+from compress.process.code_digest import code_digest
 from compress.recipe.recipe import Recipe
 from compress.sweep.config import DIRECTIONS, Range, Sweep
 from runtimes.console import Console
@@ -46,6 +48,8 @@ def name_of(stem: str, sweep: Sweep, recipe: Recipe) -> str:
     """
     content = {
         "recipe": recipe.model_dump(mode="json"),
+        "files": identity([recipe.model, *recipe.stages]),  # the bytes of weights, the versions of packages
+        "code": code_digest(),
         "target": sweep.target or recipe.targets[0].name,
         **sweep.model_dump(mode="json", include={"vary", "method", "objectives", "seed"}),
     }

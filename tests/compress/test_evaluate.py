@@ -13,7 +13,7 @@ from consoles import RecordingConsole
 from PIL import Image
 
 from compress import evaluate as evaluation
-from runtimes import evalset, images, metrics
+from runtimes import environment, evalset, images, metrics
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
@@ -129,6 +129,17 @@ def test_logits_of_another_file_or_other_settings_are_not_reused(
     run(labelled_images, tmp_path / "out", artifact(**changes))
     assert ChannelMeans.runs == 2 * before
     run(labelled_images, tmp_path / "out", artifact(**changes))
+    assert ChannelMeans.runs == 2 * before
+
+
+def test_logits_of_another_runtime_version_or_machine_are_not_reused(
+    labelled_images: evaluation.TestImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(labelled_images, tmp_path / "out")
+    before, described = ChannelMeans.runs, environment.describe()
+    newer = replace(described, versions={**described.versions, "onnxruntime": "999"})
+    monkeypatch.setattr(environment, "describe", lambda: newer)
+    run(labelled_images, tmp_path / "out")
     assert ChannelMeans.runs == 2 * before
 
 

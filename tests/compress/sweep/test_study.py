@@ -67,6 +67,18 @@ def test_the_name_does_not_depend_on_the_number_of_trials_or_on_how_the_target_i
     assert {study.name_of("try", settings, recipe) for settings in same} == {study.name_of("try", search, recipe)}
 
 
+def test_replaced_weights_and_other_code_are_another_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "start.safetensors"
+    recipe = recipes.load(ROOT / "recipes/smoke.yaml", [f"model.weights={weights}"])
+    names = []
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        names.append(study.name_of("try", sweep(), recipe))
+    monkeypatch.setattr(study, "code_digest", lambda: "other")
+    names.append(study.name_of("try", sweep(), recipe))
+    assert len(set(names)) == 3
+
+
 def test_trials_of_other_studies_of_the_same_file_are_reported_once(tmp_path: Path) -> None:
     earlier = opened(tmp_path, sweep(method="random", trials=3))
     earlier.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=2)
