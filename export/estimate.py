@@ -64,7 +64,7 @@ class LayerEstimate:
 
     @property
     def bound(self) -> Bound:
-        """The largest part of the latency."""
+        """The limit of the kernel: arithmetic, memory or launch."""
         if self.launch_ms > max(self.arithmetic_ms, self.memory_ms):
             return "launch"
         return "arithmetic" if self.arithmetic_ms > self.memory_ms else "memory"
@@ -143,7 +143,7 @@ class _Graph:
         kept = [node for node in self.nodes if node.op_type not in FREE]
         self.readers = Counter(self.origin(name) for node in kept for name in node.input)
         self.readers.update(self.origin(value.name) for value in model.graph.output)
-        self._edges = {value.name for value in (*model.graph.input, *model.graph.output)}
+        self._ends = {value.name for value in (*model.graph.input, *model.graph.output)}
 
     def origin(self, name: str) -> str:
         """Return the tensor of which this one is a view or a quantized copy."""
@@ -173,8 +173,8 @@ class _Graph:
 
     def bytes_of(self, name: str, integer: bool) -> int:
         """Return a tensor's size in bytes; the graph's input and output are float32."""
-        size = 4 if name in self._edges else BYTES["int8" if integer else self.precision]
-        return int(np.prod(self.shape(name), dtype=np.int64)) * size
+        bytes_per_element = 4 if name in self._ends else BYTES["int8" if integer else self.precision]
+        return int(np.prod(self.shape(name), dtype=np.int64)) * bytes_per_element
 
     def written_as_integer(self, name: str) -> bool:
         """Return whether a tensor is written as integers."""
@@ -249,11 +249,11 @@ def _layer(kernel: _Kernel, graph: _Graph, sheet: DataSheet, threads: int) -> La
 
 
 def _constant_bytes(tensor: TensorProto, precision: Precision) -> int:
-    """Return the size of weights in bytes: vectors have 4 bytes per element, scalars are part of the code."""
+    """Return the size of weights in bytes: vectors have 4 bytes per element, scalars count as 0 bytes."""
     if not tensor.dims:
         return 0
-    wide = 4 if len(tensor.dims) < 2 else BYTES[precision]
-    return int(np.prod(tensor.dims, dtype=np.int64)) * wide
+    bytes_per_element = 4 if len(tensor.dims) < 2 else BYTES[precision]
+    return int(np.prod(tensor.dims, dtype=np.int64)) * bytes_per_element
 
 
 def _macs(node: NodeProto, graph: _Graph) -> int:

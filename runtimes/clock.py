@@ -80,11 +80,16 @@ class Stream:
 
 
 def interleave(
-    sessions: list[Session], inputs: list[list[Images]], timing: Timing, done: int, blocks: int, console: Console
+    sessions: list[Session],
+    inputs: list[list[Images]],
+    timing: Timing,
+    blocks_before: int,
+    blocks: int,
+    console: Console,
 ) -> list[SessionTiming]:
     """Warm up each session, then time all of them in turns for `blocks` blocks; the order rotates with every block.
 
-    inputs: for each session, images to run in turn. done: number of blocks that earlier sessions timed.
+    inputs: for each session, images to run in turn. blocks_before: number of blocks that earlier sessions timed.
     """
     warmups = [_warm_up(session, images, timing.warmup) for session, images in zip(sessions, inputs, strict=True)]
     latency_ms = [np.empty((blocks, timing.runs_per_block)) for _ in sessions]
@@ -92,14 +97,14 @@ def interleave(
     with _no_garbage_collection():
         for block in range(blocks):
             for turn in range(len(sessions)):
-                index = (done + block + turn) % len(sessions)
+                index = (blocks_before + block + turn) % len(sessions)
                 session, images = sessions[index], inputs[index]
                 session.run(images[-1])  # not timed: the cache still holds the previous session's weights
                 for run in range(timing.runs_per_block):
                     latency_ms[index][block, run] = _run_ms(session, images[run % len(images)])
                     if isinstance(session, OnDevice):
                         device_ms[index].append(session.device_ms())
-            console.progress("time", done + block + 1, timing.blocks)
+            console.progress("time", blocks_before + block + 1, timing.blocks)
     return [SessionTiming(*fields) for fields in zip(latency_ms, device_ms, *zip(*warmups, strict=True), strict=True)]
 
 

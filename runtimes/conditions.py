@@ -23,8 +23,8 @@ def lines(measurements: Iterable[Measurement]) -> list[str]:
     described: list[str] = []
     for each in together:
         runs, slow = np.size(each.latency_ms), slow_runs(each)
-        warmup = {None: "", 0: " without warm-up"}.get(each.warmup_runs, f" after {each.warmup_runs} of warm-up")
-        described.append(f"{each.artifact}: {runs} runs{warmup}, {slow} of them over {SLOW:g} times p50")
+        warmup = {None: "", 0: "; no warm-up"}.get(each.warmup_runs, f"; {each.warmup_runs} warm-up runs before")
+        described.append(f"{each.artifact}: {runs} timed runs, {slow} of them slower than {SLOW:g} x p50{warmup}")
         if each.steady is False:
             described.append(f"{each.artifact}: not steady; latency was still changing when the warm-up ended")
     readings = together[0].telemetry if together else {}

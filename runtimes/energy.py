@@ -11,12 +11,12 @@ from runtimes.session import Images, Session
 from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown, counted_j, watts_now
 
-CARD = "gpu"  # the rail that nvidia-smi reports
+GPU_RAIL = "gpu"  # the rail that nvidia-smi reports
 BUSY_S = 2.0  # how long the session runs; sensors average over up to a second, so the first second is not sampled
 SETTLING_S, EVERY_S = 1.0, 0.1
 
 
-def is_known(reading: Json, target: Target) -> bool:
+def can_measure(reading: Json, target: Target) -> bool:
     """Return whether a telemetry reading (as JSON) has energy or power of the target's device."""
     rails = {rail for name in ("energy_j", "power_w") if reading[name] != UNKNOWN for rail in reading[name]}
     return bool(_rails_of(dict.fromkeys(rails, 0.0), target))
@@ -54,7 +54,7 @@ def per_call_mj(
 
 
 def _rails_of(rails_w: dict[str, float], target: Target) -> dict[str, float]:
-    return {rail: watts for rail, watts in rails_w.items() if rail != CARD or target.provider == "cuda"}
+    return {rail: watts for rail, watts in rails_w.items() if rail != GPU_RAIL or target.provider == "cuda"}
 
 
 def _sample(root: Path, samples: list[dict[str, float]], done: threading.Event) -> None:

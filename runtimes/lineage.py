@@ -14,8 +14,8 @@ from runtimes.files import Json
 Found = TypeVar("Found", bound="Record")
 Value = TypeVar("Value")
 NodeKind = Literal["integer", "float", "conversion"]
-SHA256_OF_SOURCE: dict[str, str] = {"json": "from"}  # `from` is a keyword of Python
-QUANTIZER: dict[str, str] = {"json": "engine"}  # the key that manifests have had from the start
+JSON_KEY_FROM: dict[str, str] = {"json": "from"}  # `from` is a keyword of Python
+JSON_KEY_ENGINE: dict[str, str] = {"json": "engine"}  # the key that manifests have had from the start
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Speedup:
 class RuntimeNode:
     """One operator as the runtime executes it.
 
-    layer: name of the file's Conv or Gemm that it computes, None for other operators. time_ms: median over runs, by the
-    runtime's own profiler, which slows small operators; the sum is more than the latency of a call.
+    layer: name of the file's Conv or Gemm that it computes, None for other operators. time_ms: median over runs, by
+    ONNX Runtime's profiler, which slows small operators; the sum is more than the latency of a call.
     """
 
     name: str
@@ -165,7 +165,8 @@ class NetworkRecord(Record):
 class StageRecord(Record):
     """A stage of the recipe: its settings, in which `stage` is its name (train, distill, prune, qat, …).
 
-    The stage `prune` has a setting `step`, which takes the place of the kind in JSON; `stage` tells the records apart.
+    In JSON, the setting `step` of the stage `prune` overwrites the key `step`; a record with the key `stage` is
+    therefore a StageRecord.
     """
 
     settings: Json
@@ -215,8 +216,8 @@ class QuantizeRecord(Record):
     """
 
     step = "quantize"
-    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
-    method: str = field(metadata=QUANTIZER)
+    from_sha256: str = field(metadata=JSON_KEY_FROM)
+    method: str = field(metadata=JSON_KEY_ENGINE)
     calibration_images: int
     calibration_sha256: str
     calibration: CalibrationSettings | None = None
@@ -246,7 +247,7 @@ class Float16Record(Record):
     """The conversion to float16. parity_with_given: with the file that it was made from."""
 
     step = "float16"
-    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
+    from_sha256: str = field(metadata=JSON_KEY_FROM)
     parity_with_given: Parity
 
 
@@ -268,7 +269,7 @@ class BuildRecord(Record):
     """
 
     step = "build"
-    from_sha256: str = field(metadata=SHA256_OF_SOURCE)
+    from_sha256: str = field(metadata=JSON_KEY_FROM)
     package: str
     version: str
     compute_capability: str

@@ -22,7 +22,7 @@ from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown
 
 SCHEMA_VERSION = 2
-PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # so that at least two runs lie above each reported percentile
+PERCENTILE_NEEDS_RUNS = {50: 1, 90: 20, 99: 200}  # at least two runs lie above p90 and p99
 EVALUATION_BATCH = 32
 INPUTS = 8  # different images in turn, so that no run finds its input in the cache
 
@@ -152,7 +152,7 @@ def measure(
                 each.sessions.append(session_timing)
             if number == len(shares) - 1:
                 readings["after"] = telemetry.read().to_json()
-                if with_energy and energy.is_known(readings["before"], target):
+                if with_energy and energy.can_measure(readings["before"], target):
                     for each, session, images in zip(observed, sessions, inputs, strict=True):
                         each.energy_mj = energy.per_call_mj(session, images, target)
     conditions = _Conditions(target, timing, evalset, environment.describe().for_runtimes(), readings)

@@ -22,7 +22,7 @@ Provider = Literal["cpu", "cuda"]
 class DataSheet:
     """Published peak figures of a device for dense tensors, from which `export.estimate` estimates latency.
 
-    Makers often publish twice as much, for weights of which half are zeros.
+    Data sheets often give the peak for 2:4-sparse weights, twice the dense one; enter the dense one.
     float32_tflops, float16_tflops, int8_tops: 1e12 operations per second of the whole device, where a
     multiply-accumulate counts as two; None where the device lacks such arithmetic. bandwidth_gb_per_s: memory bandwidth
     in 1e9 bytes per second. launch_overhead_us: overhead per kernel. cores: number of cores among which threads share

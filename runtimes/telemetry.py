@@ -95,7 +95,7 @@ def watts_now(root: Path = Path("/")) -> dict[str, float]:
 def throttled_between(before: Json, after: Json) -> list[str] | Unknown:
     """Return the causes of throttling at and between two readings (as JSON).
 
-    Returns 'unknown' if there are none and neither the causes nor the counts are known in both readings.
+    Returns 'unknown' if none was found and the readings could not have shown one.
     """
     known = [name for name in ("throttling", "throttle_counts") if UNKNOWN not in (before[name], after[name])]
     present = [cause for reading in (before, after) for cause in _known(reading["throttling"], [])]
@@ -230,8 +230,8 @@ def _throttling(sysfs: Path, commands: _Commands) -> list[str] | Unknown:
 def _throttle_counts(sysfs: Path, commands: _Commands) -> dict[str, int]:
     counts: dict[str, int] = {}
     for kind in ("core", "package"):
-        core_counts = _numbers(_glob(sysfs, f"devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"))
-        counts.update({f"{kind} temperature": int(sum(core_counts))} if core_counts else {})
+        event_counts = _numbers(_glob(sysfs, f"devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"))
+        counts.update({f"{kind} temperature": int(sum(event_counts))} if event_counts else {})
     for chip, reading in _hwmon(sysfs, "oc*_event_cnt"):
         events = _number(reading)
         counts.update({} if events is None else {f"{chip} {reading.name.partition('_')[0]}": int(events)})

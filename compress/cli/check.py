@@ -24,7 +24,8 @@ LIMITS = (
     click.option("--min-agreement", default=0.98, show_default=True, type=click.FloatRange(0, 1, True),
                  help="Share of predictions that must stay the same, if the test images have no labels."),
     click.option("--max-slowdown", default=1.1, show_default=True, type=click.FloatRange(1, 100),
-                 help="Allowed ratio of new to old latency, each relative to the float32 file timed with it."),
+                 help="Allowed slowdown, new / old; each latency is first divided by that of the float32 file of its "
+                      "run."),
     click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 1, True, True),
                  help="Confidence of the bounds that decide."),
 )  # fmt: skip

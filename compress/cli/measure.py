@@ -23,10 +23,11 @@ from runtimes.target import Provider, Target
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder with evalset.json, to measure accuracy too.")
+@click.option("--evalset", type=click.Path(path_type=Path),
+              help="Folder with evalset.json, e.g. RUN/sample, to measure accuracy too.")  # fmt: skip
 @click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096), help="Images per run.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 4096), help="Images per call.")
 @click.option(
     "--blocks", default=150, show_default=True, type=click.IntRange(2, 10_000), help="Interleaved blocks of 3 runs."
 )
@@ -64,7 +65,7 @@ def measure(
     elif as_json:
         click.echo(json.dumps([measurement.to_json() for measurement in measurements]))
     else:
-        print_table(tables.plain(measurements))
+        print_table(tables.without_comparison(measurements))
         for line in conditions.lines(measurements):
             click.echo(line)
 
@@ -89,14 +90,15 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--data", metavar="NAME:ROOT", help="Data set, for example imagefolder:/data/flowers or elpv.")
-@click.option("--evalset", type=click.Path(path_type=Path), help="Folder with evalset.json, instead of --data.")
+@click.option("--evalset", type=click.Path(path_type=Path),
+              help="Folder with evalset.json, e.g. RUN/sample, instead of --data.")  # fmt: skip
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]),
               help="Split of the data set.")  # fmt: skip
 @click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]),
               help="Device of the runtime.")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096), help="Images per run.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096), help="Images per call.")
 @click.option("--out", type=click.Path(path_type=Path),
               help="Folder for the predictions; the same command resumes there.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")

@@ -21,6 +21,7 @@ from runtimes.lineage import QuantizeRecord, find_record
 from runtimes.preprocessing import Preprocessing
 
 METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
+OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # range methods of --method before 0.2.0
 
 
 @click.command()
@@ -41,7 +42,7 @@ METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000),
               help="Maximum number of images.")  # fmt: skip
 @click.option("--method", metavar="[compress|nncf]",
-              type=click.Choice(METHODS + RANGE_METHODS),
+              type=click.Choice(METHODS + OLD_METHODS),
               help="This toolkit's own quantization or that of NNCF. [default: compress]")  # fmt: skip
 @click.option("--range-method", type=click.Choice(RANGE_METHODS),
               help="Choice of activation ranges from the images. [default: min-max]")  # fmt: skip
@@ -90,7 +91,7 @@ def _with_old_options(method: str | None, range_method: str | None, engine: str 
 
     Raises InputError if an old and a new option are both given.
     """
-    if method in RANGE_METHODS:
+    if method in OLD_METHODS:
         if range_method is not None:
             raise InputError(f"--method {method} is the old name of --range-method, which is given too; remove it")
         _warn_renamed(f"--method {method}", f"--range-method {method}")

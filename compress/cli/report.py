@@ -10,7 +10,7 @@ from compress.process.table import print_table
 from compress.report import documents, report, tables
 
 
-@click.command()
+@click.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report_command(run_folder: Path) -> None:
     """Rebuild the report of a run and print its tables.

@@ -21,8 +21,8 @@ REJECTED = "rejected.json"
 def unavailable_targets(recipe: Recipe) -> dict[str, str | None]:
     """Return by target's name why it can't be measured on this machine, None where it can.
 
-    Raises UnavailableError or InputError if a runtime is missing, no target can be measured, or a stage needs one that
-    can't.
+    Raises UnavailableError or InputError if a runtime is missing, no target can be measured, or a stage needs a target
+    that can't be measured.
     """
     _require_runtimes(recipe)
     reasons = {target.name: environment.why_not_here(target) for target in recipe.targets}
@@ -52,7 +52,7 @@ def _require_runtimes(recipe: Recipe) -> None:
 
 
 def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
-    """Load the data set, without the images that can't be decoded, which are looked up once.
+    """Load the data set without unreadable images; the search for them is a cached step.
 
     Raises InputError for a split that the recipe needs and the data set lacks, and for too many unreadable images.
     """

@@ -100,7 +100,8 @@ def _launch_name(store: Any) -> str:
 def from_first(make: Callable[[], Value]) -> Value:
     """Call `make` on rank 0 only and return its result, which must be JSON, on all ranks.
 
-    While `make` runs, the functions of this module are no-ops on rank 0.
+    While `make` runs, the functions of this module are no-ops on rank 0, so that `make` can call them without the other
+    ranks.
     """
     if not _in_group():
         return make()

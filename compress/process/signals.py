@@ -19,10 +19,9 @@ REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 def exit_on_signals() -> Iterator[None]:
     """Exit on SIGINT and SIGTERM with one line and the code 128 + signal, as shells report it.
 
-    The signal raises SystemExit inside the block, so that temporary files are removed. Errors that a library raises
-    because of it are not shown (torch's exporter prints a page). Signals that were ignored before, as by nohup, stay
-    ignored. SIGTERM is left alone under torchrun: its processes may wait for each other in C++, where Python raises
-    nothing.
+    The signal raises SystemExit inside the block, so that temporary files are removed. Follow-up errors of libraries
+    are hidden (torch's exporter prints a page). Signals that were ignored before, as by nohup, stay ignored. Under
+    torchrun SIGTERM keeps its default action, because a process waiting in C++ would never run a Python handler.
     """
     received: list[int] = []
 
@@ -51,7 +50,7 @@ class TerminatedError(CompressError):
 
 
 @contextmanager
-def termination() -> Iterator[Callable[[], bool]]:
+def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGTERM has arrived; inside the block SIGTERM does nothing else.
 
     Signal handlers need the main thread: in other threads the function always returns False.

@@ -51,7 +51,7 @@ class Table:
         ]
 
     def width(self) -> int:
-        """Return the columns of text that the table takes in the terminal."""
+        """Return the width of the table in the terminal, in characters."""
         return sum(self._cell_width(index, column.name) for index, column in enumerate(self.columns)) + SPACING * len(
             self.columns
         )

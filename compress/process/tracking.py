@@ -32,7 +32,7 @@ def tracking(trackers: tuple[Tracker, ...], folder: Path, name: str) -> Iterator
         if importlib.util.find_spec(tracker) is None:
             raise UnavailableError(f"tracking: {tracker} needs its package: pip install '.[track]'")
     with ExitStack() as stack:
-        loggers = [stack.enter_context(OPEN[tracker](folder, name)) for tracker in trackers]
+        loggers = [stack.enter_context(OPENERS[tracker](folder, name)) for tracker in trackers]
 
         def track(step: str, epoch: int, values: dict[str, float]) -> None:
             for log in loggers:
@@ -102,4 +102,4 @@ def _stage(step: str) -> str:
     return step.rpartition("-")[0]
 
 
-OPEN = {"tensorboard": _tensorboard, "mlflow": _mlflow}
+OPENERS = {"tensorboard": _tensorboard, "mlflow": _mlflow}

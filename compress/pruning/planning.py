@@ -51,7 +51,7 @@ class _Candidate:
 
 
 def make_pruning_plan(
-    network: nn.Module, context: Context, config: PruneConfig, model: CostModel, share: float
+    network: nn.Module, context: Context, config: PruneConfig, cost_model: CostModel, share: float
 ) -> PruningPlan:
     """Return the plan that reduces a network to `share` of the baseline's cost, measured if the unit is ms.
 
@@ -62,40 +62,40 @@ def make_pruning_plan(
     batches = importance_batches(context)
     scores = unit_scores(config.importance, network, groups, batches, cross_entropy(0.0), context.seed)
     search = _Search(shapes, scores, allowed_widths(shapes, config), share)
-    if model.unit == "ms":
-        candidate = _measured_candidate(search, model, context.console)
+    if cost_model.unit == "ms":
+        candidate = _measured_candidate(search, cost_model, context.console)
     else:
-        candidate = _predicted_candidate(search, model)
-    return _plan(search, model, candidate)
+        candidate = _predicted_candidate(search, cost_model)
+    return _plan(search, cost_model, candidate)
 
 
-def _predicted_candidate(search: _Search, model: CostModel) -> _Candidate:
-    widths = search.widths(model.costs, search.share * model.baseline_cost)
-    predicted = model.costs.total(search.shapes, widths) / model.baseline_cost
+def _predicted_candidate(search: _Search, cost_model: CostModel) -> _Candidate:
+    widths = search.widths(cost_model.costs, search.share * cost_model.baseline_cost)
+    predicted = cost_model.costs.total(search.shapes, widths) / cost_model.baseline_cost
     _require_budget_met(predicted, search.share * (1 + ROUNDING))
     return _Candidate(widths, predicted)
 
 
-def _measured_candidate(search: _Search, model: CostModel, console: Console) -> _Candidate:
+def _measured_candidate(search: _Search, cost_model: CostModel, console: Console) -> _Candidate:
     """Return the candidate whose measured latency is nearest to the requested one.
 
     Each measurement refines the latency table and corrects its scale, until a candidate is within TOLERANCE.
     """
-    assert model.bench is not None
-    assert model.table is not None
-    share, baseline = search.share, model.baseline_cost
+    assert cost_model.bench is not None
+    assert cost_model.table is not None
+    share, baseline = search.share, cost_model.baseline_cost
     samples: list[LatencySample] = []
     candidates: list[_Candidate] = []
     distances: list[float] = []
-    costs, scale = model.costs, 1.0
+    costs, scale = cost_model.costs, 1.0
     while len(candidates) < MAX_MEASUREMENTS and all(distance > TOLERANCE for distance in distances):
         widths = search.widths(costs, share * baseline / scale)
         predicted = scale * costs.total(search.shapes, widths) / baseline
-        sample, _ = model.bench.measure_copy(model.full, search.shapes.layers(widths))
+        sample, _ = cost_model.bench.measure_copy(cost_model.full, search.shapes.layers(widths))
         samples.append(sample)
         candidates.append(_Candidate(widths, predicted, sample.ratio))
         distances.append(abs(sample.ratio / share - 1))
-        table = model.table.refined(samples)
+        table = cost_model.table.refined(samples)
         costs = Costs(table.layer_ms, table.rest_ms)
         scale = sample.ratio * baseline / costs.total(search.shapes, widths)
         console.progress("measure the pruned network", len(candidates), MAX_MEASUREMENTS)
@@ -112,10 +112,10 @@ def _require_budget_met(least: float, allowed: float) -> None:
         )
 
 
-def _plan(search: _Search, model: CostModel, candidate: _Candidate) -> PruningPlan:
+def _plan(search: _Search, cost_model: CostModel, candidate: _Candidate) -> PruningPlan:
     """Return the plan in which every group keeps its most important units."""
     shapes, widths = search.shapes, candidate.widths
-    cost = model.costs.total(shapes, widths)
+    cost = cost_model.costs.total(shapes, widths)
     cuts = []
     for name, group in shapes.groups.items():
         scores = search.scores[name]
@@ -127,10 +127,10 @@ def _plan(search: _Search, model: CostModel, candidate: _Candidate) -> PruningPl
             units_before=group.units,
             kept=tuple(int(unit) for unit in kept),
             importance_removed=1 - float(scores[kept].sum() / max(scores.sum(), 1e-30)),
-            cost_saved=model.costs.total(shapes, {**widths, name: group.units}) - cost,
+            cost_saved=cost_model.costs.total(shapes, {**widths, name: group.units}) - cost,
         ))  # fmt: skip
     return PruningPlan(
-        tuple(cuts), model.unit, model.baseline_cost, search.share, candidate.predicted, candidate.measured
+        tuple(cuts), cost_model.unit, cost_model.baseline_cost, search.share, candidate.predicted, candidate.measured
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from compress.process.code_digest import code_digest
-from compress.quantization.config import CalibrationConfig
+from compress.quantization.config import CalibrationConfig, RangeMethod
 from compress.quantization.histograms import Histogram, entropy_threshold, mse_range, percentile_range
 from compress.quantization.ort_graph import visit_tensors
 from compress.quantization.request import Range
@@ -27,7 +28,6 @@ from runtimes.files import write_json
 Values = npt.NDArray[np.float32]
 
 AVERAGING = 0.01  # weight of the newest image in a moving average
-HISTOGRAM_METHODS = ("percentile", "entropy", "mse")
 
 
 def calibrate(
@@ -42,7 +42,8 @@ def calibrate(
 
     model: float32, with one image input. tensors: names in its graph; their first axis is the batch.
     cache: folder for computed ranges, with a hash of all inputs as file name; unreadable files are replaced.
-    Images are read once, or twice for methods with histograms. Only ranges of `mse` are sure to include 0.
+    Images are read once, or twice for methods with histograms. A range may exclude 0, except with the method
+    `mse`.
     Raises InputError for NaN or infinity, with the names of tensor and image, and for an empty set of images.
     """
     if cache is None:
@@ -82,8 +83,8 @@ def _measure(
     if not len(images):
         raise InputError("calibration: there are no images")
     names = list(dict.fromkeys(tensors))
-    passes = 2 if settings.method in HISTOGRAM_METHODS else 1
-    merge = _update_average if settings.method == "moving-average" else _widen
+    passes = 2 if settings.method in HISTOGRAM_RULES else 1
+    merge = MERGE_RULES[settings.method]
     ranges: dict[str, Range] = {}
 
     def widen(name: str, values: Values, first: int) -> None:
@@ -102,7 +103,7 @@ def _measure(
             lambda done: console.progress("calibrate", len(images) + done, passes * len(images)),
         )  # fmt: skip
         for name, histogram in histograms.items():
-            ranges[name] = _choose_range(histogram, ranges[name], settings)
+            ranges[name] = HISTOGRAM_RULES[settings.method](histogram, ranges[name], settings)
     if settings.method == "mse":
         ranges = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges.items()}
     return {name: ranges[name] for name in tensors}
@@ -143,12 +144,31 @@ def _histogram(known: Range, settings: CalibrationConfig) -> Histogram:
     return Histogram(*known)
 
 
-def _choose_range(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
-    """Return the range that the method chooses from a histogram of values from `known[0]` to `known[1]`."""
-    if settings.method == "percentile":
-        return percentile_range(histogram, settings.percentile)
-    if settings.method == "mse":
-        return mse_range(histogram)
+def _by_percentile(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
+    return percentile_range(histogram, settings.percentile)
+
+
+def _by_entropy(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
     one_sign = known[0] >= 0 or known[1] <= 0
     threshold = entropy_threshold(histogram, 256 if one_sign else 128)
     return max(known[0], -threshold), min(known[1], threshold)
+
+
+def _by_mse(histogram: Histogram, known: Range, settings: CalibrationConfig) -> Range:
+    return mse_range(histogram)
+
+
+# How each method updates a tensor's range with a batch's extremes.
+MERGE_RULES: dict[RangeMethod, Callable[[Range | None, list[Range]], Range]] = {
+    "min-max": _widen,
+    "moving-average": _update_average,
+    "percentile": _widen,
+    "entropy": _widen,
+    "mse": _widen,
+}
+# How a method with a histogram chooses the range, from a histogram of the values from `known[0]` to `known[1]`.
+HISTOGRAM_RULES: dict[RangeMethod, Callable[[Histogram, Range, CalibrationConfig], Range]] = {
+    "percentile": _by_percentile,
+    "entropy": _by_entropy,
+    "mse": _by_mse,
+}

@@ -45,11 +45,14 @@ class Quantize(Config):
     """Quantization from float32 to INT8.
 
     method: compress for this package, nncf for NNCF's post-training quantization.
-    calibration_images: maximum number, drawn from the training split by the seed. A fifth, or all beyond 128, are held
-        out to judge accuracy.
+    calibration_images: maximum number, drawn from the training split by the seed. Some are held out to judge accuracy:
+        the larger of a fifth and all beyond 128, but at most 256; of fewer than 10 images, all. Ranges come from all
+        images.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
     min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
-        The most sensitive layers are reverted to float until both budgets are met.
+
+    The most sensitive layers are reverted to float until both budgets are met. The method nncf ignores `calibration`,
+    `max_top1_drop_pp` and `min_agreement`.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}

@@ -25,8 +25,8 @@ from runtimes.measure import measure
 from runtimes.target import Target
 
 MAX_LEADING_LAYERS = 3  # first layers: few channels and many pixels, where integer kernels gain least
-SLOWER = 0.99  # a ratio of latencies below this counts as slower
-FASTER = 1.01  # a ratio whose lower confidence bound is above this counts as faster
+SLOWER = 0.99  # current / candidate p50 below this: the candidate is slower
+FASTER = 1.01  # lower bound of current / candidate p50 above this: the candidate is faster
 MAX_MULTIPLICATIONS = 0.05  # share of all multiplications that may stay float if latency cannot be measured
 FIRST_TIMING = Timing(warmup=5, blocks=4, runs_per_block=5, sessions=1)
 RUNS_PER_BLOCK, MIN_BLOCKS, MAX_BLOCKS = 5, 16, 200

@@ -70,9 +70,8 @@ def _kind(op: str) -> NodeKind:
 def _layer_names(model: onnx.ModelProto) -> dict[str, str]:
     """Return the layer by each name that the runtime may give its kernel.
 
-    These are the names of the layer's node and of its output, and of the Relu or Clip behind it and of that one's
-    output. Layers are found by operator type, since the weights of quantized layers are not constants but outputs of
-    DequantizeLinear.
+    These are the names of the layer, of its output, and of a Relu or Clip after it with its output. Layers are found by
+    operator type, since the weights of quantized layers are not constants but outputs of DequantizeLinear.
     """
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     names = {name: node.name for node in layers for name in (node.name, node.output[0])}

@@ -242,8 +242,9 @@ def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
 
 
 def split(images: EvalSet) -> tuple[EvalSet, EvalSet]:
-    """Return the images to round on, at most 128, and the held-out images: a fifth or the rest, at most 256.
+    """Return the images to round on, at most 128, and the held-out images, at most 256.
 
+    Held out are a fifth of the images, or all beyond 128 where those are more.
     Both are spread evenly over all images. Fewer than 10 images are used for both.
     """
     if len(images) < 10:

@@ -18,7 +18,7 @@ Range = tuple[float, float]  # (low, high) of a tensor, in its own unit
 class QuantizationRequest:
     """Settings and images of a quantization.
 
-    images: calibration images; some are held out to judge accuracy on.
+    images: calibration images; ranges come from all, accuracy is judged on some of them.
     scheme: form of INT8 that the target's runtime needs.
     settings: the recipe's section `quantize`.
     console: shows attempts and progress.

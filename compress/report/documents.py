@@ -12,7 +12,7 @@ from compress.process.table import Table
 from compress.pruning import tables as pruning_tables
 from compress.quantization import tables as quantization_tables
 from compress.report import charts
-from compress.report import html as html_report
+from compress.report import page as report_page
 from compress.report import tables as report_tables
 from compress.report.report import Report
 from runtimes.artifact import Manifest
@@ -57,7 +57,7 @@ def write(report: Report, folder: Path) -> None:
     boards = report_tables.boards(report, folder)
     values = {
         "report": report,
-        "page": html_report.page(report, folder),
+        "page": report_page.page(report, folder),
         "boards": boards.tables,
         "notes": boards.notes,
         "unmeasured": report_tables.unmeasured(report),
@@ -71,7 +71,7 @@ def write(report: Report, folder: Path) -> None:
     }
     for name in ("report.md", "report.html"):
         write_text(folder / name, templates.get_template(f"{name}.j2").render(values))
-    write_text(folder / PICTURE, charts.standalone(html_report.latency_chart(report, report.rows)))
+    write_text(folder / PICTURE, charts.standalone(report_page.latency_chart(report, report.rows)))
 
 
 def _plans(report: Report) -> Iterator[PlanSection]:

@@ -41,7 +41,7 @@ class Row:
 
     top1, top1_drop_pp: None if the test images have no labels; a positive drop is a loss. agreement: share of test
     images with the baseline's prediction. The comparisons are None for the baseline itself. val_top1: top-1 on the val
-    split, by which sweeps choose; of the last artifact of a target only. verdict: None for artifacts without a gate.
+    split, for sweeps; None except for a target's last artifact. verdict: None for artifacts without a gate.
     """
 
     target: str
@@ -66,8 +66,8 @@ class UnmeasuredFile:
     """An artifact for a target that is not this machine, so that it was not measured.
 
     reason: why the target can't be measured here. no_engine_reason: why no TensorRT engine was built here. int8_layers:
-    INT8 and all weighted layers of the engine. estimate_ms: from the device's data sheet, None without one;
-    estimate_label: what kind of estimate it is.
+    (number of INT8 layers, number of weighted layers) of the engine. estimate_ms: from the device's data sheet, None
+    without one; estimate_label: the kind of estimate.
     """
 
     target: Target

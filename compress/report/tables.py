@@ -105,7 +105,9 @@ def boards(report: Report, folder: Path) -> BoardTables:
             continue
         cpu, system = (measurement.environment.get(key, "unknown") for key in ("cpu", "system"))
         target = measurement.target
-        tables.append(plain([measurement], f"{board}: {target.runtime} on {target.provider}, {cpu}, {system}"))
+        tables.append(
+            without_comparison([measurement], f"{board}: {target.runtime} on {target.provider}, {cpu}, {system}")
+        )
     return BoardTables(tuple(tables), tuple(notes))
 
 
@@ -120,7 +122,7 @@ def _board_measurement(path: Path) -> tuple[Measurement, str]:
         raise InputError(f"{path}: not a measurement ({reason}); deploy the bundle again") from error
 
 
-def plain(measurements: list[Measurement], title: str = "") -> Table:
+def without_comparison(measurements: list[Measurement], title: str = "") -> Table:
     """Return measurements without comparison, one row each."""
     return Table.of(
         title,

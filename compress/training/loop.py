@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.networks import checkpoint
 from compress.process import distributed
-from compress.process.signals import TerminatedError, termination
+from compress.process.signals import TerminatedError, sigterm_flag
 from compress.training.augmentation import mixing
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import FitConfig
@@ -69,7 +69,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
     network = network.to(context.device).to(memory_format=torch.channels_last)
     with ExitStack() as stack:
         batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.world_size()))
-        terminated = stack.enter_context(termination())
+        terminated = stack.enter_context(sigterm_flag())
         frozen_modules = stack.enter_context(frozen(network, config.freeze))
         run = _begin(network, context, config, batches.steps)
         if config.sync_batchnorm and distributed.world_size() > 1:

@@ -14,7 +14,7 @@ from compress.recipe.section import Config
 from compress.verdict import statistics
 from compress.verdict.accepted import Accepted, Result
 from compress.verdict.gate import UNKNOWN_DROP, Check, Verdict, at_least, at_most, overall
-from compress.verdict.statistics import Estimate, holm, images_to_settle, mcnemar, ratio_of_speedups, top1_drop_pp
+from compress.verdict.statistics import Estimate, holm, images_to_settle, mcnemar, slowdown, top1_drop_pp
 from runtimes.errors import InputError
 
 IGNORED_KEYS = ("python", "memory_gib")  # of an environment: no measurable effect on latency
@@ -170,7 +170,7 @@ def _slowdown(before: Result, after: Result, limits: Limits) -> Estimate:
         (result.reference_ms if same else np.ones_like(result.latency_ms), result.latency_ms)
         for result in (before, after)
     )
-    return ratio_of_speedups(old, new, limits.confidence, (before.sessions, after.sessions))
+    return slowdown(old, new, limits.confidence, (before.sessions, after.sessions))
 
 
 def _accuracy_notes(drop: Estimate, images: int, check: Check, limits: Limits) -> list[str]:

@@ -32,7 +32,7 @@ class Gate(Config):
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Gate:
-        limits = ("max_top1_drop_pp", "min_agreement", "min_speedup_p50", "max_size_ratio")
+        limits = [name for name in type(self).model_fields if name != "confidence"]
         if all(getattr(self, name) is None for name in limits):
             raise ValueError(f"a gate needs at least one of {', '.join(limits)}")
         return self

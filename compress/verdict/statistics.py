@@ -39,13 +39,16 @@ def top1_drop_pp(
     17, 1998, equation 10), which keep their coverage if nearly all changes are losses.
     """
     (lost, gained), images = changes(baseline, candidate, labels), len(np.asarray(labels))
-    reach = NormalDist().inv_cdf(confidence)
-    low, high = (_score_bound(lost, gained, images, side) for side in (reach, -reach))
+    quantile = NormalDist().inv_cdf(confidence)
+    low, high = (_score_bound(lost, gained, images, score) for score in (quantile, -quantile))
     return Estimate(100 * (lost - gained) / images, 100 * low, 100 * high)
 
 
 def _score_bound(lost: int, gained: int, images: int, score: float) -> float:
-    """Return the difference of proportions whose score statistic is `score`, by bisection: the statistic decreases."""
+    """Return the difference of proportions whose score statistic is `score`.
+
+    Found by bisection, since the statistic decreases as the difference grows.
+    """
     below, above = -1.0, 1.0
     for _ in range(60):
         middle = (below + above) / 2
@@ -87,11 +90,11 @@ def speedup(baseline_ms: npt.ArrayLike, candidate_ms: npt.ArrayLike, confidence:
     (Kalibera and Jones, ISMM 2013). sessions: number of sessions that the blocks are divided into; with one session,
     each block counts as independent.
     """
-    mean, variance, freedom = _trimmed(_log_ratios(baseline_ms, candidate_ms, sessions))
-    return _exponential(mean, variance, freedom, confidence)
+    mean, variance, degrees_of_freedom = _trimmed(_log_ratios(baseline_ms, candidate_ms, sessions))
+    return _exponential(mean, variance, degrees_of_freedom, confidence)
 
 
-def ratio_of_speedups(
+def slowdown(
     before: tuple[npt.ArrayLike, npt.ArrayLike],
     after: tuple[npt.ArrayLike, npt.ArrayLike],
     confidence: float,
@@ -104,11 +107,11 @@ def ratio_of_speedups(
     for two samples (Welch, Biometrika 34, 1947), widened by `OCCASION_SD` for each of the two measurements.
     """
     (reference_before, artifact_before), (reference_after, artifact_after) = before, after
-    old_mean, old_variance, old_freedom = _trimmed(_log_ratios(artifact_before, reference_before, sessions[0]))
-    new_mean, new_variance, new_freedom = _trimmed(_log_ratios(artifact_after, reference_after, sessions[1]))
+    old_mean, old_variance, old_degrees = _trimmed(_log_ratios(artifact_before, reference_before, sessions[0]))
+    new_mean, new_variance, new_degrees = _trimmed(_log_ratios(artifact_after, reference_after, sessions[1]))
     variance = new_variance + old_variance + 2 * OCCASION_SD**2
-    freedom = variance**2 / max(new_variance**2 / new_freedom + old_variance**2 / old_freedom, TINY)
-    return _exponential(new_mean - old_mean, variance, freedom, confidence)
+    degrees_of_freedom = variance**2 / max(new_variance**2 / new_degrees + old_variance**2 / old_degrees, TINY)
+    return _exponential(new_mean - old_mean, variance, degrees_of_freedom, confidence)
 
 
 def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
@@ -135,12 +138,12 @@ def _trimmed(logs: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.mean(kept)), squares / (len(kept) * (len(kept) - 1)), len(kept) - 1
 
 
-def _exponential(mean: float, variance: float, freedom: float, confidence: float) -> Estimate:
+def _exponential(mean: float, variance: float, degrees_of_freedom: float, confidence: float) -> Estimate:
     """Return the exponential of a mean of logarithms with its Student's t bounds."""
     from scipy.stats import t
 
-    reach = float(t.ppf(confidence, freedom)) * math.sqrt(variance)
-    return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+    half_width = float(t.ppf(confidence, degrees_of_freedom)) * math.sqrt(variance)
+    return Estimate(math.exp(mean), math.exp(mean - half_width), math.exp(mean + half_width))
 
 
 def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence: float) -> int | None:
@@ -150,10 +153,10 @@ def images_to_settle(drop_pp: Estimate, images: int, limit_pp: float, confidence
     `top1_drop_pp`). The estimate is taken as the true drop, so this number suffices in half of the cases.
     """
     distance = abs(drop_pp.value - limit_pp)
-    reach = (drop_pp.high - drop_pp.low) / 2
+    half_width = (drop_pp.high - drop_pp.low) / 2
     if distance < 1e-9 or not 0.5 < confidence < 1:
         return None
-    return max(images, math.ceil(images * (reach / distance) ** 2))
+    return max(images, math.ceil(images * (half_width / distance) ** 2))
 
 
 def mcnemar(lost: int, gained: int) -> float:

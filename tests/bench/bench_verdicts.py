@@ -156,7 +156,7 @@ def latency_coverage(rng: np.random.Generator) -> dict[str, float]:
         before, after = session(rng, 0.5 * drift[0]), session(rng, 0.5 * 1.2 * drift[1])
         faster, truth = statistics.speedup(*before, LIMITS.confidence, SESSIONS), 2 / drift[0]
         bounds["speed-up"].append((faster.low <= truth, faster.high >= truth))
-        slower = statistics.ratio_of_speedups(before, after, LIMITS.confidence, (SESSIONS, SESSIONS))
+        slower = statistics.slowdown(before, after, LIMITS.confidence, (SESSIONS, SESSIONS))
         bounds["slowdown"].append((slower.low <= 1.2, slower.high >= 1.2))
     rates = {name: np.mean(pairs, axis=0) for name, pairs in bounds.items()}
     return {f"{name}, {side}": float(rates[name][index])
@@ -193,8 +193,8 @@ def real_pairs() -> tuple[int, int]:
         artifacts = [_artifact(Path(name) / f"{width}.onnx", width) for width in (1.0, 0.5)]
         for _ in range(REAL_PAIRS):
             first, second, slowed = (_latencies(artifacts, slow) for slow in (False, False, True))
-            same = statistics.ratio_of_speedups(first, second, confidence, sessions)
-            slower = statistics.ratio_of_speedups(first, slowed, LIMITS.confidence, sessions)
+            same = statistics.slowdown(first, second, confidence, sessions)
+            slower = statistics.slowdown(first, slowed, LIMITS.confidence, sessions)
             covered += same.low <= 1 <= same.high
             detected += slower.low > 1
             drifts.append(math.log(same.value) / math.sqrt(2))

@@ -33,9 +33,9 @@ def test_a_slow_run_is_slow_against_p50() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({}, "a.onnx: 6 runs after 20 of warm-up, 1 of them over 1.5 times p50"),
-        ({"warmup_runs": 0, "steady": None}, "a.onnx: 6 runs without warm-up, 1 of them"),
-        ({"warmup_runs": None, "steady": None}, "a.onnx: 6 runs, 1 of them"),
+        ({}, "a.onnx: 6 timed runs, 1 of them slower than 1.5 x p50; 20 warm-up runs before"),
+        ({"warmup_runs": 0, "steady": None}, "a.onnx: 6 timed runs, 1 of them slower than 1.5 x p50; no warm-up"),
+        ({"warmup_runs": None, "steady": None}, "a.onnx: 6 timed runs, 1 of them slower than 1.5 x p50"),
         ({}, "throttling: unknown"),
         ({}, "energy: unknown"),
         ({"steady": False}, "a.onnx: not steady"),

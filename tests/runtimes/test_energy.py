@@ -74,13 +74,13 @@ def test_a_counter_that_ran_over_tells_nothing(tmp_path: Path) -> None:
 
 def test_where_nothing_is_shown_it_is_unknown(tmp_path: Path) -> None:
     assert energy.per_call_mj(Working(None), IMAGES, CPU, tmp_path) == UNKNOWN
-    assert not energy.is_known({"energy_j": UNKNOWN, "power_w": UNKNOWN}, CPU)
-    assert energy.is_known({"energy_j": {"package-0": 2.5}, "power_w": UNKNOWN}, CPU)
+    assert not energy.can_measure({"energy_j": UNKNOWN, "power_w": UNKNOWN}, CPU)
+    assert energy.can_measure({"energy_j": {"package-0": 2.5}, "power_w": UNKNOWN}, CPU)
 
 
 def test_a_graphics_card_counts_where_the_target_runs_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {"energy_j": UNKNOWN, "power_w": {"gpu": 120.0}}
-    assert [energy.is_known(seen, target) for target in (CPU, GPU)] == [False, True]
+    assert [energy.can_measure(seen, target) for target in (CPU, GPU)] == [False, True]
     monkeypatch.setattr(energy, "watts_now", lambda root: {"gpu": 120.0})
     assert energy.per_call_mj(Working(None), IMAGES, CPU) == UNKNOWN
     assert isinstance(energy.per_call_mj(Working(None), IMAGES, GPU), dict)

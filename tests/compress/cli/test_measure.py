@@ -54,8 +54,8 @@ def call(*arguments: object) -> str:
 def test_measure_tells_the_conditions_with_the_figures(fake_artifact: FakeMaker) -> None:
     printed = call(fake_artifact("a.fake", latency_ms=1).path, "--blocks", 2)
     assert "p50 ms" in printed
-    assert "a.fake: 6 runs after" in printed
-    assert "of warm-up" in printed
+    assert "a.fake: 6 timed runs, " in printed
+    assert "warm-up runs before" in printed
 
 
 @pytest.mark.usefixtures("_quick")

@@ -125,6 +125,11 @@ def test_entropy_gives_256_levels_to_one_sign_and_128_to_each_of_two(
         assert ranges[name] == pytest.approx(expected, rel=1e-5)
 
 
+def test_every_method_has_its_rule() -> None:
+    assert calibration.MERGE_RULES.keys() == set(METHODS)
+    assert calibration.HISTOGRAM_RULES.keys() < set(METHODS)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_ranges_do_not_depend_on_the_batch_size(
     method: RangeMethod, model: onnx.ModelProto, images: evalset.EvalSet, monkeypatch: pytest.MonkeyPatch

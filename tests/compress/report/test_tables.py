@@ -130,7 +130,7 @@ def test_a_file_of_a_board_that_is_no_measurement_is_refused(
 
 
 def test_plain_measurements_are_not_compared() -> None:
-    table = tables.plain(
+    table = tables.without_comparison(
         [measurement("int8", 44, 2.0, 2_000_000), replace(measurement("int8", 44, 2, 1), accuracy=None)]
     )
     assert table.title == ""

@@ -89,6 +89,7 @@ def test_each_limit_of_the_gate_is_checked() -> None:
         ("min_speedup_p50", 2, "regression"),
         ("max_size_ratio", 0.5, "pass"),
     ]
+    assert {check.name for check in checks} == Gate.model_fields.keys() - {"confidence"}
     assert judge(Gate(max_size_ratio=0.2), drop, agreement, speedup, 0.25)[0].verdict == "regression"
 
 

@@ -17,7 +17,7 @@ from compress.verdict.statistics import (
     holm,
     images_to_settle,
     mcnemar,
-    ratio_of_speedups,
+    slowdown,
     speedup,
     top1_drop_pp,
 )
@@ -124,10 +124,10 @@ def test_of_few_sessions_the_speedup_is_the_geometric_mean_with_students_bounds(
     fast = [[2.0, 2.0, 3.0], [4.0, 4.0, 50.0], [1.0, 2.0, 2.0]]
     logs = np.log([4.0, 2.0, 3.0])
     estimate = speedup(slow, fast, 0.95)
-    reach = 2.919985580355516 * logs.std(ddof=1) / math.sqrt(3)  # of Student's distribution with 2 degrees of freedom
+    half_width = 2.919985580355516 * logs.std(ddof=1) / math.sqrt(3)  # Student's t, 2 degrees of freedom
     assert estimate.value == pytest.approx(24 ** (1 / 3))
-    assert estimate.low == pytest.approx(math.exp(logs.mean() - reach))
-    assert estimate.high == pytest.approx(math.exp(logs.mean() + reach))
+    assert estimate.low == pytest.approx(math.exp(logs.mean() - half_width))
+    assert estimate.high == pytest.approx(math.exp(logs.mean() + half_width))
 
 
 def test_sessions_are_what_is_independent() -> None:
@@ -202,16 +202,16 @@ def test_the_bounds_of_a_slowdown_hold_as_often_as_they_say() -> None:
             speed = rng.lognormal(0, 0.5)
             own = np.repeat(0.03 * rng.normal(size=(2, 5, 1)), 6, axis=1) + 0.01 * rng.normal(size=(2, 30, 4))
             sides.append((speed * np.exp(own[0]), ratio * speed * np.exp(own[1])))
-        estimate = ratio_of_speedups(sides[0], sides[1], 0.975, (5, 5))
+        estimate = slowdown(sides[0], sides[1], 0.975, (5, 5))
         covered += estimate.low <= 1.2 <= estimate.high
     assert 0.93 <= covered / runs <= 0.97
 
 
 def test_a_slowdown_of_steady_runs_is_the_ratio_of_ratios() -> None:
     one, other = np.ones((4, 3)), np.ones((6, 2))
-    estimate = ratio_of_speedups((one, 2 * one), (3 * other, 9 * other), 0.95)
-    reach = Z95 * math.sqrt(2) * statistics.OCCASION_SD  # two occasions, and nothing else
-    expected = (1.5, 1.5 * math.exp(-reach), 1.5 * math.exp(reach))
+    estimate = slowdown((one, 2 * one), (3 * other, 9 * other), 0.95)
+    half_width = Z95 * math.sqrt(2) * statistics.OCCASION_SD  # two occasions, and nothing else
+    expected = (1.5, 1.5 * math.exp(-half_width), 1.5 * math.exp(half_width))
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
 
 
@@ -220,7 +220,7 @@ def test_bounds_of_a_slowdown_are_yuens_where_occasions_are_alike(monkeypatch: p
     rng = np.random.default_rng(0)
     before, after = rng.gamma(9, size=(15, 1)), 1.1 * rng.gamma(9, size=(12, 1))
     ones = [np.ones_like(side) for side in (before, after)]
-    estimate = ratio_of_speedups((ones[0], before), (ones[1], after), 0.975, (15, 12))
+    estimate = slowdown((ones[0], before), (ones[1], after), 0.975, (15, 12))
     theirs = ttest_ind(np.log(after[:, 0]), np.log(before[:, 0]), equal_var=False, trim=0.2).confidence_interval(0.95)
     assert (math.log(estimate.low), math.log(estimate.high)) == pytest.approx((theirs.low, theirs.high))
 

@@ -1,4 +1,4 @@
-"""The values that report.html shows: charts, tables with sortable numbers, and images whose prediction changed."""
+"""Values for report.html and report.md: charts, tables of numbers, and images whose prediction changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFUSIONS_SHOWN, NOISY_LAYERS_SHOWN = 20, 5
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRow:
     """A weighted layer of the last artifact; None for what is unknown.
 
     channels_before, channels: output channels before pruning and now. ms, float_ms: of its kernel in this file and in
@@ -77,7 +77,7 @@ class ShownFlip:
 
 @dataclass(frozen=True)
 class TargetSection:
-    """Everything that the page shows of one target. accuracy_chart: None without labels."""
+    """Everything that the documents show of one target. accuracy_chart: None without labels."""
 
     name: str
     images: int
@@ -85,8 +85,8 @@ class TargetSection:
     latency_chart: str
     conditions: list[str]
     accuracy_chart: str | None
-    noisiest: list[Layer]
-    layers: list[Layer]
+    noisiest: list[LayerRow]
+    layers: list[LayerRow]
     flips: Flips | None
     shown_flips: list[ShownFlip]
     classes: list[ClassRow]
@@ -95,7 +95,7 @@ class TargetSection:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template shows besides the report and the common tables."""
+    """Everything that the templates show besides the report and the common tables."""
 
     names: tuple[str, ...]
     checks: list[tuple[str, Check]]
@@ -105,7 +105,7 @@ class Page:
 
 
 def page(report: Report, folder: Path) -> Page:
-    """Return what the template needs; folder: the run's, for recipe.yaml and thumbnails."""
+    """Return what the templates need; folder: the run's, for recipe.yaml and thumbnails."""
     recipe = folder / "recipe.yaml"
     return Page(
         names=class_names(report.data.classes),
@@ -183,9 +183,9 @@ def _accuracy_chart(target: str, steps: tuple[AccuracyStep, ...]) -> str | None:
     return charts.waterfall(f"{target}: accuracy by stage", bars)
 
 
-def _layers(report: Report, artifact: str) -> list[Layer]:
+def _layers(report: Report, artifact: str) -> list[LayerRow]:
     """Return the weighted layers of an artifact, in the network's order."""
-    lineage = next((file.manifest.lineage for file in report.artifacts if file.file == artifact), ())
+    lineage = next((entry.manifest.lineage for entry in report.artifacts if entry.file == artifact), ())
     quantized, verified = find_record(lineage, QuantizeRecord), find_record(lineage, VerifyRecord)
     if quantized is None or quantized.layers is None:
         return [_float_layer(name, *channels) for name, channels in report.channels.items()]
@@ -194,15 +194,15 @@ def _layers(report: Report, artifact: str) -> list[Layer]:
     return [_quantized_layer(layer, report.channels.get(layer.name), times) for layer in quantized.layers]
 
 
-def _float_layer(name: str, channels_before: int, channels: int) -> Layer:
-    return Layer(name, "", channels_before, channels, "float32", ms=None, float_ms=None, sqnr_db=None)
+def _float_layer(name: str, channels_before: int, channels: int) -> LayerRow:
+    return LayerRow(name, "", channels_before, channels, "float32", ms=None, float_ms=None, sqnr_db=None)
 
 
 def _quantized_layer(
     layer: QuantizedLayer, channels: tuple[int, int] | None, times: Mapping[str, Mapping[str, float]]
-) -> Layer:
+) -> LayerRow:
     before, now = channels or (None, layer.outputs)
-    return Layer(
+    return LayerRow(
         name=layer.name,
         kind=layer.op,
         channels_before=before,

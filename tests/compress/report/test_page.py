@@ -16,7 +16,8 @@ import pytest
 from made_report import EPOCHS, GATE, measurement, outputs, publish
 from PIL import Image
 
-from compress.report import documents, html
+from compress.report import documents
+from compress.report import page as page_module
 from compress.report import report as reports
 from compress.report.build import build
 from compress.report.report import Report
@@ -209,7 +210,7 @@ def test_a_thousand_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
 
 def test_a_report_of_schema_version_1_is_shown_without_the_parts_it_lacks(tmp_path: Path) -> None:
     report = Report.from_json(json.loads((SAMPLES / "schema-1/report.json").read_text()))
-    (target,) = html.page(report, tmp_path).targets
+    (target,) = page_module.page(report, tmp_path).targets
     assert (target.accuracy_chart, target.flips, target.shown_flips) == (None, None, [])
     documents.write(report, tmp_path)
     text = (tmp_path / "report.html").read_text()
@@ -218,7 +219,7 @@ def test_a_report_of_schema_version_1_is_shown_without_the_parts_it_lacks(tmp_pa
 
 
 def test_classes_show_the_change_of_recall_and_confusions_the_most_frequent(tmp_path: Path) -> None:
-    (target,) = html.page(build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000))), tmp_path).targets
+    (target,) = page_module.page(build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000))), tmp_path).targets
     a, b = target.classes  # of 200 images each, 20 and then 22 are wrong
     assert (a.images, a.recall_before, a.recall) == (200, 0.9, 0.89)
     assert a.change_pp == b.change_pp == pytest.approx(-1.0)
@@ -229,19 +230,20 @@ def test_classes_show_the_change_of_recall_and_confusions_the_most_frequent(tmp_
 
 def test_layers_hold_channels_times_and_noise_of_the_last_artifact(tmp_path: Path) -> None:
     report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000)))
-    (target,) = html.page(report, tmp_path).targets
-    assert target.layers == [html.Layer("stem", "", 16, 8, "float32", None, None, None)]  # no lineage of that file
+    (target,) = page_module.page(report, tmp_path).targets
+    without_lineage = page_module.LayerRow("stem", "", 16, 8, "float32", None, None, None)
+    assert target.layers == [without_lineage]
     (file,) = report.artifacts
     report = replace(report, artifacts=(replace(file, file="model-int8.onnx"),))
-    (target,) = html.page(report, tmp_path).targets
-    assert target.layers == [html.Layer("stem", "depthwise Conv", 16, 8, "int7", 0.25, 0.5, 31.5)]
+    (target,) = page_module.page(report, tmp_path).targets
+    assert target.layers == [page_module.LayerRow("stem", "depthwise Conv", 16, 8, "int7", 0.25, 0.5, 31.5)]
     assert target.noisiest == target.layers
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_chart_shows_each_row_with_its_bounds(tmp_path: Path, labelled: bool) -> None:
     report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), labelled=labelled))
-    chart = html.latency_chart(report, report.rows)
+    chart = page_module.latency_chart(report, report.rows)
     first = "float32: 90.00 %" if labelled else "float32: 100.00 %"
     second = "int8: 89.00 %" if labelled else "int8: 99.00 %"
     assert first in chart
