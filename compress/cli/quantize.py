@@ -45,9 +45,10 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
               type=click.Choice(METHODS + OLD_METHODS),
               help="This toolkit's own quantization or that of NNCF. [default: compress]")  # fmt: skip
 @click.option("--range-method", type=click.Choice(RANGE_METHODS),
-              help="Choice of activation ranges from the images. [default: min-max]")  # fmt: skip
+              help="Choice of activation ranges from the images; nncf ignores it. [default: min-max]")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
-              help="Share of held-out images on which INT8 must predict the same class as float32.")  # fmt: skip
+              help="Share of held-out images on which INT8 must predict the same class as float32; nncf ignores "
+                   "it.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
 def quantize(
     model: Path,
