@@ -45,7 +45,7 @@ class QuantizationPlan:
 def plan_quantization(
     model: onnx.ModelProto, scheme: Scheme, float_nodes: frozenset[str] = frozenset()
 ) -> QuantizationPlan:
-    """QuantizationPlan the quantization of a float32 graph; operators in `float_nodes` stay float.
+    """Plan the quantization of a float32 graph; operators in `float_nodes` stay float.
 
     With float nodes, the needed ranges are a subset of those needed without. Raises InputError for a quantized graph or
     one without a layer to quantize.

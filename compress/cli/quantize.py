@@ -14,6 +14,7 @@ from compress.process.user_cache import user_cache
 from compress.quantization import tables
 from compress.quantization.config import Method, Quantize, RangeMethod
 from compress.quantization.onnx_file import FileRequest, quantize_file
+from compress.quantization.schemes import SCHEMES
 from compress.recipe.renamed import RenamedKeyWarning
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
@@ -31,7 +32,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path),
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
-              help="Scheme: auto (this machine), x86-avx2, x86-vnni, arm64, tensorrt or generic.")  # fmt: skip
+              help=f"Scheme: auto (this machine) or one of {', '.join(SCHEMES)}.")  # fmt: skip
 @click.option("--resize", default=256, show_default=True, help="Shorter side after resizing, in pixels.")
 @click.option("--crop", default=224, show_default=True, help="Side of the centre crop, in pixels.")
 @click.option("--interpolation", default="bilinear", show_default=True, help="nearest, bilinear, bicubic or lanczos.")

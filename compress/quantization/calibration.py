@@ -158,7 +158,7 @@ def _by_mse(histogram: Histogram, known: Range, settings: CalibrationConfig) -> 
     return mse_range(histogram)
 
 
-# How each method updates a tensor's range with a batch's extremes.
+# Rule by which each method updates a tensor's range with the extremes of a batch.
 MERGE_RULES: dict[RangeMethod, Callable[[Range | None, list[Range]], Range]] = {
     "min-max": _widen,
     "moving-average": _update_average,
@@ -166,7 +166,7 @@ MERGE_RULES: dict[RangeMethod, Callable[[Range | None, list[Range]], Range]] = {
     "entropy": _widen,
     "mse": _widen,
 }
-# How a method with a histogram chooses the range, from a histogram of the values from `known[0]` to `known[1]`.
+# Rule by which a method chooses the range from a histogram of the values from `known[0]` to `known[1]`.
 HISTOGRAM_RULES: dict[RangeMethod, Callable[[Histogram, Range, CalibrationConfig], Range]] = {
     "percentile": _by_percentile,
     "entropy": _by_entropy,

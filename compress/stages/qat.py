@@ -10,7 +10,7 @@ from pydantic import Field
 
 from compress.process import distributed
 from compress.quantization.config import LEARNED, CalibrationConfig
-from compress.quantization.schemes import scheme_named
+from compress.quantization.schemes import SchemeName, scheme_named
 from compress.training.config import FitConfig, Teacher
 from runtimes.files import write_json
 
@@ -36,7 +36,7 @@ class Config(FitConfig):
     schedule: Literal["cosine", "onecycle"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
-    scheme: Literal["auto", "x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"] = "auto"
+    scheme: Literal["auto", SchemeName] = "auto"
     teacher: Teacher | None = Teacher(network="before")
 
     def resolved(self) -> Config:

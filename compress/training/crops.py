@@ -53,9 +53,10 @@ def draw_box(width: int, height: int, augment: Augment, rng: np.random.Generator
     for _ in range(TRIES):
         area = width * height * rng.uniform(*augment.crop_scale)
         ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
-        wide, high = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < wide <= width and 0 < high <= height:
-            return int(rng.integers(width - wide + 1)), int(rng.integers(height - high + 1)), wide, high
+        box_width, box_height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left, top = int(rng.integers(width - box_width + 1)), int(rng.integers(height - box_height + 1))
+            return left, top, box_width, box_height
     return None
 
 
@@ -84,9 +85,9 @@ def _decoded(source: images.Source, encoded: bytes, size: tuple[int, int], box: 
     """Return the whole image, at the lowest fast scale at which the box has at least side x side pixels."""
     options: dict[str, int] = {}
     if box is not None:
-        wide, high = math.ceil(size[0] * side / box[2]), math.ceil(size[1] * side / box[3])
-        if FACTOR * wide <= size[0] and FACTOR * high <= size[1]:
-            options = {"min_width": wide, "min_height": high, "min_factor": FACTOR}
+        min_width, min_height = math.ceil(size[0] * side / box[2]), math.ceil(size[1] * side / box[3])
+        if FACTOR * min_width <= size[0] and FACTOR * min_height <= size[1]:
+            options = {"min_width": min_width, "min_height": min_height, "min_factor": FACTOR}
     try:
         return jpeg.decode(encoded, **options)
     except ValueError:  # simplejpeg is stricter than Pillow, which decodes the image or names the reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 from collections.abc import Iterator
+from typing import assert_never
 
 import torch
 from torch import nn
@@ -33,7 +34,9 @@ def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
         return SGD(parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     if config.optimizer == "rmsprop":
         return RMSprop(parameters, lr=config.lr, momentum=config.momentum, alpha=0.9, eps=2e-3)
-    return AdamW(parameters, lr=config.lr)
+    if config.optimizer == "adamw":
+        return AdamW(parameters, lr=config.lr)
+    assert_never(config.optimizer)
 
 
 def _factors(network: nn.Module, scales: dict[str, float]) -> dict[str, float]:

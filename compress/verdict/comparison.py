@@ -26,8 +26,8 @@ class Limits(Config):
     """Limits for a new result relative to an accepted one, judged by one-sided bounds at `confidence`.
 
     max_top1_drop_pp: percentage points of top-1, and of the recall of each class. min_agreement: share of test images
-    with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50, each relative to the
-    float32 file that was timed with it.
+    with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50; each is first
+    divided by that of the float32 file of its run.
     """
 
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] = 0.5
