@@ -122,6 +122,8 @@ class Artifact:
     def load(cls, path: Path) -> Artifact:
         """Read a model file's manifest and compare sha256 and size; raises ArtifactError where they differ."""
         for required in (path, manifest_path(path)):
+            if required.is_dir():
+                raise ArtifactError(f"{required}: is a folder; give the path of a model file")
             if not required.is_file():
                 raise ArtifactError(f"{required}: no such file; a model file needs its manifest beside it")
         manifest = _read_manifest(manifest_path(path))

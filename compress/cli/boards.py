@@ -20,7 +20,8 @@ from runtimes.errors import InputError
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--target", help="Target of the recipe. [default: the first]")
-@click.option("-o", "--out", metavar="OUT.tar", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("-o", "--out", metavar="OUT.tar", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="File to write.")  # fmt: skip
 def bundle(run_folder: Path, target: str | None, out: Path) -> None:
     """Pack an artifact and the program that runs it into one tar.
 

@@ -40,7 +40,10 @@ def _with_limits(command: click.decorators.FC) -> click.decorators.FC:
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="File to write. [default: recipes/accepted/RECIPE.json]"
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write. [default: recipes/accepted/RECIPE.json]",
 )
 def accept(run_folder: Path, out: Path | None) -> None:
     """Save the results of a run as the reference for later checks.
@@ -57,8 +60,8 @@ def accept(run_folder: Path, out: Path | None) -> None:
 @click.option("--against", type=click.Path(path_type=Path),
               help="Accepted file or run folder. [default: recipes/accepted/RECIPE.json]")  # fmt: skip
 @_with_limits
-@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
-@click.option("--markdown", type=click.Path(path_type=Path),
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a Markdown summary to this file. [default: $GITHUB_STEP_SUMMARY]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(

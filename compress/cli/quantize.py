@@ -29,7 +29,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
               help="Calibration images, without labels; a part is held out to check the result.")  # fmt: skip
-@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path),
+@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
               help=f"Scheme: auto (this machine) or one of {', '.join(SCHEMES)}.")  # fmt: skip

@@ -23,7 +23,7 @@ from compress.verdict import gate
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
               help="Override a value of the recipe, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/NAME]")
-@click.option("--cache", type=click.Path(path_type=Path),
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for cached steps; several runs can share it. [default: the run folder]")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
 def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:

@@ -13,7 +13,9 @@ from compress.sweep import results, search
 
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for all trials. [default: sweeps/NAME]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for all trials. [default: sweeps/NAME]"
+)
 @click.option("--storage", metavar="URL",
               help="Optuna storage that several machines can reach. [default: a file in the folder]")  # fmt: skip
 def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:

@@ -7,6 +7,7 @@ cached needs neither.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 from compress.pipeline.images import SplitImages
@@ -20,7 +21,7 @@ from compress.report.report import UnmeasuredFile
 from export.scheme import Scheme
 from runtimes import engine
 from runtimes.artifact import Artifact
-from runtimes.errors import InputError
+from runtimes.errors import ArtifactError, InputError
 from runtimes.files import Json
 from runtimes.lineage import ExportRecord, NetworkRecord, StageRecord
 from runtimes.measure import evaluate
@@ -46,7 +47,7 @@ class Builder:
             export_float32, file_name.removesuffix(".onnx").removeprefix("model-"), checkpoint=checkpoint,
             settings=self.recipe.export, images=self.images, recipe_name=self.recipe.name, file_name=file_name,
         )  # fmt: skip
-        return Artifact.load(folder / file_name)
+        return _load(folder / file_name)
 
     def onnx_files(
         self, baseline: Artifact | None, float32: Artifact, network: Checkpoint, target: Target
@@ -73,7 +74,7 @@ class Builder:
             folder = self.steps.run(
                 build_engine, name, artifact=artifact, target=target, build=build, file_name=file_name
             )
-            engines.append(Artifact.load(folder / file_name))
+            engines.append(_load(folder / file_name))
         return engines
 
     def unmeasured(
@@ -111,13 +112,13 @@ class Builder:
             quantize, f"int8-{scheme.name}", float32=float32, settings=settings, target=first, images=self.images,
             learned=_learned_ranges(network, scheme),
         )  # fmt: skip
-        return Artifact.load(folder / int8_file(scheme))
+        return _load(folder / int8_file(scheme))
 
     def _float16(self, artifact: Artifact, file_name: str) -> Artifact:
         folder = self.steps.run(
             convert_to_float16, "float16", artifact=artifact, images=self.images, file_name=file_name
         )
-        return Artifact.load(folder / file_name)
+        return _load(folder / file_name)
 
     def _self_contained(self, artifact: Artifact) -> Artifact:
         """Return the artifact with normalization and softmax inside where the recipe asks for that."""
@@ -127,7 +128,7 @@ class Builder:
         folder = self.steps.run(
             make_self_contained, "self-contained", artifact=artifact, settings=settings, images=self.images
         )
-        return Artifact.load(folder / artifact.path.name)
+        return _load(folder / artifact.path.name)
 
 
 @step_options((*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime"))
@@ -192,6 +193,17 @@ def build_engine(step: Step, artifact: Artifact, target: Target, build: engine.B
 
     timing_cache = step.cache / "timing" / f"{target.name}.cache"
     to_trt(artifact, target, step.folder / file_name, step.console, timing_cache)
+
+
+def _load(path: Path) -> Artifact:
+    """Return a step's artifact; raises ArtifactError with its cure if a file was changed after the step."""
+    try:
+        return Artifact.load(path)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{path.parent}: a file of this step is damaged or was changed ({path.name}); delete this folder and run "
+            "the same command again"
+        ) from error
 
 
 def int8_file(scheme: Scheme) -> str:

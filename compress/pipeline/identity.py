@@ -35,6 +35,8 @@ def identity(value: object) -> JsonValue:
     Files and artifacts count by content. A target that is on this machine counts with the environment that decides its
     latency and predictions. A setting that names a file counts by the file's bytes, `package:NAME` by its version.
     """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # pydantic keeps a default of 0 as it is and turns a given 0 into 0.0
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Identified):

@@ -38,9 +38,6 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
     data = load_data(recipe, steps)
     calibration_count = recipe.quantize.calibration_images if recipe.quantize else PARITY_IMAGES
     images = RunImages(steps, data, recipe.preprocessing, recipe.seed, calibration_count)
-    if distributed.is_first():
-        folder.write_inputs(recipe.to_yaml(), images.data.splits_json())
-
     networks = train_networks(recipe, steps, images)
     if not distributed.is_first():
         return None
@@ -84,6 +81,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),
     )
+    folder.write_inputs(recipe.to_yaml(), images.data.splits_json())  # now, because accept reads them with the report
     return publish(outputs, folder.path)
 
 

@@ -129,11 +129,19 @@ class Steps:
         }
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         folder = self._cache / "steps" / f"{name}-{key[:12]}"
-        if not (folder / DONE).exists():
+        if _duration_s(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.held(folder / LOCK, wait=True))  # another run may share the cache
-        return str(folder), {**content, "key": key}, not (folder / DONE).exists()
+        return str(folder), {**content, "key": key}, _duration_s(folder) is None
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it ran, in order."""
-        return {name: read_json(folder / DONE)["duration_s"] for name, folder in self.folders.items()}
+        return {name: _duration_s(folder) or 0.0 for name, folder in self.folders.items()}
+
+
+def _duration_s(folder: Path) -> float | None:
+    """Return how long a finished step took; None for a step that is not done, or whose done.json is damaged."""
+    try:
+        return float(read_json(folder / DONE)["duration_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from compress.recipe import errors as recipe_errors
+from compress.recipe import plugins, strict_yaml
 from compress.recipe import recipe as recipes
-from compress.recipe import strict_yaml
 from compress.recipe.recipe import Recipe
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.report import report
@@ -72,7 +72,7 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Conso
     with warnings.catch_warnings(action="ignore"):
         recipe = _base_recipe(recipe_file, sweep)
         search = _Search(recipe_file, recipe.name, sweep, out, console)
-        name = study.name_of(path.stem, sweep, recipe)
+        name = study.name_of(path.stem, sweep, recipe, _images(recipe, storage))
         shared = study.open_study(name, sweep, out, storage, console)
         study.enqueue_interrupted(shared)
         while not study.nothing_to_start(shared, sweep) or study.wait_for_others(shared, console):
@@ -85,6 +85,15 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Conso
         raise CompressError(f"{out}: all trials failed; the first: {trials[0].why}")
     results.write(path.stem, trials, sweep, out)
     return trials
+
+
+def _images(recipe: Recipe, storage: str | None) -> str:
+    """Return what identifies the images of a recipe.
+
+    With a shared database that is their names and labels only: copies on other machines have other modification times.
+    """
+    data = plugins.load("data", recipe.data.name).load(recipe.data)
+    return str(data.fingerprint() if storage is None else json.dumps(data.splits_json()))
 
 
 @dataclass(frozen=True)

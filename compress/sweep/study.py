@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,15 +42,17 @@ def require_optuna() -> None:
         raise UnavailableError("compress sweep needs Optuna: pip install optuna")
 
 
-def name_of(stem: str, sweep: Sweep, recipe: Recipe) -> str:
+def name_of(stem: str, sweep: Sweep, recipe: Recipe, images: str) -> str:
     """Return the name of the study: the sweep file's stem and a digest of everything that decides a trial's result.
 
-    The number of trials is not part of it, so that a larger number continues the study.
+    images: identifies the images of the data set. The number of trials is not part of the name, so that a larger number
+    continues the study.
     """
     content = {
         "recipe": recipe.model_dump(mode="json"),
         "files": identity([recipe.model, *recipe.stages]),  # the bytes of weights, the versions of packages
         "code": code_digest(),
+        "images": images,
         "target": sweep.target or recipe.targets[0].name,
         **sweep.model_dump(mode="json", include={"vary", "method", "objectives", "seed"}),
     }
@@ -83,7 +86,8 @@ def open_study(name: str, sweep: Sweep, out: Path, storage: str | None, console:
         raise InputError(f"{url}: cannot be opened ({reason}); correct --storage") from error
     unused = _trials_of_other_studies(name, database)
     if unused and not study.get_trials(deepcopy=False):
-        console.say(f"the recipe or the sweep changed: {unused} earlier trials are kept in the database but not used")
+        change = "the recipe, its files or the toolkit changed"
+        console.say(f"{change}: {unused} earlier trials are kept in the database but not used")
     return study
 
 
@@ -107,10 +111,27 @@ def sampler(sweep: Sweep, trial: int) -> optuna.samplers.BaseSampler:
 
     seed = sweep.seed + trial
     if sweep.method == "grid":
-        return optuna.samplers.GridSampler(_grid(sweep), seed=seed)
+        return _grid_sampler(sweep, seed)
     if sweep.method == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(STARTUP_TRIALS, sweep.count() // 5))
+
+
+def _grid_sampler(sweep: Sweep, seed: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler of all combinations that never stops the study; `nothing_to_start` decides that.
+
+    Optuna's own fails after a trial that was enqueued, and after one that is marked as failed outside `optimize`.
+    """
+    import optuna
+
+    class Sampler(optuna.samplers.GridSampler):
+        def after_trial(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial, state: optuna.trial.TrialState,
+            values: Sequence[float] | None,
+        ) -> None:  # fmt: skip
+            pass
+
+    return Sampler(_grid(sweep), seed=seed)
 
 
 def suggest(trial: optuna.Trial, sweep: Sweep) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_a_missing_file_is_named(fake_artifact: Callable[..., Artifact], absent:
 
 
 def test_a_folder_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no such file"):
+    with pytest.raises(ArtifactError, match="is a folder; give the path of a model file"):
         Artifact.load(tmp_path)
 
 

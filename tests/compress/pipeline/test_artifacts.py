@@ -20,7 +20,7 @@ from compress.recipe.recipe import Recipe
 from compress.stages import prune, train
 from runtimes import engine, environment
 from runtimes.artifact import Artifact
-from runtimes.errors import InputError
+from runtimes.errors import ArtifactError, InputError
 from runtimes.files import write_json
 from runtimes.lineage import StageRecord
 from runtimes.target import Target
@@ -74,6 +74,13 @@ def test_a_file_is_exported_once_per_network(
     assert make_builder().float32(network, "model-float32.onnx").path == first.path
     make_builder(export={"batch": 2}, targets=[{"name": "pairs", "batch": 2}]).float32(network, "model-float32.onnx")
     assert len(exports) == 2
+
+
+def test_a_damaged_file_of_a_step_is_named_with_its_cure(make_builder: MakeBuilder, network: Checkpoint) -> None:
+    path = make_builder().float32(network, "model-float32.onnx").path
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ArtifactError, match=r"float32-\w+: a file of this step is damaged .*; delete this folder"):
+        make_builder().float32(network, "model-float32.onnx")
 
 
 def test_targets_of_one_scheme_share_an_int8_file(make_builder: MakeBuilder, network: Checkpoint) -> None:

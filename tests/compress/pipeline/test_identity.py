@@ -88,6 +88,14 @@ def test_a_setting_that_can_not_be_a_path_is_itself() -> None:
         assert identities._setting(text) == text
 
 
+def test_a_default_and_the_same_value_written_out_are_the_same() -> None:
+    written = mobilenet_v2.Config.model_validate_json(mobilenet_v2.Config().model_dump_json())
+    assert identity(written) == identity(mobilenet_v2.Config())
+    stage = qat.Config(warmup_epochs=0, checkpoint_minutes=10, augment={"erase": 0})
+    assert identity(stage) == identity(qat.Config())
+    assert identity(qat.Config(augment={"erase": 0.5})) != identity(stage)
+
+
 def test_auto_is_resolved_before_it_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for instructions in ("x86-avx2", "x86-vnni"):

@@ -64,6 +64,21 @@ def test_a_changed_recipe_leaves_no_file_of_the_one_before(run: RunRecipe, tmp_p
     assert Artifact.load(folder / "model-float32.onnx").manifest.precision == "float32"
 
 
+def test_an_interrupted_run_leaves_the_results_of_the_one_before_as_they_are(
+    run: RunRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    run()
+    names = ("recipe.yaml", "splits.json", "report.json")
+    before = [(tmp_path / "run" / name).read_bytes() for name in names]
+    monkeypatch.setattr(module, "measure_target", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(seed=1)
+    assert [(tmp_path / "run" / name).read_bytes() for name in names] == before
+
+
 def test_the_other_processes_of_torchrun_end_after_the_stages(run: RunRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     run()  # the first process has done all steps
     monkeypatch.setattr(distributed, "is_first", lambda: False)

@@ -113,6 +113,15 @@ def test_a_step_whose_done_json_was_deleted_runs_again(steps: Steps) -> None:
     assert (folder / "done.json").exists()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"duration_s": "long"}'])
+def test_a_step_with_a_damaged_done_json_runs_again(steps: Steps, content: str) -> None:
+    folder = steps.run(train, "a", lr=1)
+    (folder / "done.json").write_text(content)
+    assert steps.run(train, "a", lr=1) == folder
+    assert [folder, folder] == CALLS
+    assert steps.durations_s()["a"] >= 0
+
+
 def test_done_json_holds_what_the_key_was_computed_from(steps: Steps) -> None:
     folder = steps.run(evaluate, "a", lr=1)
     content = json.loads((folder / "done.json").read_text())

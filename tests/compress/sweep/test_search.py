@@ -172,7 +172,7 @@ def test_after_an_edit_of_the_recipe_all_trials_run_again_and_the_results_hold_o
     second = search.run(path, search.load(path), out, None, console)
     assert len(runs) == 6
     assert console.said[0] == (
-        "the recipe or the sweep changed: 6 earlier trials are kept in the database but not used"
+        "the recipe, its files or the toolkit changed: 6 earlier trials are kept in the database but not used"
     )
     assert len(second) == len(json.loads((out / "sweep.json").read_text())["trials"]) == 6
     runs.clear()

@@ -47,16 +47,17 @@ def opened(folder: Path, settings: Sweep, name: str = "try-0123456789ab") -> opt
 
 def test_the_name_depends_on_what_decides_a_result(recipe: Recipe) -> None:
     search = sweep(method="tpe", trials=10)
-    name = study.name_of("try", search, recipe)
+    name = study.name_of("try", search, recipe, "")
     assert name.startswith("try-")
     others = [
-        study.name_of("try", sweep(method="tpe", trials=10, **fields), recipe)
+        study.name_of("try", sweep(method="tpe", trials=10, **fields), recipe, "")
         for fields in (
             {"vary": {**GRID, "model.width": [0.5, 2.0]}}, {"seed": 1}, {"objectives": ["top1"]}, {"target": "other"},
         )
     ]  # fmt: skip
-    others.append(study.name_of("try", sweep(method="random", trials=10), recipe))
-    others.append(study.name_of("try", search, recipes.load(ROOT / "recipes/smoke.yaml", ["stages.0.epochs=99"])))
+    others.append(study.name_of("try", sweep(method="random", trials=10), recipe, ""))
+    others.append(study.name_of("try", search, recipes.load(ROOT / "recipes/smoke.yaml", ["stages.0.epochs=99"]), ""))
+    others.append(study.name_of("try", search, recipe, "other images"))
     assert len({name, *others}) == 1 + len(others)
 
 
@@ -64,7 +65,9 @@ def test_the_name_does_not_depend_on_the_number_of_trials_or_on_how_the_target_i
     search = sweep(method="tpe", trials=10)
     same = [sweep(method="tpe", trials=20), sweep(method="tpe", trials=10, target=recipe.targets[0].name)]
     same.append(sweep(method="tpe", trials=10, recipe="moved.yaml"))
-    assert {study.name_of("try", settings, recipe) for settings in same} == {study.name_of("try", search, recipe)}
+    assert {study.name_of("try", settings, recipe, "") for settings in same} == {
+        study.name_of("try", search, recipe, "")
+    }
 
 
 def test_replaced_weights_and_other_code_are_another_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +76,9 @@ def test_replaced_weights_and_other_code_are_another_study(tmp_path: Path, monke
     names = []
     for content in (b"one", b"two"):
         weights.write_bytes(content)
-        names.append(study.name_of("try", sweep(), recipe))
+        names.append(study.name_of("try", sweep(), recipe, ""))
     monkeypatch.setattr(study, "code_digest", lambda: "other")
-    names.append(study.name_of("try", sweep(), recipe))
+    names.append(study.name_of("try", sweep(), recipe, ""))
     assert len(set(names)) == 3
 
 
@@ -90,7 +93,9 @@ def test_trials_of_other_studies_of_the_same_file_are_reported_once(tmp_path: Pa
         current = study.open_study(name, sweep(), tmp_path, None, console)
         said.append(console.said)
     assert said[0] == []
-    assert said[1] == ["the recipe or the sweep changed: 2 earlier trials are kept in the database but not used"]
+    assert said[1] == [
+        "the recipe, its files or the toolkit changed: 2 earlier trials are kept in the database but not used"
+    ]
     current.add_trial(optuna.trial.create_trial(values=[0, 0]))
     console = RecordingConsole()
     study.open_study("try-ba9876543210", sweep(), tmp_path, None, console)
@@ -190,3 +195,23 @@ def test_without_optuna_the_error_says_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match="pip install optuna"):
         study.require_optuna()
+
+
+def test_a_grid_of_two_resumes_after_an_interrupted_trial(tmp_path: Path) -> None:
+    settings = sweep(vary={"seed": [0, 1]})
+    first = opened(tmp_path, settings)
+    first.optimize(lambda trial: (float(study.suggest(trial, settings)["seed"]), 0.0), n_trials=1)
+    interrupted = first.ask()
+    study.suggest(interrupted, settings)
+    first.tell(interrupted, state=optuna.trial.TrialState.FAIL)
+    again = opened(tmp_path, settings)
+    for _ in range(2):  # fails twice more, then ends
+        study.enqueue_interrupted(again)
+        assert not study.nothing_to_start(again, settings)
+        retried = again.ask()
+        study.suggest(retried, settings)
+        again.tell(retried, state=optuna.trial.TrialState.FAIL)
+    study.enqueue_interrupted(again)
+    again.optimize(lambda trial: (float(study.suggest(trial, settings)["seed"]), 0.0), n_trials=1)
+    assert study.complete_count(again) == 2
+    assert study.nothing_to_start(again, settings)
