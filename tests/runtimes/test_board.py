@@ -244,7 +244,7 @@ def test_bench_prints_latency_accuracy_and_conditions(
     assert lines[0] == "a.fake on fake, 2 threads, batch 1"
     assert [line.split()[0] for line in lines[1:6]] == ["p50", "p90", "p99", "speed", "top-1"]
     assert lines[2].split()[1] == "-"  # too few runs for a 90th percentile
-    assert lines[6].startswith("a.fake: 6 runs")
+    assert lines[6].startswith("a.fake: 6 timed runs")
 
 
 def test_predict_closes_its_session_after_an_error(

@@ -25,6 +25,7 @@ from sweep_worker import made_run
 from compress.recipe import recipe as recipes
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.sweep import results, search
+from compress.sweep import study as study_module
 from compress.sweep.config import Sweep
 from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
@@ -343,7 +344,14 @@ def test_a_trial_that_two_processes_requeue_at_once_runs_once(
                 trial.number, state=state
             )
 
-    monkeypatch.setattr(optuna.samplers.GridSampler, "after_trial", between)
+    make_sampler = study_module._grid_sampler
+
+    def grid_sampler(settings: Sweep, seed: int) -> optuna.samplers.BaseSampler:
+        made = make_sampler(settings, seed)
+        monkeypatch.setattr(type(made), "after_trial", between)
+        return made
+
+    monkeypatch.setattr(study_module, "_grid_sampler", grid_sampler)
     trials = run_sweep(path, out)
     assert len(faster) == 1
     assert len({json.dumps(run) for run in runs}) == len(runs)
