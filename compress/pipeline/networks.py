@@ -159,8 +159,8 @@ def run_stage(
         checkpoint.save(step.folder, network)
 
 
-def test_predictions(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:
-    """Return the PyTorch predictions on the test set, evaluated at the very end, so that no decision can use them."""
+def predictions_on(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:
+    """Return the PyTorch predictions on images; for the test set at the very end of a run, so no decision uses it."""
     folder = steps.run(
         predict_classes, f"predictions-{network.name}", network=network, images=images, device=resolve_device(device)
     )

@@ -8,7 +8,7 @@ from compress.pipeline.artifacts import PARITY_IMAGES, Builder
 from compress.pipeline.checks import load_data, unavailable_targets
 from compress.pipeline.images import RunImages
 from compress.pipeline.measurements import measure_target, val_top1
-from compress.pipeline.networks import Networks, test_predictions, train_networks
+from compress.pipeline.networks import Networks, predictions_on, train_networks
 from compress.pipeline.run_folder import RunFolder
 from compress.pipeline.steps import Steps
 from compress.process import distributed
@@ -89,9 +89,7 @@ def _predictions(steps: Steps, networks: Networks, images: RunImages, device: st
     """Return the test predictions of each network whose accuracy is reported, by the name of its step."""
     test = images.of("test")
     return {
-        "published weights" if network.name == "network" else network.name: test_predictions(
-            steps, network, test, device
-        )
+        "published weights" if network.name == "network" else network.name: predictions_on(steps, network, test, device)
         for network in networks.evaluated
     }
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from compress import __version__
 
 ROOT = Path(__file__).parents[2]
-RESULT_PACKAGES = (
+SOURCE_FOLDERS = (
     "compress/images", "compress/networks", "compress/models", "compress/data", "compress/stages", "compress/training",
     "compress/pruning", "compress/quantization", "compress/pipeline", "export", "runtimes",
 )  # fmt: skip
-RESULT_MODULES = (
+SOURCE_FILES = (
     "compress/process/distributed.py",
     "compress/verdict/statistics.py",  # its bounds steer pruning and quantization
 )
@@ -23,7 +23,7 @@ RESULT_MODULES = (
 def code_digest() -> str:
     """Return the sha256 of the toolkit's version and of every source file that a result can depend on."""
     digest = hashlib.sha256(__version__.encode())
-    paths = [path for package in RESULT_PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    for path in (*paths, *(ROOT / module for module in RESULT_MODULES)):
+    paths = [path for folder in SOURCE_FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    for path in (*paths, *(ROOT / file for file in SOURCE_FILES)):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()

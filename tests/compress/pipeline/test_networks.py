@@ -188,7 +188,7 @@ def test_predictions_are_those_of_the_network(
 ) -> None:
     network, steps = run(TRAIN).final, new_steps()
     images = make_images(steps).of("test")
-    found = module.test_predictions(steps, network, images, "cpu")
+    found = module.predictions_on(steps, network, images, "cpu")
     batch = torch.from_numpy(np.concatenate(list(images.load().batches(64))))
     with torch.inference_mode():
         assert found == network.load()(batch).argmax(1).tolist()
