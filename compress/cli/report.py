@@ -29,7 +29,7 @@ def print_report(content: report.Report, folder: Path) -> None:
     boards = tables.boards(content, folder)
     for table in (*tables.measured(content), *boards.tables, *tables.unmeasured(content)):
         print_table(table)
-    for note in boards.notes:
+    for note in (*boards.notes, *content.data_notes(), *content.notes):
         click.echo(note)
     for row in content.rows:
         for check in row.checks:

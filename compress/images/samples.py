@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +42,25 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Files of a data set's folders that are not used. reason: why; count: how many; example: the path of one."""
+
+    reason: str
+    count: int
+    example: str
+
+    def line(self) -> str:
+        """Return one line for people."""
+        return f"left out: {self.count} file{'s' if self.count > 1 else ''}: {self.reason}, for example {self.example}"
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set: class names and four splits; train, val and test are disjoint.
 
     calibration: empty unless the data set has a separate folder for it; `draw_calibration` then draws from train.
     rejected: the images that `set_aside_unreadable` excluded.
+    left_out: files that are not images of a class. folders: the folder of each split that has one.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +69,13 @@ class Data:
     test: tuple[Sample, ...]
     calibration: tuple[Sample, ...] = ()
     rejected: tuple[Rejected, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return one line for each split's folder, then one for each kind of file that was left out."""
+        folders = [f"{split}: {folder}" for split, folder in self.folders.items()]
+        return [*folders, *(files.line() for files in self.left_out)]
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one of `SPLITS`."""

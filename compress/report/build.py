@@ -39,7 +39,8 @@ class RunOutputs:
     images: the preprocessed test split, in its order. measurements: by target, the baseline first. training: epochs by
     step name. pruning: plans by step name. predictions: predicted class of each test image after each step
     that changed the network. channels: output channels of each layer before pruning and now. val_top1: top-1 on the val
-    split of the last artifact of each target. durations_s: by step name.
+    split of the last artifact of each target. durations_s: by step name. notes: what was replaced, left out or decided
+    for the user, one line each.
     """
 
     recipe: str
@@ -56,6 +57,7 @@ class RunOutputs:
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     val_top1: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def labels(self) -> list[int | None]:
@@ -102,6 +104,7 @@ def build(outputs: RunOutputs) -> Report:
         measurements=tuple(measurement for measurements in groups.values() for measurement in measurements),
         environment=outputs.environment,
         durations_s=dict(outputs.durations_s),
+        notes=tuple(outputs.notes),
     )
 
 
@@ -176,4 +179,4 @@ def _describe(data: Data) -> DataDescription:
         per_class = Counter(sample.label for sample in data.split(split))
         counts[split] = {name: per_class[label] for label, name in enumerate(data.classes)}
         counts[split] |= {"": per_class[None]} if per_class[None] else {}  # images without labels
-    return DataDescription(data.classes, counts, data.fingerprint(), data.rejected)
+    return DataDescription(data.classes, counts, data.fingerprint(), data.rejected, data.left_out, dict(data.folders))

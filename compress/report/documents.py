@@ -59,14 +59,14 @@ def write(report: Report, folder: Path) -> None:
         "report": report,
         "page": report_page.page(report, folder),
         "boards": boards.tables,
-        "notes": boards.notes,
+        "board_notes": boards.notes,
         "unmeasured": report_tables.unmeasured(report),
         "plans": list(_plans(report)),
         "tables": report_tables,
         "quantize_record": lambda manifest: find_record(manifest.lineage, QuantizeRecord),
         "quantization": quantization_tables.tables,
         "parities": _parities,
-        "unreadable": _unreadable(report),
+        "set_aside": _set_aside(report),
         "chart_style": charts.STYLE,
     }
     for name in ("report.md", "report.html"):
@@ -80,11 +80,11 @@ def _plans(report: Report) -> Iterator[PlanSection]:
             yield PlanSection(step, pruning_tables.plan_summary(plan), pruning_tables.plan_table(plan))
 
 
-def _unreadable(report: Report) -> str:
+def _set_aside(report: Report) -> str:
     count = len(report.data.set_aside)
     if not count:
-        return "All images can be read."
-    return f"{count} image{'s' if count > 1 else ''} left out, because {'they' if count > 1 else 'it'} can't be read:"
+        return "No image was excluded."
+    return f"{count} image{'s' if count > 1 else ''} excluded:"
 
 
 def _parities(manifest: Manifest) -> Iterator[FileParity]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from compress import __version__
-from compress.images.samples import Rejected
+from compress.images.samples import LeftOut, Rejected
 from compress.pruning.plans import PruningPlan
 from compress.report import schema
 from compress.report.accuracy_steps import AccuracyStep, Flip, FlipKind
@@ -87,12 +87,16 @@ class DataDescription:
     """The data set of a run: class names, images per split and class, and images that can't be read.
 
     images_per_class: by split and class name; the empty name counts images without labels.
+    set_aside: images that were excluded. left_out: files that are not images of a class. folders: the folder of each
+    split that has one.
     """
 
     classes: tuple[str, ...]
     images_per_class: dict[str, dict[str, int]]
     fingerprint: str
     set_aside: tuple[Rejected, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    folders: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Report:
 
     rows, measurements: one each per artifact and target, in the same order. training: epochs by step name. pruning:
     plans by step name. accuracy_steps, flips: by target. channels: output channels of each layer of the
-    float32 file before pruning and now.
+    float32 file before pruning and now. notes: what was replaced, left out or decided for the user, one line each.
     """
 
     recipe: str
@@ -165,6 +169,7 @@ class Report:
     measurements: tuple[Measurement, ...]
     environment: Environment
     durations_s: dict[str, float]
+    notes: tuple[str, ...] = ()
     toolkit_version: str = __version__
     schema_version: int = SCHEMA_VERSION
 
@@ -181,6 +186,12 @@ class Report:
         for flips in self.flips.values():
             if any(not 0 <= number < classes for flip in flips.shown for number in flip.classes):
                 raise ValueError(f"flips have other classes than the data set's {classes}")
+
+    def data_notes(self) -> list[str]:
+        """Return one line for each kind of file that was left out, and the number of excluded images."""
+        lines = [files.line() for files in self.data.left_out]
+        count = len(self.data.set_aside)
+        return lines + ([f"excluded: {count} image{'s' if count > 1 else ''}, listed in the report"] if count else [])
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -1,19 +1,20 @@
-"""Upgrade report.json of schema versions 1 and 2 to version 3.
+"""Upgrade report.json of schema versions 1 to 3 to version 4.
 
 Version 2 added accuracy steps, prediction flips, channels, val_top1 and agreement. Version 3 renamed keys (`falls` to
 `accuracy_steps`, `elsewhere` to `unmeasured`, `won` to `gained`, …) and keeps loss and top-1 of each validation only.
+Version 4 added notes, and the folders and left out files of the data set.
 """
 
 from __future__ import annotations
 
 from runtimes.files import Json
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 
 
 def upgraded(fields: Json) -> Json:
-    """Return the content of a report.json as version 3 writes it.
+    """Return the content of a report.json as version 4 writes it.
 
     Raises ValueError for an unknown version, KeyError, TypeError or AttributeError for content of the wrong form.
     """
@@ -23,7 +24,9 @@ def upgraded(fields: Json) -> Json:
         raise ValueError(f"it has schema version {version}, this toolkit reads {known}")
     if version == 1:
         fields = _from_1_to_2(fields)
-    return _from_2_to_3(fields) if version < SCHEMA_VERSION else fields
+    if version < 3:
+        fields = _from_2_to_3(fields)
+    return _from_3_to_4(fields) if version < SCHEMA_VERSION else fields
 
 
 def _from_1_to_2(fields: Json) -> Json:
@@ -47,6 +50,10 @@ def _from_2_to_3(fields: Json) -> Json:
         "channels": fields.get("channels", {}),
         "schema_version": 3,
     }
+
+
+def _from_3_to_4(fields: Json) -> Json:
+    return {**fields, "data": {"left_out": [], "folders": {}, **fields["data"]}, "notes": [], "schema_version": 4}
 
 
 def epoch_of_history(epoch: Json) -> Json:

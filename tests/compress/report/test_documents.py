@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from made_report import GATE, PARITY, RUNS, measurement, outputs
 
+from compress.images.samples import LeftOut
 from compress.report import documents
 from compress.report.build import build
 from compress.report.report import Report
@@ -35,7 +36,7 @@ def text_of(report: Report, folder: Path) -> str:
     [
         "# test: inconclusive",
         "| max_top1_drop_pp 1 | board | 1.000 | 0.321 | 2.209 | inconclusive |",
-        "- bad.png: not an image",
+        "- bad.png (train): bad.png: not an image",
         "| nearest rounding | 20.1 | 0.900 | yes |",
         "| stem | depthwise | 8 | int7 | 3 | 31.5 | 0.250 | 0.500 |",
         "| int8 | integer | 1 | 0.25 | QLinearConv |",
@@ -49,6 +50,18 @@ def text_of(report: Report, folder: Path) -> str:
 )
 def test_the_markdown_holds_each_line(report: Report, tmp_path: Path, line: str) -> None:
     assert line in text_of(report, tmp_path).splitlines()
+
+
+def test_notes_and_files_that_were_left_out_are_shown(report: Report, tmp_path: Path) -> None:
+    data = replace(report.data, left_out=(LeftOut("extension .heic", 2, "train/a/1.heic"),), folders={"val": "Valid"})
+    text = text_of(replace(report, notes=("weights: classifier replaced",), data=data), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "- val: `Valid`" in text.splitlines()
+    assert "- weights: classifier replaced" in text.splitlines()
+    line = "left out: 2 files: extension .heic, for example train/a/1.heic"
+    assert f"- {line}" in text.splitlines()
+    for shown in (line, "<code>Valid</code>", "weights: classifier replaced"):
+        assert shown in page
 
 
 def test_groups_that_keep_all_channels_are_not_listed(report: Report, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def content(made: Report) -> dict[str, Any]:
 def test_a_report_round_trips_through_json(made: Report, content: dict[str, Any]) -> None:
     assert Report.from_json(content) == made
     assert json.loads(json.dumps(Report.from_json(content).to_json())) == content
-    assert content["schema_version"] == 3
+    assert content["schema_version"] == 4
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_a_report_round_trips_through_json(made: Report, content: dict[str, Any]
         ("{", "report.json: not a report that can be read: .*; run the recipe again"),
         ("[]", "its content has the wrong form"),
         ("{}", "it has no schema_version"),
-        ('{"schema_version": 99}', "it has schema version 99, this toolkit reads 1, 2 and 3"),
+        ('{"schema_version": 99}', "it has schema version 99, this toolkit reads 1, 2, 3 and 4"),
         ('{"schema_version": []}', r"it has schema version \[\]"),
         ('{"schema_version": 1}', "it has no rows"),
-        ('{"schema_version": 3}', "it has no artifacts"),
+        ('{"schema_version": 4}', "it has no artifacts"),
     ],
 )
 def test_a_file_that_is_no_report_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:

@@ -23,7 +23,8 @@ def sample(version: int) -> dict[str, Any]:
 def test_older_reports_become_typed_and_keep_their_figures(version: int) -> None:
     content = sample(version)
     report = Report.from_json(content)
-    assert report.schema_version == 3
+    assert report.schema_version == 4
+    assert (report.notes, report.data.left_out, report.data.folders) == ((), (), {})
     assert [row.latency_ms_p50 for row in report.rows] == [row["latency_ms_p50"] for row in content["rows"]]
     assert [list(one.predicted) for one in report.measurements] == [one["predicted"] for one in content["measurements"]]
     (step,) = content["training"]
@@ -55,11 +56,17 @@ def test_version_2_has_other_names() -> None:
     assert all(file.no_engine_reason is None for file in report.unmeasured)
 
 
+def test_version_3_has_no_notes() -> None:
+    upgraded = schema.upgraded({"schema_version": 3, "data": {"classes": ["a", "b"]}, "rows": []})
+    data = {"classes": ["a", "b"], "left_out": [], "folders": {}}
+    assert upgraded == {"schema_version": 4, "data": data, "rows": [], "notes": []}
+
+
 def test_the_current_version_is_left_as_it_is() -> None:
-    content = {"schema_version": 3, "rows": []}
+    content = {"schema_version": 4, "rows": []}
     assert schema.upgraded(content) is content
 
 
 def test_unknown_versions_are_refused() -> None:
-    with pytest.raises(ValueError, match="it has schema version 4, this toolkit reads 1, 2 and 3"):
-        schema.upgraded({"schema_version": 4})
+    with pytest.raises(ValueError, match="it has schema version 5, this toolkit reads 1, 2, 3 and 4"):
+        schema.upgraded({"schema_version": 5})
