@@ -27,6 +27,8 @@ class Readable(Protocol):
 Source = Readable | bytes
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+MAX_ASPECT_RATIO = 16  # of images that are resized whole; of longer ones, only the part that is kept is resized
+MAX_BLACK = 15  # in 8 bits; an image of more bits that reaches no higher value looks black
 # Exceptions of Pillow's decoders for damaged files, from their sources and tests with truncated and random bytes.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -56,14 +58,18 @@ def decode(source: Source) -> Image.Image:
         raise UnavailableError("decoding images needs Pillow: pip install pillow") from error
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(content(source))) as image:
+            has_16_bit_colours = ";16" in repr(image.tile)  # Pillow itself reduces them to 8 bits
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
-                upright = _from_16_bits(np.asarray(upright))
+                return _from_16_bits(np.asarray(upright)).convert("RGB")
             if upright.mode == "F":
                 raise ValueError("floating-point pixels have no defined white level; convert the image to 8 or 16 bits")
             if "transparency" in upright.info:
                 upright = upright.convert("RGBA")
-            return upright.convert("RGB")
+            rgb = upright.convert("RGB")
+            if has_16_bit_colours:
+                _require_visible(int(np.asarray(rgb).max()) * 256 + 255)
+            return rgb
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         name = f"{len(source)} bytes" if isinstance(source, bytes) else source
         raise UnreadableImageError(f"{name}: not a readable image ({error})") from error
@@ -102,17 +108,35 @@ def _from_16_bits(pixels: npt.NDArray[np.integer[Any]]) -> Image.Image:
 
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("32-bit pixels have no defined white level; convert the image to 8 or 16 bits")
+    if pixels.max() > 0:
+        _require_visible(int(pixels.max()))
     return Image.fromarray((pixels.astype(np.uint16) >> 8).astype(np.uint8))
 
 
+def _require_visible(largest: int) -> None:
+    """Raise ValueError if the largest of 16-bit values shows that the file uses fewer bits: white would be black."""
+    if largest >> 8 <= MAX_BLACK:
+        raise ValueError(
+            f"its 16-bit pixels use only {largest.bit_length()} bits (at most {largest} of 65535), so it would be "
+            "black; convert it to 8 bits, or scale its values to 0 to 65535"
+        )
+
+
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Resize the shorter side and crop the centre square; return uint8 (crop, crop, 3)."""
+    """Resize the shorter side and crop the centre square; return uint8 (crop, crop, 3).
+
+    The cost is bounded: of an image longer than MAX_ASPECT_RATIO times its shorter side, only the square is resized.
+    """
     width, height = image.size
     scale = preprocessing.resize / min(width, height)
     size = (max(preprocessing.resize, round(width * scale)), max(preprocessing.resize, round(height * scale)))
+    x, y = (size[0] - preprocessing.crop) // 2, (size[1] - preprocessing.crop) // 2
+    if max(size) > MAX_ASPECT_RATIO * preprocessing.resize:
+        step_x, step_y = width / size[0], height / size[1]
+        box = (x * step_x, y * step_y, (x + preprocessing.crop) * step_x, (y + preprocessing.crop) * step_y)
+        return np.asarray(image.resize((preprocessing.crop, preprocessing.crop), resampling(preprocessing), box))
     if size != image.size:
         image = image.resize(size, resampling(preprocessing))
-    x, y = (size[0] - preprocessing.crop) // 2, (size[1] - preprocessing.crop) // 2
     return np.asarray(image.crop((x, y, x + preprocessing.crop, y + preprocessing.crop)))
 
 

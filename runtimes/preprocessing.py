@@ -13,13 +13,15 @@ from runtimes.files import Json
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
+SMALLEST_STD = 1 / 65535  # gives the network the values of 16-bit pixels
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize the shorter side, crop the centre square, then `(x / 255 - mean) / std` per RGB channel.
 
-    resize: shorter side in pixels; crop: side of the square in pixels; mean and std: of RGB in 0 to 1.
+    resize: shorter side in pixels; crop: side of the square in pixels; mean and std: of RGB in 0 to 1. Values for
+    pixels in 0 to 255 are refused.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one
@@ -39,6 +41,13 @@ class Preprocessing:
             raise ValueError("must have three finite numbers for mean and three for std (red, green, blue)")
         if min(self.std) <= 0:
             raise ValueError(f"must have a std above 0, not {min(self.std)}")
+        _require_unit_range("mean", self.mean)
+        _require_unit_range("std", self.std)
+        if min(self.std) < SMALLEST_STD:
+            raise ValueError(
+                f"must have a std of at least 1/65535, not {min(self.std):g}: inputs would be larger than pixels of 16 "
+                "bits; give the values for pixels in 0 to 1"
+            )
 
     @property
     def scale_and_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -55,3 +64,13 @@ class Preprocessing:
     def from_json(cls, fields: Json) -> Preprocessing:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+def _require_unit_range(name: str, values: Triple) -> None:
+    """Raise ValueError unless all values lie in 0 to 1."""
+    if min(values) >= 0 and max(values) <= 1:
+        return
+    listed = ", ".join(f"{value:g}" for value in values)
+    divided = ", ".join(f"{value / 255:.4g}" for value in values)
+    cure = f"pixels are divided by 255 first, so divide by 255 what is meant for 0 to 255: {divided}"
+    raise ValueError(f"must have a {name} in 0 to 1, not {listed}" + (f"; {cure}" if max(values) > 1 else ""))

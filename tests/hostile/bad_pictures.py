@@ -21,7 +21,7 @@ def pictures(folder: Path) -> Iterator[Case]:
     good, odd = _encodings(), _odd_pictures()
     damaged = {f"{name} truncated to {share} %": content[: len(content) * share // 100]
                for name, content in good.items() for share in (0, 5, 20, 50, 80)}  # fmt: skip
-    for name, content in {**damaged, **_bombs(), **NO_PICTURES, **odd}.items():
+    for name, content in {**damaged, **_bombs(), **_dark_pictures(), **NO_PICTURES, **odd}.items():
         place = folder / f"case-{zlib.crc32(name.encode())}"
         suffix = next((f".{ending}" for ending in good if name.startswith(ending)), ".png")
         path = written(place / "test" / "a" / f"picture{suffix}", content)
@@ -40,6 +40,17 @@ def _encodings() -> dict[str, bytes]:
         Image.fromarray(pixels).save(stream, form)
         encoded[ending] = stream.getvalue()
     return encoded
+
+
+def _dark_pictures() -> dict[str, bytes]:
+    """Return 16-bit images that use 12 bits, which would become black."""
+    values = np.random.default_rng(2).integers(0, 4096, (40, 50)).astype(np.uint16)
+    dark = {}
+    for name, form in (("png of 12 bits", "png"), ("tif of 12 bits", "tiff")):
+        stream = io.BytesIO()
+        Image.fromarray(values).save(stream, form)
+        dark[name] = stream.getvalue()
+    return dark
 
 
 def _odd_pictures() -> dict[str, bytes]:
@@ -64,6 +75,7 @@ def _odd_pictures() -> dict[str, bytes]:
         ),
         "webp lossless": (rgb.convert("RGBA"), {"format": "webp", "lossless": True}),
         "tif LZW": (rgb, {"format": "tiff", "compression": "tiff_lzw"}),
+        "png 30000 x 2": (rgb.resize((30_000, 2)), {"format": "png"}),
         "png one pixel": (rgb.crop((0, 0, 1, 1)), {"format": "png"}),
         "png one pixel high": (rgb.crop((0, 0, 50, 1)), {"format": "png"}),
     }

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from runtimes import images
@@ -104,6 +109,49 @@ def test_sixteen_bits_are_scaled_not_clipped(mode: str, file_format: str) -> Non
     assert (decoded[..., 0] == decoded[..., 2]).all()
 
 
+def colour_png(values: np.ndarray, colour_type: int) -> bytes:
+    """Return a PNG of 16 bits per channel, which Pillow reads but can't write. values: (height, width, channels)."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = values.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("mode", "file_format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF")])
+@pytest.mark.parametrize(("largest", "bits"), [(4095, 12), (1023, 10), (255, 8), (1, 1)])
+def test_sixteen_bits_of_which_few_are_used_are_refused(mode: str, file_format: str, largest: int, bits: int) -> None:
+    values = np.linspace(0, largest, 64).astype({"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode])
+    encoded = encode(Image.frombytes(mode, (8, 8), values.tobytes()), file_format)
+    with pytest.raises(
+        images.UnreadableImageError, match=rf"use only {bits} bits \(at most {largest} of 65535\).*8 bits, or"
+    ):
+        images.decode(encoded)
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6), (2, 4)], ids=["RGB", "RGBA", "LA"])
+def test_sixteen_bits_of_colour_of_which_few_are_used_are_refused(channels: int, colour_type: int) -> None:
+    values = np.tile(np.linspace(0, 4095, 64).reshape(8, 8, 1), (1, 1, channels))
+    with pytest.raises(images.UnreadableImageError, match="use only 12 bits"):
+        images.decode(colour_png(values, colour_type))
+    bright = np.asarray(images.decode(colour_png(values * 16, colour_type)))
+    assert bright.max() == 255
+
+
+@pytest.mark.parametrize("largest", [0, 4096, 65535])
+def test_a_dark_and_a_black_image_of_sixteen_bits_are_read(largest: int) -> None:
+    decoded = images.decode(encode(Image.fromarray(np.full((8, 8), largest, np.uint16))))
+    assert decoded.getextrema()[0] == (largest >> 8, largest >> 8)
+
+
+def test_a_pgm_names_its_own_white_level() -> None:
+    decoded = images.decode(b"P5 2 2 4095\n" + np.full((2, 2), 4095, ">u2").tobytes())
+    assert decoded.getextrema() == ((255, 255),) * 3
+
+
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [
@@ -152,6 +200,45 @@ def test_resizing_and_cropping_is_what_pillow_does(
     expected = image.resize(resized, Image.Resampling[interpolation.upper()]).crop(box)
     result = images.resize_and_crop(image, Preprocessing(32, 24, interpolation))  # type: ignore[arg-type]
     np.testing.assert_array_equal(result, np.asarray(expected))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(30000, 2), (2, 30000), (100_000, 1), (30011, 300)])
+def test_of_a_very_long_image_only_the_kept_square_is_resized(
+    size: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = []
+
+    def resize(image: Image.Image, size: tuple[int, int], *arguments: object) -> Image.Image:
+        pixels.append(size[0] * size[1])
+        return original(image, size, *arguments)  # type: ignore[arg-type]
+
+    original = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    result = images.resize_and_crop(noise(*size), Preprocessing(256, 224, interpolation))  # type: ignore[arg-type]
+    assert result.shape == (224, 224, 3)
+    assert sum(pixels) == 224 * 224
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    short=st.integers(1, 12), ratio=st.floats(17, 60), wide=st.booleans(), crop=st.integers(1, 24),
+    margin=st.integers(0, 8), interpolation=st.sampled_from(["bilinear", "bicubic", "lanczos"]),
+)  # fmt: skip
+def test_a_very_long_image_gives_the_square_of_the_whole_resized_image(
+    short: int, ratio: float, wide: bool, crop: int, margin: int, interpolation: Any
+) -> None:
+    long = round(short * ratio)
+    size = (long, short) if wide else (short, long)
+    row, column = np.mgrid[: size[1], : size[0]]
+    waves = 128 + 60 * np.sin(row / 9) + 60 * np.cos(column / 7)  # smooth: no overshoot, so nothing is clipped
+    image = Image.fromarray(np.repeat(waves[..., None], 3, axis=2).astype(np.uint8))
+    preprocessing = Preprocessing(crop + margin, crop, interpolation)
+    result = images.resize_and_crop(image, preprocessing)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "MAX_ASPECT_RATIO", 1000)
+        whole = images.resize_and_crop(image, preprocessing)
+    np.testing.assert_allclose(result.astype(int), whole.astype(int), atol=2)
 
 
 def test_an_image_of_the_right_size_keeps_its_pixels() -> None:

@@ -89,6 +89,12 @@ def test_json_gives_back_the_same(made: Preprocessing) -> None:
         ({"resize": 4097}, "resize 4097"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0, not 0.0"),
         ({"std": (0.2, 0.2, -1.0)}, "std above 0, not -1.0"),
+        ({"std": (0.2, 0.2, 1e-9)}, r"std of at least 1/65535, not 1e-09"),
+        ({"mean": (123.675, 116.28, 103.53)}, r"mean in 0 to 1, not 123.675, 116.28, 103.53; .*: 0.485, 0.456, 0.406$"),
+        ({"std": (58.395, 57.12, 57.375)}, r"std in 0 to 1, not 58.395, 57.12, 57.375; .*: 0.229, 0.224, 0.225$"),
+        ({"mean": (0.485, 0.456, 104.0)}, r"mean in 0 to 1, not 0.485, 0.456, 104; "),
+        ({"std": (255.0, 255.0, 255.0)}, r"std in 0 to 1, not 255, 255, 255; .*: 1, 1, 1$"),
+        ({"mean": (-0.1, 0.5, 0.5)}, r"mean in 0 to 1, not -0.1, 0.5, 0.5$"),
     ],
 )
 def test_numbers_out_of_bounds_are_refused_with_the_number(fields: dict[str, Any], message: str) -> None:
@@ -99,6 +105,24 @@ def test_numbers_out_of_bounds_are_refused_with_the_number(fields: dict[str, Any
 @pytest.mark.parametrize(("crop", "resize"), [(1, 1), (224, 224), (4096, 4096)])
 def test_numbers_on_the_bounds_are_taken(crop: int, resize: int) -> None:
     assert Preprocessing(crop=crop, resize=resize).crop == crop
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ((0.5,) * 3, (0.5,) * 3),
+        ((127 / 255,) * 3, (128 / 255,) * 3),
+        ((0.0,) * 3, (1.0,) * 3),
+        ((0.0,) * 3, (1 / 255,) * 3),
+        ((1.0,) * 3, (1 / 65535,) * 3),
+    ],
+    ids=["ImageNet", "-1 to 1", "efficientnet_lite", "0 to 1", "0 to 255", "bounds"],
+)
+def test_usual_normalisations_are_accepted_and_finite(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    preprocessing = Preprocessing(mean=mean, std=std)  # type: ignore[arg-type]
+    pixels = np.asarray([0, 255], np.uint8)[None, :, None, None].repeat(3, axis=3)
+    assert np.isfinite(preprocessing.normalize(pixels)).all()
 
 
 @pytest.mark.parametrize("field", ["mean", "std"])

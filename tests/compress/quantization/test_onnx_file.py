@@ -111,6 +111,10 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "set --crop 8": quantize(folder, "--crop", "9"),
         "0.5,0.5,0.5": quantize(folder, "--mean", "a,b,c"),
         "three finite numbers": quantize(folder, "--mean", "0.5"),
+        "mean in 0 to 1, not 123.675, 116.28, 103.53; ": quantize(folder, "--mean", "123.675,116.28,103.53"),
+        "divide by 255 what is meant for 0 to 255: 0.229, 0.224, 0.225": quantize(
+            folder, "--std", "58.395,57.12,57.375"
+        ),
         "must have an interpolation": quantize(folder, "--interpolation", "cubic"),
     }
     for expected_text, result in cases.items():

@@ -138,6 +138,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"preprocessing": {"std": [0, 1, 1]}}, "preprocessing: must have a std above 0, not 0.0"),
     (
+        {"preprocessing": {"mean": [123.675, 116.28, 103.53]}},
+        "preprocessing: must have a mean in 0 to 1, not 123.675, 116.28, 103.53; pixels are divided by 255 first, so "
+        "divide by 255 what is meant for 0 to 255: 0.485, 0.456, 0.406",
+    ),
+    (
         {"timing": {"blocks": 1}},
         "timing: must have 0 to 10000 warm-up runs, 2 to 10000 blocks and 1 to 10000 runs per block",
     ),
