@@ -28,8 +28,8 @@ class Timing:
     """Settings of timing: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
 
     Blocks are short, so that a disturbance of the machine affects all artifacts alike.
-    warmup: minimum number of warm-up runs; warm-up continues until the medians of two windows of ten runs differ by at
-    most 3 %.
+    warmup: minimum number of warm-up runs; warm-up continues until the medians of two windows of ten runs (of `warmup`
+    runs where that is fewer) differ by at most 3 %.
     sessions: how often each artifact is loaded anew; each session is warmed up and times its share of the blocks.
     Effects of loading (such as memory placement) then show up as random variation between sessions.
     """
@@ -129,12 +129,13 @@ def _warm_up(session: Session, images: list[Images], min_runs: int) -> tuple[int
     """Run until latency is steady; return the number of runs and whether it became steady (None without warm-up)."""
     if not min_runs:
         return 0, None
-    previous_ms, runs = float("inf"), 0
+    previous_ms: float | None = None  # of the window before; the first window has nothing to agree with
+    runs = 0
     while runs < MAX_WARMUP_FACTOR * min_runs:
         count = min(WINDOW_RUNS, min_runs)
         median_ms = float(np.median([_run_ms(session, images[(runs + run) % len(images)]) for run in range(count)]))
         runs += count
-        if runs >= min_runs and abs(median_ms - previous_ms) <= STEADY * previous_ms:
+        if previous_ms is not None and runs >= min_runs and abs(median_ms - previous_ms) <= STEADY * previous_ms:
             return runs, True
         previous_ms = median_ms
     return runs, False

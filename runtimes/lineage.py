@@ -22,12 +22,12 @@ JSON_KEY_ENGINE: dict[str, str] = {"json": "engine"}  # the key that manifests h
 class Parity:
     """Comparison of two files' logits for the same images.
 
-    images: number of images. agreement: share with the same top-1 class. sqnr_db: 10 log10(signal power / noise
-    power) of the logits, None where they are identical.
+    images: number of images. agreement: share with the same top-1 class, None where it would say nothing. sqnr_db:
+    10 log10(signal power / noise power) of the logits, None where they are identical.
     """
 
     images: int
-    agreement: float
+    agreement: float | None
     max_logit_difference: float
     sqnr_db: float | None
 
@@ -42,14 +42,15 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt in the search for a quantized model, evaluated on held-out images.
+    """One attempt in the search for a quantized model, evaluated on held-out images, or without any on those of the fit.
 
-    sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class.
+    sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class; None without
+    held-out images.
     """
 
     step: str
     sqnr_db: float
-    agreement: float
+    agreement: float | None
     kept: bool
 
 
@@ -210,9 +211,9 @@ class SelfContainedRecord(Record):
 class QuantizeRecord(Record):
     """The quantization to INT8. Fields from `calibration` on are None for the method nncf.
 
-    from_sha256: of the float32 file. method: compress or nncf. float_ops: number of operators left in float, by type.
-    ranges: calibrated or learned. probe, speedup_p50: of the machine that quantized; None for the scheme of another
-    processor.
+    from_sha256: of the float32 file. method: compress or nncf. held_out_images: 0 where there were too few images to
+    hold some out. float_ops: number of operators left in float, by type. ranges: calibrated or learned. probe,
+    speedup_p50: of the machine that quantized; None for the scheme of another processor.
     """
 
     step = "quantize"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import rich_click as click
+from pydantic import ValidationError
 
 from compress.process.console import Terminal
 from compress.process.table import print_table
@@ -15,7 +16,9 @@ from compress.quantization import tables
 from compress.quantization.config import Method, Quantize, RangeMethod
 from compress.quantization.onnx_file import FileRequest, quantize_file
 from compress.quantization.schemes import SCHEMES
+from compress.recipe import errors
 from compress.recipe.renamed import RenamedKeyWarning
+from compress.recipe.strict_yaml import YamlValue
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
@@ -28,7 +31,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
-              help="Calibration images, without labels; a part is held out to check the result.")  # fmt: skip
+              help="Calibration images, without labels; of 10 or more, some are held out to judge.")  # fmt: skip
 @click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
@@ -48,8 +51,8 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.option("--range-method", type=click.Choice(RANGE_METHODS),
               help="Choice of activation ranges from the images; nncf ignores it. [default: min-max]")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
-              help="Share of held-out images on which INT8 must predict the same class as float32; nncf ignores "
-                   "it.")  # fmt: skip
+              help="Share of held-out images on which INT8 must predict the same class as float32; needs at "
+                   "least 10 images.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
 def quantize(
     model: Path,
@@ -74,10 +77,14 @@ def quantize(
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
     method, range_method = _with_old_options(method, range_method, engine)
-    settings = Quantize.model_validate({
+    content: YamlValue = {
         "method": method, "calibration_images": images, "calibration": {"method": range_method},
         "min_agreement": min_agreement,
-    })  # fmt: skip
+    }  # fmt: skip
+    try:
+        settings = Quantize.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(errors.lines(error, Quantize, content))) from error
     try:
         preprocessing = Preprocessing(resize, crop, interpolation, _triple("mean", mean), _triple("std", std))  # type: ignore[arg-type]
     except ValueError as error:

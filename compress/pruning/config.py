@@ -19,7 +19,8 @@ class PruneConfig(Config):
     """Budget, importance and limits of the stage `prune`; exactly one of `latency` and `macs` sets the budget.
 
     latency: share of the latency to keep, measured on the target with the exported file. macs: share of the
-    multiplications to keep, for targets that can't be measured on this machine.
+    multiplications to keep, for targets that can't be measured on this machine. Both, and all limits, refer to the
+    network before this stage: they hold over all its rounds, and a second stage `prune` starts anew.
     target: name of a target of the recipe; the first by default. precision: of the measured file.
     importance: criterion that ranks the channels, see `compress.pruning.importance.unit_scores`.
     step: channel counts are multiples of it. most_pruned: largest share of a group's channels to remove.

@@ -27,13 +27,15 @@ from runtimes.target import Target
 class CostModel:
     """Predicts the cost of a network from its layer shapes.
 
-    baseline_cost, full: cost and layer shapes of the network before the first round. bench, table: for latency only.
+    baseline_cost, full, units: cost, layer shapes and number of units of each group of the network before the first
+    round. bench, table: for latency only.
     """
 
     costs: Costs
     unit: Unit
     baseline_cost: float
     full: Mapping[str, LayerShape]
+    units: Mapping[str, int]
     bench: LatencyBench | None = None
     table: LatencyTable | None = None
 
@@ -47,7 +49,7 @@ def build_cost_model(network: nn.Module, context: Context, config: PruneConfig) 
         return _latency_model(network, shapes, target, context, config)
     macs = macs_per_connection(network, example)
     costs = Costs(lambda layer, shape: macs[layer] * shape.connections, lambda channels: 0.0)
-    return CostModel(costs, "MACs", costs.total(shapes, {}), shapes.full)
+    return CostModel(costs, "MACs", costs.total(shapes, {}), shapes.full, shapes.units)
 
 
 def example_input(context: Context) -> Tensor:
@@ -66,7 +68,7 @@ def _latency_model(
     cache = context.folder.parent.parent / "widths"  # in the run folder, shared by all steps
     table = measure_latency_table(bench, shapes, allowed_widths(shapes, config), context.seed, context.console, cache)
     costs = Costs(table.layer_ms, table.rest_ms)
-    return CostModel(costs, "ms", table.full_ms, shapes.full, bench, table)
+    return CostModel(costs, "ms", table.full_ms, shapes.full, shapes.units, bench, table)
 
 
 def _exported(network: nn.Module, context: Context) -> Artifact:

@@ -61,7 +61,7 @@ def make_pruning_plan(
     shapes = Shapes(network, groups)
     batches = importance_batches(context)
     scores = unit_scores(config.importance, network, groups, batches, cross_entropy(0.0), context.seed)
-    search = _Search(shapes, scores, allowed_widths(shapes, config), share)
+    search = _Search(shapes, scores, allowed_widths(shapes, config, cost_model.units), share)
     if cost_model.unit == "ms":
         candidate = _measured_candidate(search, cost_model, context.console)
     else:

@@ -17,6 +17,7 @@ from compress.pruning.shapes import Shapes
 from runtimes.errors import InputError
 
 BISECTIONS = 30  # of the Lagrange multiplier
+ROUNDING = 1e-6  # of a number of units: 960 * (1 - 0.8) is a little less than 192
 SWEEPS = 20  # over all groups at one multiplier; a few suffice to converge
 Float64 = npt.NDArray[np.float64]
 AllowedWidths = Mapping[str, list[int]]  # by group: ascending, the last is all units
@@ -40,26 +41,33 @@ class Costs:
         )
 
 
-def allowed_widths(shapes: Shapes, config: PruneConfig) -> dict[str, list[int]]:
+def allowed_widths(
+    shapes: Shapes, config: PruneConfig, units_before: Mapping[str, int] | None = None
+) -> dict[str, list[int]]:
     """Return the widths that each group may have: multiples of the step down to its limit, and all units.
 
-    Raises InputError for a pattern of `keep` or `limits` that matches no layer.
+    units_before: number of units of each group before the first round, to which limits refer; by default the present
+    ones. Raises InputError for a pattern of `keep` or `limits` that matches no layer.
     """
     for pattern in (*config.keep, *config.limits):
         if not any(fnmatch.fnmatchcase(layer, pattern) for layer in shapes.full):
             examples = ", ".join([*shapes.full][:5])
             raise InputError(f"prune: no layer matches '{pattern}' of keep or limits; layers are called {examples}, …")
-    return {name: _allowed(group, shapes.layers_of[name], config) for name, group in shapes.groups.items()}
+    before = units_before or shapes.units
+    return {
+        name: _allowed(group, shapes.layers_of[name], config, before[name]) for name, group in shapes.groups.items()
+    }
 
 
-def _allowed(group: Group, layers: list[str], config: PruneConfig) -> list[int]:
+def _allowed(group: Group, layers: list[str], config: PruneConfig, units_before: int) -> list[int]:
     def matches(pattern: str) -> bool:
         return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers)
 
     if any(matches(pattern) for pattern in config.keep):
         return [group.units]
     limits = [share for pattern, share in config.limits.items() if matches(pattern)]
-    least = max(1, round(group.units * (1 - min(limits, default=config.most_pruned))))
+    share_left = 1 - min(limits, default=config.most_pruned)
+    least = max(1, math.ceil(units_before * share_left - ROUNDING))
     first = -(-least // config.step) * config.step
     return [*range(first, group.units, config.step), group.units]
 

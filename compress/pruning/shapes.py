@@ -38,6 +38,11 @@ class Shapes:
                     if slot.module not in self.layers_of[group.name]:
                         self.layers_of[group.name].append(slot.module)
 
+    @property
+    def units(self) -> dict[str, int]:
+        """Return the number of units of each group."""
+        return {name: group.units for name, group in self.groups.items()}
+
     def layer(self, name: str, widths: Widths) -> LayerShape:
         """Return one layer's shape at the given widths."""
         removed = Counter[str]()

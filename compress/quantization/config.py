@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compress.recipe.section import Config
 
+MIN_IMAGES = 10  # fewer calibration images are too few to hold some out for judging
 LEARNED = "quantization.json"  # file of learned ranges, written by the stage qat beside its weights
 
 Method = Literal["compress", "nncf"]
@@ -46,13 +47,13 @@ class Quantize(Config):
 
     method: compress for this package, nncf for NNCF's post-training quantization.
     calibration_images: maximum number, drawn from the training split by the seed. Some are held out to judge accuracy:
-        the larger of a fifth and all beyond 128, but at most 256; of fewer than 10 images, all. Ranges come from all
-        images.
+        the larger of a fifth and all beyond 128, but at most 256; of fewer than 10 images, none, and no agreement is
+        reported. Ranges come from all images.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
     min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
 
-    The most sensitive layers are reverted to float until both budgets are met. The method nncf ignores `calibration`,
-    `max_top1_drop_pp` and `min_agreement`.
+    The most sensitive layers are reverted to float until both budgets are met, which needs at least 10 calibration
+    images. The method nncf has no budgets and ignores `calibration`.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}
@@ -62,3 +63,15 @@ class Quantize(Config):
     calibration: CalibrationConfig = CalibrationConfig()
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _budgets_can_fail(self) -> Quantize:
+        budgets = [name for name in ("max_top1_drop_pp", "min_agreement") if getattr(self, name) is not None]
+        if budgets and self.method == "nncf":
+            raise ValueError(f"{budgets[0]}: the method nncf has no accuracy budget; remove it or use method: compress")
+        if budgets and self.calibration_images < MIN_IMAGES:
+            raise ValueError(
+                f"{budgets[0]}: {self.calibration_images} calibration images are too few to hold some out; "
+                f"give at least {MIN_IMAGES}"
+            )
+        return self

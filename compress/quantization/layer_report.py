@@ -51,8 +51,8 @@ def _written(best: Candidate, output: str) -> str | None:
 
 
 def _sqnr_db(best: Candidate, search: Search, tensors: list[str]) -> dict[str, float]:
-    """Return 10 log10(signal / noise) of each quantized tensor over a few held-out images."""
-    images = search.held_out.head(IMAGES)
+    """Return 10 log10(signal / noise) of each quantized tensor over a few judged images."""
+    images = search.judged.head(IMAGES)
     exact = OrtGraph(with_outputs(best.graph.model, tensors))
     quantized = OrtGraph(with_outputs(best.quantized.model, [f"{name}{DEQUANTIZED}" for name in tensors]))
     signal, noise = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 1e-30)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from compress.quantization.calibration import calibrate
+from compress.quantization.config import MIN_IMAGES
 from compress.quantization.correction.channels import Channels, channel_statistics
 from compress.quantization.correction.equalization import equalize
 from compress.quantization.correction.recovery import analytic_bias, correct_biases, recover
@@ -55,7 +56,7 @@ class CalibratedGraph:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A quantized model, the float32 graph it is made from, and both models' logits (N, classes) of held-out images.
+    """A quantized model, the float32 graph it is made from, and both models' logits (N, classes) of the judged images.
 
     float_nodes: names of the nodes that stay float. reference: logits of the float32 graph. answers: of the quantized.
     """
@@ -97,14 +98,20 @@ class Candidate:
 class Search:
     """Request, images and reference that all attempts share, and the attempts so far.
 
-    rounding: images to round weights on. held_out: images to judge on. reference: float32 logits of the held-out ones.
+    rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
+    that attempts are judged on the rounding images. reference: float32 logits of the judged images.
     """
 
     request: QuantizationRequest
     rounding: EvalSet
-    held_out: EvalSet
+    held_out: EvalSet | None
     reference: npt.NDArray[np.float32]
     attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def judged(self) -> EvalSet:
+        """Return the images on which attempts are judged."""
+        return self.held_out or self.rounding
 
     @property
     def scheme(self) -> Scheme:
@@ -122,10 +129,11 @@ class Search:
         kept = candidate is best or (mean > error if criterion == "better" else mean >= -error)
         negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agreement >= best.agreement
         kept = kept or (criterion == "faster" and negligible)
-        self.attempts.append(Attempt(step, candidate.sqnr_db, candidate.agreement, kept))
+        agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
+        self.attempts.append(Attempt(step, candidate.sqnr_db, agreement, kept))
+        figures = "on the images of the fit" if agreement is None else f"agreement {agreement:.3f}"
         self.request.console.say(
-            f"{step}: SQNR {candidate.sqnr_db:.1f} dB, agreement {candidate.agreement:.3f}, "
-            f"{'kept' if kept else 'not kept'}"
+            f"{step}: SQNR {candidate.sqnr_db:.1f} dB, {figures}, {'kept' if kept else 'not kept'}"
         )
         return candidate if kept else best
 
@@ -140,7 +148,9 @@ def quantize(
     Raises InputError as `plan_quantization` and `calibrate` do.
     """
     rounding, held_out = split(request.images)
-    search = Search(request, rounding, held_out, logits(model, held_out))
+    if held_out is None:
+        _allow_no_held_out(request)
+    search = Search(request, rounding, held_out, logits(model, held_out or rounding))
     graph = _calibrated(model, search)
     trained = request.learned is not None
 
@@ -157,6 +167,20 @@ def quantize(
     if not trained:
         best = _with_error_feedback(search, graph, best)
     return _within_budget(search, best), search
+
+
+def _allow_no_held_out(request: QuantizationRequest) -> None:
+    """Say that nothing is held out; raise InputError for an accuracy budget, which could not fail."""
+    images = "1 calibration image is" if len(request.images) == 1 else f"{len(request.images)} calibration images are"
+    for name in ("min_agreement", "max_top1_drop_pp"):
+        if getattr(request.settings, name) is not None:
+            raise InputError(
+                f"quantize.{name}: {images} too few to hold some out; give at least {MIN_IMAGES}, or remove {name}"
+            )
+    request.console.say(
+        f"{images} too few to hold some out: attempts are judged on the images that they are fitted to, and no "
+        f"agreement is reported; give at least {MIN_IMAGES}"
+    )
 
 
 def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
@@ -191,18 +215,27 @@ def _within_budget(search: Search, best: Candidate) -> Candidate:
     if _meets_budget(search, best):
         return best
     order = sorted(sensitivities(search, best).items(), key=lambda pair: _or_infinite(pair[1].sqnr_db))
-    count = 1
-    while not _meets_budget(search, best) and count < len(order):
+    for count in _float_counts(len(order)):
+        if _meets_budget(search, best):
+            break
         most_sensitive = frozenset(name for name, _ in order[:count])
         attempt = _attempt(search, best.graph, best.float_nodes | most_sensitive)
         best = search.better(best, f"{count} most sensitive layers float", _recovered(search, attempt), "not-worse")
-        count *= 2
     if not _meets_budget(search, best):
         search.request.console.say(
             f"the accuracy budget is not met: agreement is {best.agreement:.3f}; relax quantize.min_agreement or "
             "quantize.max_top1_drop_pp"
         )
+    elif not best.quantized.weights:
+        search.request.console.say(
+            "the accuracy budget is met only with all layers in float; use the float32 file, or relax the budget"
+        )
     return best
+
+
+def _float_counts(layers: int) -> list[int]:
+    """Return how many layers to revert to float in turn: powers of two, then all."""
+    return [*(2**power for power in range((layers - 1).bit_length())), layers] if layers else []
 
 
 def _or_infinite(sqnr_db: float | None) -> float:
@@ -212,7 +245,7 @@ def _or_infinite(sqnr_db: float | None) -> float:
 
 def _meets_budget(search: Search, best: Candidate) -> bool:
     """Return whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
-    settings, labels = search.request.settings, search.held_out.labels
+    settings, labels = search.request.settings, search.judged.labels
     if settings.min_agreement is not None and best.agreement < settings.min_agreement:
         return False
     if settings.max_top1_drop_pp is None:
@@ -223,13 +256,13 @@ def _meets_budget(search: Search, best: Candidate) -> bool:
 
 
 def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
-    """Return for each integer layer the parity of logits when only that layer is quantized, on a few held-out images.
+    """Return for each integer layer the parity of logits when only that layer is quantized, on a few judged images.
 
     The layer gets its analytic bias: the corrected bias also compensates errors of the layers before it, which are
     absent here.
     """
     model, ranges, statistics = best.graph.model, best.graph.ranges, best.graph.statistics
-    images = search.held_out.head(SENSITIVITY_IMAGES)
+    images = search.judged.head(SENSITIVITY_IMAGES)
     operators = frozenset(node.name for node in model.graph.node)
     layers = layers_of(model)
     parities = {}
@@ -241,14 +274,14 @@ def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
     return parities
 
 
-def split(images: EvalSet) -> tuple[EvalSet, EvalSet]:
+def split(images: EvalSet) -> tuple[EvalSet, EvalSet | None]:
     """Return the images to round on, at most 128, and the held-out images, at most 256.
 
     Held out are a fifth of the images, or all beyond 128 where those are more.
-    Both are spread evenly over all images. Fewer than 10 images are used for both.
+    Both are spread evenly over all images. Of fewer than MIN_IMAGES none is held out.
     """
-    if len(images) < 10:
-        return images, images
+    if len(images) < MIN_IMAGES:
+        return images, None
     count = max(int(len(images) * HELD_OUT_SHARE), len(images) - ROUNDING_IMAGES)
     held_out = _spread(len(images), min(MAX_HELD_OUT, count))
     rest = np.setdiff1d(np.arange(len(images)), held_out)
@@ -288,7 +321,7 @@ def _recovered(search: Search, candidate: Candidate) -> Candidate:
 
 
 def _candidate(search: Search, graph: CalibratedGraph, quantized: Quantized, float_nodes: frozenset[str]) -> Candidate:
-    answers = logits(quantized.model, search.held_out)
+    answers = logits(quantized.model, search.judged)
     return Candidate(graph, float_nodes, quantized, search.reference, answers)
 
 

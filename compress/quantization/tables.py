@@ -20,7 +20,10 @@ def tables(manifest: Manifest) -> list[Table]:
     if quantized is None or quantized.layers is None:
         return []
     operators = verified.runs if verified and verified.runs else {}
-    title = f"{manifest.scheme or ''}: attempts, judged on {quantized.held_out_images} held-out images"
+    judged = f"{quantized.held_out_images} held-out images"
+    if not quantized.held_out_images:
+        judged = f"the {quantized.calibration_images} images of the fit: nothing is held out"
+    title = f"{manifest.scheme or ''}: attempts, judged on {judged}"
     result = [attempt_table(title, quantized.attempts or ()), layer_table(quantized.layers, operators)]
     return [*result, operator_table(operators)] if operators else result
 
@@ -28,7 +31,12 @@ def tables(manifest: Manifest) -> list[Table]:
 def attempt_table(title: str, attempts: Iterable[Attempt]) -> Table:
     """Return a table with one row per attempt of the search."""
     rows = (
-        (attempt.step, f"{attempt.sqnr_db:.1f}", f"{attempt.agreement:.3f}", "yes" if attempt.kept else "no")
+        (
+            attempt.step,
+            f"{attempt.sqnr_db:.1f}",
+            "-" if attempt.agreement is None else f"{attempt.agreement:.3f}",
+            "yes" if attempt.kept else "no",
+        )
         for attempt in attempts
     )
     return Table.of(title, "<attempt|SQNR dB|agreement|kept", rows)

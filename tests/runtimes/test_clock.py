@@ -66,6 +66,15 @@ def test_warm_up_goes_on_until_runs_take_the_same_time(
     assert (taken.warmup_runs, taken.steady) == (runs, steady)
 
 
+@pytest.mark.parametrize("warmup", [1, 2, 5, 9, 10])
+def test_a_single_window_is_not_steady(monkeypatch: pytest.MonkeyPatch, warmup: int) -> None:
+    constant, faster = (lambda run: 5.0), (lambda run: 5.0 * 0.9**run)
+    (steady,) = interleave([Timed(monkeypatch, constant)], [IMAGES], Timing(warmup, 2, 3), 0, 2, SilentConsole())
+    assert (steady.warmup_runs, steady.steady) == (2 * warmup, True)
+    (cold,) = interleave([Timed(monkeypatch, faster)], [IMAGES], Timing(warmup, 2, 3), 0, 2, SilentConsole())
+    assert (cold.warmup_runs, cold.steady) == (10 * warmup, False)
+
+
 def test_without_warm_up_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Timed(monkeypatch, lambda run: 1.0)
     (taken,) = interleave([session], [IMAGES], Timing(0, 2, 3), 0, 2, SilentConsole())

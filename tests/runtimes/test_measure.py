@@ -74,16 +74,17 @@ def set_durations(monkeypatch: pytest.MonkeyPatch, durations_ms: list[float]) ->
 
 
 def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
-    fake_artifact: FakeMaker, recorder: Recorder
+    fake_artifact: FakeMaker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clock, "STEADY", 1e9)  # two windows of two runs are always steady
     artifacts = [fake_artifact("a.fake"), fake_artifact("b.fake")]
     timing = Timing(warmup=2, blocks=5, runs_per_block=3, sessions=2)
     found = measure.measure(artifacts, TARGET, None, timing, QUIET)
     assert recorder.names("load") == list("abab")
     assert recorder.names("close") == list("baba")
     of_session = recorder.events[: recorder.events.index(("close", "b"))]
-    assert of_session.count(("run", "a")) == 2 + 3 * (1 + 3)
-    assert [event for event, name in recorder.events if name == "a"].count("run") == 2 * 2 + 5 * (1 + 3)
+    assert of_session.count(("run", "a")) == 4 + 3 * (1 + 3)
+    assert [event for event, name in recorder.events if name == "a"].count("run") == 2 * 4 + 5 * (1 + 3)
     assert [np.shape(one.latency_ms) for one in found] == [(5, 3), (5, 3)]
 
 
@@ -100,12 +101,15 @@ def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
     assert 1.5 < np.median(ratios) < 2.5
 
 
-def test_sessions_take_turns_and_each_block_starts_with_the_next(fake_artifact: FakeMaker, recorder: Recorder) -> None:
+def test_sessions_take_turns_and_each_block_starts_with_the_next(
+    fake_artifact: FakeMaker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "STEADY", 1e9)  # two windows of two runs are always steady
     artifacts = [fake_artifact(f"{name}.fake") for name in "abc"]
     measure.measure(artifacts, TARGET, None, Timing(warmup=2, blocks=4, runs_per_block=3, sessions=1), QUIET)
     runs = "".join(recorder.names("run"))
-    warmup, timed = runs[:6], runs[6:]
-    assert warmup == "aabbcc"
+    warmup, timed = runs[:12], runs[12:]
+    assert warmup == "aaaabbbbcccc"
     turns = ["".join(timed[start : start + 4]) for start in range(0, len(timed), 4)]  # one untimed run, three timed
     assert [turn[0] for turn in turns] == list("abcbcacababc")
     assert all(len(set(turn)) == 1 for turn in turns)

@@ -61,6 +61,19 @@ def test_old_options_work_with_one_line_of_warning(
     assert (request.settings.method, request.settings.calibration.method) == (method, range_method)
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    (("--images", "9", "--min-agreement", "1"), "min_agreement: 9 calibration images are too few to hold some out"),
+    (("--method", "nncf", "--min-agreement", "1"), "min_agreement: the method nncf has no accuracy budget"),
+])  # fmt: skip
+def test_a_budget_that_could_not_fail_is_one_line(
+    options: tuple[str, ...], message: str, requests: list[FileRequest]
+) -> None:
+    result = call(*options)
+    assert (result.exit_code, requests) == (2, [])
+    assert result.stderr.startswith(f"compress: {message}")
+    assert result.stderr.count("\n") == 1
+
+
 def test_both_old_options_work_together(requests: list[FileRequest]) -> None:
     result = call("--engine", "nncf", "--method", "mse")
     assert result.exit_code == 0, result.output

@@ -99,7 +99,7 @@ def test_costs_add_layers_and_the_rest(shapes: Shapes) -> None:
 
 @pytest.mark.parametrize(("fields", "expected"), [
     ({"step": 8}, {"a": [8, 16], "b": [3], "c": [4], "d": [8, 16, 24]}),
-    ({"step": 1, "most_pruned": 0.25}, {"a": [12, 13, 14, 15, 16], "b": [2, 3], "c": [3, 4], "d": [*range(18, 25)]}),
+    ({"step": 1, "most_pruned": 0.25}, {"a": [12, 13, 14, 15, 16], "b": [3], "c": [3, 4], "d": [*range(18, 25)]}),
     ({"step": 4, "keep": ("d",)}, {"a": [4, 8, 12, 16], "b": [3], "c": [4], "d": [24]}),
     ({"step": 4, "limits": {"[ab]": 0.5}}, {"a": [8, 12, 16], "b": [3], "c": [4], "d": [8, 12, 16, 20, 24]}),
 ])  # fmt: skip
@@ -108,6 +108,13 @@ def test_widths_are_multiples_down_to_the_limit(
 ) -> None:
     """Group a is read by layer b, too, so that a pattern for b alone also limits a."""
     assert allowed_widths(shapes, PruneConfig(macs=0.5, **fields)) == expected  # type: ignore[arg-type]
+
+
+def test_limits_refer_to_the_widths_before_the_first_round(shapes: Shapes) -> None:
+    before = {"a": 40, "b": 3, "c": 4, "d": 24}
+    config = PruneConfig(macs=0.5, step=1, most_pruned=0.8, limits={"a": 0.7})
+    assert allowed_widths(shapes, config, before)["a"] == [12, 13, 14, 15, 16]  # of 40
+    assert allowed_widths(shapes, config, {**before, "a": 80})["a"] == [16]  # fewer than allowed already
 
 
 def test_a_pattern_without_a_layer_is_refused(shapes: Shapes) -> None:

@@ -43,6 +43,17 @@ def test_an_invalid_setting_is_reported_with_its_key(content: dict[str, Any], pl
     assert {error["loc"][0] for error in refused.value.errors()} == {place}
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    ({"min_agreement": 1, "calibration_images": 9}, "min_agreement: 9 calibration images are too few.*at least 10"),
+    ({"max_top1_drop_pp": 1, "calibration_images": 5}, "max_top1_drop_pp: 5 calibration images are too few"),
+    ({"min_agreement": 0.5, "method": "nncf"}, "min_agreement: the method nncf has no accuracy budget"),
+    ({"max_top1_drop_pp": 5, "method": "nncf"}, "max_top1_drop_pp: the method nncf has no accuracy budget"),
+])  # fmt: skip
+def test_a_budget_that_could_not_fail_is_refused(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Quantize.model_validate(content)
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Quantize().method = "nncf"

@@ -113,6 +113,31 @@ def test_a_file_of_the_method_compress_is_accurate_without_a_session_option(
     assert [layer.name for layer in record.layers] == ["first", "depthwise", "pointwise", "gemm"]
 
 
+@pytest.mark.parametrize("method", ["compress", "nncf"])
+@pytest.mark.parametrize(("count", "held_out"), [(9, 0), (10, 2)])
+def test_of_fewer_than_ten_images_the_manifest_holds_no_agreement(
+    method: str, count: int, held_out: int, images: evalset.EvalSet, tmp_path: Path
+) -> None:
+    if method == "nncf":
+        pytest.importorskip("nncf")
+    artifact = make(tmp_path, images.take(np.arange(count)), "generic", method=method)
+    assert (verified(artifact).parity_with_float32.agreement is None) == (count < 10)
+    loaded = Artifact.load(artifact.path).manifest.lineage
+    assert loaded == artifact.manifest.lineage  # read back as records, not as unknown objects
+    if method == "compress":
+        record = quantized(artifact)
+        assert record.held_out_images == held_out
+        assert record.attempts
+        assert {attempt.agreement is None for attempt in record.attempts} == {count < 10}
+
+
+def test_settings_that_nncf_ignores_are_named(images: evalset.EvalSet, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    console = RecordingConsole()
+    make(tmp_path, images, "generic", console, method="nncf", calibration={"method": "entropy"})
+    assert "quantize.calibration is ignored: the method nncf chooses its own ranges" in console.said
+
+
 def test_no_two_neighbouring_products_overflow_int16_without_vnni(
     images: evalset.EvalSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_the_first_layers_stay_float_only_if_that_is_not_slower(compare_speed: C
 
 
 @pytest.mark.parametrize(("count", "fit", "held_out"), [
-    (1, 1, 1), (9, 9, 9), (10, 8, 2), (40, 32, 8), (150, 120, 30), (256, 128, 128), (400, 128, 256)
+    (10, 8, 2), (11, 9, 2), (40, 32, 8), (150, 120, 30), (256, 128, 128), (400, 128, 256)
 ])  # fmt: skip
 def test_held_out_images_are_not_used_for_rounding(count: int, fit: int, held_out: int) -> None:
     parts = split(images(count))
@@ -256,8 +257,26 @@ def test_held_out_images_are_not_used_for_rounding(count: int, fit: int, held_ou
         positions = [int(name) for name in part.names]
         assert positions == sorted(positions)
         assert max(positions) - min(positions) >= 0.7 * (count - 1)  # spread over all
-    if count >= 10:
-        assert not set(parts[0].names) & set(parts[1].names)
+    assert not set(parts[0].names) & set(parts[1].names)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_of_few_images_none_is_held_out_and_no_agreement_is_reported(count: int) -> None:
+    console = RecordingConsole()
+    best, finished = search(evalset=images(count), console=console)
+    assert split(images(count))[1] is None
+    assert (finished.held_out, len(finished.judged), len(best.answers)) == (None, count, count)
+    assert {attempt.agreement for attempt in finished.attempts} == {None}
+    assert "too few to hold some out" in console.said[0]
+    assert "give at least 10" in console.said[0]
+    assert not any("agreement 1" in line or "held-out" in line for line in console.said)
+    assert all("dB, on the images of the fit, " in line for line in console.said[1:])
+
+
+@pytest.mark.parametrize(("key", "value"), [("min_agreement", 0.5), ("max_top1_drop_pp", 1.0)])
+def test_a_budget_without_held_out_images_is_refused(key: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"quantize\.{key}: 9 calibration images are too few.*at least 10"):
+        search(settings=Quantize.model_validate({key: value}), evalset=images(9, labels=True))
 
 
 def test_recovery_gets_no_held_out_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +304,26 @@ def test_only_the_crippled_layers_become_float(crippled: tuple[int, ...], steps:
     assert best.agreement == 1
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 53, 64, 65])
+def test_every_number_of_layers_can_become_float(layers: int) -> None:
+    counts = post_training._float_counts(layers)
+    assert counts[-1] == layers
+    assert counts == sorted(set(counts))
+    assert all(after <= 2 * before for before, after in itertools.pairwise(counts))
+    assert counts[0] == 1
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_all_layers_become_float_if_only_that_meets_the_budget(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_training, "_meets_budget", lambda search, best: not best.quantized.weights)
+    console = RecordingConsole()
+    best, finished = search(deep_model(4), Quantize(min_agreement=1.0), console=console, scheme=scheme)
+    tried = [attempt.step for attempt in finished.attempts if "most sensitive" in attempt.step]
+    assert tried == [f"{count} most sensitive layers float" for count in (1, 2, 4, 5)]
+    assert not best.quantized.weights
+    assert console.said[-1].startswith("the accuracy budget is met only with all layers in float; use the float32 file")
+
+
 def test_a_budget_on_top1_reverts_layers_to_float_too() -> None:
     model, evalset = deep_model(crippled=(1,)), images(40, labels=True)
     free, finished = search(model, evalset=evalset)
@@ -308,7 +347,7 @@ def test_a_budget_that_cannot_be_met_is_reported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(post_training, "_meets_budget", lambda search, best: False)
     console = RecordingConsole()
     best, finished = search(deep_model(2), Quantize(min_agreement=1.0), console=console)
-    assert finished.attempts[-1].step == "2 most sensitive layers float"
+    assert finished.attempts[-1].step == "3 most sensitive layers float"
     assert "is not met" in console.said[-1]
     assert f"{best.agreement:.3f}" in console.said[-1]
 
@@ -350,7 +389,7 @@ def test_a_layer_without_any_signal_is_the_most_sensitive(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(post_training, "_attempt", watch)
     search(deep_model(3), Quantize(min_agreement=1.0))
-    assert reverted[-2:] in ([{"conv2"}, {"conv2", "gemm"}],)
+    assert reverted[-3:] == [{"conv2"}, {"conv2", "gemm"}, {"conv0", "conv1", "conv2", "gemm"}]
 
 
 @pytest.mark.parametrize("method", ["min-max", "percentile"])

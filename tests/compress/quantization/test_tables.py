@@ -47,6 +47,14 @@ def test_attempts_layers_and_executed_operators() -> None:
     )
 
 
+def test_without_held_out_images_the_title_says_so_and_no_agreement_is_shown() -> None:
+    attempt = {"step": "error feedback", "sqnr_db": 91.64, "agreement": None, "kept": True}
+    record = {**quantize_step(), "calibration_images": 5, "held_out_images": 0, "attempts": [attempt]}
+    attempts, _ = quantization_tables.tables(manifest(record))
+    assert attempts.title == "arm64: attempts, judged on the 5 images of the fit: nothing is held out"
+    assert attempts.rows == (("error feedback", "91.6", "-", "yes"),)
+
+
 def test_text_is_left_aligned_and_numbers_right() -> None:
     for table in quantization_tables.tables(manifest(quantize_step(), VERIFIED)):
         left_aligned = {column.name for column in table.columns if column.align == "left"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES
 from compress.recipe import plugins
 from compress.stages.prune import Config, run
+from compress.training import teaching
 from compress.training.context import Context
 from compress.training.loop import predict
 from export.parity import compare
@@ -119,6 +121,22 @@ def test_layers_can_have_their_own_limits(make_context: MakeContext) -> None:
 def test_a_budget_that_can_not_be_met_is_an_error_with_the_least_share(make_context: MakeContext) -> None:
     with pytest.raises(InputError, match=r"can't be met: at least 0\.\d+ of the baseline's cost remains"):
         run(network(), make_context("1-prune"), Config(macs=0.05, most_pruned=0.3))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_limits_hold_over_all_rounds(rounds: int, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teaching, "train", lambda network, context, config: network)
+    full = outputs(network())
+    narrow = "features.1[0-4].conv.0.0"
+    config = Config(
+        macs=0.57, importance="l2", step=1, most_pruned=0.6, limits={narrow: 0.2}, keep=("features.1?.conv.2",),
+        rounds=rounds, fine_tune={"epochs": 1, "warmup_epochs": 0},
+    )  # fmt: skip
+    pruned = outputs(run(network(), make_context("1-prune"), config))
+    for name, count in pruned.items():
+        least = 0.8 if fnmatch.fnmatchcase(name, narrow) else 0.4
+        assert count >= least * full[name] - 1e-6, name
+        assert count == full[name] or not fnmatch.fnmatchcase(name, "features.1?.conv.2")
 
 
 @pytest.mark.usefixtures("one_thread")
