@@ -28,6 +28,7 @@ from export.onnx_to_torch import OnnxNetwork
 from export.parity import compare, require_same
 from runtimes import environment, evalset, session
 from runtimes.artifact import Artifact
+from runtimes.console import escape_unprintable
 from runtimes.errors import CompressError, InputError, UnavailableError
 from runtimes.files import write_bytes
 from runtimes.lineage import LitertRecord, Parity, find_record
@@ -153,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="default: the same name with .tflite")
     parser.add_argument("--batch", type=int, default=1, help="images per call, fixed in the .tflite file")
     parser.add_argument("--images", type=Path, help="folder with evalset.json for the comparison; default: noise")
+    escape_unprintable()
     options = parser.parse_args(arguments)
     try:
         artifact = Artifact.load(options.artifact)

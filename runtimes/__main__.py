@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from runtimes import environment
+from runtimes.console import escape_unprintable
 from runtimes.errors import CompressError, UnavailableError
 
 COMMANDS = {
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     The exit code is 0 on success, 1 where the command failed or the outputs differ, 2 for a wrong argument or file.
     """
+    escape_unprintable()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:

@@ -197,15 +197,29 @@ def _description(folder: Path) -> Json:
             raise InputError(
                 f"{path}: schema version {version}, this version reads {SCHEMA_VERSION}; make the bundle again"
             )
+        _check_types(content)
         listed = {_inside(name) for name in content["files"]}
         required = {GOLDEN, content["artifact"], f"{content['artifact']}.json", f"{SAMPLE}/images.npy"}
         if required - listed:
             raise InputError(f"{path}: has no sha256 of {sorted(required - listed)[0]}; make the bundle again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the folder of an unpacked bundle") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a bundle's description ({error!r}); make the bundle again") from error
+    except KeyError as error:
+        raise InputError(f"{path}: not a bundle's description (it has no {error}); make the bundle again") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a bundle's description ({error}); make the bundle again") from error
     return content
+
+
+def _check_types(content: Json) -> None:
+    """Raise KeyError or ValueError for a missing key of a description, or one whose value has another type."""
+    for key, kind in {"artifact": str, "target": dict, "files": dict}.items():
+        if not isinstance(content[key], kind):
+            raise ValueError(f"{key} is {content[key]!r:.60}, not a {'text' if kind is str else 'mapping'}")
+    if not all(isinstance(digest, str) for digest in content["files"].values()):
+        raise ValueError("files are not names with their sha256")
+    if content["recipe"] is not None and not isinstance(content["recipe"], str):
+        raise ValueError(f"recipe is {content['recipe']!r:.60}, not a name")
 
 
 def require_passed(verification: Verification) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Protocol
 
 
@@ -23,3 +25,13 @@ class SilentConsole:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Do nothing."""
+
+
+def escape_unprintable() -> None:
+    """Print characters that the terminal's encoding lacks as escapes instead of failing.
+
+    File names and class names hold any character, and PYTHONIOENCODING or an old locale may allow ASCII only.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -42,7 +42,7 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt in the search for a quantized model, evaluated on held-out images, or without any on those of the fit.
+    """One attempt in the search for a quantized model, evaluated on held-out images or, without any, on all images.
 
     sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class; None without
     held-out images.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import json
 import shlex
@@ -27,6 +28,15 @@ CONNECT_TIMEOUT_S = 20
 KEEPALIVE_S = 5  # the connection counts as lost after three unanswered messages
 PIECE_BYTES = 1 << 18
 RESULT = "bench.json"
+NETWORK_ERRORS = {
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENETDOWN,
+    errno.ENETRESET,
+    errno.EADDRNOTAVAIL,
+    errno.ENOTCONN,
+}  # besides those of ConnectionError and TimeoutError
 RETRY = "run the same command again to continue"
 
 # Prints the state of the board as JSON; runs on any Python 3. Arguments: the folder, then names of files in it.
@@ -72,8 +82,8 @@ def deploy(tar: Path, name: str, board: Board, known_hosts: Path | None, console
     if importlib.util.find_spec("asyncssh") is None:
         raise UnavailableError("deploying needs the package asyncssh: pip install -e '.[remote]'")
     for option, path in (("--identity", board.identity), ("--known-hosts", known_hosts)):
-        if path is not None and not path.expanduser().is_file():
-            raise InputError(f"{path}: no such file; give another with {option}")
+        if path is not None:
+            _require_readable(path, option)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         unpacked = bundle.unpack(tar, Path(folder) / "bundle")
         return asyncio.run(_deploy(unpacked, name, board, known_hosts, console))
@@ -105,10 +115,36 @@ async def _deploy(unpacked: Bundle, name: str, board: Board, known_hosts: Path |
         raise InputError(f"{board.identity}: not a readable private key ({error})") from error
     except (asyncssh.DisconnectError, asyncssh.ChannelOpenError, ConnectionResetError, BrokenPipeError) as error:
         raise UnavailableError(f"{address}: the connection was lost ({error}); {RETRY}") from error
-    except (ConnectionRefusedError, TimeoutError, socket.gaierror, OSError) as error:
+    except OSError as error:
+        if not _is_of_network(error):
+            where = error.filename or "this machine"
+            raise CompressError(
+                f"{where}: {error.strerror or error}; this is not the board's fault; {RETRY}"
+            ) from error
         raise UnavailableError(
             f"{address}: cannot be reached ({error}); check the address and whether the board is on"
         ) from error
+
+
+def _require_readable(path: Path, option: str) -> None:
+    """Raise InputError unless a file of the user's can be read."""
+    try:
+        expanded = path.expanduser()
+        if not expanded.is_file():
+            raise InputError(f"{path}: no such file; give another with {option}")
+        expanded.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give another with {option}") from error
+    except RuntimeError as error:  # the home folder of an unknown user
+        raise InputError(f"{path}: no such file ({error}); give another with {option}") from error
+
+
+def _is_of_network(error: OSError) -> bool:
+    """Return whether an error is that of a connection, not of a file or of a resource of this machine."""
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)):
+        return True
+    # asyncio joins the errors of several addresses into one without a number
+    return error.filename is None and (error.errno is None or error.errno in NETWORK_ERRORS)
 
 
 class _Deployment:
@@ -119,7 +155,7 @@ class _Deployment:
     ) -> None:
         self._connection, self._name, self._board = connection, name, board
         self._unpacked, self._console = unpacked, console
-        description = json.loads((unpacked.folder / bundle.DESCRIPTION).read_text())
+        description = json.loads((unpacked.folder / bundle.DESCRIPTION).read_text("utf-8"))
         self._sha256: dict[str, str] = {
             **description["files"],
             bundle.DESCRIPTION: sha256_file(unpacked.folder / bundle.DESCRIPTION),

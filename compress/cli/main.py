@@ -14,6 +14,7 @@ import rich_click as click
 
 from compress import __version__
 from compress.recipe.renamed import RenamedKeyWarning
+from runtimes.console import escape_unprintable
 from runtimes.errors import CompressError
 
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
@@ -135,4 +136,5 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    escape_unprintable()
     commands(prog_name="compress")

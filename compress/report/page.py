@@ -115,7 +115,7 @@ def page(report: Report, folder: Path) -> Page:
             for name, table in zip(report.targets, report_tables.measured(report), strict=True)
         ],
         curves=[curve for step, epochs in report.training.items() for curve in _training_curves(step, epochs)],
-        recipe=recipe.read_text() if recipe.exists() else "",
+        recipe=recipe.read_text("utf-8") if recipe.exists() else "",
     )
 
 

@@ -127,7 +127,7 @@ class _Search:
             self.console.say(f"trial {trial.number} failed: {error}")
             raise
         trial.set_user_attr("test_top1", test_top1)
-        trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text())
+        trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text("utf-8"))
         figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
         self.console.say(f"trial {trial.number}: {', '.join(figures)}")
         return tuple(values.values())
@@ -150,10 +150,12 @@ def _run_recipe(recipe_file: Path, settings: dict[str, str], folder: Path, cache
         command += ["--set", f"{key}={value}"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
-    with log.open("a") as stream:
+    with log.open("a", encoding="utf-8") as stream:
         code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
     if code not in EXIT_CODES.values():
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("compress: ")]
+        lines = [
+            line for line in log.read_text("utf-8", errors="replace").splitlines() if line.startswith("compress: ")
+        ]
         raise CompressError(f"{lines[-1].removeprefix('compress: ') if lines else f'exit code {code}'} (log: {log})")
 
 

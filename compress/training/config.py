@@ -97,7 +97,8 @@ class FitConfig(Config):
     warmup_epochs: of linear (`cosine`) or cosine-shaped (`onecycle`) rise of the learning rate.
     ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
     precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
-    accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts.
+    accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts. Each has at least
+    two images: a small batch is split into fewer parts.
     clip_norm: greatest norm of the gradient.
     checkpoint_minutes: time between two checkpoints inside an epoch.
     repeats: number of differently augmented copies of an image that follow each other; an epoch shows fewer images.

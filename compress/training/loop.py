@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -71,6 +72,7 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
         batches = stack.enter_context(TrainingBatches(context, config, distributed.rank(), distributed.world_size()))
         terminated = stack.enter_context(sigterm_flag())
         frozen_modules = stack.enter_context(frozen(network, config.freeze))
+        _require_statistics(network, frozen_modules, batches.size, config)
         run = _begin(network, context, config, batches.steps)
         if config.sync_batchnorm and distributed.world_size() > 1:
             stack.enter_context(
@@ -88,6 +90,24 @@ def fit(network: nn.Module, context: Context, config: FitConfig, loss: Loss) -> 
             _save_state(run, context.folder)
             _exit_if(distributed.any_of(terminated()), f"epoch {run.epoch}/{config.epochs} of {context.name}")
     return run.result.eval()
+
+
+def _require_statistics(
+    network: nn.Module, frozen_modules: list[nn.Module], batch_size: int, config: FitConfig
+) -> None:
+    """Raise InputError if a BatchNorm would be trained on single images. batch_size: over all processes."""
+    processes = distributed.world_size()
+    if (batch_size if config.sync_batchnorm else batch_size // processes) > 1:
+        return
+    not_trained = {module for parent in frozen_modules for module in parent.modules()}
+    if not any(isinstance(module, _BatchNorm) and module not in not_trained for module in network.modules()):
+        return
+    if processes == 1:
+        raise InputError("there is one training image, and BatchNorm needs two to compute statistics; add images")
+    raise InputError(
+        f"a batch of {batch_size} images leaves one image for some of {processes} processes, and BatchNorm needs two; "
+        "start fewer processes, or set sync_batchnorm: true"
+    )
 
 
 def _begin(network: nn.Module, context: Context, config: FitConfig, steps: int) -> _Run:
@@ -189,6 +209,8 @@ class _Step:
         self._arithmetic = _arithmetic(context, config)
         self._mix = mixing(config.augment, len(context.classes))
         self._network = distributed.data_parallel(run.network)
+        smallest = batch_size // distributed.world_size()
+        self._parts = max(1, min(config.accumulate, smallest // 2))  # BatchNorm needs two images in each part
 
     def prepare(self) -> None:
         """Set the network to train mode, except its frozen modules."""
@@ -200,7 +222,7 @@ class _Step:
         """Update the weights with this process's uint8 (n, 3, H, W) images and int64 (n,) labels."""
         run, config = self._run, self._config
         run.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(pixels.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
+        parts = list(zip(pixels.tensor_split(self._parts), labels.tensor_split(self._parts), strict=True))
         for number, part in enumerate(parts, 1):
             with nullcontext() if number == len(parts) else self._without_all_reduce():
                 self._add_gradient(*part)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,14 @@ import numpy as np
 import pytest
 
 import runtimes
-from runtimes import board, bundle, environment
+from export.bundle import write_bundle
+from runtimes import board, bundle, environment, evalset
+from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.errors import InputError
+from runtimes.evalset import EvalSet
 from runtimes.files import sha256_file
+from runtimes.target import Target
 
 PACKAGE = Path(runtimes.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -173,6 +178,27 @@ def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_pa
     predicted = run(folder, "predict", str(tmp_path / "image.npy"))
     assert predicted.returncode == 0, predicted.stderr
     assert predicted.stdout == f"{tmp_path / 'image.npy'}: cat 84.4 %, dog 11.4 %, owl 4.2 %\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_class_names_of_any_letters_are_printed_in_any_encoding(
+    fake_artifact: Callable[..., Artifact], make_evalset: Callable[..., EvalSet], tmp_path: Path, encoding: str
+) -> None:
+    labels = ("猫", "dög", "owl")
+    sample, folder = replace(make_evalset(count=4), classes=labels), tmp_path / "sample"
+    sample = evalset.write(folder, sample.images, sample.labels, sample.names, labels, sample.preprocessing)
+    artifact = fake_artifact(labels=labels)
+    write_bundle(artifact, Target("board", runtime="fake"), folder, sample, tmp_path / "out.tar")
+    side = bundle.unpack(tmp_path / "out.tar", tmp_path / "board").artifact.manifest.preprocessing.crop
+    np.save(tmp_path / "bïld.npy", np.zeros((side, side, 3), np.uint8))
+    command = [sys.executable, "-P", str(tmp_path / "board/run.pyz"), "predict"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for image, code in (("bïld.npy", 0), ("nö.npy", 2)):
+        done = subprocess.run([*command, str(tmp_path / image)], capture_output=True, env=environment, timeout=60)
+        assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
+    done = subprocess.run([*command, str(tmp_path / "bïld.npy")], capture_output=True, env=environment, timeout=60)
+    expected = "猫 57.6 %".encode(encoding, "backslashreplace")
+    assert expected in done.stdout
 
 
 def test_without_numpy_the_program_says_what_to_install(packed: Callable[..., Path], tmp_path: Path) -> None:

@@ -86,6 +86,33 @@ def test_a_damaged_description_is_one_line(
     assert str(tmp_path / "board") not in str(caught.value)  # where it was unpacked
 
 
+KEYS = ("schema_version", "artifact", "target", "recipe", "files")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("value", ["absent", [], ["a"], {}, {"a": 1}, 3, "", True, None])
+def test_a_missing_key_or_a_value_of_another_type_is_one_line(
+    packed: Callable[..., Path], tmp_path: Path, key: str, value: object
+) -> None:
+    def change(content: bytes) -> bytes:
+        description = json.loads(content)
+        description[key] = value
+        if value == "absent":
+            del description[key]
+        return json.dumps(description).encode()
+
+    tar = rewritten(packed(), "bundle.json", change)
+    if key == "recipe" and value in (None, ""):
+        bundle.unpack(tar, tmp_path / "board")
+        return
+    if (key, value) == ("schema_version", True):
+        return  # equals 1
+    with pytest.raises(InputError) as caught:
+        bundle.unpack(tar, tmp_path / "board")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tar}: ")
+
+
 @pytest.mark.parametrize(("name", "kind"), [
     ("../escaped", tarfile.REGTYPE), ("/tmp/escaped", tarfile.REGTYPE), ("sample/../../escaped", tarfile.REGTYPE),
     ("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE), ("pipe", tarfile.FIFOTYPE),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 from consoles import RecordingConsole
 
 from compress.process.console import Terminal
 from runtimes.board import ErrorConsole
-from runtimes.console import Console, SilentConsole
+from runtimes.console import Console, SilentConsole, escape_unprintable
 
 
 def report(console: Console) -> None:
@@ -33,3 +36,13 @@ def test_every_console_has_the_interface(kind: type[Console]) -> None:
         parameters = getattr(kind, name).__code__.co_varnames[: getattr(kind, name).__code__.co_argcount]
         expected = getattr(Console, name).__code__.co_varnames[: getattr(Console, name).__code__.co_argcount]
         assert parameters == expected
+
+
+def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii", write_through=True))
+    with pytest.raises(UnicodeEncodeError):
+        print("dög")
+    escape_unprintable()
+    print("dög", "\udcff")  # the second is a byte of a file name that is not UTF-8
+    assert raw.getvalue() == b"d\\xf6g \\udcff\n"

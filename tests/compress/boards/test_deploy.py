@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +125,39 @@ def test_a_board_that_is_off_is_an_error(server: Server, make_bundle: Callable[.
     closed = server.board.model_copy(update={"port": free_port()})
     with pytest.raises(UnavailableError, match="cannot be reached"):
         go(server, make_bundle(), closed)
+
+
+@pytest.mark.parametrize(("error", "expected", "message"), [
+    (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), CompressError, r"^/tmp/x: No space left on device"),
+    (PermissionError(errno.EACCES, "Permission denied", "/tmp/x"), CompressError, r"^/tmp/x: Permission denied"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/tmp/x"), CompressError, r"^/tmp/x: No such file"),
+    (OSError(errno.EMFILE, "Too many open files"), CompressError, r"^this machine: Too many open files"),
+    (OSError(errno.EHOSTUNREACH, "No route to host"), UnavailableError, "cannot be reached.*No route to host"),
+    (OSError(errno.ENETUNREACH, "Network is unreachable"), UnavailableError, "cannot be reached"),
+    (OSError("Multiple exceptions: [Errno 111] Connect call failed"), UnavailableError, "cannot be reached"),
+    (TimeoutError(), UnavailableError, "cannot be reached"),
+    (socket.gaierror(-2, "Name or service not known"), UnavailableError, "cannot be reached.*Name or service"),
+])  # fmt: skip
+def test_an_error_of_this_machine_is_not_one_of_the_network(
+    error: OSError, expected: type[CompressError], message: str, make_bundle: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import asyncssh
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncssh, "connect", fail)
+    with pytest.raises(CompressError, match=message) as raised:
+        deploy.deploy(make_bundle(), "pi", Board(host="pi"), None, SILENT)
+    assert type(raised.value) is expected
+    assert ("cannot be reached" in str(raised.value)) == (expected is UnavailableError)
+
+
+@pytest.mark.parametrize("identity", ["~nobody-of-this-name/key", "/dev/zero"])
+def test_an_identity_that_is_no_file_is_one_line(identity: str, make_bundle: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"no such file.*give another with --identity"):
+        deploy.deploy(make_bundle(), "pi", Board(host="pi", identity=Path(identity)), None, SILENT)
 
 
 @pytest.mark.parametrize(("script", "message"), [

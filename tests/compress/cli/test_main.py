@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import warnings
@@ -141,3 +142,14 @@ def test_other_warnings_are_shown_as_before() -> None:
     with pytest.warns(UserWarning, match="something else"):
         result = CliRunner().invoke(cli.LazyGroup("compress", commands=[warn]), ["warn"])
     assert result.exit_code == 0
+
+
+def test_any_letters_are_printed_in_ascii(tmp_path: Path) -> None:
+    recipe = tmp_path / "Größe.yaml"
+    recipe.write_text("data: {name: synthetic}\nmodel: {arch: mobilenet_v2}\n")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "compress", "schema"]
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    done = subprocess.run([*command[:3], "validate", str(recipe)], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"e.yaml: valid" in done.stdout  # click writes UTF-8 where the encoding is ASCII

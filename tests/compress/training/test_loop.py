@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -231,6 +232,44 @@ def test_an_accumulated_batch_has_the_gradient_of_the_whole_batch(make_context: 
     for tensor, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(tensor, other, rtol=1e-5, atol=1e-6)
     assert history(make_context("3"))[0]["train_loss"] == pytest.approx(history(make_context("1"))[0]["train_loss"])
+
+
+@pytest.mark.parametrize(("images", "batch_size", "accumulate", "parts"), [
+    (3, 32, 2, [3]), (3, 4, 2, [3]), (2, 8, 4, [2]), (5, 8, 4, [3, 2]), (13, 13, 6, [3, 2, 2, 2, 2, 2]),
+    (8, 8, 4, [2] * 4),
+])  # fmt: skip
+def test_batchnorm_never_sees_a_single_image(
+    make_context: MakeContext, images: int, batch_size: int, accumulate: int, parts: list[int]
+) -> None:
+    context = make_context()
+    context = replace(context, train=context.train[:images])
+    settings = config(epochs=1, warmup_epochs=0, batch_size=batch_size, accumulate=accumulate)
+    network, seen = small_mobilenet(), []
+    network.train().register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
+    )
+    fit(network, context, settings, cross_entropy(0.0))
+    assert seen == parts
+
+
+def test_one_training_image_is_refused_unless_no_batchnorm_is_trained(make_context: MakeContext) -> None:
+    context = make_context()
+    context = replace(context, train=context.train[:1])
+    settings = config(epochs=1, warmup_epochs=0)
+    with pytest.raises(InputError, match="there is one training image, and BatchNorm needs two"):
+        fit(small_mobilenet(), context, settings, cross_entropy(0.0))
+    frozen = config(epochs=1, warmup_epochs=0, freeze=("features",))
+    fit(small_mobilenet(), context, frozen, cross_entropy(0.0))
+
+
+@pytest.mark.parametrize(("ranks", "sync", "refused"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_processes_with_one_image_each_are_refused(
+    ranks: int, sync: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.distributed, "world_size", lambda: ranks)
+    settings = config(sync_batchnorm=sync)
+    with pytest.raises(InputError, match=r"a batch of 3 images.*2 processes") if refused else nullcontext():
+        loop._require_statistics(small_mobilenet(), [], 3, settings)
 
 
 def test_the_gradient_norm_is_clipped(make_context: MakeContext) -> None:
