@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from pathlib import Path
@@ -26,9 +27,11 @@ class Readable(Protocol):
 
 Source = Readable | bytes
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 MAX_ASPECT_RATIO = 16  # of images that are resized whole; of longer ones, only the part that is kept is resized
 MAX_BLACK = 15  # in 8 bits; an image of more bits that reaches no higher value looks black
+# Formats of Pillow that are no still pictures or that it can't decode alone: EPS needs Ghostscript, WMF needs Windows.
+NO_PICTURES = frozenset({"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
+NO_PICTURE_EXTENSIONS = frozenset({".pcd", ".pfm"})  # usually point clouds; floating-point pixels
 # Exceptions of Pillow's decoders for damaged files, from their sources and tests with truncated and random bytes.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -45,6 +48,30 @@ def content(source: Source) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{source}: {error.strerror or error}") from error
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Return the lower-case extensions of the images that the installed Pillow can decode, such as .jpg."""
+    try:
+        from PIL import Image, features
+    except ImportError as error:
+        raise UnavailableError("decoding images needs Pillow: pip install pillow") from error
+    formats = {extension: name for extension, name in Image.registered_extensions().items() if name not in NO_PICTURES}
+    if not features.check("jpg_2000"):  # Pillow registers this format without its decoder
+        formats = {extension: name for extension, name in formats.items() if name != "JPEG2000"}
+    return frozenset(formats) - NO_PICTURE_EXTENSIONS
+
+
+def is_image(name: str) -> bool:
+    """Return whether the extension of a file's name, in any case, is that of an image which can be decoded here."""
+    return extension_of(name) in extensions()
+
+
+def extension_of(name: str) -> str:
+    """Return the extension of a file's name in lower case, such as .jpg; empty if it has none."""
+    stem, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" if dot and stem and extension else ""
 
 
 def decode(source: Source) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -9,11 +11,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress.images.samples import Data, Sample, stratified_split
+from compress.images.folder_layout import require_classes, splits_in_root
+from compress.images.folders import (
+    OUTSIDE,
+    Entry,
+    FolderWalk,
+    LeftOutFiles,
+    count_files,
+    in_nfc,
+    printable,
+    sub_folders,
+)
+from compress.images.samples import SPLITS, Data, Sample, stratified_split
 from compress.images.synsets import imagenet_synsets
 from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
-from runtimes.images import EXTENSIONS
 
 
 class Config(Section):
@@ -49,86 +61,142 @@ class Config(Section):
 
 def load(config: Config) -> Data:
     """List the images of all folders; raises InputError for a missing folder or a class without images."""
-    folders = _split_folders(config)
-    classes = _classes(config, folders)
-    samples = {split: _samples(folder, classes, split) for split, folder in folders.items()}
-    if config.root and "train" not in samples:
-        samples["train"] = _samples(config.root, classes, "")
+    left_out = LeftOutFiles()
+    folders = _split_folders(config, left_out)
+    walks = {split: FolderWalk(folder) for split, folder in folders.items()}
+    for split, walk in walks.items():
+        require_classes(walk, may_be_splits=split == "train" and _is_root(config, walk) and not config.classes)
+    classes = _classes(config, walks)
+    samples = {split: _samples(config, walk, classes, split) for split, walk in walks.items()}
     samples = _split_off_missing(config, samples, tuple(classes))
     _require_disjoint(samples)
-    calibration = _unlabelled(config.calibration, "calibration") if config.calibration else ()
-    return Data(
-        tuple(classes),
-        samples.get("train", ()),
-        samples.get("val", ()),
-        samples.get("test", ()),
-        calibration=calibration,
-    )
+    if config.calibration:
+        _require_folder(config.calibration, "calibration")
+        walks["calibration"] = FolderWalk(config.calibration)
+        samples["calibration"] = _unlabelled(walks["calibration"], "calibration")
+    for walk in walks.values():
+        left_out.update(walk.left_out)
+    train, val, test, calibration = (samples.get(split, ()) for split in SPLITS)
+    shown = _shown_folders(config, walks, samples)
+    return Data(tuple(classes), train, val, test, calibration, left_out=left_out.all(), folders=shown)
 
 
-def _split_folders(config: Config) -> dict[str, Path]:
-    """Return the folder of each split that has one, which excludes class folders directly in root."""
-    folders: dict[str, Path] = {}
-    if config.root:
-        _require_folder(config.root, "root")
-        folders = {name: config.root / name for name in ("train", "val", "test") if (config.root / name).is_dir()}
-        if folders and "train" not in folders and not config.train:
-            raise InputError(f"{config.root}: has {', '.join(folders)} but no train folder; add one or give data.train")
-    for split in ("train", "val", "test"):
-        if folder := getattr(config, split):
-            _require_folder(folder, split)
-            folders[split] = folder
-    return folders
+def _split_folders(config: Config, left_out: LeftOutFiles) -> dict[str, Path]:
+    """Return the folder of each split that has one; that of train is root if root holds class folders."""
+    single = {split: folder for split in ("train", "val", "test") if (folder := getattr(config, split))}
+    for split, folder in single.items():
+        _require_folder(folder, split)
+    if not config.root:
+        return single
+    _require_folder(config.root, "root")
+    if config.train and config.train.samefile(config.root):
+        return single
+    in_root = splits_in_root(config.root, left_out, refuse_others=not config.train)
+    if not in_root and config.train:
+        raise InputError(f"data.root: {config.root}: has no folders train, val or test; remove data.root or data.train")
+    for split in sorted(single.keys() & in_root.keys()):
+        if not single[split].samefile(in_root[split]):
+            left_out.add(f"in a folder of root that data.{split} replaces", *count_files(in_root[split]))
+    return {**(in_root or {"train": config.root}), **single}
 
 
-def _classes(config: Config, folders: dict[str, Path]) -> dict[str, int]:
+def _is_root(config: Config, walk: FolderWalk) -> bool:
+    """Return whether these class folders are directly in root."""
+    return config.root is not None and not config.train and walk.root == Path(os.path.abspath(config.root))
+
+
+def _shown_folders(
+    config: Config, walks: dict[str, FolderWalk], samples: dict[str, tuple[Sample, ...]]
+) -> dict[str, str]:
+    """Return where the images of each split come from."""
+    folders = {split: printable(str(walk.root)) for split, walk in walks.items()}
+    shares = {"val": config.val_share, "test": config.test_share}
+    split_off = {split: f"{folders['train']} ({share:.0%} of its images)" for split, share in shares.items()
+                 if split in samples and split not in folders}  # fmt: skip
+    return {split: text for split in SPLITS if (text := folders.get(split) or split_off.get(split))}
+
+
+def _classes(config: Config, walks: dict[str, FolderWalk]) -> dict[str, int]:
     """Return the index of each class name."""
     if config.classes == "imagenet":
         return {synset: index for index, synset in enumerate(imagenet_synsets())}
     if config.classes is not None:
-        if not config.classes.is_file():
-            raise InputError(f"data.classes: {config.classes}: no such file")
-        try:
-            lines = config.classes.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{config.classes}: is not UTF-8 text ({error})") from error
-        names = [line.strip() for line in lines if line.strip()]
-    else:
-        first = folders.get("train") or config.root or folders["test"]
-        names = sorted(path.name for path in first.iterdir() if path.is_dir() and not path.name.startswith("."))
-    where = config.classes or folders.get("train") or config.root or folders["test"]
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise InputError(f"{where}: names the class '{repeated[0]}' twice")
+        return _class_file(config.classes)
+    walk = walks.get("train") or walks.get("test") or walks["val"]
+    names = sorted({in_nfc(folder.name) for folder in walk.top.folders})
     if len(names) < 2:
-        raise InputError(f"{where}: must hold at least 2 classes, has {len(names)}")
+        raise InputError(f"{walk.root}: must hold at least 2 classes, has {len(names)}{_wrapper(walk)}")
     return {name: index for index, name in enumerate(names)}
 
 
-def _samples(folder: Path, classes: dict[str, int], split: str) -> tuple[Sample, ...]:
-    """Return the images of a folder of class folders.
+def _class_file(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise InputError(f"data.classes: {path}: no such file")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error})") from error
+    names = [in_nfc(line.strip()) for line in lines if line.strip()]
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise InputError(f"{path}: names the class '{repeated[0]}' twice")
+    if len(names) < 2:
+        raise InputError(f"{path}: must hold at least 2 classes, has {len(names)}")
+    return {name: index for index, name in enumerate(names)}
+
+
+def _wrapper(walk: FolderWalk) -> str:
+    """Return the end of a message about a folder whose only folder holds the folders of classes or splits."""
+    folders = walk.top.folders
+    if len(folders) != 1 or not sub_folders(folders[0]):
+        return ""
+    return f"; its only folder {in_nfc(folders[0].name)} holds {len(sub_folders(folders[0]))}: give that folder instead"
+
+
+def _samples(config: Config, walk: FolderWalk, classes: dict[str, int], split: str) -> tuple[Sample, ...]:
+    """Return the images of a folder of class folders, named by their paths in it.
 
     Raises InputError for an unknown class and for an empty class folder. A class without a folder has no images.
     """
+    if not walk.top.folders and split == "test" and walk.top.images:
+        return _unlabelled(walk, split)
+    for image in walk.top.images:
+        walk.left_out.add(OUTSIDE, image.path)
+    if not walk.top.folders:
+        raise InputError(f"{walk.root}: holds no class folders; expected {walk.root}/CLASS/image.jpg")
+    prefix = "" if _is_root(config, walk) else f"{split}/"
     samples: list[Sample] = []
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        label = classes.get(class_folder.name)
-        if label is None and class_folder.name.isdecimal() and int(class_folder.name) < len(classes):
-            label = int(class_folder.name)
-        if label is None:
-            known = ", ".join(list(classes)[:8]) + (", …" if len(classes) > 8 else "")
-            raise InputError(f"{class_folder}: no class of that name; there are {known}")
-        files = _image_files(class_folder)
-        if not files:
+    for folder in walk.top.folders:
+        label, left_out = _label(folder, classes, config, walk), LeftOutFiles()
+        paths = list(walk.images(folder, in_nfc(folder.name), left_out))
+        samples += [Sample(f"{prefix}{walk.name(path)}", Path(path), label) for path in paths]
+        if not paths:
+            reasons = "".join(f"; {files.line()}" for files in left_out.all())
+            name = in_nfc(folder.name)
             raise InputError(
-                f"{class_folder}: class '{class_folder.name}' has no images; add some or remove the folder"
+                f"{printable(folder.path)}: class '{name}' has no images; add some or remove the folder{reasons}"
             )
-        samples += [Sample(f"{split}/{file.relative_to(folder.resolve())}".lstrip("/"), file, label) for file in files]
-    if not samples and split == "test" and _image_files(folder):
-        return _unlabelled(folder, split)
-    if not samples:
-        raise InputError(f"{folder}: holds no class folders; expected {folder}/CLASS/image.jpg")
+        walk.left_out.update(left_out)
     return tuple(samples)
+
+
+def _label(folder: Entry, classes: dict[str, int], config: Config, walk: FolderWalk) -> int:
+    """Return the class of a folder: by its name, or by a number if data.classes gives other names than numbers."""
+    name = in_nfc(folder.name)
+    if name in classes:
+        return classes[name]
+    is_number = name.isascii() and name.isdecimal()
+    if is_number and config.classes and int(name) < len(classes) and not any(known.isdecimal() for known in classes):
+        return int(name)
+    by_case = {known.casefold(): known for known in classes}
+    near = difflib.get_close_matches(name.casefold(), by_case, n=1)
+    known = ", ".join(list(classes)[:8]) + (", …" if len(classes) > 8 else "")
+    raise InputError(
+        f"{printable(folder.path)}: no class of that name; there are {known}"
+        + (f"; did you mean '{by_case[near[0]]}'?" if near and not is_number else "")
+        + ("; a number is the index of a class only with data.classes" if is_number and not config.classes else "")
+        + _wrapper(walk)
+    )
 
 
 def _split_off_missing(
@@ -149,25 +217,24 @@ def _split_off_missing(
 def _require_disjoint(samples: dict[str, tuple[Sample, ...]]) -> None:
     """Raise InputError if a file is in two splits, which would make the accuracy meaningless."""
     for first, second in combinations(samples, 2):
-        shared = {sample.source for sample in samples[first]} & {sample.source for sample in samples[second]}
+        shared = {_real(sample) for sample in samples[first]} & {_real(sample) for sample in samples[second]}
         if shared:
             raise InputError(
                 f"{len(shared)} images are in both {first} and {second}, for example {min(map(str, shared))}"
             )
 
 
-def _unlabelled(folder: Path, split: str) -> tuple[Sample, ...]:
-    _require_folder(folder, split)
-    samples = tuple(
-        Sample(f"{split}/{file.relative_to(folder.resolve())}", file, None) for file in _image_files(folder)
-    )
+def _real(sample: Sample) -> str:
+    """Return the path of a sample's file without links."""
+    assert isinstance(sample.source, Path)
+    return os.path.realpath(sample.source)
+
+
+def _unlabelled(walk: FolderWalk, split: str) -> tuple[Sample, ...]:
+    samples = tuple(Sample(f"{split}/{walk.name(path)}", Path(path), None) for path in walk.all_images())
     if not samples:
-        raise InputError(f"{folder}: holds no images to calibrate on")
+        raise InputError(f"{walk.root}: holds no images to calibrate on")
     return samples
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
 def _require_folder(folder: Path, key: str) -> None:

@@ -39,7 +39,7 @@ def load(config: Config) -> Data:
         more = f", and {count} more problem{'s' if count > 1 else ''}" if count else ""
         raise InputError(f"{files.problems[0]}{more}; see: compress data check {config.root}")
     train, val = _hold_out(files, config)
-    return Data(files.classes, train, val, tuple(files.val))
+    return Data(files.classes, train, val, tuple(files.val), left_out=files.left_out.all())
 
 
 def _hold_out(files: ImagenetFiles, config: Config) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

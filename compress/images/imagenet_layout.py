@@ -11,10 +11,19 @@ from pathlib import Path, PurePosixPath
 
 from compress.images import archives
 from compress.images.archives import Member, Slice
+from compress.images.folders import (
+    OUTSIDE,
+    FolderWalk,
+    LeftOutFiles,
+    count_files,
+    listing,
+    require_whole_links,
+    why_no_image,
+)
 from compress.images.samples import Sample
 from compress.images.synsets import SYNSET, imagenet_synsets
 from runtimes.errors import InputError
-from runtimes.images import EXTENSIONS
+from runtimes.images import extensions
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT, DEVKIT_TAR = "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12.tar.gz"
@@ -26,12 +35,16 @@ SPLIT_OF_SHARDS = {"train": "train", "val": "val", "validation": "val", "test": 
 
 @dataclass
 class ImagenetFiles:
-    """Classes and images of a root, in ImageNet's two splits. problems: misplaced and missing files, one per line."""
+    """Classes and images of a root, in ImageNet's two splits. problems: misplaced and missing files, one per line.
+
+    left_out: files that are no images of a class, and need not be.
+    """
 
     classes: tuple[str, ...] = ()
     train: list[Sample] = field(default_factory=list)
     val: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    left_out: LeftOutFiles = field(default_factory=LeftOutFiles)
 
 
 def read_imagenet(root: str) -> ImagenetFiles:
@@ -57,41 +70,54 @@ def read_imagenet(root: str) -> ImagenetFiles:
 
 def _read_folders(root: Path) -> ImagenetFiles:
     files = ImagenetFiles()
-    images: dict[str, list[tuple[str, Path]]] = {}
+    images: dict[str, list[tuple[str, str, str]]] = {}
     for split in ("train", "val"):
         if (root / split).is_dir():
-            images[split] = _images_by_synset(root / split, files.problems)
-    unsorted_val = [path for path in sorted((root / "val").glob("*")) if _is_image(path.name)]
-    if unsorted_val and not images["val"]:
-        synsets = _validation_synsets(root, len(unsorted_val))
-        images["val"] = list(zip(synsets, unsorted_val, strict=True))
-    files.classes = _sorted_classes([synset for synset, _ in images.get("train") or images["val"]], root)
+            images[split] = _images_by_synset(root / split, files)
+    for folder in listing(str(root), LeftOutFiles()).folders:
+        if folder.name not in ("train", "val", DEVKIT):
+            files.left_out.add("in a folder beside the splits", *count_files(folder.path))
+    files.classes = _sorted_classes([synset for synset, *_ in images.get("train") or images["val"]], root)
     label_of = {synset: label for label, synset in enumerate(files.classes)}
-    for split, pairs in images.items():
-        unknown = sorted({synset for synset, _ in pairs} - set(label_of))
+    for split, rows in images.items():
+        unknown = sorted({synset for synset, *_ in rows} - set(label_of))
         files.problems += [f"{root / split / synset}: the class is not in train" for synset in unknown]
         getattr(files, split).extend(
-            Sample(f"{split}/{synset}/{path.name}", path, label_of[synset])
-            for synset, path in pairs
+            Sample(f"{split}/{synset}/{name}", Path(path), label_of[synset])
+            for synset, name, path in rows
             if synset in label_of
         )
     return files
 
 
-def _images_by_synset(folder: Path, problems: list[str]) -> list[tuple[str, Path]]:
-    """Return (synset, file) for a folder of class folders; append misnamed and empty folders to the problems."""
-    pairs: list[tuple[str, Path]] = []
-    for class_folder in sorted(folder.iterdir()):
-        if not class_folder.is_dir() or class_folder.name.startswith("."):
-            continue
+def _images_by_synset(folder: Path, files: ImagenetFiles) -> list[tuple[str, str, str]]:
+    """Return synset, name in its folder and path of the images of a split.
+
+    Adds misnamed and empty class folders to the problems. Images beside class folders are left out; without class
+    folders, the devkit gives their classes.
+    """
+    require_whole_links(folder)
+    walk = FolderWalk(folder)
+    rows: list[tuple[str, str, str]] = []
+    for class_folder in walk.top.folders:
         if not SYNSET.fullmatch(class_folder.name):
-            problems.append(f"{class_folder}: is not named by a synset such as n01440764; move it out of {folder}")
+            files.problems.append(
+                f"{class_folder.path}: is not named by a synset such as n01440764; move it out of {folder}"
+            )
             continue
-        images = [path for path in sorted(class_folder.iterdir()) if _is_image(path.name)]
-        if not images:
-            problems.append(f"{class_folder}: holds no images")
-        pairs += [(class_folder.name, path) for path in images]
-    return pairs
+        paths = list(walk.images(class_folder, class_folder.name, walk.left_out))
+        if not paths:
+            files.problems.append(f"{class_folder.path}: holds no images")
+        rows += [(class_folder.name, walk.name(path).partition("/")[2], path) for path in paths]
+    unsorted = [image.path for image in walk.top.images]
+    if unsorted and not rows and folder.name == "val":
+        synsets = _validation_synsets(folder.parent, len(unsorted))
+        rows = [(synset, walk.name(path), path) for synset, path in zip(synsets, unsorted, strict=True)]
+    else:
+        for path in unsorted:
+            walk.left_out.add(OUTSIDE, path)
+    files.left_out.update(walk.left_out)
+    return rows
 
 
 def _read_tars(root: Path) -> ImagenetFiles:
@@ -103,12 +129,18 @@ def _read_tars(root: Path) -> ImagenetFiles:
             synset, _, name = member.name.removeprefix("./").rpartition("/")
             if not SYNSET.fullmatch(synset):
                 files.problems.append(f"{path}: {member.name}: is not inside a tar named by a synset")
-            elif _is_image(name):
+            elif reason := why_no_image(name):
+                files.left_out.add(reason, f"{path}: {member.name}")
+            else:
                 images["train"].append((synset, name, Slice(path, member.offset, member.size)))
     if (root / VAL_TAR).is_file():
         path = str(root / VAL_TAR)
-        members = [member for member in archives.members(path) if _is_image(member.name)]
-        members.sort(key=lambda member: member.name)
+        members = []
+        for member in sorted(archives.members(path), key=lambda member: member.name):
+            if reason := why_no_image(PurePosixPath(member.name).name):
+                files.left_out.add(reason, f"{path}: {member.name}")
+            else:
+                members.append(member)
         synsets = _validation_synsets(root, len(members))
         images["val"] = [
             (synset, PurePosixPath(member.name).name, Slice(path, member.offset, member.size))
@@ -158,7 +190,7 @@ def _read_shard(path: str, problems: list[str]) -> list[tuple[str, Slice, str]]:
         samples[f"{folder}/{stem}" if folder else stem][f".{suffix}".lower()] = member
     rows = []
     for key, by_suffix in samples.items():
-        image = next((by_suffix[suffix] for suffix in sorted(by_suffix) if suffix in EXTENSIONS), None)
+        image = next((by_suffix[suffix] for suffix in sorted(by_suffix) if suffix in extensions()), None)
         label = next((by_suffix[suffix].text for suffix in LABEL_SUFFIXES if suffix in by_suffix), None)
         if image is None or label is None:
             problems.append(f"{path}: {key} has no {'image' if image is None else 'file .cls'}")
@@ -220,7 +252,3 @@ def _devkit_file(root: Path, name: str) -> bytes:
             return stream.read()
     except (tarfile.TarError, EOFError, KeyError, OSError) as error:
         raise InputError(f"{path}: can't read {name} ({error}); download it again") from error
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS and not PurePosixPath(name).name.startswith(".")

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from compress.images.folders import FolderWalk
 from compress.images.samples import Sample, write_evalset
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
@@ -24,7 +25,7 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
-from runtimes.images import EXTENSIONS, UnreadableImageError, decode
+from runtimes.images import UnreadableImageError, decode, extensions
 from runtimes.lineage import GivenRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -57,7 +58,7 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
     scheme, model_path, preprocessing = scheme_named(request.target), request.model, request.preprocessing
     if request.out.resolve() == model_path.resolve():
         raise InputError(f"{request.out}: is the model to quantize; choose another file with -o")
-    samples = _samples(request.calibration, request.settings.calibration_images)
+    samples = _samples(request.calibration, request.settings.calibration_images, console)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         with _path_in_errors(model_path):
             model = standard_form(_read(model_path))
@@ -85,15 +86,21 @@ def _path_in_errors(model_path: Path) -> Iterator[None]:
         raise InputError(f"{model_path}: not an ONNX file ({error})") from error
 
 
-def _samples(folder: Path, count: int) -> tuple[Sample, ...]:
-    """Return at most `count` images of a folder and its subfolders, spread evenly over the sorted names."""
+def _samples(folder: Path, count: int, console: Console) -> tuple[Sample, ...]:
+    """Return at most `count` images of a folder and its subfolders, spread evenly over the sorted names.
+
+    The files that are left out are counted on the console.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; set --calibration to a folder of images")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    walk = FolderWalk(folder)
+    paths = list(walk.all_images())
+    for files in walk.left_out.all():
+        console.say(files.line())
     if not paths:
-        raise InputError(f"{folder}: has no images ({', '.join(sorted(EXTENSIONS))})")
+        raise InputError(f"{folder}: has no images ({', '.join(sorted(extensions()))})")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
-    return tuple(Sample(str(paths[index].relative_to(folder)), paths[index], None) for index in chosen)
+    return tuple(Sample(walk.name(paths[index]), Path(paths[index]), None) for index in chosen)
 
 
 def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:

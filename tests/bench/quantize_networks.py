@@ -32,7 +32,7 @@ from runtimes.artifact import Artifact
 from runtimes.errors import UnavailableError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_text
-from runtimes.images import EXTENSIONS
+from runtimes.images import is_image
 from runtimes.preprocessing import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def _foolbox_images() -> list[Sample]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(path for path in folder.resolve().rglob("*") if is_image(path.name) and path.is_file())
 
 
 def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:

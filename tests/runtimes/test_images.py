@@ -244,3 +244,29 @@ def test_a_very_long_image_gives_the_square_of_the_whole_resized_image(
 def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
     image = noise(32, 40)
     np.testing.assert_array_equal(images.resize_and_crop(image, Preprocessing(32, 32)), np.asarray(image)[4:36])
+
+
+FORMATS = ["jpg", "jpe", "jfif", "png", "apng", "bmp", "dib", "webp", "tif", "gif", "pbm", "pgm", "pnm", "ppm", "tga",
+           "avif", "jp2", "j2k", "pcx", "sgi", "qoi", "ico", "dds"]  # fmt: skip
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_every_image_format_that_pillow_writes_is_an_image_and_read(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a.{extension.upper()}"
+    image = noise(16, 16).convert("1" if extension == "pbm" else "RGB")
+    image.save(path, Image.registered_extensions()[f".{extension}"])
+    assert images.is_image(path.name)
+    assert images.decode(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.txt", "a.eps", "a.pdf", "a.h5", "jpg", ".jpg", "a.", "a.jpg.bak"])
+def test_other_files_are_no_images(name: str) -> None:
+    assert not images.is_image(name)
+
+
+def test_formats_without_a_decoder_are_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda feature: feature != "jpg_2000")
+    images.extensions.cache_clear()
+    assert not images.is_image("a.jp2")
+    assert images.is_image("a.jpg")
+    images.extensions.cache_clear()

@@ -188,7 +188,7 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
         (
             {"r/val/cat": 3, "r/test/cat": 3},
             {"root": "r"},
-            "{}/r: has val, test but no train folder; add one or give data.train",
+            "{}/r/test: must hold at least 2 classes, has 1",
         ),
         (
             {"r/cat": 4, "r/dog": 4, "photos": 0},
