@@ -30,7 +30,8 @@ def data() -> None:
 def check(root: str, as_json: bool) -> None:
     """Decode every image and count classes and faulty images.
 
-    Faulty images are unreadable, in CMYK or in the wrong place. ROOT is an ImageNet in folders, in the official tar
+    Faulty images are unreadable, in CMYK or in the wrong place; copies of test images in other splits, equal images in
+    two classes, and images that look like one of another split. ROOT is an ImageNet in folders, in the official tar
     files or in shards. For another data set give NAME:ROOT, for example imagefolder:/data/flowers.
 
     Example: compress data check /data/imagenet
@@ -45,6 +46,11 @@ def check(root: str, as_json: bool) -> None:
     _print_names("in the wrong place", inspection.problems)
     _print_names("unreadable, skipped in a run", tuple(f"{name}: {reason}" for name, reason in inspection.unreadable))
     _print_names("CMYK, read as RGB", inspection.cmyk)
+    copies = tuple(f"{name}: {reason}" for name, reason in inspection.copies)
+    _print_names("copies across splits, excluded in a run", copies)
+    _print_names("equal images in different classes", inspection.contradictions)
+    _print_names("test images that are copies of other test images", inspection.repeated)
+    _print_names("warning: images that look like one of another split", inspection.similar)
 
 
 @data.command()

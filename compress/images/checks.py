@@ -1,21 +1,27 @@
-"""Inspect a data set: counts per class, unreadable images, CMYK images and misplaced files."""
+"""Inspect a data set: counts per class, unreadable and CMYK images, misplaced files, copies and similar images."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from compress.images import jpeg
+from compress.images.copies import CHUNK, DIGEST, ORDER, Digests, Member, digest, find_copies
 from compress.images.imagenet_layout import read_imagenet
-from compress.images.samples import DECODING_THREADS, Data, Sample, why_unreadable
+from compress.images.samples import DECODING_THREADS, Data, Sample
+from compress.images.similar import BANDS, MIN_PIXELS, SIDE, Hashes, nearest, perceptual_hash
 from compress.process.table import Table
 from runtimes import images
 from runtimes.console import Console
 
-CHUNK = 4096  # images queued at a time
 EXTREMES = 5  # number of classes listed with the fewest and the most images
 CLASS_HEADINGS = "<class|images"
 
@@ -46,33 +52,68 @@ class Inspection:
     """Results of `inspect`.
 
     counts: number of images by split and class. unreadable: (name, reason). cmyk: names. problems: as in Contents.
+    copies: (name, reason) of images that a run excludes, because a split that is judged has them too. contradictions:
+    equal images with different labels. repeated: test images that are copies of other test images. similar: images that
+    look like one of another split. The last three hold one line for each pair.
     """
 
     counts: dict[str, dict[str, int]]
     unreadable: tuple[tuple[str, str], ...]
     cmyk: tuple[str, ...]
     problems: tuple[str, ...]
+    copies: tuple[tuple[str, str], ...] = ()
+    contradictions: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    similar: tuple[str, ...] = ()
 
 
 def inspect(contents: Contents, console: Console) -> Inspection:
-    """Decode every image and return the counts, the unreadable images and the CMYK images."""
+    """Decode every image once; count, and find unreadable and CMYK images, copies, and images that look alike."""
     counts = {split: dict.fromkeys(contents.classes, 0) for split in contents.splits}
     for split, samples in contents.splits.items():
         for label, count in Counter(sample.label for sample in samples).items():
             if label is not None:
                 counts[split][contents.classes[label]] = count
-    everything = [sample for samples in contents.splits.values() for sample in samples]
+    order = sorted(contents.splits, key=ORDER.index)
+    members = [Member(split, sample) for split in order for sample in contents.splits[split]]
+    digests, hashes = np.zeros(len(members), DIGEST), np.zeros((len(members), BANDS), np.uint32)
+    has_hash = np.zeros(len(members), bool)
     unreadable, cmyk = [], []
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        for start in range(0, len(everything), CHUNK):  # pool.map on everything would queue a million calls
-            chunk = everything[start : start + CHUNK]
-            results = zip(chunk, pool.map(_inspect_image, chunk), strict=True)
-            for done, (sample, (reason, is_cmyk)) in enumerate(results, 1):
-                unreadable += [(sample.name, reason)] if reason else []
-                cmyk += [sample.name] if is_cmyk else []
-                if done % 64 == 0 or done == len(chunk):
-                    console.progress("check images", start + done, len(everything))
-    return Inspection(counts, tuple(unreadable), tuple(cmyk), contents.problems)
+    for index, (member, read) in enumerate(zip(members, _read(members), strict=True)):
+        digests[index] = read.digest
+        if read.hashed is not None:
+            hashes[index], has_hash[index] = read.hashed, True
+        unreadable += [(member.sample.name, read.reason)] if read.reason else []
+        cmyk += [member.sample.name] if read.is_cmyk else []
+        if (index + 1) % 64 == 0 or index + 1 == len(members):
+            console.progress("check images", index + 1, len(members))
+    copies = find_copies(members, digests, contents.classes)
+    return Inspection(
+        counts,
+        tuple(unreadable),
+        tuple(cmyk),
+        contents.problems,
+        copies=tuple((image.name, image.reason) for image in copies.leaks),
+        contradictions=copies.contradictions,
+        repeated=copies.repeated,
+        similar=tuple(_similar(members, digests, hashes, has_hash)),
+    )
+
+
+def _similar(
+    members: Sequence[Member], digests: Digests, hashes: Hashes, has_hash: npt.NDArray[np.bool_]
+) -> Iterator[str]:
+    """Yield a line for each image that looks like one of a later split, with the most similar of each split."""
+    split_of = np.asarray([member.split for member in members])
+    splits = list(dict.fromkeys(split_of.tolist()))
+    for first, second in combinations(splits, 2):
+        queries, references = (np.flatnonzero(has_hash & (split_of == split)) for split in (first, second))
+        found, distances = nearest(hashes[queries], hashes[references])
+        rows = zip(queries.tolist(), found.tolist(), distances.tolist(), strict=True)
+        for query, index, distance in rows:
+            if index >= 0 and digests[query] != digests[references[index]]:
+                other = members[int(references[index])].sample.name
+                yield f"{members[query].sample.name} and {other} ({distance} of {SIDE * SIDE} bits differ)"
 
 
 def tables(inspection: Inspection) -> list[Table]:
@@ -97,16 +138,42 @@ def _class_table(title: str, counts: Iterable[tuple[str, int]]) -> Table:
     return Table.of(title, CLASS_HEADINGS, [(name, str(count)) for name, count in counts])
 
 
-def _inspect_image(sample: Sample) -> tuple[str | None, bool]:
-    """Return why an image can't be read (None if it can), and whether its colours are CMYK."""
-    reason = why_unreadable(sample)
-    return reason, reason is None and _is_cmyk(sample.source)
+@dataclass(frozen=True)
+class _Read:
+    """One image. reason: why it can't be decoded. digest: of its bytes. hashed: its perceptual hash, if it has one."""
+
+    reason: str | None = None
+    digest: bytes = b""
+    is_cmyk: bool = False
+    hashed: npt.NDArray[np.uint32] | None = None
 
 
-def _is_cmyk(source: images.Source) -> bool:
-    from PIL import Image
+def _read(members: Sequence[Member]) -> Iterator[_Read]:
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for start in range(0, len(members), CHUNK):
+            yield from pool.map(lambda member: _read_image(member.sample), members[start : start + CHUNK])
 
-    encoded = images.content(source)
+
+def _read_image(sample: Sample) -> _Read:
+    try:
+        encoded = images.content(sample.source)
+        image = _decoded(sample.source, encoded)
+    except images.UnreadableImageError as error:
+        return _Read(str(error))
+    return _Read(None, digest(encoded), _is_cmyk(encoded), perceptual_hash(image))
+
+
+def _decoded(source: images.Source, encoded: bytes) -> Image.Image:
+    """Return the image, a plain JPEG at the lowest scale that its hash allows."""
+    if jpeg.plain_size(encoded) is not None:
+        try:
+            return images.as_image(jpeg.decode(encoded, min_width=MIN_PIXELS, min_height=MIN_PIXELS, min_factor=2))
+        except ValueError:  # simplejpeg is stricter than Pillow, which decodes the image or names the reason
+            pass
+    return images.decode(source)
+
+
+def _is_cmyk(encoded: bytes) -> bool:
     if jpeg.plain_size(encoded) is not None:
         return False
     with Image.open(io.BytesIO(encoded)) as image:

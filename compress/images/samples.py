@@ -1,4 +1,4 @@
-"""Data sets: samples, seeded stratified splits, exclusion of unreadable images, and evaluation sets."""
+"""Data sets: samples, seeded stratified splits, calibration images, and evaluation sets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.images import jpeg
 from runtimes import evalset, images
 from runtimes.console import Console
 from runtimes.errors import InputError
@@ -34,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image that was excluded because it can't be decoded."""
+    """An image that was excluded: it can't be decoded, or is a copy of a test or val image."""
 
     name: str
     split: str
@@ -59,7 +58,7 @@ class Data:
     """A data set: class names and four splits; train, val and test are disjoint.
 
     calibration: empty unless the data set has a separate folder for it; `draw_calibration` then draws from train.
-    rejected: the images that `set_aside_unreadable` excluded.
+    rejected: the images that `exclusion.examine` excluded. doubts: what it found doubtful, one line each.
     left_out: files that are not images of a class. folders: the folder of each split that has one.
     """
 
@@ -69,6 +68,7 @@ class Data:
     test: tuple[Sample, ...]
     calibration: tuple[Sample, ...] = ()
     rejected: tuple[Rejected, ...] = ()
+    doubts: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     folders: Mapping[str, str] = field(default_factory=dict)
 
@@ -144,53 +144,6 @@ def _fill_gaps(parts: list[list[Sample]], classes: int) -> None:
                 count[label] += 1
 
 
-def set_aside_unreadable(data: Data, limit: float, console: Console) -> Data:
-    """Decode every image once and return the data without the unreadable images, which are listed in `rejected`.
-
-    Raises InputError if their share of all images is above `limit`, or if a class or split would become empty.
-    """
-    everything = [(split, sample) for split in SPLITS for sample in data.split(split)]
-    rejected = []
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        reasons = pool.map(lambda pair: why_unreadable(pair[1]), everything)
-        for done, ((split, sample), reason) in enumerate(zip(everything, reasons, strict=True), 1):
-            if reason:
-                rejected.append(Rejected(sample.name, split, reason))
-            if done % 64 == 0 or done == len(everything):
-                console.progress("check images", done, len(everything))
-    if len(rejected) > limit * len(everything):
-        raise InputError(
-            f"{len(rejected)} of {len(everything)} images can't be read, more than max_unreadable_images: {limit:g} "
-            f"allows; the first: {rejected[0].name} ({rejected[0].reason})"
-        )
-    kept = without(data, tuple(rejected))
-    _require_not_emptied(data, kept)
-    return kept
-
-
-def _require_not_emptied(data: Data, kept: Data) -> None:
-    """Raise InputError if the exclusion of images emptied a split, or a class of a split."""
-    for split in SPLITS:
-        reasons = [rejected.reason for rejected in kept.rejected if rejected.split == split]
-        if reasons and not kept.split(split):
-            raise InputError(f"no image of the split '{split}' can be read; the first: {reasons[0]}")
-        emptied = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}
-        for label in sorted(label for label in emptied if label is not None):
-            raise InputError(
-                f"no image of the class '{data.classes[label]}' in the split '{split}' can be read; the first of the "
-                f"split: {reasons[0]}"
-            )
-
-
-def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:
-    """Return the data without the rejected images, which are listed in `rejected`."""
-    names = {(image.split, image.name) for image in rejected}
-    train, val, test, calibration = (
-        tuple(sample for sample in data.split(split) if (split, sample.name) not in names) for split in SPLITS
-    )
-    return replace(data, train=train, val=val, test=test, calibration=calibration, rejected=rejected)
-
-
 def draw_calibration(data: Data, count: int, seed: int) -> tuple[Sample, ...]:
     """Return at most `count` images to calibrate with, drawn by the seed from calibration, or else train."""
     pool = data.calibration or data.train
@@ -231,16 +184,6 @@ def _preprocessed(
                 lambda sample: images.resize_and_crop(images.decode(sample.source), preprocessing), chunk
             )
             done(start + len(chunk))
-
-
-def why_unreadable(sample: Sample) -> str | None:
-    """Return why an image can't be decoded, None if it can."""
-    try:
-        if not jpeg.is_whole(images.content(sample.source)):
-            images.decode(sample.source)
-    except images.UnreadableImageError as error:
-        return str(error)
-    return None
 
 
 def _identity(source: images.Source) -> object:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from compress.images import samples
+import numpy as np
+
+from compress.images import exclusion
 from compress.images.samples import Data, Rejected
 from compress.pipeline.images import LoadedData
+from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from runtimes import environment
 from runtimes.errors import InputError, UnavailableError
-from runtimes.files import read_json, write_json
+from runtimes.files import read_json, replacing, write_json
 from runtimes.session import package_of
 
-REJECTED = "rejected.json"
+EXCLUDED = "excluded.json"
+CHECK_IMAGES = "check-images"
+SHOWN = 100  # excluded images on the console; the report has all
 
 
 def unavailable_targets(recipe: Recipe) -> dict[str, str | None]:
@@ -64,16 +69,25 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     if recipe.stages and not (data.train and data.val):
         raise InputError("the stages need the splits train and val; give data.root or data.train")
     folder = steps.run(
-        check_images, "check-images", source=LoadedData.of(data), max_unreadable=recipe.max_unreadable_images
+        check_images, CHECK_IMAGES, source=LoadedData.of(data), max_unreadable=recipe.max_unreadable_images
     )
-    rejected = tuple(Rejected(**fields) for fields in read_json(folder / REJECTED))
-    return LoadedData.of(samples.without(data, rejected))
+    content = read_json(folder / EXCLUDED)
+    rejected = tuple(Rejected(**fields) for fields in content["rejected"])
+    return LoadedData.of(replace(exclusion.without(data, rejected), doubts=tuple(content["doubts"])))
 
 
-@step_options(packages=("pillow",))
+@step_options(packages=("pillow", "simplejpeg"))
 def check_images(step: Step, source: LoadedData, max_unreadable: float) -> None:
-    """Decode every image once and list those that can't be decoded; raises InputError for a larger share of them."""
-    kept = samples.set_aside_unreadable(source.data, max_unreadable, step.console)
-    write_json(step.folder / REJECTED, [asdict(image) for image in kept.rejected])
-    for image in kept.rejected:
+    """Decode every image once; list the unreadable ones and copies of test images, and write digests of the others."""
+    examined = exclusion.examine(source.data, max_unreadable, step.console)
+    kept = examined.data
+    with replacing(step.folder / SEEN) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **examined.digests)  # type: ignore[arg-type]  # numpy: "expected bool", of allow_pickle
+    content = {"rejected": [asdict(image) for image in kept.rejected], "doubts": kept.doubts}
+    write_json(step.folder / EXCLUDED, content)
+    for image in kept.rejected[:SHOWN]:
         step.console.say(f"set aside: {image.name}: {image.reason}")
+    if len(kept.rejected) > SHOWN:
+        step.console.say(f"set aside: {len(kept.rejected) - SHOWN} more images, listed in the report")
+    for doubt in kept.doubts:
+        step.console.say(f"doubtful: {doubt}")

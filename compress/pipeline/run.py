@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.pipeline.artifacts import PARITY_IMAGES, Builder
-from compress.pipeline.checks import load_data, unavailable_targets
+from compress.pipeline.checks import CHECK_IMAGES, load_data, unavailable_targets
 from compress.pipeline.images import RunImages
 from compress.pipeline.measurements import measure_target, val_top1
 from compress.pipeline.networks import Networks, predictions_on, train_networks
-from compress.pipeline.run_folder import RunFolder
+from compress.pipeline.run_folder import SEEN, RunFolder
 from compress.pipeline.steps import Steps
 from compress.process import distributed
 from compress.process.tracking import Track
@@ -80,8 +80,10 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         training=_training_histories(steps),
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),
+        notes=images.data.doubts,
     )
-    folder.write_inputs(recipe.to_yaml(), images.data.splits_json())  # now, because accept reads them with the report
+    seen = steps.folders[CHECK_IMAGES] / SEEN
+    folder.write_inputs(recipe.to_yaml(), images.data.splits_json(), seen)  # now, as accept reads them with the report
     return publish(outputs, folder.path)
 
 

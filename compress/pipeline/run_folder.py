@@ -1,6 +1,6 @@
 """The folder of a run: its recipe, splits, steps, artifacts and report, locked by the process that works in it.
 
-recipe.yaml splits.json run.log report.json report.html report.md accuracy_latency.svg
+recipe.yaml splits.json seen.npz run.log report.json report.html report.md accuracy_latency.svg
 artifacts/          the exported models
 steps/NAME-KEY/     results of cached steps (compress.pipeline.steps)
 lock                held by the process that works in the folder
@@ -15,10 +15,11 @@ from pathlib import Path
 from compress.pipeline import locks
 from compress.process import distributed
 from runtimes.errors import InputError
-from runtimes.files import Json, read_json, write_json, write_text
+from runtimes.files import Json, read_json, write_bytes, write_json, write_text
 
 SCHEMA_VERSION = 1
 MARKER, LOCK = "run.json", "lock"
+RECIPE, SPLITS, SEEN = "recipe.yaml", "splits.json", "seen.npz"
 
 
 class RunFolder:
@@ -52,10 +53,11 @@ class RunFolder:
         if not marker.exists():
             write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
 
-    def write_inputs(self, recipe_yaml: str, splits: Json) -> None:
-        """Write the recipe as resolved, and which images are in which split."""
-        write_text(self.path / "recipe.yaml", recipe_yaml)
-        write_json(self.path / "splits.json", splits)
+    def write_inputs(self, recipe_yaml: str, splits: Json, seen: Path) -> None:
+        """Write the recipe as resolved, which images are in which split, and a copy of `seen`, digests of images."""
+        write_text(self.path / RECIPE, recipe_yaml)
+        write_json(self.path / SPLITS, splits)
+        write_bytes(self.path / SEEN, seen.read_bytes())
 
 
 def _empty(folder: Path) -> None:

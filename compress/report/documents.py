@@ -28,6 +28,7 @@ from runtimes.lineage import (
 )
 
 PICTURE = "accuracy_latency.svg"
+EXCLUDED_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def write(report: Report, folder: Path) -> None:
         "quantization": quantization_tables.tables,
         "parities": _parities,
         "set_aside": _set_aside(report),
+        "excluded": report.data.set_aside[:EXCLUDED_SHOWN],
         "chart_style": charts.STYLE,
     }
     for name in ("report.md", "report.html"):
@@ -84,7 +86,8 @@ def _set_aside(report: Report) -> str:
     count = len(report.data.set_aside)
     if not count:
         return "No image was excluded."
-    return f"{count} image{'s' if count > 1 else ''} excluded:"
+    first = f"; the first {EXCLUDED_SHOWN}, report.json has all" if count > EXCLUDED_SHOWN else ""
+    return f"{count} image{'s' if count > 1 else ''} excluded{first}:"
 
 
 def _parities(manifest: Manifest) -> Iterator[FileParity]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from compress.data import synthetic
 from compress.images import samples
-from compress.images.samples import Data
+from compress.images.samples import Data, Sample
 from compress.training.context import Context
 from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
@@ -42,6 +43,26 @@ def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[...,
         return tmp_path / root
 
     return make
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, write_image: Callable[..., Path]) -> Data:
+    """Return 10 train images of which 2 are unreadable, 2 of val, and 4 of test of which 1 is unreadable."""
+
+    def sample(name: str, good: bool, label: int) -> Sample:
+        file = tmp_path / f"{name}.png"
+        if good:
+            write_image(file, colour=tuple(hashlib.sha256(name.encode()).digest()[:3]))
+        else:
+            file.write_bytes(b"\x89PNG broken")
+        return Sample(name, file, label)
+
+    return Data(
+        ("a", "b"),
+        train=tuple(sample(f"train{index}", index not in (3, 7), index % 2) for index in range(10)),
+        val=tuple(sample(f"val{index}", True, index % 2) for index in range(2)),
+        test=tuple(sample(f"test{index}", index != 2, index % 2) for index in range(4)),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ def test_check_counts_the_classes_and_names_the_faulty_images(flowers: Path) -> 
 
 def test_check_as_json_has_every_class(flowers: Path) -> None:
     content = json.loads(call("data", "check", f"imagefolder:{flowers}", "--json").stdout)
-    assert set(content) == {"counts", "unreadable", "cmyk", "problems"}
+    assert set(content) == {
+        "counts", "unreadable", "cmyk", "problems", "copies", "contradictions", "repeated", "similar"
+    }  # fmt: skip
     assert sum(split["rose"] for split in content["counts"].values()) == 10
 
 

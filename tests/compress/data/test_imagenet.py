@@ -10,7 +10,7 @@ import pytest
 from small_imagenet import SYNSETS, TRUNCATED, SmallImagenet, in_folders, in_tars, make_images
 
 from compress.data import imagenet
-from compress.images import samples
+from compress.images.exclusion import examine
 from compress.images.samples import Data
 from compress.images.shards import write_shards
 from runtimes import images
@@ -68,7 +68,7 @@ def test_the_official_validation_images_are_the_test_split(tmp_path: Path, pictu
 
 def test_unreadable_images_are_set_aside_in_every_layout(tmp_path: Path, pictures: SmallImagenet) -> None:
     for root in (in_folders(tmp_path / "folders", pictures), in_tars(tmp_path / "tars", pictures)):
-        kept = samples.set_aside_unreadable(load(root), 0.1, SilentConsole())
+        kept = examine(load(root), 0.1, SilentConsole()).data
         assert {image.name for image in kept.rejected} == set(TRUNCATED)
         assert not {sample.name for sample in (*kept.train, *kept.val, *kept.test)} & set(TRUNCATED)
 

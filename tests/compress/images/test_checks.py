@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from consoles import RecordingConsole
+from PIL import Image
 from small_imagenet import SYNSETS, TRUNCATED, in_folders, make_images
 
 from compress.images.checks import Contents, Inspection, contents, imagenet_contents, inspect, tables
@@ -65,3 +67,31 @@ def test_of_many_classes_those_with_the_fewest_and_the_most_images_are_listed() 
 
 def test_many_classes_of_equal_size_are_not_listed() -> None:
     assert len(tables(Inspection({"val": dict.fromkeys(map(str, range(20)), 7)}, (), (), ()))) == 1
+
+
+def test_copies_and_similar_images_are_found_across_splits(tmp_path: Path) -> None:
+    def picture(name: str, seed: int, label: int, **options: int) -> Sample:
+        coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+        Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC).save(tmp_path / name, **options)
+        return Sample(name, tmp_path / name, label)
+
+    data = Data(
+        ("cat", "dog"),
+        train=(
+            picture("a.png", 1, 0),
+            picture("b.jpg", 2, 0, quality=75),
+            picture("c.png", 3, 1),
+            picture("d.png", 4, 1),
+        ),
+        val=(picture("v.png", 5, 0), picture("w.png", 3, 0)),
+        test=(picture("s.png", 1, 0), picture("t.png", 2, 1), picture("u.png", 6, 1), picture("x.png", 6, 1)),
+    )
+    inspection = inspect(contents(data), SilentConsole())
+    assert set(inspection.copies) == {
+        ("a.png", "identical to the test image s.png"),
+        ("c.png", "identical to the val image w.png"),
+    }
+    assert inspection.contradictions == ("w.png and c.png (cat, dog)",)
+    assert inspection.repeated == ("u.png and x.png",)
+    (line,) = inspection.similar
+    assert line.startswith("t.png and b.jpg (")

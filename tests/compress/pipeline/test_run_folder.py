@@ -51,8 +51,10 @@ def test_the_cache_is_the_folder_unless_another_is_given(tmp_path: Path) -> None
     assert RunFolder(tmp_path / "b", "net", fresh=False, cache=tmp_path / "shared").cache == tmp_path / "shared"
 
 
-def test_the_inputs_of_a_run_are_written(folder: RunFolder) -> None:
-    folder.write_inputs("name: net\n", {"train": {"a.png": 0}})
+def test_the_inputs_of_a_run_are_written(folder: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "digests").write_bytes(b"digests")
+    folder.write_inputs("name: net\n", {"train": {"a.png": 0}}, tmp_path / "digests")
+    assert (folder.path / "seen.npz").read_bytes() == b"digests"
     assert (folder.path / "recipe.yaml").read_text() == "name: net\n"
     assert json.loads((folder.path / "splits.json").read_text()) == {"train": {"a.png": 0}}
 
