@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.recipe.section import Config as Section
+from compress.recipe.section import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Config(Section):
+class Config(NetworkConfig):
     """AlexNet.
 
     dropout: before both hidden layers of the classifier.
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["alexnet"] = "alexnet"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weights: str | None = None
 
 
 def build(config: Config, num_classes: int) -> nn.Module:

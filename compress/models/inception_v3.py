@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.recipe.section import Config as Section
+from compress.recipe.section import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 UNUSED_WEIGHTS = ("AuxLogits.",)  # the auxiliary classifier
 
 
-class Config(Section):
+class Config(NetworkConfig):
     """Inception v3.
 
     dropout: before the classifier.
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
     torchvision's need a mean and standard deviation of 0.5.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["inception_v3"] = "inception_v3"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weights: str | None = None
 
 
 def build(config: Config, num_classes: int) -> nn.Module:

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.recipe.section import Config as Section
+from compress.recipe.section import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Config(Section):
+class Config(NetworkConfig):
     """MobileNetV3.
 
     size: `small` or `large`.
     dropout: in the classifier.
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["mobilenet_v3"] = "mobilenet_v3"
     size: Literal["small", "large"] = "small"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    weights: str | None = None
 
 
 def build(config: Config, num_classes: int) -> nn.Module:

