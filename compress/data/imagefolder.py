@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from itertools import combinations
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +22,8 @@ from compress.images.folders import (
     printable,
     sub_folders,
 )
-from compress.images.samples import SPLITS, Data, Sample, stratified_split
+from compress.images.samples import SPLITS, Data, Sample
+from compress.images.stable_split import stable_split
 from compress.images.synsets import imagenet_synsets
 from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
@@ -35,7 +36,8 @@ class Config(Section):
     train, val, test: folders of class folders, instead of those in root. test may hold images without labels; the gate
     then needs min_agreement.
     calibration: folder of images for INT8 calibration, without labels.
-    val_share, test_share: shares of the images to split off if the folder of that split is missing.
+    val_share, test_share: shares of the images to split off if the folder of that split is missing, by a hash of their
+    names: approximate, but added images move no other.
     classes: text file with the name of one class folder per line, in the order of the network's outputs, or `imagenet`
     (the 1000 synsets; folders may also be named by class index). By default the sorted names of the class folders.
     seed: of the split.
@@ -69,11 +71,11 @@ def load(config: Config) -> Data:
     classes = _classes(config, walks)
     samples = {split: _samples(config, walk, classes, split) for split, walk in walks.items()}
     samples = _split_off_missing(config, samples, tuple(classes))
-    _require_disjoint(samples)
     if config.calibration:
         _require_folder(config.calibration, "calibration")
         walks["calibration"] = FolderWalk(config.calibration)
         samples["calibration"] = _unlabelled(walks["calibration"], "calibration")
+    _require_separate(walks, samples)
     for walk in walks.values():
         left_out.update(walk.left_out)
     train, val, test, calibration = (samples.get(split, ()) for split in SPLITS)
@@ -111,7 +113,7 @@ def _shown_folders(
     """Return where the images of each split come from."""
     folders = {split: printable(str(walk.root)) for split, walk in walks.items()}
     shares = {"val": config.val_share, "test": config.test_share}
-    split_off = {split: f"{folders['train']} ({share:.0%} of its images)" for split, share in shares.items()
+    split_off = {split: f"{folders['train']} (about {share:.0%} of its images)" for split, share in shares.items()
                  if split in samples and split not in folders}  # fmt: skip
     return {split: text for split in SPLITS if (text := folders.get(split) or split_off.get(split))}
 
@@ -209,25 +211,26 @@ def _split_off_missing(
     missing = [split for split in shares if split not in samples]
     if not missing:
         return samples
-    pairs = [(sample, None) for sample in samples["train"]]
-    *parts, train = stratified_split(pairs, tuple(shares[split] for split in missing), classes, config.seed)
+    pairs = [(sample, sample.name.removeprefix("train/")) for sample in samples["train"]]
+    *parts, train = stable_split(pairs, tuple(shares[split] for split in missing), classes, config.seed)
     return {**samples, **dict(zip(missing, parts, strict=True)), "train": train}
 
 
-def _require_disjoint(samples: dict[str, tuple[Sample, ...]]) -> None:
-    """Raise InputError if a file is in two splits, which would make the accuracy meaningless."""
-    for first, second in combinations(samples, 2):
-        shared = {_real(sample) for sample in samples[first]} & {_real(sample) for sample in samples[second]}
-        if shared:
+def _require_separate(walks: dict[str, FolderWalk], samples: dict[str, tuple[Sample, ...]]) -> None:
+    """Raise InputError if the folder of a split is that of another or lies in it; links are followed.
+
+    The calibration folder may be that of train, unless val or test are split off it.
+    """
+    for inner, outer in permutations(walks, 2):
+        if {inner, outer} == {"train", "calibration"} and samples.keys() & {"val", "test"} <= walks.keys():
+            continue
+        resolved = walks[inner].root.resolve()
+        if any(folder.samefile(walks[outer].root) for folder in (resolved, *resolved.parents)):
+            cure = "remove data.calibration to calibrate on images of train" if "calibration" in (inner, outer) else ""
             raise InputError(
-                f"{len(shared)} images are in both {first} and {second}, for example {min(map(str, shared))}"
+                f"{printable(str(walks[inner].root))}: the folder of {inner} is that of {outer} or lies in it "
+                f"({printable(str(walks[outer].root))}); {cure or 'give separate folders'}"
             )
-
-
-def _real(sample: Sample) -> str:
-    """Return the path of a sample's file without links."""
-    assert isinstance(sample.source, Path)
-    return os.path.realpath(sample.source)
 
 
 def _unlabelled(walk: FolderWalk, split: str) -> tuple[Sample, ...]:

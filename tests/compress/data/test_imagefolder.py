@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from compress.data import imagefolder
 from compress.data.imagefolder import Config, load
-from compress.images.samples import Data
+from compress.images.samples import SPLITS, Data
 from runtimes.errors import InputError, UnavailableError
 
 MakeTree = Callable[..., Path]
@@ -41,31 +42,104 @@ def test_a_root_with_all_splits_is_not_split(make_tree: MakeTree) -> None:
 def test_class_folders_are_split_by_the_seed(make_tree: MakeTree) -> None:
     root = make_tree("r", {"cat": 20, "dog": 40})
     data = load(Config(root=root))
-    assert per_class(data, "test") == {0: 4, 1: 8}
-    assert per_class(data, "val") == {0: 2, 1: 4}
-    assert per_class(data, "train") == {0: 14, 1: 28}
+    assert [per_class(data, split) for split in ("test", "val", "train")] == [
+        {0: 5, 1: 9},
+        {0: 1, 1: 4},
+        {0: 14, 1: 27},
+    ]
     everything = names(data, "train") + names(data, "val") + names(data, "test")
     assert sorted(everything) == sorted(f"{path.parent.name}/{path.name}" for path in root.rglob("*.png"))
     assert load(Config(root=root)) == data
     assert names(load(Config(root=root, seed=1)), "test") != names(data, "test")
 
 
+def test_added_and_removed_images_move_no_other(make_tree: MakeTree, write_image: Callable[..., Path]) -> None:
+    root = make_tree("r", {"cat": 40, "dog": 40})
+    before = {name: split for split in SPLITS for name in names(load(Config(root=root)), split)}
+    write_image(root / "cat" / "00.png")
+    write_image(root / "dog" / "new" / "1.png")
+    (root / "cat" / "7.png").unlink()
+    after = {name: split for split in SPLITS for name in names(load(Config(root=root)), split)}
+    assert set(after) - set(before) == {"cat/00.png", "dog/new/1.png"}
+    assert set(before) - set(after) == {"cat/7.png"}
+    assert all(before[name] == after[name] for name in before.keys() & after.keys())
+
+
+def test_a_train_folder_is_split_like_a_root_of_class_folders(make_tree: MakeTree) -> None:
+    direct = load(Config(root=make_tree("direct", {"cat": 30, "dog": 30})))
+    in_train = load(Config(root=make_tree("in-train", {"train/cat": 30, "train/dog": 30})))
+    for split in SPLITS:
+        assert [name.removeprefix("train/") for name in names(in_train, split)] == names(direct, split)
+
+
+def test_composed_and_decomposed_names_are_in_the_same_split(
+    make_tree: MakeTree, write_image: Callable[..., Path]
+) -> None:
+    roots = {form: make_tree(form, {"cat": 3, "dog": 3}) for form in ("NFC", "NFD")}
+    for form, root in roots.items():
+        for index in range(20):
+            write_image(root / "cat" / unicodedata.normalize(form, f"é{index}.png"))  # type: ignore[arg-type]
+    one, other = (load(Config(root=root)) for root in roots.values())
+    assert [names(one, split) for split in SPLITS] == [names(other, split) for split in SPLITS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"root": "r", "calibration": "r/test"}, "{}/r/test: the folder of test is that of calibration or lies in it"),
+        (
+            {"root": "r", "calibration": "r/test/cat"},
+            "{}/r/test/cat: the folder of calibration is that of test or lies",
+        ),
+        ({"root": "r", "calibration": "link"}, "{}/r/test: the folder of test is that of calibration or lies in it"),
+        ({"root": "r", "calibration": "r"}, "{}/r/val: the folder of val is that of calibration or lies in it"),
+        ({"root": "r", "calibration": "r/val"}, "{}/r/val: the folder of val is that of calibration or lies in it"),
+        ({"root": "r", "val": "link"}, "{}/link: the folder of val is that of test or lies in it"),
+        ({"root": "r", "test": "r/train"}, "{}/r/train: the folder of train is that of test or lies in it"),
+        (
+            {"root": "classes", "calibration": "classes"},
+            "{}/classes: the folder of train is that of calibration or lies",
+        ),
+        (
+            {"root": "classes", "calibration": "classes/cat"},
+            "{}/classes/cat: the folder of calibration is that of train",
+        ),
+        ({"train": "classes", "test": "classes"}, "{}/classes: the folder of train is that of test or lies in it"),
+    ],
+)
+def test_the_folders_of_splits_must_be_separate(
+    make_tree: MakeTree, tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
+    make_tree("r", {f"{split}/{name}": 3 for split in ("train", "val", "test") for name in ("cat", "dog")})
+    make_tree("classes", {"cat": 12, "dog": 12})
+    (tmp_path / "link").symlink_to(tmp_path / "r" / "test")
+    with pytest.raises(InputError) as caught:
+        load(Config(**{key: tmp_path / value for key, value in settings.items()}))  # type: ignore[arg-type]
+    assert str(caught.value).startswith(message.replace("{}", str(tmp_path)))
+    assert ("remove data.calibration" in str(caught.value)) == ("calibration" in settings)
+
+
+def test_the_training_folder_may_be_calibrated_on(make_tree: MakeTree) -> None:
+    root = make_tree("r", {f"{split}/{name}": 3 for split in ("train", "val", "test") for name in ("cat", "dog")})
+    assert len(load(Config(root=root, calibration=root / "train")).calibration) == 6
+
+
 def test_the_shares_can_be_chosen(make_tree: MakeTree) -> None:
     data = load(Config(root=make_tree("r", {"cat": 20, "dog": 20}), test_share=0.1, val_share=0.4))
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [20, 16, 4]
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [18, 17, 5]
 
 
 def test_val_and_test_are_split_off_a_single_train_folder(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/cat": 20, "train/dog": 20})
     data = load(Config(root=root))
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [28, 4, 8]
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [27, 2, 11]
 
 
 def test_only_the_missing_split_is_split_off_train(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/cat": 20, "train/dog": 20, "test/cat": 1, "test/dog": 1})
     data = load(Config(root=root))
     assert names(data, "test") == ["test/cat/0.png", "test/dog/0.png"]
-    assert [len(data.split(split)) for split in ("train", "val")] == [36, 4]
+    assert [len(data.split(split)) for split in ("train", "val")] == [35, 5]
 
 
 def test_single_folders_replace_those_in_root(make_tree: MakeTree) -> None:
