@@ -47,7 +47,10 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TestImages:
-    """Labelled images: samples of a data set that are decoded on demand, or a prepared evaluation set."""
+    """Labelled images: samples of a data set that are decoded on demand, or a prepared evaluation set.
+
+    notes: lines about the data set, for example about files that were left out.
+    """
 
     __test__ = False  # the name looks like a test class to pytest
 
@@ -57,6 +60,7 @@ class TestImages:
     fingerprint: str
     samples: tuple[Sample, ...] = ()
     prepared: EvalSet | None = None
+    notes: tuple[str, ...] = ()
 
     def batches(self, preprocessing: Preprocessing, start: int, stop: int, size: int) -> Iterator[list[Pixels | None]]:
         """Yield images `start` to `stop`, `size` at a time: uint8 (H, W, 3), or None for an unreadable image."""
@@ -86,7 +90,7 @@ class Evaluation:
 
     unreadable: names of images that could not be decoded; no figure counts them. drop_pp: top-1 of the first artifact
     minus that of this one in percentage points, with one-sided 95 % bounds. agreement: share of images for which this
-    artifact predicts the same class as the first. Both are None for the first artifact.
+    artifact predicts the same class as the first. Both are None for the first artifact. notes: as in TestImages.
     """
 
     artifact: str
@@ -98,6 +102,7 @@ class Evaluation:
     unreadable: tuple[str, ...]
     drop_pp: Estimate | None
     agreement: float | None
+    notes: tuple[str, ...] = ()
 
     def per_class(self) -> list[ClassAccuracy]:
         """Return the accuracy of each class, in the order of the artifact's outputs."""
@@ -136,7 +141,7 @@ def find_images(data: str | None, evalset: Path | None, split: str) -> TestImage
     samples = loaded.split(split)
     if not samples:
         raise InputError(f"--data {data}: its split '{split}' has no images")
-    return _from_samples(loaded.classes, samples)
+    return replace(_from_samples(loaded.classes, samples), notes=tuple(loaded.notes()))
 
 
 def evaluate(
@@ -322,6 +327,7 @@ def _evaluation(request: _Request, own: _Predictions, first: _Predictions | None
         unreadable=_unreadable(request.images, own.readable),
         drop_pp=drop,
         agreement=agreement,
+        notes=request.images.notes,
     )
 
 

@@ -28,11 +28,14 @@ def data() -> None:
 @click.argument("root", metavar="ROOT|NAME:ROOT")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with the count of every class.")
 def check(root: str, as_json: bool) -> None:
-    """Decode every image and count classes and faulty images.
+    """Decode every image and count classes, faulty images and files that are left out.
 
     Faulty images are unreadable, in CMYK or in the wrong place; copies of test images in other splits, equal images in
-    two classes, and images that look like one of another split. ROOT is an ImageNet in folders, in the official tar
-    files or in shards. For another data set give NAME:ROOT, for example imagefolder:/data/flowers.
+    two classes, and images that look like one of another split. Files left by other tools, in other formats or behind
+    broken links are left out; they are counted by reason, with an example.
+
+    ROOT is an ImageNet in folders, in the official tar files or in shards. For another data set give NAME:ROOT, for
+    example imagefolder:/data/flowers.
 
     Example: compress data check /data/imagenet
     """
@@ -43,6 +46,8 @@ def check(root: str, as_json: bool) -> None:
         return
     for table in checks.tables(inspection):
         print_table(table)
+    for note in inspection.notes():
+        click.echo(note)
     _print_names("in the wrong place", inspection.problems)
     _print_names("unreadable, skipped in a run", tuple(f"{name}: {reason}" for name, reason in inspection.unreadable))
     _print_names("CMYK, read as RGB", inspection.cmyk)

@@ -133,3 +133,5 @@ def evaluate(
         return
     for table in evaluation.tables(results):
         print_table(table)
+    for note in images.notes:
+        click.echo(note)

@@ -32,14 +32,16 @@ from runtimes.errors import InputError
 class Config(Section):
     """Folders of class folders: `root`, or single folders for the splits that the recipe needs.
 
-    root: folder of train/ and optionally val/ and test/, each with one folder per class; or of the class folders.
+    root: folder of train/, val/ and test/, each with one folder per class; or of the class folders. Other usual names
+    such as Training/, valid/ or test_set/ are recognized; what may be a split or a class is an error.
     train, val, test: folders of class folders, instead of those in root. test may hold images without labels; the gate
     then needs min_agreement.
     calibration: folder of images for INT8 calibration, without labels.
     val_share, test_share: shares of the images to split off if the folder of that split is missing, by a hash of their
     names: approximate, but added images move no other.
     classes: text file with the name of one class folder per line, in the order of the network's outputs, or `imagenet`
-    (the 1000 synsets; folders may also be named by class index). By default the sorted names of the class folders.
+    (the 1000 synsets). Folders may then also be named by class index, unless classes have numbers as names. By default
+    the sorted names of the class folders.
     seed: of the split.
     """
 
@@ -79,7 +81,7 @@ def load(config: Config) -> Data:
     for walk in walks.values():
         left_out.update(walk.left_out)
     train, val, test, calibration = (samples.get(split, ()) for split in SPLITS)
-    shown = _shown_folders(config, walks, samples)
+    shown = _shown_folders(walks, samples)
     return Data(tuple(classes), train, val, test, calibration, left_out=left_out.all(), folders=shown)
 
 
@@ -107,15 +109,15 @@ def _is_root(config: Config, walk: FolderWalk) -> bool:
     return config.root is not None and not config.train and walk.root == Path(os.path.abspath(config.root))
 
 
-def _shown_folders(
-    config: Config, walks: dict[str, FolderWalk], samples: dict[str, tuple[Sample, ...]]
-) -> dict[str, str]:
+def _shown_folders(walks: dict[str, FolderWalk], samples: dict[str, tuple[Sample, ...]]) -> dict[str, str]:
     """Return where the images of each split come from."""
     folders = {split: printable(str(walk.root)) for split, walk in walks.items()}
-    shares = {"val": config.val_share, "test": config.test_share}
-    split_off = {split: f"{folders['train']} (about {share:.0%} of its images)" for split, share in shares.items()
-                 if split in samples and split not in folders}  # fmt: skip
-    return {split: text for split in SPLITS if (text := folders.get(split) or split_off.get(split))}
+    total = sum(len(samples[split]) for split in samples if split == "train" or split not in walks)
+    return {
+        split: folders.get(split) or f"{folders['train']} ({len(samples[split])} of its {total} images)"
+        for split in SPLITS
+        if split in samples
+    }
 
 
 def _classes(config: Config, walks: dict[str, FolderWalk]) -> dict[str, int]:

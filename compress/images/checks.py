@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from compress.images import jpeg
 from compress.images.copies import CHUNK, DIGEST, ORDER, Digests, Member, digest, find_copies
 from compress.images.imagenet_layout import read_imagenet
-from compress.images.samples import DECODING_THREADS, Data, Sample
+from compress.images.samples import DECODING_THREADS, Data, LeftOut, Sample, data_notes
 from compress.images.similar import BANDS, MIN_PIXELS, SIDE, Hashes, nearest, perceptual_hash
 from compress.process.table import Table
 from runtimes import images
@@ -28,33 +28,40 @@ CLASS_HEADINGS = "<class|images"
 
 @dataclass(frozen=True)
 class Contents:
-    """Classes and images of a data set to inspect. problems: misplaced or missing files, one per line."""
+    """Classes and images of a data set to inspect. problems: misplaced or missing files, one per line.
+
+    left_out, folders: as in Data.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, tuple[Sample, ...]]
     problems: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
 
 
 def contents(data: Data) -> Contents:
     """Return the labelled splits of a data set that are not empty."""
     splits = {split: data.split(split) for split in ("train", "val", "test")}
-    return Contents(data.classes, {split: samples for split, samples in splits.items() if samples})
+    used = {split: samples for split, samples in splits.items() if samples}
+    return Contents(data.classes, used, left_out=data.left_out, folders=data.folders)
 
 
 def imagenet_contents(root: str) -> Contents:
     """Return an ImageNet in its own two splits, with the problems of its layout."""
     files = read_imagenet(root)
-    return Contents(files.classes, {"train": tuple(files.train), "val": tuple(files.val)}, tuple(files.problems))
+    splits = {"train": tuple(files.train), "val": tuple(files.val)}
+    return Contents(files.classes, splits, tuple(files.problems), files.left_out.all())
 
 
 @dataclass(frozen=True)
 class Inspection:
     """Results of `inspect`.
 
-    counts: number of images by split and class. unreadable: (name, reason). cmyk: names. problems: as in Contents.
-    copies: (name, reason) of images that a run excludes, because a split that is judged has them too. contradictions:
-    equal images with different labels. repeated: test images that are copies of other test images. similar: images that
-    look like one of another split. The last three hold one line for each pair.
+    counts: number of images by split and class. unreadable: (name, reason). cmyk: names. problems, left_out, folders:
+    as in Contents. copies: (name, reason) of images that a run excludes, because a split that is judged has them too.
+    contradictions: equal images with different labels. repeated: test images that are copies of other test images.
+    similar: images that look like one of another split. The last three hold one line for each pair.
     """
 
     counts: dict[str, dict[str, int]]
@@ -65,6 +72,12 @@ class Inspection:
     contradictions: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return lines about the splits' folders, the files that were left out, and classes without images."""
+        return data_notes(self.folders, self.left_out, self.counts)
 
 
 def inspect(contents: Contents, console: Console) -> Inspection:
@@ -97,6 +110,8 @@ def inspect(contents: Contents, console: Console) -> Inspection:
         contradictions=copies.contradictions,
         repeated=copies.repeated,
         similar=tuple(_similar(members, digests, hashes, has_hash)),
+        left_out=contents.left_out,
+        folders=dict(contents.folders),
     )
 
 

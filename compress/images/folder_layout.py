@@ -81,8 +81,8 @@ def splits_in_root(root: Path, left_out: LeftOutFiles, *, refuse_others: bool) -
         if split in folders:
             raise InputError(
                 f"{root}: both {printable(folders[split].name)} and {printable(name)} look like the split {split}; "
-                f"give the folders as data.train, data.val and data.test without data.root, or if they are classes: "
-                f"data.train: {root}"
+                "move one elsewhere, or give the folders as data.train, data.val and data.test without data.root, or "
+                f"if they are classes: data.train: {root}"
             )
         folders[split] = root / name
     if folders:
@@ -98,9 +98,9 @@ def _count_others(walk: FolderWalk, others: list[Entry], refuse_others: bool) ->
     for folder in others:
         if refuse_others and next(walk.images(folder, "", LeftOutFiles()), None):
             raise InputError(
-                f"{printable(folder.path)}: holds images, but is named like no split, unlike others beside it; give "
-                "the folders as data.train, data.val and data.test without data.root, or if all of them are classes: "
-                f"data.train: {walk.root}"
+                f"{printable(folder.path)}: holds images, but is named like no split, unlike others beside it; move it "
+                "elsewhere, or give the folders as data.train, data.val and data.test without data.root, or if all of "
+                f"them are classes: data.train: {walk.root}"
             )
         walk.left_out.add("in a folder beside the splits", *count_files(folder.path))
 
@@ -136,7 +136,7 @@ def _require_class(root: Path, name: str, inner: set[str], names: set[str]) -> N
             f"class; move it out of {root}, or use it instead"
         )
     if split := next(iter(sorted(recognize(inner))), None):
-        raise InputError(
-            f"{path}/{split}: looks like a split inside a class; move it to ROOT/{split}/{printable(name)}, or rename "
-            "it if its images belong to the class like all others"
-        )
+        cure = f"move it to ROOT/{split}/{printable(name)}, or rename it if its images belong to the class like others"
+        if len(names) == 1:
+            cure = f"give {path} instead of {root}"
+        raise InputError(f"{path}/{split}: looks like a split inside a class; {cure}")

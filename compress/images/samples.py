@@ -73,9 +73,17 @@ class Data:
     folders: Mapping[str, str] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
-        """Return one line for each split's folder, then one for each kind of file that was left out."""
-        folders = [f"{split}: {folder}" for split, folder in self.folders.items()]
-        return [*folders, *(files.line() for files in self.left_out)]
+        """Return lines about the splits' folders, the files that were left out, and classes without images."""
+        return data_notes(self.folders, self.left_out, self.images_per_class())
+
+    def images_per_class(self) -> dict[str, dict[str, int]]:
+        """Return the number of images by split and class; the empty name counts images without labels."""
+        counts = {}
+        for split in ("train", "val", "test"):
+            per_class = Counter(sample.label for sample in self.split(split))
+            counts[split] = {name: per_class[label] for label, name in enumerate(self.classes)}
+            counts[split] |= {"": per_class[None]} if per_class[None] else {}
+        return counts
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one of `SPLITS`."""
@@ -96,6 +104,20 @@ class Data:
             "classes": self.classes,
             **{split: {sample.name: sample.label for sample in self.split(split)} for split in SPLITS},
         }
+
+
+def data_notes(
+    folders: Mapping[str, str], left_out: Iterable[LeftOut], images_per_class: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    """Return one line for each split's folder, each kind of file that was left out, and each split without a class."""
+    lines = [f"{split}: {folder}" for split, folder in folders.items()]
+    lines += [files.line() for files in left_out]
+    for split, counts in images_per_class.items():
+        absent = [name for name, count in counts.items() if not count]
+        if absent and any(count for name, count in counts.items() if name):
+            listed = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            lines.append(f"{split}: no images of {len(absent)} of {len(counts)} classes: {listed}")
+    return lines
 
 
 def stratified_split(

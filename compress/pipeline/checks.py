@@ -62,6 +62,8 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     Raises InputError for a split that the recipe needs and the data set lacks, and for too many unreadable images.
     """
     data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
+    for note in data.notes():
+        steps.console.say(note)
     if not data.test:
         raise InputError("the data set has no test split to measure on; give data.test or data.root")
     if recipe.gate and recipe.gate.max_top1_drop_pp is not None and any(image.label is None for image in data.test):

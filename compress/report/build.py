@@ -174,9 +174,5 @@ def _summary(changed: Sequence[Flip]) -> Flips:
 
 
 def _describe(data: Data) -> DataDescription:
-    counts = {}
-    for split in ("train", "val", "test"):
-        per_class = Counter(sample.label for sample in data.split(split))
-        counts[split] = {name: per_class[label] for label, name in enumerate(data.classes)}
-        counts[split] |= {"": per_class[None]} if per_class[None] else {}  # images without labels
-    return DataDescription(data.classes, counts, data.fingerprint(), data.rejected, data.left_out, dict(data.folders))
+    counts, folders = data.images_per_class(), dict(data.folders)
+    return DataDescription(data.classes, counts, data.fingerprint(), data.rejected, data.left_out, folders)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from compress import __version__
-from compress.images.samples import LeftOut, Rejected
+from compress.images.samples import LeftOut, Rejected, data_notes
 from compress.pruning.plans import PruningPlan
 from compress.report import schema
 from compress.report.accuracy_steps import AccuracyStep, Flip, FlipKind
@@ -97,6 +97,10 @@ class DataDescription:
     set_aside: tuple[Rejected, ...]
     left_out: tuple[LeftOut, ...] = ()
     folders: dict[str, str] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return lines about the splits' folders, the files that were left out, and classes without images."""
+        return data_notes(self.folders, self.left_out, self.images_per_class)
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,8 @@ class Report:
                 raise ValueError(f"flips have other classes than the data set's {classes}")
 
     def data_notes(self) -> list[str]:
-        """Return one line for each kind of file that was left out, and the number of excluded images."""
-        lines = [files.line() for files in self.data.left_out]
+        """Return the notes about the data set, and the number of excluded images."""
+        lines = self.data.notes()
         count = len(self.data.set_aside)
         return lines + ([f"excluded: {count} image{'s' if count > 1 else ''}, listed in the report"] if count else [])
 

@@ -250,6 +250,15 @@ def test_images_without_labels_are_an_error(tmp_path: Path) -> None:
         evaluation.find_images(None, tmp_path, "test")
 
 
+def test_files_that_were_left_out_are_named(root: Path) -> None:
+    (root / "test" / CLASSES[0] / "x.heic").write_bytes(b"x")
+    images = evaluation.find_images(f"imagefolder:{root}", None, "test")
+    (result,) = run(images)
+    line = f"extension .heic, which can't be read as an image, for example {root}/test/{CLASSES[0]}/x.heic"
+    assert f"left out: 1 file: {line}" in images.notes
+    assert result.to_json()["notes"] == images.notes
+
+
 def test_the_json_has_totals_and_classes_but_no_confusion(labelled_images: evaluation.TestImages) -> None:
     (result,) = run(labelled_images)
     content = json.loads(json.dumps(result.to_json()))

@@ -26,9 +26,38 @@ def test_check_counts_the_classes_and_names_the_faulty_images(flowers: Path) -> 
 def test_check_as_json_has_every_class(flowers: Path) -> None:
     content = json.loads(call("data", "check", f"imagefolder:{flowers}", "--json").stdout)
     assert set(content) == {
-        "counts", "unreadable", "cmyk", "problems", "copies", "contradictions", "repeated", "similar"
+        "counts", "unreadable", "cmyk", "problems", "copies", "contradictions", "repeated", "similar", "left_out",
+        "folders",
     }  # fmt: skip
     assert sum(split["rose"] for split in content["counts"].values()) == 10
+
+
+def test_check_counts_what_is_left_out_and_names_folders_and_absent_classes(flowers: Path) -> None:
+    train, test = flowers.parent / "r" / "Training", flowers.parent / "r" / "Testing"
+    train.parent.mkdir()
+    flowers.rename(train)
+    (test / "rose").mkdir(parents=True)
+    for path in sorted((train / "rose").iterdir())[:3]:
+        path.rename(test / "rose" / path.name)
+    (train / "rose" / "x.heic").write_bytes(b"x")
+    (train / "rose" / ".ipynb_checkpoints").mkdir()
+    (train / "rose" / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(b"x")
+    (train / "rose" / "link.png").symlink_to("/nowhere.png")
+    lines = call("data", "check", f"imagefolder:{train.parent}").stdout.splitlines()
+    hidden = ".ipynb_checkpoints, a folder of another tool, for example"
+    for expected in (
+        f"train: {train}",
+        f"test: {test}",
+        f"left out: 1 file: in {hidden} {train}/rose/.ipynb_checkpoints/0-checkpoint.png",
+        f"left out: 1 file: extension .heic, which can't be read as an image, for example {train}/rose/x.heic",
+        f"left out: 1 file: broken link, for example {train}/rose/link.png",
+    ):
+        assert expected in lines
+    assert any(line.startswith(f"val: {train} (") for line in lines)
+    assert any(line.startswith("test: no images of") for line in lines)
+    content = json.loads(call("data", "check", f"imagefolder:{train.parent}", "--json").stdout)
+    assert {files["reason"]: files["count"] for files in content["left_out"]}["broken link"] == 1
+    assert content["folders"]["test"] == str(test)
 
 
 def test_beyond_twenty_names_are_counted(flowers: Path) -> None:

@@ -6,9 +6,11 @@ import importlib.util
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from compress.data import imagefolder
@@ -186,6 +188,22 @@ def test_a_folder_may_be_named_by_its_class_index(make_tree: MakeTree, tmp_path:
     assert [(sample.name, sample.label) for sample in data.test] == [("test/0/0.png", 0), ("test/2/0.png", 2)]
 
 
+@pytest.mark.parametrize("names", [None, "1\n2\n3\n"])
+def test_a_number_is_no_index_among_classes_with_numbers_as_names(
+    make_tree: MakeTree, tmp_path: Path, names: str | None
+) -> None:
+    root = make_tree("r", {**{f"train/{name}": 3 for name in "123"}, "test/0": 12, "test/1": 1})
+    (tmp_path / "classes.txt").write_text(names or "")
+    with pytest.raises(InputError, match=r"test/0: no class of that name; there are 1, 2, 3"):
+        load(Config(root=root, classes=tmp_path / "classes.txt" if names else None))
+
+
+def test_a_number_is_no_index_without_a_class_file(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train/cat": 3, "train/dog": 3, "test/0": 1})
+    with pytest.raises(InputError, match=r"test/0: .* a number is the index of a class only with data\.classes$"):
+        load(Config(root=root))
+
+
 def test_a_class_name_of_digits_goes_before_an_index(make_tree: MakeTree) -> None:
     data = load(Config(test=make_tree("t", {"10": 1, "9": 1, "1": 1})))
     assert data.classes == ("1", "10", "9")
@@ -344,3 +362,202 @@ def test_a_test_folder_without_class_folders_has_no_labels(make_tree: MakeTree, 
     data = load(Config(test=tmp_path / "photos", classes=names))
     assert [sample.label for sample in data.test] == [None] * 3
     assert data.classes == ("cat", "dog")
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def reasons(data: Data) -> dict[str, int]:
+    return {files.reason: files.count for files in data.left_out}
+
+
+def test_files_of_other_tools_are_neither_images_nor_classes(make_tree: MakeTree) -> None:
+    clean = load(Config(root=make_tree("r", {"cat": 12, "dog": 12})))
+    root = make_tree("r", {"cat/.ipynb_checkpoints": 12, "dog/@eaDir/0.png": 2, "__MACOSX/cat": 3, ".thumbnails": 1})
+    (root / "cat" / "._0.png").write_bytes(b"x")
+    (root / "dog" / "Thumbs.db").write_bytes(b"x")
+    data = load(Config(root=root))
+    assert replace(data, left_out=()) == clean
+    assert reasons(data) == {
+        "in .ipynb_checkpoints, a folder of another tool": 12,
+        "in __MACOSX, a folder of another tool": 3,
+        "in @eaDir, a folder of another tool": 2,
+        "in .thumbnails, a folder of another tool": 1,
+        "hidden, or written by another tool": 2,
+    }
+
+
+def test_links_are_read_and_keep_their_names(make_tree: MakeTree, tmp_path: Path) -> None:
+    store, root = make_tree("store", {"a": 2, "b": 1}), make_tree("r", {"train/cat": 4, "train/dog": 4, "test/dog": 1})
+    (root / "test" / "cat").symlink_to(store / "a", target_is_directory=True)
+    (root / "test" / "dog" / "more").symlink_to(store / "b", target_is_directory=True)
+    (root / "test" / "dog" / "gone.png").symlink_to(tmp_path / "annex" / "gone.png")
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    data = load(Config(root=tmp_path / "link", val_share=0.4))
+    assert [(sample.name, sample.label) for sample in data.test] == [
+        ("test/cat/0.png", 0), ("test/cat/1.png", 0), ("test/dog/0.png", 1), ("test/dog/more/0.png", 1)
+    ]  # fmt: skip
+    assert reasons(data) == {"broken link": 1}
+    assert len(data.fingerprint()) == 64
+
+
+@pytest.mark.parametrize("path", ["r/val", "r/train/dog", "r/bird"])
+def test_a_broken_link_that_may_be_a_split_or_a_class_is_refused(make_tree: MakeTree, path: str) -> None:
+    root = make_tree("r", {"train/cat": 12, "train/eel": 12})
+    (root.parent / path).symlink_to("/nowhere", target_is_directory=True)
+    with pytest.raises(InputError, match=f"{path}: is a broken link to /nowhere; repair or remove it$"):
+        load(Config(root=root))
+
+
+def test_the_same_folder_in_two_splits_or_classes_is_refused(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train/cat": 12, "train/dog": 12})
+    (root / "val").symlink_to(root / "train", target_is_directory=True)
+    with pytest.raises(InputError, match="the folder of train is that of val"):
+        load(Config(root=root))
+    (root / "val").unlink()
+    (root / "train" / "wolf").symlink_to(root / "train" / "dog", target_is_directory=True)
+    with pytest.raises(InputError, match=r"dog and .*wolf are the same folder"):
+        load(Config(root=root))
+
+
+@pytest.mark.parametrize("extension", ["jfif", "jpe", "avif", "jp2", "tga", "pbm", "dib"])
+def test_other_formats_are_read(make_tree: MakeTree, extension: str) -> None:
+    root = make_tree("t", {"cat": 1, "dog": 1})
+    Image.new("1", (8, 8)).convert("1" if extension == "pbm" else "RGB").save(
+        root / "cat" / f"a.{extension}", Image.registered_extensions()[f".{extension}"]
+    )
+    assert f"test/cat/a.{extension}" in names(load(Config(test=root)), "test")
+
+
+def test_formats_that_can_not_be_read_are_counted(make_tree: MakeTree) -> None:
+    root = make_tree("t", {"cat": 1, "dog": 1, "eel": 0, "": 1})
+    for name in ("cat/a.heic", "dog/b.HEIC", "dog/notes.txt", "dog/none"):
+        (root / name).write_bytes(b"x")
+    (root / "eel" / "c.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"'eel' has no images; .*; left out: 1 file: extension \.heic, .*c\.heic$"):
+        load(Config(test=root))
+    (root / "eel" / "c.heic").unlink()
+    (root / "eel").rmdir()
+    assert reasons(load(Config(test=root))) == {
+        "extension .heic, which can't be read as an image": 2,
+        "extension .txt, which can't be read as an image": 1,
+        "no extension": 1,
+        "image outside the class folders": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("train", "valid", "test"), ("Train", "Val", "Test"), ("Training", "validation", "Testing"),
+     ("train_set", "val_set", "test_set"), ("seg_train", "seg_dev", "seg_test")],
+)  # fmt: skip
+def test_usual_names_of_splits_are_recognized_and_reported(
+    make_tree: MakeTree, train: str, val: str, test: str
+) -> None:
+    root = make_tree("r", {f"{split}/{name}": 2 for split in (train, val, test) for name in ("cat", "dog")})
+    data = load(Config(root=root))
+    assert names(data, "val") == ["val/cat/0.png", "val/cat/1.png", "val/dog/0.png", "val/dog/1.png"]
+    assert data.folders == {"train": f"{root}/{train}", "val": f"{root}/{val}", "test": f"{root}/{test}"}
+
+
+def test_splits_that_are_cut_from_train_are_reported(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"Training/cat": 20, "Training/dog": 20, "Testing/cat": 1, "Testing/dog": 1})
+    data = load(Config(root=root, calibration=make_tree("photos", {"": 1})))
+    assert data.folders == {
+        "train": f"{root}/Training",
+        "val": f"{root}/Training ({len(data.val)} of its 40 images)",
+        "test": f"{root}/Testing",
+        "calibration": f"{root.parent}/photos",
+    }
+
+
+def test_test_alone_is_the_test_split(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"test/cat": 2, "test/dog": 1})
+    data = load(Config(root=root))
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [0, 0, 3]
+    assert data.folders == {"test": f"{root}/test"}
+
+
+def test_what_is_neither_split_nor_class_is_refused_and_can_be_settled(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"bus": 12, "car": 12, "train": 12})
+    with pytest.raises(InputError, match=rf"bus: holds images, but .* classes: data\.train: {root}$"):
+        load(Config(root=root))
+    for config in (Config(train=root), Config(root=root, train=root)):
+        assert load(config).classes == ("bus", "car", "train")
+    root = make_tree("gtsrb", {"Train/0": 4, "Train/1": 4, "Test/0": 2, "Meta": 2})
+    with pytest.raises(InputError, match=r"Meta: holds images"):
+        load(Config(root=root))
+    data = load(Config(train=root / "Train", test=root / "Test"))
+    assert len(data.train + data.val) == 8
+    assert len(data.test) == 2
+    data = load(Config(root=root, train=root / "Train"))
+    assert reasons(data) == {"in a folder beside the splits": 2}
+    assert data.folders["test"] == f"{root}/Test"
+
+
+def test_a_split_in_root_that_is_replaced_is_counted(make_tree: MakeTree) -> None:
+    root = make_tree("r", {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("cat", "dog")})
+    data = load(Config(root=root, test=make_tree("other", {"cat": 1, "dog": 1})))
+    assert reasons(data) == {"in a folder of root that data.test replaces": 4}
+    assert load(Config(root=root, test=root / "test")).left_out == ()
+
+
+def test_a_root_without_splits_beside_train_is_refused(make_tree: MakeTree) -> None:
+    root, train = make_tree("r", {"cat": 2, "dog": 2}), make_tree("t", {"cat": 4, "dog": 4})
+    with pytest.raises(InputError, match=r"data\.root: .*/r: has no folders train, val or test; remove data\.root or"):
+        load(Config(root=root, train=train))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"flowers/cat": 2, "flowers/dog": 2}, "{}: must hold at least 2 classes, has 1; its only folder flowers"),
+        ({"flowers/train/cat": 2}, "{}/flowers/train: looks like a split inside a class; give {}/flowers instead"),
+        ({"train/train/cat": 2, "train/train/dog": 2},
+         "{}/train: must hold at least 2 classes, has 1; its only folder train holds 2: give that folder instead"),
+        ({"train/cat": 2, "train/dog": 2, "test/test/cat": 1, "test/test/dog": 1},
+         "{}/test/test: no class of that name; there are cat, dog; its only folder test holds 2: give that folder"),
+        ({"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/test": 2}, "{}/cat/test: looks like a split inside a"),
+        ({"a": 2, "b": 2, "pets/a": 2, "pets/b": 2}, "{}/pets: holds folders named like those beside it (a, b)"),
+        ({"fold1/cat": 2, "fold1/dog": 2, "fold2/cat": 2, "fold2/dog": 2}, "{}: fold1, fold2 all hold the folders cat"),
+    ],
+)  # fmt: skip
+def test_nested_layouts_are_refused_with_their_cure(make_tree: MakeTree, tree: dict[str, int], message: str) -> None:
+    root = make_tree("r", tree)
+    with pytest.raises(InputError) as caught:
+        load(Config(root=root))
+    assert str(caught.value).startswith(message.replace("{}", str(root)))
+
+
+def test_data_train_says_that_folders_of_folders_are_classes(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree("r", {f"{name}/{year}": 6 for name in ("cat", "dog") for year in ("2023", "2024")})
+    assert load(Config(train=root)).classes == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert load(Config(root=root, classes=tmp_path / "classes.txt")).classes == ("dog", "cat")
+
+
+def test_composed_and_decomposed_names_are_one_class(make_tree: MakeTree, tmp_path: Path) -> None:
+    tree = {f"train/{COMPOSED}": 3, f"train/{DECOMPOSED}": 2, "train/dog": 5, f"test/{DECOMPOSED}": 1, "test/dog": 1}
+    root = make_tree("r", {**tree, f"val/{COMPOSED}": 1, "val/dog": 1})
+    data = load(Config(root=root))
+    assert data.classes == (COMPOSED, "dog")
+    assert per_class(data, "train") == {0: 5, 1: 5}
+    assert len(set(names(data, "train"))) == 10
+    assert names(data, "test") == [f"test/{COMPOSED}/0.png", "test/dog/0.png"]
+    (tmp_path / "classes.txt").write_text(f"dog\n{DECOMPOSED}\n")
+    assert load(Config(root=root, classes=tmp_path / "classes.txt")).classes == ("dog", COMPOSED)
+    (tmp_path / "classes.txt").write_text(f"{COMPOSED}\n{DECOMPOSED}\n")
+    with pytest.raises(InputError, match="names the class 'café' twice"):
+        load(Config(root=root, classes=tmp_path / "classes.txt"))
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("Cat", "cat"), ("cats", "cat"), (" dog", "dog"), ("DOG", "dog")])
+def test_an_unknown_class_is_refused_with_the_nearest(make_tree: MakeTree, wrong: str, near: str) -> None:
+    root = make_tree("r", {"train/cat": 3, "train/dog": 3, f"val/{wrong}": 1})
+    with pytest.raises(InputError, match=f"val/{wrong}: no class of that name; .*; did you mean '{near}'"):
+        load(Config(root=root))
+
+
+def test_a_class_without_images_in_a_split_is_named(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train/cat": 9, "train/dog": 9, "test/cat": 2, "val/cat": 1, "val/dog": 1})
+    assert load(Config(root=root)).notes()[-1] == "test: no images of 1 of 2 classes: dog"

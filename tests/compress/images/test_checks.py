@@ -11,7 +11,7 @@ from PIL import Image
 from small_imagenet import SYNSETS, TRUNCATED, in_folders, make_images
 
 from compress.images.checks import Contents, Inspection, contents, imagenet_contents, inspect, tables
-from compress.images.samples import Data, Sample
+from compress.images.samples import Data, LeftOut, Sample
 from runtimes.console import SilentConsole
 
 
@@ -46,6 +46,14 @@ def test_other_data_sets_are_inspected_without_empty_splits(stripes: Data) -> No
 def test_images_without_labels_are_not_counted() -> None:
     unlabelled = Contents(("a", "b"), {"test": (Sample("x", b"no image", None),)})
     assert inspect(unlabelled, SilentConsole()).counts == {"test": {"a": 0, "b": 0}}
+
+
+def test_files_that_were_left_out_are_kept(stripes: Data) -> None:
+    left_out = (LeftOut("broken link", 2, "a/1.png"),)
+    data = Data(stripes.classes, stripes.train, (), (), left_out=left_out, folders={"train": "Training"})
+    inspection = inspect(contents(data), SilentConsole())
+    assert inspection.left_out == left_out
+    assert inspection.notes() == ["train: Training", "left out: 2 files: broken link, for example a/1.png"]
 
 
 def test_few_classes_are_all_listed() -> None:

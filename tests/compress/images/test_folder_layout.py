@@ -68,7 +68,7 @@ def test_a_root_of_classes_has_no_splits(make_tree: MakeTree) -> None:
 def test_images_beside_the_splits_are_refused_or_counted(make_tree: MakeTree, other: str) -> None:
     root = make_tree("r", {"train/cat": 1, "train/dog": 1, other: 2})
     name = other.partition("/")[0]
-    with pytest.raises(InputError, match=rf"r/{name}: holds images, but .* if all of them are classes: data.train: "):
+    with pytest.raises(InputError, match=rf"r/{name}: holds images, but .* of them are classes: data.train: "):
         splits_in_root(root, LeftOutFiles(), refuse_others=True)
     left_out = LeftOutFiles()
     assert set(splits_in_root(root, left_out, refuse_others=False)) == {"train"}
@@ -78,7 +78,7 @@ def test_images_beside_the_splits_are_refused_or_counted(make_tree: MakeTree, ot
 @pytest.mark.parametrize("pair", [("train", "Train"), ("val", "valid"), ("test", "test_set"), ("train_1", "train_2")])
 def test_two_folders_of_one_split_are_refused(make_tree: MakeTree, pair: tuple[str, str]) -> None:
     root = make_tree("r", {f"{pair[0]}/cat": 1, f"{pair[1]}/cat": 1})
-    with pytest.raises(InputError, match=r"both .* and .* look like the split (train|val|test); give the folders as"):
+    with pytest.raises(InputError, match=r"both .* and .* look like the split (train|val|test); move one"):
         splits_in_root(root, LeftOutFiles(), refuse_others=True)
 
 

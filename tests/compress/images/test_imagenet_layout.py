@@ -53,6 +53,54 @@ def test_folders_and_tars_give_the_same_images_and_labels(tmp_path: Path, pictur
     assert folders.problems == tars.problems == []
 
 
+def test_files_that_are_no_images_of_a_class_are_counted(tmp_path: Path, pictures: SmallImagenet) -> None:
+    root = in_folders(tmp_path / "imagenet", pictures)
+    class_folder = root / "train" / SYNSETS[0]
+    expected = contents(read_imagenet(str(root)))
+    for name in ("x.heic", "._a.JPEG", ".ipynb_checkpoints/a.JPEG", "@eaDir/a.JPEG"):
+        (class_folder / name).parent.mkdir(exist_ok=True)
+        (class_folder / name).write_bytes(b"x")
+    (class_folder / "gone.JPEG").symlink_to("/nowhere")
+    (root / "train" / "__MACOSX").mkdir()
+    (root / "train" / "__MACOSX" / "._a").write_bytes(b"x")
+    (root / "val" / "stray.JPEG").write_bytes(b"x")
+    (root / "test").mkdir()
+    (root / "test" / "a.JPEG").write_bytes(b"x")
+    files = read_imagenet(str(root))
+    assert contents(files) == expected
+    assert not files.problems
+    assert {left.reason: left.count for left in files.left_out.all()} == {
+        "extension .heic, which can't be read as an image": 1,
+        "hidden, or written by another tool": 1,
+        "in .ipynb_checkpoints, a folder of another tool": 1,
+        "in @eaDir, a folder of another tool": 1,
+        "in __MACOSX, a folder of another tool": 1,
+        "broken link": 1,
+        "image outside the class folders": 1,
+        "in a folder beside the splits": 1,
+    }
+
+
+def test_links_to_class_folders_and_sub_folders_are_read(tmp_path: Path, pictures: SmallImagenet) -> None:
+    root = in_folders(tmp_path / "imagenet", pictures)
+    (root / "train" / SYNSETS[0]).rename(tmp_path / "store")
+    (root / "train" / SYNSETS[0]).symlink_to(tmp_path / "store", target_is_directory=True)
+    assert set(contents(read_imagenet(str(root)))) == {*pictures.train, *pictures.val}
+
+
+def test_files_in_tars_that_are_no_images_are_counted(tmp_path: Path, pictures: SmallImagenet) -> None:
+    root = in_tars(tmp_path / "tars", pictures)
+    picture = next(iter(pictures.train.values()))
+    inner = [tar({"a.JPEG": picture, "._a.JPEG": b"x", "notes.txt": b"x"}), tar({"b.JPEG": picture})]
+    members = {f"{synset}.tar": content for synset, content in zip(SYNSETS, inner, strict=False)}
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar(members))
+    files = read_imagenet(str(root))
+    assert [sample.name for sample in files.train] == [f"train/{SYNSETS[0]}/a.JPEG", f"train/{SYNSETS[1]}/b.JPEG"]
+    assert {left.reason for left in files.left_out.all()} == {
+        "hidden, or written by another tool", "extension .txt, which can't be read as an image"
+    }  # fmt: skip
+
+
 def test_flat_validation_images_get_their_classes_from_the_devkit(tmp_path: Path, pictures: SmallImagenet) -> None:
     in_folders(tmp_path, pictures)
     flatten(tmp_path)

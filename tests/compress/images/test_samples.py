@@ -37,6 +37,14 @@ def per_class(part: tuple[Sample, ...]) -> Counter[int | None]:
     return Counter(sample.label for sample in part)
 
 
+def test_classes_without_images_are_named_in_splits_with_labels() -> None:
+    classes = tuple(f"class{index}" for index in range(8))
+    train = tuple(Sample(str(index), b"", index) for index in range(8))
+    data = Data(classes, train, train[:1], (Sample("x", b"", None),))
+    assert data.images_per_class()["test"] == {**dict.fromkeys(classes, 0), "": 1}
+    assert data.notes() == ["val: no images of 7 of 8 classes: class1, class2, class3, class4, class5, …"]
+
+
 @settings(deadline=None, derandomize=True, database=None, max_examples=100)
 @given(
     counts=st.lists(st.integers(4, 40), min_size=2, max_size=5),

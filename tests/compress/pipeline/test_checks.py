@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compress.images.samples import Data, Sample
+from compress.images.samples import Data, LeftOut, Sample
 from compress.pipeline import checks as module
 from compress.pipeline.checks import load_data, unavailable_targets
 from compress.pipeline.steps import Steps
@@ -88,6 +88,21 @@ def test_unreadable_images_are_left_out_named_and_looked_up_once(
     again = new_steps()
     assert load_data(recipe, again) == kept
     assert again.console.said == []  # type: ignore[attr-defined]
+
+
+def test_what_is_left_out_is_said(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data
+) -> None:
+    absent = tuple(sample for sample in stripes.val if sample.label)
+    left_out = (LeftOut("extension .heic", 2, "train/a/1.heic"),)
+    use_data(replace(stripes, val=absent, left_out=left_out, folders={"val": "/data/Valid"}))
+    steps = new_steps()
+    load_data(make_recipe(), steps)
+    assert steps.console.said == [  # type: ignore[attr-defined]
+        "val: /data/Valid",
+        "left out: 2 files: extension .heic, for example train/a/1.heic",
+        f"val: no images of 1 of 3 classes: {stripes.classes[0]}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,16 @@ def test_the_artifact_can_be_measured_and_evaluated(folder: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_calibration_files_that_are_left_out_are_counted(folder: Path) -> None:
+    (folder / "photos" / "x.heic").write_bytes(b"x")
+    (folder / "photos" / "@eaDir").mkdir()
+    (folder / "photos" / "@eaDir" / "0.png").write_bytes(b"x")
+    (folder / "photos" / "link").symlink_to(folder / "photos" / "more", target_is_directory=True)
+    output = quantize(folder).output
+    for reason in ("in @eaDir, a folder", "extension .heic", "link to a folder that contains it or is read already"):
+        assert f"left out: 1 file: {reason}" in output
+
+
 def test_a_damaged_image_is_set_aside_with_a_message(folder: Path) -> None:
     (folder / "photos" / "0.png").write_bytes(b"not an image")
     result = quantize(folder)

@@ -56,11 +56,11 @@ def test_notes_and_files_that_were_left_out_are_shown(report: Report, tmp_path: 
     data = replace(report.data, left_out=(LeftOut("extension .heic", 2, "train/a/1.heic"),), folders={"val": "Valid"})
     text = text_of(replace(report, notes=("weights: classifier replaced",), data=data), tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "- val: `Valid`" in text.splitlines()
+    assert "- val: Valid" in text.splitlines()
     assert "- weights: classifier replaced" in text.splitlines()
     line = "left out: 2 files: extension .heic, for example train/a/1.heic"
     assert f"- {line}" in text.splitlines()
-    for shown in (line, "<code>Valid</code>", "weights: classifier replaced"):
+    for shown in (line, "<li>val: Valid</li>", "weights: classifier replaced"):
         assert shown in page
 
 
