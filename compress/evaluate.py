@@ -30,7 +30,7 @@ from runtimes.console import Console
 from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing
-from runtimes.measure import infer
+from runtimes.measure import infer, require_classes
 from runtimes.metrics import Accuracy, ConfidenceCalibration, Scores, accuracy_of, calibration, images_per_class, scores
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Session, load
@@ -192,6 +192,7 @@ def _from_samples(classes: tuple[str, ...], samples: tuple[Sample, ...]) -> Test
 def _fit_labels(artifact: Artifact, images: TestImages, target: Target) -> TestImages:
     """Return the images with labels that are indices of the artifact's outputs; it may have more classes."""
     manifest = artifact.manifest
+    require_classes(artifact)
     if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
         raise InputError(f"{artifact.path.name}: its batch is fixed at {manifest.input_shape[0]}; set --batch to that")
     if images.prepared is not None and images.prepared.preprocessing != manifest.preprocessing:

@@ -168,8 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = find_record(converted.manifest.lineage, LitertRecord)
     assert record is not None
     parity = record.parity_with_onnx
-    sys.stdout.write(f"{converted.path}: {converted.manifest.size_bytes} bytes; {parity.agreement:.1%} of "
-                     f"{parity.images} images have the ONNX file's top-1 class\n")  # fmt: skip
+    same = f"largest difference of an output on {parity.images} images: {parity.max_logit_difference:.2g}"
+    if parity.agreement is not None:
+        same = f"{parity.agreement:.1%} of {parity.images} images have the ONNX file's top-1 class"
+    sys.stdout.write(f"{converted.path}: {converted.manifest.size_bytes} bytes; {same}\n")
     return 0
 
 

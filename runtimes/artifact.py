@@ -29,7 +29,8 @@ class Manifest:
     """Description of a model file: its bytes, input, output, preprocessing and labels, and how it was made.
 
     input_shape: (N, 3, H, W); N is None for a dynamic batch. The input is RGB: normalised float32 NCHW, or uint8 NHWC
-    where the file normalises. output: logits or probabilities, float32 (N, classes).
+    where the file normalises. output: logits or probabilities, float32 (N, classes), or (N, 1) of the second of two
+    classes (a sigmoid). A single label means that the output is no class: neither accuracy nor agreement apply.
     session_options: options that the runtime's session needs for correct results.
     scheme: name of the quantization scheme, None for float32.
     lineage: the steps that made the file, oldest first.
@@ -71,8 +72,14 @@ class Manifest:
         return pixels if self.input_dtype == "uint8" else self.preprocessing.normalize(pixels)
 
     def logits(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Convert the file's output to logits: of probabilities, return the logarithms."""
+        """Convert the file's output to logits (N, classes): of probabilities, return the logarithms."""
+        if outputs.shape[1] < len(self.labels):  # one output for two classes
+            outputs = two_columns(outputs, self.output)
         return outputs if self.output == "logits" else np.log(np.maximum(outputs, SMALLEST_PROBABILITY))
+
+    def fits(self, outputs: npt.NDArray[np.float32], images: int) -> bool:
+        """Return whether outputs have a row for each image and a column for each class, or one for two classes."""
+        return outputs.shape == (images, len(self.labels)) or (outputs.shape == (images, 1) and len(self.labels) == 2)
 
     def to_json(self) -> Json:
         """Return a value that JSON can hold."""
@@ -91,6 +98,15 @@ class Manifest:
                 "lineage": read_lineage(fields["lineage"]),
             }
         )
+
+
+def two_columns(outputs: npt.NDArray[np.float32], output: Output) -> npt.NDArray[np.float32]:
+    """Return the (N, 2) logits or probabilities of two classes from those (N, 1) of the second one.
+
+    The softmax of [0, z] is [1 - sigmoid(z), sigmoid(z)].
+    """
+    first = np.zeros_like(outputs) if output == "logits" else 1 - outputs
+    return np.concatenate([first, outputs], axis=1)
 
 
 @dataclass(frozen=True)

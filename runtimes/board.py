@@ -17,7 +17,7 @@ from runtimes.clock import Timing
 from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.files import Json, write_text
-from runtimes.measure import measure
+from runtimes.measure import infer, measure
 from runtimes.session import load, package_of
 from runtimes.target import runtime_names
 
@@ -88,8 +88,7 @@ def predict(options: argparse.Namespace) -> None:
     try:
         for path in options.images:
             pixels = images.read(path, manifest.preprocessing)[None]
-            batch = np.repeat(pixels, opened.target.batch, axis=0)
-            logits = manifest.logits(session.run(manifest.prepare(batch))[:1])[0].astype(np.float64)
+            logits = infer(session, opened.artifact, opened.target, pixels)[0].astype(np.float64)
             probabilities = np.exp(logits - logits.max())
             probabilities /= probabilities.sum()
             best = np.argsort(-probabilities, kind="stable")[:LABELS_SHOWN]

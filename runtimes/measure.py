@@ -135,6 +135,8 @@ def measure(
         raise InputError("there is no artifact to measure")
     for artifact in artifacts:
         _check_fit(artifact, target, evalset)
+        if evalset is not None:
+            require_classes(artifact)
     inputs = [_inputs(artifact.manifest, target.batch, evalset) for artifact in artifacts]
     observed = [_Observed() for _ in artifacts]
     readings: Json = {}
@@ -188,13 +190,22 @@ def infer(
         padded[: len(images)] = images
         images = padded
     outputs = session.run(images)[: len(pixels)]
-    if outputs.shape != (len(pixels), len(artifact.manifest.labels)):
+    if not artifact.manifest.fits(outputs, len(pixels)):
         classes = len(artifact.manifest.labels)
         raise ArtifactError(f"{artifact.path.name} returns {outputs.shape} for {len(pixels)} images, not one logit for "
                             f"each of {classes} classes")  # fmt: skip
     if not np.isfinite(outputs).all():
         raise CompressError(f"{artifact.path.name} returns NaN or infinity on target '{target.name}'")
     return artifact.manifest.logits(outputs)
+
+
+def require_classes(artifact: Artifact) -> None:
+    """Raise InputError for an artifact with one label: all its predictions are equal, and every figure is perfect."""
+    if len(artifact.manifest.labels) < 2:
+        raise InputError(
+            f"{artifact.path.name} has one output, so that its accuracy and agreement could not be less than 100 %; if "
+            "it tells two classes apart, list both as labels in its manifest; else measure its latency, without images"
+        )
 
 
 def _open(artifacts: list[Artifact], target: Target, stack: ExitStack) -> tuple[list[Session], list[int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import shape_inference
 
 from compress.images.folders import FolderWalk
 from compress.images.samples import Sample, write_evalset
@@ -19,6 +20,7 @@ from compress.quantization.int8 import make_int8
 from compress.quantization.ort_graph import OrtGraph
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
+from export.head import described
 from export.standard_form import standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
@@ -82,6 +84,8 @@ def _path_in_errors(model_path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise error if str(model_path) in str(error) else InputError(f"{model_path}: {error}") from error
+    except shape_inference.InferenceError as error:
+        raise InputError(f"{model_path}: declares shapes that it does not have ({_first_line(error)})") from error
     except UnicodeDecodeError as error:  # protobuf decodes names only when they are read
         raise InputError(f"{model_path}: not an ONNX file ({error})") from error
 
@@ -126,8 +130,12 @@ def _read(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
-        raise InputError(f"{path}: not an ONNX file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
@@ -143,7 +151,10 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
     side = preprocessing.crop
     graph = OrtGraph(model)
     noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
-    classes = graph.run({graph_input.name: noise})[graph.outputs[0]].shape[-1]
+    shape = graph.run({graph_input.name: noise})[graph.outputs[0]].shape
+    if len(shape) != 2 or len(noise) != shape[0]:
+        raise InputError(f"{source}: returns {shape} for {len(noise)} images, not (N, classes); end it with a Flatten")
+    labels, output = described(model, shape[1])
     return Artifact(path, Manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
@@ -153,7 +164,8 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
         input_shape=(batch, 3, side, side),
         output_name=model.graph.output[0].name,
         preprocessing=preprocessing,
-        labels=tuple(str(index) for index in range(classes)),
+        labels=labels,
+        output=output,
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
         lineage=(GivenRecord(source.name, sha256_file(source)),),
         versions=environment.package_versions(),

@@ -19,11 +19,13 @@ from compress.quantization.correction.recovery import analytic_bias, correct_bia
 from compress.quantization.float_layers import CompareSpeed, leading_layers
 from compress.quantization.ort_graph import logits
 from compress.quantization.request import QuantizationRequest, Range
+from export.head import Activation, last_activation
 from export.layers import layers_of
 from export.parity import compare
 from export.plan import plan_quantization
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
+from runtimes.artifact import two_columns
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.lineage import Attempt, Parity
@@ -84,9 +86,13 @@ class Candidate:
         return 20 * math.log10(signal / max(float(self.noise.mean()), signal * IDENTICAL))
 
     @property
-    def agreement(self) -> float:
-        """Return the share of images with the same top-1 as float32."""
-        return float(np.mean(self.reference.argmax(1) == self.answers.argmax(1)))
+    def agreement(self) -> float | None:
+        """Return the share of images with the same top-1 as float32; None with one column, where it is always 1."""
+        return compare(self.reference, self.answers).agreement
+
+    def agrees_as_often_as(self, other: Candidate) -> bool:
+        """Return whether no fewer images have float32's top-1."""
+        return self.agreement is None or other.agreement is None or self.agreement >= other.agreement
 
     def drop_pp(self, labels: npt.NDArray[np.int64]) -> float:
         """Return how many percentage points top-1 is below that of float32."""
@@ -99,19 +105,25 @@ class Search:
     """Request, images and reference that all attempts share, and the attempts so far.
 
     rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
-    that attempts are judged on the rounding images. reference: float32 logits of the judged images.
+    that attempts are judged on the rounding images. reference: float32 logits of the judged images. activation: that
+    computes the graph's output.
     """
 
     request: QuantizationRequest
     rounding: EvalSet
     held_out: EvalSet | None
     reference: npt.NDArray[np.float32]
+    activation: Activation | None
     attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def judged(self) -> EvalSet:
         """Return the images on which attempts are judged."""
         return self.held_out or self.rounding
+
+    def answers(self, model: onnx.ModelProto, images: EvalSet) -> npt.NDArray[np.float32]:
+        """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes."""
+        return _answers(model, images, self.activation)
 
     @property
     def scheme(self) -> Scheme:
@@ -127,13 +139,14 @@ class Search:
         mean = float(gain.mean())
         error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
         kept = candidate is best or (mean > error if criterion == "better" else mean >= -error)
-        negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agreement >= best.agreement
+        negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
         kept = kept or (criterion == "faster" and negligible)
         agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
         self.attempts.append(Attempt(step, candidate.sqnr_db, agreement, kept))
-        figures = "on the images of the fit" if agreement is None else f"agreement {agreement:.3f}"
+        judged = "" if self.held_out else ", on the images of the fit"
+        same = "" if agreement is None else f", agreement {agreement:.3f}"
         self.request.console.say(
-            f"{step}: SQNR {candidate.sqnr_db:.1f} dB, {figures}, {'kept' if kept else 'not kept'}"
+            f"{step}: SQNR {candidate.sqnr_db:.1f} dB{judged}{same}, {'kept' if kept else 'not kept'}"
         )
         return candidate if kept else best
 
@@ -148,9 +161,9 @@ def quantize(
     Raises InputError as `plan_quantization` and `calibrate` do.
     """
     rounding, held_out = split(request.images)
-    if held_out is None:
-        _allow_no_held_out(request)
-    search = Search(request, rounding, held_out, logits(model, held_out or rounding))
+    activation = last_activation(model)
+    search = Search(request, rounding, held_out, _answers(model, held_out or rounding, activation), activation)
+    _say_what_is_not_judged(search)
     graph = _calibrated(model, search)
     trained = request.learned is not None
 
@@ -169,18 +182,27 @@ def quantize(
     return _within_budget(search, best), search
 
 
-def _allow_no_held_out(request: QuantizationRequest) -> None:
-    """Say that nothing is held out; raise InputError for an accuracy budget, which could not fail."""
-    images = "1 calibration image is" if len(request.images) == 1 else f"{len(request.images)} calibration images are"
+def _answers(model: onnx.ModelProto, images: EvalSet, activation: Activation | None) -> npt.NDArray[np.float32]:
+    outputs = logits(model, images)
+    return two_columns(outputs, "probabilities") if outputs.shape[1] == 1 and activation == "Sigmoid" else outputs
+
+
+def _say_what_is_not_judged(search: Search) -> None:
+    """Say why no agreement is reported, if so; raise InputError for an accuracy budget, which then could not fail."""
+    request, count = search.request, len(search.request.images)
+    if search.reference.shape[1] == 1:
+        reason = "the model has one output and no Sigmoid at its end, so that it may be no classifier"
+        cure = "for two classes, end the model in a Sigmoid"
+    elif search.held_out is None:
+        images = "1 calibration image is" if count == 1 else f"{count} calibration images are"
+        reason = f"{images} too few to hold some out: attempts are judged on the images that they are fitted to"
+        cure = f"give at least {MIN_IMAGES}"
+    else:
+        return
     for name in ("min_agreement", "max_top1_drop_pp"):
         if getattr(request.settings, name) is not None:
-            raise InputError(
-                f"quantize.{name}: {images} too few to hold some out; give at least {MIN_IMAGES}, or remove {name}"
-            )
-    request.console.say(
-        f"{images} too few to hold some out: attempts are judged on the images that they are fitted to, and no "
-        f"agreement is reported; give at least {MIN_IMAGES}"
-    )
+            raise InputError(f"quantize.{name}: {reason}; {cure}, or remove {name}")
+    request.console.say(f"{reason}, and no agreement is reported; {cure}")
 
 
 def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
@@ -246,7 +268,7 @@ def _or_infinite(sqnr_db: float | None) -> float:
 def _meets_budget(search: Search, best: Candidate) -> bool:
     """Return whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
     settings, labels = search.request.settings, search.judged.labels
-    if settings.min_agreement is not None and best.agreement < settings.min_agreement:
+    if settings.min_agreement is not None and (best.agreement or 0.0) < settings.min_agreement:
         return False
     if settings.max_top1_drop_pp is None:
         return True
@@ -269,7 +291,7 @@ def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
     for index, (name, weights) in enumerate(best.quantized.weights.items()):
         bias = analytic_bias(layers[name], weights, statistics[layers[name].input].mean)
         only_layer = insert_qdq(model, ranges, search.scheme, {name: replace(weights, bias=bias)}, operators - {name})
-        parities[name] = compare(search.reference[: len(images)], logits(only_layer.model, images))
+        parities[name] = compare(search.reference[: len(images)], search.answers(only_layer.model, images))
         search.request.console.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
     return parities
 
@@ -321,7 +343,7 @@ def _recovered(search: Search, candidate: Candidate) -> Candidate:
 
 
 def _candidate(search: Search, graph: CalibratedGraph, quantized: Quantized, float_nodes: frozenset[str]) -> Candidate:
-    answers = logits(quantized.model, search.judged)
+    answers = search.answers(quantized.model, search.judged)
     return Candidate(graph, float_nodes, quantized, search.reference, answers)
 
 

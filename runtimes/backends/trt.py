@@ -69,7 +69,8 @@ class TrtSession:
         side = self._manifest.preprocessing.crop
         item = np.dtype(self._manifest.input_dtype).itemsize
         self._inputs = _Buffer(cuda, max_batch * 3 * side * side * item)
-        self._outputs = _Buffer(cuda, max_batch * len(self._manifest.labels) * 4)
+        self._columns = int(engine.get_tensor_shape(self._manifest.output_name)[-1])
+        self._outputs = _Buffer(cuda, max_batch * self._columns * 4)
         self._context.set_tensor_address(self._manifest.input_name, self._inputs.device)
         self._context.set_tensor_address(self._manifest.output_name, self._outputs.device)
 
@@ -86,8 +87,8 @@ class TrtSession:
             _done(self._cuda, self._cuda.cudaGraphLaunch(graph, self._stream))
         _done(self._cuda, self._cuda.cudaEventRecord(self._finished, self._stream))
         _done(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
-        classes = len(self._manifest.labels)
-        return self._outputs.host[: count * classes * 4].view(np.float32).reshape(count, classes).copy()
+        size = count * self._columns * 4
+        return self._outputs.host[:size].view(np.float32).reshape(count, self._columns).copy()
 
     def device_ms(self) -> float:
         """See `runtimes.session.OnDevice.device_ms`."""
@@ -109,7 +110,7 @@ class TrtSession:
         """Queue the copies and the engine on the stream."""
         cuda, kind = self._cuda, self._cuda.cudaMemcpyKind
         self._context.set_input_shape(self._manifest.input_name, tuple(images.shape))
-        size = count * len(self._manifest.labels) * 4
+        size = count * self._columns * 4
         _done(cuda, cuda.cudaMemcpyAsync(self._inputs.device, self._inputs.host.ctypes.data, images.nbytes,
                                          kind.cudaMemcpyHostToDevice, self._stream))  # fmt: skip
         if not self._context.execute_async_v3(int(self._stream)):

@@ -231,6 +231,11 @@ def test_an_artifact_that_does_not_fit_the_images_is_an_error_before_any_work(
     assert ChannelMeans.runs == 0
 
 
+def test_an_artifact_of_one_class_is_not_judged(labelled_images: evaluation.TestImages) -> None:
+    with pytest.raises(InputError, match="has one output"):
+        evaluation.evaluate([artifact(("cat",))], labelled_images, TARGET, None, SilentConsole())
+
+
 def test_an_evaluation_set_with_another_preprocessing_is_an_error(tmp_path: Path) -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     evalset.write(tmp_path, pixels, np.asarray([0, 1]), ("a", "b"), CLASSES, Preprocessing(10, 8))

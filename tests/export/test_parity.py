@@ -30,6 +30,12 @@ def test_rounding_passes_and_a_wrong_fold_does_not() -> None:
         require_same(LOGITS, LOGITS + np.float32(0.1), "m.onnx")
 
 
+def test_one_column_has_no_agreement() -> None:
+    """Its largest value is always the first, whatever it is."""
+    parity = compare(np.ones((4, 1), np.float32), -np.ones((4, 1), np.float32))
+    assert (parity.agreement, parity.max_logit_difference) == (None, 2)
+
+
 def test_nan_is_never_the_same() -> None:
     with pytest.raises(CompressError, match="differ by nan"):
         require_same(LOGITS, np.full_like(LOGITS, np.nan), "m.onnx")

@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,3 +215,18 @@ def test_a_lineage_that_is_no_list_of_records_is_refused(
     manifest_path(path).write_text(json.dumps({**content, "lineage": lineage}))
     with pytest.raises(ArtifactError, match="lineage"):
         Artifact.load(path)
+
+
+def test_one_output_is_the_second_of_two_classes(make_manifest: Callable[..., Manifest]) -> None:
+    z = np.asarray([[-2.0], [0.0], [3.0]], np.float32)
+    p = 1 / (1 + np.exp(-z))
+    for output, values in (("logits", z), ("probabilities", p)):
+        manifest = make_manifest(labels=("ok", "defective"), output=output)
+        assert manifest.fits(values, 3)
+        logits = manifest.logits(values)
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(shares, np.concatenate([1 - p, p], axis=1), rtol=1e-5)
+    assert not make_manifest().fits(z, 3)  # of three classes
+    assert not manifest.fits(z[:, :, None, None], 3)
+    assert not manifest.fits(z[:2], 3)
+    np.testing.assert_array_equal(make_manifest(labels=("0",)).logits(z), z)  # a regression stays one column

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from consoles import RecordingConsole
 
-from runtimes import clock, energy, environment, measure, metrics, telemetry
+from runtimes import clock, energy, environment, evalset, measure, metrics, telemetry
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
@@ -225,6 +226,28 @@ def test_accuracy_is_that_of_the_chosen_logits(fake_artifact: FakeMaker, make_ev
     assert found.accuracy == metrics.accuracy(logits, evalset.labels)
     assert found.predicted == tuple(logits.argmax(1).tolist())
     assert found.evalset_sha256 == evalset.sha256
+
+
+def test_one_output_predicts_both_of_two_classes(fake_artifact: FakeMaker, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), np.uint8)
+    labels, classes = np.asarray([0, 1, 0, 1]), ("ok", "defective")
+    preprocessing = fake_artifact().manifest.preprocessing
+    images = evalset.write(tmp_path / "two", pixels, labels, tuple("abcd"), classes, preprocessing)
+    artifact = fake_artifact("b.fake", logits=[[-1.0], [2.0], [0.5], [-0.1]], labels=classes)
+    (found,) = measure.measure([artifact], TARGET, images, SHORT, QUIET)
+    assert found.predicted == (0, 1, 1, 0)
+    assert found.accuracy is not None
+    assert found.accuracy.top1 == 0.5
+
+
+def test_one_class_is_not_judged(fake_artifact: FakeMaker, tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    artifact = fake_artifact(logits=[[1.0], [2.0]], labels=("0",))
+    images = evalset.write(tmp_path / "one", pixels, None, ("a", "b"), ("0",), artifact.manifest.preprocessing)
+    with pytest.raises(InputError, match=r"a\.fake has one output.*list both as labels in its manifest"):
+        measure.measure([artifact], TARGET, images, SHORT, QUIET)
+    (found,) = measure.measure([artifact], TARGET, None, SHORT, QUIET)
+    assert found.predicted == ()
 
 
 def test_measure_and_evaluate_agree_on_a_fake(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:

@@ -124,6 +124,22 @@ def residual_model(channels: int = 4) -> onnx.ModelProto:
     return make_model(nodes, constants, channels, output_rank=2)
 
 
+def binary_model(sigmoid: bool = True, images: Array | None = None) -> onnx.ModelProto:
+    """Return the residual model with one output, above 0 for half of the images, and a Sigmoid after it."""
+    model = residual_model(channels=3)
+    if images is None:
+        images = np.random.default_rng(1).normal(0, 1, (40, 3, 8, 8)).astype(np.float32)
+    middle = np.median(run_model(model, images)[:, :1])
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)[:1] if tensor.name in ("w4", "b4") else None
+        if values is not None:
+            tensor.CopyFrom(numpy_helper.from_array(values - (middle if tensor.name == "b4" else 0), tensor.name))
+    if sigmoid:
+        model.graph.node[-1].output[0] = "z"
+        model.graph.node.append(helper.make_node("Sigmoid", ["z"], ["y"], name="sigmoid"))
+    return model
+
+
 def tensor_values(model: onnx.ModelProto, name: str, images: Array) -> Array:
     """Return what a tensor inside the graph holds for the images."""
     probe = onnx.ModelProto()

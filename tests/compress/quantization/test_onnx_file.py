@@ -9,12 +9,13 @@ import onnx
 import onnx_graphs
 import pytest
 from click.testing import CliRunner, Result
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main as cli
 from runtimes.artifact import Artifact
 from runtimes.files import sha256_file
-from runtimes.lineage import GivenRecord
+from runtimes.lineage import GivenRecord, VerifyRecord, find_record
 
 SMALL = ("--resize", "10", "--crop", "8", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
 
@@ -170,3 +171,52 @@ def test_the_model_itself_is_not_overwritten(folder: Path) -> None:
     result = CliRunner().invoke(cli.commands, [*arguments, "-o", str(folder / "model.onnx"), *SMALL])
     assert result.exit_code == 2
     assert (folder / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("target", ["x86-avx2", "arm64", "tensorrt"])
+def test_a_sigmoid_stands_for_two_classes(folder: Path, target: str) -> None:
+    onnx.save(onnx_graphs.binary_model(), folder / "binary.onnx")
+    done = quantize(folder, "--target", target, "--min-agreement", "0.5", model="binary.onnx")
+    assert done.exit_code == 0, done.output
+    manifest = Artifact.load(folder / "out.onnx").manifest
+    assert (manifest.labels, manifest.output) == (("0", "1"), "probabilities")
+    verified = find_record(manifest.lineage, VerifyRecord)
+    assert verified is not None
+    assert verified.parity_with_float32.agreement is not None
+    assert onnx.load(folder / "out.onnx").graph.output[0].type.tensor_type.shape.dim[1].dim_value in (0, 1)
+
+
+def test_one_output_without_a_sigmoid_is_quantized_and_not_judged_by_agreement(folder: Path) -> None:
+    onnx.save(onnx_graphs.binary_model(sigmoid=False), folder / "regression.onnx")
+    refused = quantize(folder, "--min-agreement", "1", model="regression.onnx")
+    assert refused.exit_code == 2
+    assert "regression.onnx: quantize.min_agreement: the model has one output and no Sigmoid" in refused.stderr
+    done = quantize(folder, model="regression.onnx")
+    assert done.exit_code == 0, done.output
+    assert "no agreement is reported" in done.output
+    manifest = Artifact.load(folder / "out.onnx").manifest
+    verified = find_record(manifest.lineage, VerifyRecord)
+    assert manifest.labels == ("0",)
+    assert verified is not None
+    assert verified.parity_with_float32.agreement is None
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 1, 1), (-1,)])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_an_output_that_is_not_a_row_per_image_is_one_line(
+    folder: Path, shape: tuple[int, ...], is_declared: bool
+) -> None:
+    """Some exporters declare a shape that the graph does not have."""
+    model = onnx_graphs.binary_model() if shape == (-1,) else onnx_graphs.residual_model(channels=3)
+    model.graph.node[-1].output[0] = "flat"
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(shape, np.int64), "shape"))
+    model.graph.node.append(helper.make_node("Reshape", ["flat", "shape"], ["y"], name="reshape"))
+    output = model.graph.output[0]
+    dimensions = ["N", *shape[1:]] if is_declared else ["N", "C"]
+    output.CopyFrom(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, dimensions))
+    onnx.save(model, folder / "odd.onnx")
+    done = quantize(folder, model="odd.onnx")
+    assert done.exit_code == 2, done.output
+    assert "not (N, classes)" in done.stderr or not is_declared
+    assert "odd.onnx" in done.stderr
+    assert done.stderr.count("compress: ") == 1

@@ -304,6 +304,30 @@ def test_only_the_crippled_layers_become_float(crippled: tuple[int, ...], steps:
     assert best.agreement == 1
 
 
+def test_the_answers_of_one_sigmoid_can_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shifted(model: onnx.ModelProto, evalset: EvalSet) -> Array:
+        is_quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        return np.clip(logits(model, evalset) + 0.2 * is_quantized, 0, 1).astype(np.float32)
+
+    monkeypatch.setattr(post_training, "logits", shifted)
+    best, _ = search(onnx_graphs.binary_model(images=PREPROCESSING.normalize(images(40).images)))
+    assert best.answers.shape == (8, 2)
+    np.testing.assert_allclose(best.answers.sum(1), 1, rtol=1e-5)
+    agreement = np.mean((best.reference[:, 1] > 0.5) == (best.answers[:, 1] > 0.5))
+    assert best.agreement == agreement < 1
+
+
+def test_one_output_without_a_sigmoid_has_no_agreement_and_no_budget() -> None:
+    console, model = RecordingConsole(), onnx_graphs.binary_model(sigmoid=False)
+    best, finished = search(model, console=console)
+    assert "one output and no Sigmoid at its end" in console.said[0]
+    assert {attempt.agreement for attempt in finished.attempts} == {None}
+    assert not any("agreement 1" in line for line in console.said)
+    assert best.sqnr_db > 20
+    with pytest.raises(InputError, match=r"quantize\.min_agreement: the model has one output.*end the model in a Sig"):
+        search(model, Quantize(min_agreement=1.0))
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 53, 64, 65])
 def test_every_number_of_layers_can_become_float(layers: int) -> None:
     counts = post_training._float_counts(layers)
