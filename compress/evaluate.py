@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from compress.images.samples import DECODING_THREADS, Data, Sample
 from compress.images.synsets import class_names
+from compress.pipeline.evaluation_images import choose
 from compress.pipeline.identity import identity
 from compress.process.code_digest import code_digest
 from compress.process.table import Table
-from compress.recipe import named_data
 from compress.verdict.statistics import Estimate, top1_drop_pp
 from runtimes import evalset as evalsets
 from runtimes import images as image_files
@@ -121,15 +121,19 @@ class Evaluation:
         return {**fields, **totals, "per_class": classes}
 
 
-def find_images(data: str | None, evalset: Path | None, split: str) -> TestImages:
+def find_images(
+    data: str | None, evalset: Path | None, split: str, artifacts: Sequence[Artifact] = (), all_images: bool = False
+) -> TestImages:
     """Return the labelled images of `--data NAME[:ROOT]` or of `--evalset FOLDER`.
 
-    Raises InputError unless exactly one of the two is set, for an unknown data set, and for a split without labelled
-    images.
+    Of `data`, images that the runs of the artifacts learned from are left out, unless all_images. Raises InputError
+    unless exactly one of the two is set, for an unknown data set, and for a split without labelled images.
     """
     if (data is None) == (evalset is None):
         raise InputError("give either --data NAME:ROOT, as in --data imagefolder:/data/flowers, or --evalset FOLDER")
     if evalset is not None:
+        if all_images:
+            raise InputError("--all-images is for --data: an evaluation set is always evaluated whole")
         prepared = evalsets.load(evalset)
         if prepared.labels is None:
             raise InputError(f"{evalset}: its images have no labels; accuracy needs them")
@@ -137,11 +141,8 @@ def find_images(data: str | None, evalset: Path | None, split: str) -> TestImage
         digest = hashlib.sha256(prepared.sha256.encode() + labels.tobytes()).hexdigest()
         return TestImages(prepared.classes, prepared.names, labels, digest, prepared=prepared)
     assert data is not None
-    loaded = named_data.load(data)
-    samples = loaded.split(split)
-    if not samples:
-        raise InputError(f"--data {data}: its split '{split}' has no images")
-    return replace(_from_samples(loaded.classes, samples), notes=tuple(loaded.notes()))
+    choice = choose(data, split, artifacts, all_images)
+    return replace(_from_samples(choice.classes, choice.samples), notes=choice.notes)
 
 
 def evaluate(

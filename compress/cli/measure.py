@@ -94,6 +94,8 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
               help="Folder with evalset.json, e.g. RUN/sample, instead of --data.")  # fmt: skip
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]),
               help="Split of the data set.")  # fmt: skip
+@click.option("--all-images", is_flag=True,
+              help="Evaluate all splits, with the images that a run learned from.")  # fmt: skip
 @click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]),
               help="Device of the runtime.")  # fmt: skip
@@ -107,6 +109,7 @@ def evaluate(
     data: str | None,
     evalset: Path | None,
     split: str,
+    all_images: bool,
     runtime: str,
     provider: Provider,
     threads: int,
@@ -116,7 +119,8 @@ def evaluate(
 ) -> None:
     """Evaluate the accuracy of artifacts on a data set.
 
-    The first artifact is the baseline of the comparison.
+    The first artifact is the baseline of the comparison. Of artifacts in run folders, images of the run's train and val
+    splits are left out, which are recognized by their bytes; the run's own data set is evaluated on its test split.
 
     Example: compress evaluate runs/mobilenet_int8/artifacts/*.onnx --data elpv --out answers
     """
@@ -125,7 +129,7 @@ def evaluate(
     except ValueError as error:
         raise InputError(f"--runtime: {error}") from error
     loaded = [Artifact.load(path) for path in artifacts]
-    images = evaluation.find_images(data, evalset, split)
+    images = evaluation.find_images(data, evalset, split, loaded, all_images)
     with Terminal() as terminal:
         results = evaluation.evaluate(loaded, images, target, out, terminal)
     if as_json:

@@ -7,19 +7,34 @@ from pydantic import ValidationError
 from compress.images.samples import Data
 from compress.recipe import plugins
 from compress.recipe.errors import near
+from compress.recipe.section import Config
 from runtimes.errors import InputError
 
 
-def load(named: str) -> Data:
-    """Load `NAME:ROOT`, or NAME for a data set without a root; raises InputError if it is unknown or invalid."""
+def config_of(named: str) -> Config:
+    """Return the settings of `NAME:ROOT`, or NAME for a data set without a root; raises InputError if invalid."""
     name, _, root = named.partition(":")
     if name not in plugins.names("data"):
         raise InputError(f"--data: there is no data set '{name}'{near(name, plugins.names('data'))}")
-    plugin = plugins.load("data", name)
     try:
-        config = plugin.Config(**({"root": root} if root else {}))
+        config: Config = plugins.load("data", name).Config(**({"root": root} if root else {}))
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--data {named}: {reason}; write it as NAME:ROOT, or NAME alone for elpv") from error
-    data: Data = plugin.load(config)
+    return config
+
+
+def load(named: str) -> Data:
+    """Load the data set that `config_of` describes."""
+    return load_config(config_of(named))
+
+
+def load_config(config: Config) -> Data:
+    """Load the data set of a section `data`."""
+    data: Data = plugins.load("data", name_of(config)).load(config)
     return data
+
+
+def name_of(config: Config) -> str:
+    """Return the name of the data set of a section `data`."""
+    return str(config.model_dump()["name"])

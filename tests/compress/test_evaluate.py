@@ -13,6 +13,8 @@ from consoles import RecordingConsole
 from PIL import Image
 
 from compress import evaluate as evaluation
+from compress.images.copies import digests_of
+from compress.recipe import named_data
 from runtimes import environment, evalset, images, metrics
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import SilentConsole
@@ -315,3 +317,26 @@ def test_of_many_classes_the_worst_and_the_best_are_shown(
     assert worst.title == "model.onnx: the 1 worst of 3 classes by F1"
     assert best.title == "model.onnx: the 1 best"
     assert float(worst.rows[0][4]) <= float(best.rows[0][4])
+
+
+def test_images_that_the_run_of_an_artifact_learned_from_are_left_out(root: Path, tmp_path: Path) -> None:
+    """The test images are also the run's val images: nothing remains, unless all images are wanted."""
+    folder = tmp_path / "run"
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text("data: {name: imagefolder, root: /no/such/folder}\n")
+    data = named_data.load(f"imagefolder:{root}")
+    (folder / "splits.json").write_text(json.dumps(data.splits_json()))
+    digests = {"train": digests_of(data.train), "val": digests_of(data.test)}
+    np.savez(folder / "seen.npz", **digests)  # type: ignore[arg-type]
+    file = replace(artifact(), path=folder / "artifacts" / "model.onnx")
+    with pytest.raises(InputError, match="no image remains"):
+        evaluation.find_images(f"imagefolder:{root}", None, "test", [file])
+    everything = evaluation.find_images(f"imagefolder:{root}", None, "test", [file], all_images=True)
+    (result,) = run(everything, None, file)
+    assert result.accuracy.images == len(everything.names) == 42
+    assert any("which the run learned from" in note for note in result.notes)
+
+
+def test_all_images_is_for_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--all-images is for --data"):
+        evaluation.find_images(None, tmp_path, "test", all_images=True)
