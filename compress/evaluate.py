@@ -22,6 +22,7 @@ from compress.pipeline.evaluation_images import choose
 from compress.pipeline.identity import identity
 from compress.process.code_digest import code_digest
 from compress.process.table import Table
+from compress.verdict import metrics
 from compress.verdict.statistics import Estimate, top1_drop_pp
 from runtimes import evalset as evalsets
 from runtimes import images as image_files
@@ -98,6 +99,8 @@ class Evaluation:
     target: Target
     classes: tuple[str, ...]
     accuracy: Accuracy
+    balanced_accuracy: float
+    macro_f1: float
     calibration: ConfidenceCalibration
     unreadable: tuple[str, ...]
     drop_pp: Estimate | None
@@ -114,6 +117,7 @@ class Evaluation:
         """Return all fields except the confusion matrix, which has a million entries for ImageNet."""
         fields = {name: value for name, value in asdict(self).items() if name not in ("accuracy", "classes")}
         totals = {name: getattr(self.accuracy, name) for name in ("images", "loss", "top1", "top5")}
+        totals |= {"balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
         classes = [
             {"class": row.name, "images": row.images, "precision": row.precision, "recall": row.recall, "f1": row.f1}
             for row in self.per_class()
@@ -325,6 +329,8 @@ def _evaluation(request: _Request, own: _Predictions, first: _Predictions | None
         target=request.target,
         classes=class_names(classes),
         accuracy=accuracy_of(own.scores, own.labels, len(classes)),
+        balanced_accuracy=metrics.value("balanced_accuracy", own.scores.predicted, own.labels),
+        macro_f1=metrics.value("macro_f1", own.scores.predicted, own.labels),
         calibration=calibration(own.scores, own.labels),
         unreadable=_unreadable(request.images, own.readable),
         drop_pp=drop,
@@ -350,7 +356,20 @@ def tables(evaluations: list[Evaluation]) -> list[Table]:
 
 def _totals(evaluations: list[Evaluation]) -> Table:
     """Return one row per artifact; columns that are empty for all artifacts are omitted."""
-    headings = ("<artifact", "images", "unread", "top-1 %", "top-5 %", "ECE %", "change (pp)", "low", "high", "same %")
+    headings = (
+        "<artifact",
+        "images",
+        "unread",
+        "top-1 %",
+        "top-5 %",
+        "bal. %",
+        "F1 %",
+        "ECE %",
+        "change (pp)",
+        "low",
+        "high",
+        "same %",
+    )
     rows = []
     for evaluation in evaluations:
         accuracy, drop = evaluation.accuracy, evaluation.drop_pp
@@ -359,6 +378,7 @@ def _totals(evaluations: list[Evaluation]) -> Table:
         change = ["-"] * 3 if drop is None else [f"{0 - pp:+.2f}" for pp in (drop.value, drop.high, drop.low)]
         same = "-" if evaluation.agreement is None else f"{100 * evaluation.agreement:.1f}"
         rows.append([Path(evaluation.artifact).stem, str(accuracy.images), unread, f"{100 * accuracy.top1:.2f}", top5,
+                     f"{100 * evaluation.balanced_accuracy:.2f}", f"{100 * evaluation.macro_f1:.2f}",
                      f"{100 * evaluation.calibration.expected_error:.2f}", *change, same])  # fmt: skip
     used = [column for column in range(len(headings)) if any(row[column] != "-" for row in rows)]
     return Table.of(

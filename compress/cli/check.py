@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, get_args
 
 import rich_click as click
+from click import get_current_context
+from click.core import ParameterSource
 
 from compress.cli.main import EXIT_CODES_HELP
 from compress.process.table import print_table
+from compress.recipe.renamed import RenamedKeyWarning
 from compress.report import accepted
-from compress.verdict import ci_formats, comparison, gate
+from compress.verdict import checks, ci_formats, comparison
 from compress.verdict.accepted import default_path
+from compress.verdict.metrics import Metric
 from runtimes.errors import InputError
 from runtimes.files import write_text
 
+OLD_MAX_DROP = "max_top1_drop_pp"
 LIMITS = (
-    click.option("--max-top1-drop-pp", default=0.5, show_default=True, type=click.FloatRange(0, 100),
-                 help="Allowed loss of top-1 accuracy, and of a class's recall, in percentage points."),
+    click.option("--metric", default="top1", show_default=True, type=click.Choice(get_args(Metric)),
+                 help="Metric of --max-drop-pp; the other two give all classes the same weight."),
+    click.option("--max-drop-pp", default=0.5, show_default=True, type=click.FloatRange(0, 100),
+                 help="Allowed loss of the metric, and of a class's recall, in percentage points."),
+    click.option("--max-top1-drop-pp", hidden=True, type=click.FloatRange(0, 100)),
+    click.option("--min-recall", multiple=True, metavar="CLASS=SHARE",
+                 help="Least recall of a class in the new run, as in defective=0.8; can be repeated."),
     click.option("--min-agreement", default=0.98, show_default=True, type=click.FloatRange(0, 1, True),
                  help="Share of predictions that must stay the same, if the test images have no labels."),
     click.option("--max-slowdown", default=1.1, show_default=True, type=click.FloatRange(1, 100),
@@ -31,10 +46,54 @@ LIMITS = (
 )  # fmt: skip
 
 
-def _with_limits(command: click.decorators.FC) -> click.decorators.FC:
+def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `LIMITS`, which the command gets as `limits`."""
+
+    @functools.wraps(command)
+    def with_limits(**parameters: Any) -> None:  # Any: the parameters of the command
+        options = {name: parameters.pop(name) for name in (*comparison.Limits.model_fields, OLD_MAX_DROP)}
+        command(limits=_limits(**options), **parameters)
+
     for option in reversed(LIMITS):
-        command = option(command)
-    return command
+        with_limits = option(with_limits)
+    return with_limits
+
+
+def _limits(
+    *, max_drop_pp: float, max_top1_drop_pp: float | None, min_recall: tuple[str, ...], **others: Any
+) -> comparison.Limits:
+    """Return the limits that options give; others: options that are the fields of `Limits`."""
+    return comparison.Limits(
+        max_drop_pp=_with_old_option(max_drop_pp, max_top1_drop_pp),
+        min_recall=dict(map(_class_and_share, min_recall)),
+        **others,
+    )
+
+
+def _with_old_option(max_drop_pp: float, max_top1_drop_pp: float | None) -> float:
+    """Return the value of --max-drop-pp or of its old name, with a warning; raises InputError if both are given."""
+    if max_top1_drop_pp is None:
+        return max_drop_pp
+    if get_current_context().get_parameter_source("max_drop_pp") is not ParameterSource.DEFAULT:
+        raise InputError("--max-top1-drop-pp is the old name of --max-drop-pp, which is given too; remove it")
+    warnings.warn(
+        "'--max-top1-drop-pp' is now called '--max-drop-pp'; the next version no longer accepts '--max-top1-drop-pp'",
+        RenamedKeyWarning,
+        stacklevel=2,
+    )
+    return max_top1_drop_pp
+
+
+def _class_and_share(text: str) -> tuple[str, float]:
+    name, _, share = text.rpartition("=")
+    try:
+        value = float(share)
+    except ValueError:
+        value = math.nan
+    if not name or not 0 < value <= 1:
+        raise InputError(f"--min-recall {text}: must be CLASS=SHARE with a share above 0 and at most 1, as in "
+                         "defective=0.8")  # fmt: skip
+    return name, value
 
 
 @click.command()
@@ -62,7 +121,7 @@ def accept(run_folder: Path, out: Path | None) -> None:
 @_with_limits
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to this file.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write a Markdown summary to this file. [default: $GITHUB_STEP_SUMMARY]")  # fmt: skip
+              help="Write a Markdown summary to this file. [default: append it to $GITHUB_STEP_SUMMARY]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(
     run_folder: Path,
@@ -70,10 +129,7 @@ def check(
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
-    max_top1_drop_pp: float,
-    min_agreement: float,
-    max_slowdown: float,
-    confidence: float,
+    limits: comparison.Limits,
 ) -> None:
     """Check a run for lost accuracy or speed.
 
@@ -82,18 +138,13 @@ def check(
 
     Example: compress check runs/mobilenet_int8 --junit check.xml
     """
-    limits = comparison.Limits(
-        max_top1_drop_pp=max_top1_drop_pp, min_agreement=min_agreement, max_slowdown=max_slowdown, confidence=confidence
-    )
     new = accepted.load(run_folder)
     old = accepted.load(against or default_path(new.recipe))
     compared = comparison.compare(old, new, limits)
     verdict = comparison.verdict(compared)
     if junit:
         write_text(junit, ci_formats.junit(new.recipe, compared))
-    summary = markdown or os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        write_text(Path(summary), ci_formats.markdown(new.recipe, compared, verdict))
+    _write_summary(markdown, ci_formats.markdown(new.recipe, compared, verdict))
     if as_json:
         click.echo(json.dumps({"verdict": verdict, "targets": [asdict(target) for target in compared]}))
     else:
@@ -103,15 +154,13 @@ def check(
     if _in_github():
         for line in ci_formats.github(compared):
             click.echo(line, err=as_json)
-    sys.exit(gate.EXIT_CODES[verdict])
+    sys.exit(checks.EXIT_CODES[verdict])
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @_with_limits
-def compare(
-    runs: tuple[Path, ...], max_top1_drop_pp: float, min_agreement: float, max_slowdown: float, confidence: float
-) -> None:
+def compare(runs: tuple[Path, ...], limits: comparison.Limits) -> None:
     """Compare runs or accepted files with the first of them.
 
     No verdict is given and the exit code is 0; `compress check` judges.
@@ -120,15 +169,22 @@ def compare(
     """
     if len(runs) < 2:
         raise InputError("give two or more runs; the others are compared with the first")
-    limits = comparison.Limits(
-        max_top1_drop_pp=max_top1_drop_pp, min_agreement=min_agreement, max_slowdown=max_slowdown, confidence=confidence
-    )
     first, *others = [accepted.load(path) for path in runs]
     for path, other in zip(runs[1:], others, strict=True):
         compared = comparison.compare(first, other, limits)
         print_table(ci_formats.table(compared, f"{path} against {runs[0]}"))
         for line in ci_formats.details(compared):
             click.echo(line)
+
+
+def _write_summary(file: Path | None, text: str) -> None:
+    """Write a summary to the file, or append it to that of the workflow's step, which all commands of a step share."""
+    of_step = os.environ.get("GITHUB_STEP_SUMMARY")
+    if file is not None and str(file) != of_step:
+        write_text(file, text)
+    elif of_step:
+        with Path(of_step).open("a", encoding="utf-8") as stream:
+            stream.write(f"{text}\n")
 
 
 def _in_github() -> bool:

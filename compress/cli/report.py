@@ -32,9 +32,11 @@ def print_report(content: report.Report, folder: Path) -> None:
     for note in (*boards.notes, *content.data_notes(), *content.notes):
         click.echo(note)
     for row in content.rows:
+        for note in row.notes:
+            click.echo(f"{row.target}: {note}")
         for check in row.checks:
             estimate = check.estimate
-            click.echo(f"{row.target}: {check.name} {check.limit:g}: {estimate.value:.2f} "
+            click.echo(f"{row.target}: {tables.limit_name(content, check)} {check.limit:g}: {estimate.value:.2f} "
                        f"({estimate.low:.2f} to {estimate.high:.2f}): {check.verdict}")  # fmt: skip
     click.echo(f"verdict: {content.verdict or 'none, the recipe has no gate'}")
     click.echo(f"report: {folder / 'report.html'}")

@@ -15,7 +15,7 @@ from compress.process import distributed
 from compress.process.console import Terminal
 from compress.process.tracking import tracking
 from compress.recipe import recipe as recipes
-from compress.verdict import gate
+from compress.verdict import checks
 
 
 @click.command(epilog=EXIT_CODES_HELP)
@@ -44,4 +44,4 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path 
     if result is None:  # not the first process
         return
     print_report(result, folder.path)
-    sys.exit(gate.EXIT_CODES[result.verdict] if result.verdict else 0)
+    sys.exit(checks.EXIT_CODES[result.verdict] if result.verdict else 0)

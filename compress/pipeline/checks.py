@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.images import exclusion
 from compress.images.samples import Data, Rejected
@@ -13,6 +14,7 @@ from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
+from compress.verdict import accuracy
 from runtimes import environment
 from runtimes.errors import InputError, UnavailableError
 from runtimes.files import read_json, replacing, write_json
@@ -66,8 +68,8 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
         steps.console.say(note)
     if not data.test:
         raise InputError("the data set has no test split to measure on; give data.test or data.root")
-    if recipe.gate and recipe.gate.max_top1_drop_pp is not None and any(image.label is None for image in data.test):
-        raise InputError("gate.max_top1_drop_pp: the test images have no labels; give min_agreement instead")
+    if recipe.gate:
+        accuracy.refuse_unknown(recipe.gate, _known_labels(data), data.classes, "gate.")
     if recipe.stages and not (data.train and data.val):
         raise InputError("the stages need the splits train and val; give data.root or data.train")
     folder = steps.run(
@@ -75,7 +77,18 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     )
     content = read_json(folder / EXCLUDED)
     rejected = tuple(Rejected(**fields) for fields in content["rejected"])
-    return LoadedData.of(replace(exclusion.without(data, rejected), doubts=tuple(content["doubts"])))
+    kept = replace(exclusion.without(data, rejected), doubts=tuple(content["doubts"]))
+    if recipe.gate:  # again, because the excluded images may be all of a class
+        accuracy.refuse_unknown(recipe.gate, _known_labels(kept), kept.classes, "gate.")
+        for line in accuracy.out_of_reach(recipe.gate, _known_labels(kept), len(kept.test), kept.classes):
+            steps.console.say(f"gate.{line}")
+    return LoadedData.of(kept)
+
+
+def _known_labels(data: Data) -> npt.NDArray[np.int64] | None:
+    """Return the class of each test image, None if any is unknown."""
+    known = [sample.label for sample in data.test if sample.label is not None]
+    return np.asarray(known, np.int64) if len(known) == len(data.test) else None
 
 
 @step_options(packages=("pillow", "simplejpeg"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import get_args
 
 from compress.pipeline.images import SplitImages
 from compress.pipeline.steps import Step, Steps
+from compress.verdict import metrics
+from compress.verdict.metrics import Metric
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
@@ -13,7 +15,7 @@ from runtimes.files import read_json, write_json
 from runtimes.measure import Measurement, evaluate, measure
 from runtimes.target import Target
 
-MEASUREMENTS, TOP1 = "measurements.json", "top1.json"
+MEASUREMENTS, PREDICTED = "measurements.json", "predicted.json"
 
 
 def measure_target(
@@ -37,14 +39,20 @@ def measure_artifacts(
     write_json(step.folder / MEASUREMENTS, [measurement.to_json() for measurement in measurements])
 
 
-def val_top1(steps: Steps, artifact: Artifact, target: Target, images: SplitImages) -> float:
-    """Return an artifact's top-1 accuracy on val, by which sweeps compare settings: the test split is not for that."""
-    folder = steps.run(evaluate_val, f"val-{target.name}", artifact=artifact, target=target, images=images)
-    return float(read_json(folder / TOP1))
+def val_metrics(steps: Steps, artifact: Artifact, target: Target, images: SplitImages) -> dict[Metric, float]:
+    """Return an artifact's metrics on val, by which sweeps compare settings: the test split is not for that.
+
+    images: the val split; without labels for all of them there are no metrics.
+    """
+    samples = images.source.data.val
+    labels = [sample.label for sample in samples if sample.label is not None]
+    if len(labels) < len(samples):
+        return {}
+    folder = steps.run(predict_val, f"val-{target.name}", artifact=artifact, target=target, images=images)
+    predicted = read_json(folder / PREDICTED)
+    return {name: metrics.value(name, predicted, labels) for name in get_args(Metric)}
 
 
-def evaluate_val(step: Step, artifact: Artifact, target: Target, images: SplitImages) -> None:
-    """Write an artifact's top-1 accuracy on labelled images."""
-    labelled = images.load()
-    correct = evaluate(artifact, target, labelled).argmax(1) == labelled.labels
-    write_json(step.folder / TOP1, float(np.mean(correct)))
+def predict_val(step: Step, artifact: Artifact, target: Target, images: SplitImages) -> None:
+    """Write the class that an artifact predicts for each image."""
+    write_json(step.folder / PREDICTED, evaluate(artifact, target, images.load()).argmax(1).tolist())

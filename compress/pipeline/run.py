@@ -7,7 +7,7 @@ from pathlib import Path
 from compress.pipeline.artifacts import PARITY_IMAGES, Builder
 from compress.pipeline.checks import CHECK_IMAGES, load_data, unavailable_targets
 from compress.pipeline.images import RunImages
-from compress.pipeline.measurements import measure_target, val_top1
+from compress.pipeline.measurements import measure_target, val_metrics
 from compress.pipeline.networks import Networks, predictions_on, train_networks
 from compress.pipeline.run_folder import SEEN, RunFolder
 from compress.pipeline.steps import Steps
@@ -18,6 +18,7 @@ from compress.recipe.recipe import Recipe
 from compress.report.build import RunOutputs
 from compress.report.publish import publish
 from compress.report.report import BASELINE_FILE, FLOAT32_FILE, SAMPLE, EpochRecord, Report, UnmeasuredFile
+from compress.verdict.metrics import Metric
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.console import Console
@@ -49,7 +50,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
     artifacts: list[Artifact] = []
     measurements: list[Measurement] = []
     unmeasured: list[UnmeasuredFile] = []
-    val: dict[str, float] = {}
+    val: dict[str, dict[Metric, float]] = {}
     for target in recipe.targets:
         files = builder.onnx_files(baseline, float32, networks.final, target)
         reason = unavailable[target.name]
@@ -57,7 +58,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
             deployed = builder.engines(files, target) if target.runtime == "trt" else files
             measurements += measure_target(steps, deployed, target, images.of("test"), recipe.timing)
             if images.data.val:
-                val[target.name] = val_top1(steps, deployed[-1], target, images.of("val"))
+                val[target.name] = val_metrics(steps, deployed[-1], target, images.of("val"))
         else:
             records, deployed = builder.unmeasured(files, target, reason)
             unmeasured += records
@@ -76,7 +77,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         unmeasured=unmeasured,
         predictions=_predictions(steps, networks, images, recipe.device),
         channels=_channels(baseline, float32),
-        val_top1=val,
+        val_metrics=val,
         training=_training_histories(steps),
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),

@@ -80,8 +80,7 @@ class Recipe(Config):
         target_names = [target.name for target in self.targets]
         if len(set(target_names)) < len(target_names):
             problems.append(f"targets: must have different names, not {', '.join(target_names)}")
-        if self.gate and not self.quantize:
-            problems.append("gate: needs the section quantize, because it compares INT8 with float32")
+        problems += self._gate_problems()
         for index, stage in enumerate(self.stages):
             try:
                 stage.measures_on(self.targets)
@@ -90,6 +89,18 @@ class Recipe(Config):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _gate_problems(self) -> list[str]:
+        """Return a line for each target with one artifact only, if the gate compares artifacts."""
+        prunes = any(getattr(plugins.load("stages", stage.stage), "PRUNES", False) for stage in self.stages)
+        if self.gate is None or not self.gate.compares or self.quantize or prunes:
+            return []
+        return [
+            f"gate: target '{target.name}' has one artifact only, so there is nothing to compare; add the section "
+            "quantize or a stage prune, or set min_recall only"
+            for target in self.targets
+            if target.provider == "cpu"  # GPUs get a float16 file
+        ]
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with all defaults."""

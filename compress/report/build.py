@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.images.samples import Data
 from compress.pruning.plans import PruningPlan
@@ -21,8 +23,12 @@ from compress.report.report import (
     UnmeasuredFile,
     is_baseline,
 )
-from compress.verdict.gate import Check, Gate, judge, overall
-from compress.verdict.statistics import agreement, speedup, top1_drop_pp
+from compress.verdict import metrics
+from compress.verdict.accuracy import Predictions
+from compress.verdict.checks import overall
+from compress.verdict.gate import Gate, judge
+from compress.verdict.metrics import Metric
+from compress.verdict.statistics import Estimate, agreement, speedup
 from runtimes.artifact import Artifact
 from runtimes.environment import Environment
 from runtimes.evalset import EvalSet
@@ -38,8 +44,8 @@ class RunOutputs:
 
     images: the preprocessed test split, in its order. measurements: by target, the baseline first. training: epochs by
     step name. pruning: plans by step name. predictions: predicted class of each test image after each step
-    that changed the network. channels: output channels of each layer before pruning and now. val_top1: top-1 on the val
-    split of the last artifact of each target. durations_s: by step name. notes: what was replaced, left out or decided
+    that changed the network. channels: output channels of each layer before pruning and now. val_metrics: of the last
+    artifact of each target on the val split. durations_s: by step name. notes: what was replaced, left out or decided
     for the user, one line each.
     """
 
@@ -56,13 +62,23 @@ class RunOutputs:
     pruning: Mapping[str, Sequence[PruningPlan]] = field(default_factory=dict)
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    val_top1: Mapping[str, float] = field(default_factory=dict)
+    val_metrics: Mapping[str, Mapping[Metric, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
     def labels(self) -> list[int | None]:
         """The class of each test image, None if unknown."""
         return [sample.label for sample in self.data.test]
+
+    @property
+    def known_labels(self) -> npt.NDArray[np.int64] | None:
+        """The class of each test image, None if any is unknown."""
+        return None if None in self.labels else np.asarray(self.labels, np.int64)
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of the gate."""
+        return self.gate.metric if self.gate else "top1"
 
     @property
     def confidence(self) -> float:
@@ -105,54 +121,71 @@ def build(outputs: RunOutputs) -> Report:
         environment=outputs.environment,
         durations_s=dict(outputs.durations_s),
         notes=tuple(outputs.notes),
+        metric=outputs.metric,
     )
 
 
 def _rows(outputs: RunOutputs, measurements: list[Measurement]) -> list[Row]:
     """Return the rows of one target; the gate judges its last artifact."""
     baseline, last = measurements[0], measurements[-1]
-    return [_baseline_row(outputs, baseline, is_last=baseline is last)] + [
-        _compared_row(outputs, baseline, measurement, is_last=measurement is last) for measurement in measurements[1:]
-    ]
+    rows = [_row(outputs, baseline)] + [_compared_row(outputs, baseline, other) for other in measurements[1:]]
+    return [*rows[:-1], _judged_row(outputs, rows[-1], baseline, last)]
 
 
-def _baseline_row(outputs: RunOutputs, baseline: Measurement, is_last: bool) -> Row:
+def _row(outputs: RunOutputs, measurement: Measurement) -> Row:
+    """Return the row of one artifact without comparison and verdict."""
+    labels, predicted = outputs.known_labels, measurement.predicted
     return Row(
-        target=baseline.target.name,
-        artifact=baseline.artifact,
-        precision=baseline.precision,
-        images=len(baseline.predicted),
-        top1=baseline.accuracy.top1 if baseline.accuracy else None,
-        val_top1=outputs.val_top1.get(baseline.target.name) if is_last else None,
+        target=measurement.target.name,
+        artifact=measurement.artifact,
+        precision=measurement.precision,
+        images=len(predicted),
+        top1=measurement.accuracy.top1 if measurement.accuracy else None,
+        metrics={} if labels is None else {name: metrics.value(name, predicted, labels) for name in get_args(Metric)},
+        val_metrics={},
         top1_drop_pp=None,
+        metric_drop_pp=None,
         agreement=None,
-        size_bytes=baseline.size_bytes,
-        latency_ms_p50=baseline.latency_ms_p50,
-        latency_ms_p90=baseline.latency_ms_p90,
-        latency_ms_p99=baseline.latency_ms_p99,
+        size_bytes=measurement.size_bytes,
+        latency_ms_p50=measurement.latency_ms_p50,
+        latency_ms_p90=measurement.latency_ms_p90,
+        latency_ms_p99=measurement.latency_ms_p99,
         speedup_p50=None,
         checks=(),
         verdict=None,
     )
 
 
-def _compared_row(outputs: RunOutputs, baseline: Measurement, measurement: Measurement, is_last: bool) -> Row:
-    confidence, drop = outputs.confidence, None
-    if measurement.accuracy is not None:
-        drop = top1_drop_pp(baseline.predicted, measurement.predicted, np.asarray(outputs.labels), confidence)
-    same = agreement(baseline.predicted, measurement.predicted, confidence)
+def _compared_row(outputs: RunOutputs, baseline: Measurement, measurement: Measurement) -> Row:
+    confidence, labels = outputs.confidence, outputs.known_labels
+    drops: dict[Metric, Estimate] = {}
+    if labels is not None:
+        drops = {
+            name: metrics.drop_pp(name, baseline.predicted, measurement.predicted, labels, confidence)
+            for name in {"top1", outputs.metric}
+        }
     sessions = len(measurement.timing.blocks_per_session())
-    faster = speedup(baseline.latency_ms, measurement.latency_ms, confidence, sessions)
-    checks: tuple[Check, ...] = ()
-    if outputs.gate and is_last:
-        checks = judge(outputs.gate, drop, same, faster, measurement.size_bytes / baseline.size_bytes)
     return replace(
-        _baseline_row(outputs, measurement, is_last),
-        top1_drop_pp=drop,
-        agreement=same,
-        speedup_p50=faster,
-        checks=checks,
-        verdict=overall(list(checks)) if checks else None,
+        _row(outputs, measurement),
+        top1_drop_pp=drops.get("top1"),
+        metric_drop_pp=drops.get(outputs.metric),
+        agreement=agreement(baseline.predicted, measurement.predicted, confidence),
+        speedup_p50=speedup(baseline.latency_ms, measurement.latency_ms, confidence, sessions),
+    )
+
+
+def _judged_row(outputs: RunOutputs, row: Row, baseline: Measurement, last: Measurement) -> Row:
+    """Return the row of a target's last artifact with its metrics on val and the verdict of the gate."""
+    row = replace(row, val_metrics=dict(outputs.val_metrics.get(row.target, {})))
+    if outputs.gate is None:
+        return row
+    before = None if baseline is last else np.asarray(baseline.predicted)
+    predictions = Predictions(before, np.asarray(last.predicted), outputs.known_labels, outputs.data.classes)
+    ratio = None if baseline is last else last.size_bytes / baseline.size_bytes
+    judged = judge(outputs.gate, predictions, row.speedup_p50, ratio)
+    notes = (*(drop.line() for drop in judged.collapsed), *judged.notes)
+    return replace(
+        row, checks=judged.checks, verdict=overall(list(judged.checks)) if judged.checks else None, notes=notes
     )
 
 

@@ -14,7 +14,7 @@ from compress.report import charts
 from compress.report import tables as report_tables
 from compress.report.accuracy_steps import AccuracyStep, Flip
 from compress.report.report import FLIPPED, EpochRecord, Flips, Report, Row
-from compress.verdict.gate import Check
+from compress.verdict.checks import Check
 from runtimes import conditions
 from runtimes.lineage import QuantizedLayer, QuantizeRecord, VerifyRecord, find_record
 from runtimes.measure import Measurement
@@ -44,7 +44,10 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: number of test images, recall of the baseline and of the last artifact, and more of the latter."""
+    """One class: number of test images, recall of the baseline and of the last artifact, and more of the latter.
+
+    min_recall: the check of its recall, None without a limit.
+    """
 
     name: str
     images: int
@@ -53,6 +56,7 @@ class ClassRow:
     change_pp: float
     precision: float
     f1: float
+    min_recall: Check | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class TargetSection:
     classes: list[ClassRow]
     confusions: list[Confusion]
 
+    @property
+    def has_min_recall(self) -> bool:
+        """True if a class has a limit on its recall."""
+        return any(row.min_recall for row in self.classes)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -99,6 +108,7 @@ class Page:
 
     names: tuple[str, ...]
     checks: list[tuple[str, Check]]
+    gate_notes: list[str]
     targets: list[TargetSection]
     curves: list[str]
     recipe: str
@@ -110,6 +120,7 @@ def page(report: Report, folder: Path) -> Page:
     return Page(
         names=class_names(report.data.classes),
         checks=[(row.target, check) for row in report.rows for check in row.checks],
+        gate_notes=[f"{row.target}: {note}" for row in report.rows for note in row.notes],
         targets=[
             _target(report, folder, name, table)
             for name, table in zip(report.targets, report_tables.measured(report), strict=True)
@@ -124,13 +135,13 @@ def latency_chart(report: Report, rows: Sequence[Row]) -> str:
     several_targets = len({row.target for row in rows}) > 1
     points, baseline = [], 0.0
     for row in rows:
-        drop, same = row.top1_drop_pp, row.agreement
+        drop, same, value = row.metric_drop_pp, row.agreement, row.metrics.get(report.metric)
         low, high = None, None
-        if row.top1 is None:
+        if value is None:
             y = 100 * (same.value if same else 1.0)
             low, high = (100 * same.low, 100 * same.high) if same else (None, None)
         else:
-            y = 100 * row.top1
+            y = 100 * value
             baseline = y if drop is None else baseline
             low, high = (baseline - drop.high, baseline - drop.low) if drop else (None, None)
         name = report_tables.label(report, row)
@@ -138,7 +149,8 @@ def latency_chart(report: Report, rows: Sequence[Row]) -> str:
         points.append(
             charts.Point(name, row.precision, row.latency_ms_p50, y, row.latency_ms_p90, y_from=low, y_to=high)
         )
-    y_title = "top-1 %" if rows[0].top1 is not None else "predictions unchanged, %"
+    has_metric = report.metric in rows[0].metrics
+    y_title = report_tables.METRIC_HEADINGS[report.metric] if has_metric else "predictions unchanged, %"
     return charts.accuracy_latency(f"{report.recipe}: accuracy against latency", points, y_title)
 
 
@@ -223,6 +235,7 @@ def _classes(report: Report, measurements: tuple[Measurement, ...]) -> list[Clas
     if not before or not now:
         return []
     names = class_names(report.data.classes)
+    limits = report_tables.recall_checks(report, measurements[-1])
     images = images_per_class(now.confusion, len(names))
     return [
         ClassRow(
@@ -233,6 +246,7 @@ def _classes(report: Report, measurements: tuple[Measurement, ...]) -> list[Clas
             change_pp=100 * (now.recall[index] - before.recall[index]),
             precision=now.precision[index],
             f1=now.f1[index],
+            min_recall=limits.get(report.data.classes[index]),
         )
         for index, name in enumerate(names)
     ]

@@ -16,7 +16,8 @@ from compress.pruning.plans import PruningPlan
 from compress.report import schema
 from compress.report.accuracy_steps import AccuracyStep, Flip, FlipKind
 from compress.report.schema import SCHEMA_VERSION
-from compress.verdict.gate import Check, Verdict
+from compress.verdict.checks import Check, Verdict
+from compress.verdict.metrics import Metric
 from compress.verdict.statistics import Estimate
 from runtimes.artifact import Manifest
 from runtimes.environment import Environment
@@ -39,9 +40,11 @@ _Record = TypeVar("_Record")
 class Row:
     """One artifact on one target, compared with the target's first artifact: the float32 network before pruning.
 
-    top1, top1_drop_pp: None if the test images have no labels; a positive drop is a loss. agreement: share of test
-    images with the baseline's prediction. The comparisons are None for the baseline itself. val_top1: top-1 on the val
-    split, for sweeps; None except for a target's last artifact. verdict: None for artifacts without a gate.
+    top1, top1_drop_pp: None if the test images have no labels; a positive drop is a loss. metrics: on the test images,
+    empty without labels. metric_drop_pp: drop of the report's metric. agreement: share of test images with the
+    baseline's prediction. The comparisons are None for the baseline itself. val_metrics: on the val split, for sweeps;
+    empty except for a target's last artifact. verdict: None for artifacts without a gate. notes: of the gate, one line
+    each.
     """
 
     target: str
@@ -49,8 +52,10 @@ class Row:
     precision: str
     images: int
     top1: float | None
-    val_top1: float | None
+    metrics: dict[Metric, float]
+    val_metrics: dict[Metric, float]
     top1_drop_pp: Estimate | None
+    metric_drop_pp: Estimate | None
     agreement: Estimate | None
     size_bytes: int
     latency_ms_p50: float
@@ -59,6 +64,7 @@ class Row:
     speedup_p50: Estimate | None
     checks: tuple[Check, ...]
     verdict: Verdict | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class ArtifactFile:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that report.json holds. verdict: None without a gate.
+    """Everything that report.json holds. verdict: None without a gate. metric: of the gate, top1 without.
 
     rows, measurements: one each per artifact and target, in the same order. training: epochs by step name. pruning:
     plans by step name. accuracy_steps, flips: by target. channels: output channels of each layer of the
@@ -174,6 +180,7 @@ class Report:
     environment: Environment
     durations_s: dict[str, float]
     notes: tuple[str, ...] = ()
+    metric: Metric = "top1"
     toolkit_version: str = __version__
     schema_version: int = SCHEMA_VERSION
 

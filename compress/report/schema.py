@@ -2,7 +2,7 @@
 
 Version 2 added accuracy steps, prediction flips, channels, val_top1 and agreement. Version 3 renamed keys (`falls` to
 `accuracy_steps`, `elsewhere` to `unmeasured`, `won` to `gained`, …) and keeps loss and top-1 of each validation only.
-Version 4 added notes, and the folders and left out files of the data set.
+Version 4 added notes, the folders and left out files of the data set, and the metrics of imbalanced data.
 """
 
 from __future__ import annotations
@@ -53,7 +53,25 @@ def _from_2_to_3(fields: Json) -> Json:
 
 
 def _from_3_to_4(fields: Json) -> Json:
-    return {**fields, "data": {"left_out": [], "folders": {}, **fields["data"]}, "notes": [], "schema_version": 4}
+    return {
+        **fields,
+        "rows": [_with_metrics(row) for row in fields["rows"]],
+        "data": {"left_out": [], "folders": {}, **fields["data"]},
+        "notes": [],
+        "metric": "top1",
+        "schema_version": 4,
+    }
+
+
+def _with_metrics(row: Json) -> Json:
+    top1, val_top1 = row["top1"], row["val_top1"]
+    return {
+        **{name: value for name, value in row.items() if name != "val_top1"},
+        "metrics": {} if top1 is None else {"top1": top1},
+        "val_metrics": {} if val_top1 is None else {"top1": val_top1},
+        "metric_drop_pp": row["top1_drop_pp"],
+        "notes": [],
+    }
 
 
 def epoch_of_history(epoch: Json) -> Json:

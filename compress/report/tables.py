@@ -8,11 +8,15 @@ from pathlib import Path
 from compress.process.table import Column, Table
 from compress.report.accuracy_steps import AccuracyStep
 from compress.report.report import DataDescription, Report, Row, is_baseline
+from compress.verdict.accuracy import MIN_RECALL
+from compress.verdict.checks import Check
+from compress.verdict.metrics import NAMES, Metric
 from runtimes.errors import InputError
 from runtimes.files import read_json
 from runtimes.measure import Measurement
 from runtimes.metrics import confusion_rows
 
+METRIC_HEADINGS: dict[Metric, str] = {"top1": "top-1 %", "balanced_accuracy": "balanced %", "macro_f1": "macro-F1 %"}
 CONFUSION_CLASSES = 20  # most classes for which the columns of the confusion matrix are shown
 DATA_CLASSES = 20  # most classes in the table of the data set
 BOARD_FILES = "boards/*/measurement.json"  # in a run folder
@@ -42,14 +46,17 @@ def label(report: Report, row: Row) -> str:
 def _of_target(report: Report, name: str) -> Table:
     rows, target = report.rows_of(name), report.measurements_of(name)[0].target
     threads = f"{target.threads} thread{'s' if target.threads > 1 else ''}"
-    labelled = all(row.top1 is not None for row in rows)
+    metric = report.metric
+    labelled = all(metric in row.metrics for row in rows)
+    accuracy = f"{METRIC_HEADINGS[metric]}|change (pp)" if labelled else "same %"
     return Table.of(
         f"{name}: {target.runtime} on {target.provider}, {threads}, batch {target.batch}",
-        f"<artifact|{'top-1 %|change (pp)' if labelled else 'same %'}|MB|p50 ms|p90|p99|speed-up|<verdict",
+        f"<artifact|{accuracy}|MB|p50 ms|p90|p99|speed-up|<verdict",
         [
             (
                 label(report, row),
-                *((_percent(row.top1), _change(row.top1_drop_pp.value if row.top1_drop_pp else None)) if labelled
+                *((_percent(row.metrics[metric]), _change(row.metric_drop_pp.value if row.metric_drop_pp else None))
+                  if labelled
                   else (_percent(row.agreement.value if row.agreement else None),)),
                 _megabytes(row.size_bytes),
                 f"{row.latency_ms_p50:.2f}",
@@ -146,13 +153,26 @@ def gate(report: Report) -> Table:
     """Return one row per limit of the gate and target."""
     return Table.of("", "<limit|<target|value|low|high|<verdict", [
         (
-            f"{check.name} {check.limit:g}", row.target,
+            f"{limit_name(report, check)} {check.limit:g}", row.target,
             *(f"{value + 0.0:.3f}" for value in (check.estimate.value, check.estimate.low, check.estimate.high)),
             check.verdict,
         )
         for row in report.rows
         for check in row.checks
     ])  # fmt: skip
+
+
+def limit_name(report: Report, check: Check) -> str:
+    """Return what a limit is called: its key, and the metric if that is not top-1."""
+    is_of_metric = check.name == "max_drop_pp" and report.metric != "top1"
+    return f"{check.name} ({NAMES[report.metric]})" if is_of_metric else check.name
+
+
+def recall_checks(report: Report, measurement: Measurement) -> dict[str, Check]:
+    """Return the checks of the recall of single classes of an artifact, by class."""
+    checks = [check for row in report.rows if (row.target, row.artifact) == (measurement.target.name,
+              measurement.artifact) for check in row.checks]  # fmt: skip
+    return {check.name.removeprefix(MIN_RECALL): check for check in checks if check.name.startswith(MIN_RECALL)}
 
 
 def accuracy_by_step(steps: tuple[AccuracyStep, ...]) -> Table:
@@ -167,18 +187,26 @@ def accuracy_by_step(steps: tuple[AccuracyStep, ...]) -> Table:
     return Table.of("", "<step|top-1 %|change (pp)|low|high|lost|gained", rows)
 
 
-def per_class(measurement: Measurement, classes: tuple[str, ...]) -> Table:
-    """Return precision, recall and F1 per class, with the confusion matrix if there are few classes."""
+def per_class(report: Report, measurement: Measurement) -> Table:
+    """Return precision, recall and F1 per class, with the confusion matrix if there are few classes.
+
+    Limits on the recall of classes have a column with the limit and its verdict.
+    """
+    classes = report.data.classes
     accuracy = measurement.accuracy
     if accuracy is None:
         raise ValueError(f"{measurement.artifact}: its test images have no labels")
     predicted = classes if len(classes) <= CONFUSION_CLASSES else ()
     confusion = confusion_rows(accuracy.confusion, len(classes)) if predicted else [[] for _ in classes]
-    headings = ["precision", "recall", "F1", *(f"predicted {name}" for name in predicted)]
+    limits = recall_checks(report, measurement)
+    marks = [[f"{limits[name].limit:g}: {limits[name].verdict}" if name in limits else ""] if limits else []
+             for name in classes]  # fmt: skip
+    headings = ["precision", "recall", "F1", *(["min_recall"] if limits else []),
+                *(f"predicted {name}" for name in predicted)]  # fmt: skip
     return Table("", (Column("class", "left"), *map(Column, headings)), tuple(
-        (name, *(f"{value:.3f}" for value in metrics), *map(str, counts))
-        for name, *metrics, counts in zip(
-            classes, accuracy.precision, accuracy.recall, accuracy.f1, confusion, strict=True
+        (name, *(f"{value:.3f}" for value in metrics), *mark, *map(str, counts))
+        for name, *metrics, mark, counts in zip(
+            classes, accuracy.precision, accuracy.recall, accuracy.f1, marks, confusion, strict=True
         )
     ))  # fmt: skip
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from compress.recipe.section import Config
+from compress.verdict.metrics import Metric
 
-Objective = Literal["top1", "latency_ms_p50", "speedup_p50", "size_bytes"]
+Objective = Literal["top1", "balanced_accuracy", "macro_f1", "latency_ms_p50", "speedup_p50", "size_bytes"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
-    "top1": "maximize", "latency_ms_p50": "minimize", "speedup_p50": "maximize", "size_bytes": "minimize",
+    "top1": "maximize", "balanced_accuracy": "maximize", "macro_f1": "maximize", "latency_ms_p50": "minimize",
+    "speedup_p50": "maximize", "size_bytes": "minimize",
 }  # fmt: skip
 MAX_TRIALS = 10_000
 
@@ -36,7 +38,8 @@ class Sweep(Config):
     recipe: path relative to the sweep file. vary: for each dotted path in the recipe (as for `--set`), a list of
     values, or a range for a search. method: `grid` runs all combinations; `random` and `tpe` run `trials` of them, and
     `tpe` chooses each by the results so far (Bergstra et al., 2011).
-    objectives: figures of the target's last artifact; top1 is measured on val. target: the recipe's first by default.
+    objectives: figures of the target's last artifact; top1, balanced_accuracy and macro_f1 are measured on val. The
+    default is the metric of the recipe's gate (top1 without), and latency. target: the recipe's first by default.
     """
 
     recipe: str
@@ -62,6 +65,11 @@ class Sweep(Config):
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError("objectives: must not contain an objective twice")
         return self
+
+    @property
+    def metric(self) -> Metric:
+        """The first objective that is a metric of accuracy, top1 if there is none."""
+        return next((name for name in get_args(Metric) if name in self.objectives), "top1")
 
     def count(self) -> int:
         """Return the number of trials of the whole sweep."""

@@ -9,15 +9,17 @@ from pathlib import Path
 from compress.process.table import Table
 from compress.report import charts
 from compress.sweep.config import DIRECTIONS, Objective, Sweep
+from compress.verdict.metrics import NAMES
 from runtimes.files import write_json, write_text
 
 HEADINGS: dict[Objective, str] = {
-    "top1": "val %", "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up", "size_bytes": "MB",
+    "top1": "val %", "balanced_accuracy": "val balanced %", "macro_f1": "val macro-F1 %",
+    "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up", "size_bytes": "MB",
 }  # fmt: skip
 FRONT_NOTE = (
     "`front` marks the Pareto front: no other trial is at least as good in all objectives and better in one. The "
-    "recipes of the front are in `front/`. `val %` is top-1 on val, an objective. `test %` is top-1 on the test split, "
-    "which no choice depends on: the accuracy to expect on new images."
+    "recipes of the front are in `front/`. Columns with `val` are objectives, measured on val. `test %` is {metric} on "
+    "the test split, which no choice depends on: the accuracy to expect on new images."
 )
 
 
@@ -25,14 +27,15 @@ FRONT_NOTE = (
 class Trial:
     """One finished trial.
 
-    settings: YAML text of each varied value, by dotted path. values: by objective, empty if the trial failed. why: the
+    settings: YAML text of each varied value, by dotted path. values: by objective, empty if the trial failed.
+    test_metric: the sweep's metric on the test split, None without labels. why: the
     error of a failed trial. recipe: YAML text of the resolved recipe.
     """
 
     number: int
     settings: dict[str, str]
     values: dict[Objective, float]
-    test_top1: float | None
+    test_metric: float | None
     why: str | None
     on_front: bool
     recipe: str | None
@@ -76,15 +79,24 @@ def write(name: str, trials: list[Trial], sweep: Sweep, out: Path) -> None:
             write_text(out / "front" / f"{trial.number}.yaml", trial.recipe)
     content = {"sweep": sweep.model_dump(mode="json"), "trials": [asdict(trial) for trial in trials]}
     write_json(out / "sweep.json", content)
-    lines = [f"# {name}", "", *table(name, trials, sweep).markdown(), "", FRONT_NOTE, ""]
-    if {"top1", "latency_ms_p50"} <= set(sweep.objectives):
+    lines = [
+        f"# {name}",
+        "",
+        *table(name, trials, sweep).markdown(),
+        "",
+        FRONT_NOTE.format(metric=NAMES[sweep.metric]),
+        "",
+    ]
+    metric, name_of_metric = sweep.metric, NAMES[sweep.metric]
+    if {metric, "latency_ms_p50"} <= set(sweep.objectives):
         points = [
             charts.Point(str(trial.number), "int8" if trial.on_front else "neutral", trial.values["latency_ms_p50"],
-                         100 * trial.values["top1"])
+                         100 * trial.values[metric])
             for trial in trials if trial.values
         ]  # fmt: skip
-        write_text(out / "front.svg", charts.standalone(charts.accuracy_latency(f"{name}: top-1 on val", points)))
-        lines += ["![top-1 on val against latency](front.svg)", ""]
+        chart = charts.accuracy_latency(f"{name}: {name_of_metric} on val", points, f"{name_of_metric} %")
+        write_text(out / "front.svg", charts.standalone(chart))
+        lines += [f"![{name_of_metric} on val against latency](front.svg)", ""]
     else:
         (out / "front.svg").unlink(missing_ok=True)  # of a sweep with other objectives
     write_text(out / "sweep.md", "\n".join(lines))
@@ -94,7 +106,7 @@ def format_value(objective: Objective, value: float) -> str:
     """Return the value of an objective as text, in the unit of its heading."""
     if objective == "size_bytes":
         return f"{value / 1e6:.2f}"
-    return f"{100 * value:.2f}" if objective == "top1" else f"{value:.3f}"
+    return f"{100 * value:.2f}" if objective in NAMES else f"{value:.3f}"
 
 
 def _short(keys: Iterable[str]) -> list[str]:
@@ -110,5 +122,5 @@ def _row(trial: Trial, sweep: Sweep) -> list[str]:
         values = [format_value(objective, trial.values[objective]) for objective in sweep.objectives]
     else:
         values = ["failed"] + [""] * (len(sweep.objectives) - 1)
-    test_top1 = "" if trial.test_top1 is None else f"{100 * trial.test_top1:.2f}"
-    return [str(trial.number), *settings, *values, test_top1, "*" if trial.on_front else ""]
+    test_metric = "" if trial.test_metric is None else f"{100 * trial.test_metric:.2f}"
+    return [str(trial.number), *settings, *values, test_metric, "*" if trial.on_front else ""]

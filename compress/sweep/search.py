@@ -9,7 +9,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import ValidationError
 
@@ -23,7 +23,8 @@ from compress.report.report import Report
 from compress.sweep import results, study
 from compress.sweep.config import Objective, Range, Sweep
 from compress.sweep.results import Trial
-from compress.verdict.gate import EXIT_CODES
+from compress.verdict.checks import EXIT_CODES
+from compress.verdict.metrics import Metric
 from runtimes.console import Console
 from runtimes.errors import CompressError, InputError
 
@@ -54,6 +55,8 @@ def load(path: Path) -> Sweep:
         warnings.warn(message, stacklevel=2)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
+    if "objectives" not in content and recipe.gate:
+        sweep = sweep.model_copy(update={"objectives": (recipe.gate.metric, "latency_ms_p50")})
     names = [target.name for target in recipe.targets]
     if sweep.target not in (None, *names):
         raise InputError(f"{path}: target: the recipe has no '{sweep.target}'; it has {', '.join(names)}")
@@ -121,12 +124,12 @@ class _Search:
         folder = self.out / "trials" / hashlib.sha256(content.encode()).hexdigest()[:12]
         try:
             _run_recipe(self.recipe_file, settings, folder, self.out / "cache")
-            values, test_top1 = _objectives(self.sweep, report.read(folder))
+            values, test_metric = _objectives(self.sweep, report.read(folder))
         except CompressError as error:
             trial.set_user_attr("why", str(error))
             self.console.say(f"trial {trial.number} failed: {error}")
             raise
-        trial.set_user_attr("test_top1", test_top1)
+        trial.set_user_attr("test_metric", test_metric)
         trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text("utf-8"))
         figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
         self.console.say(f"trial {trial.number}: {', '.join(figures)}")
@@ -160,14 +163,14 @@ def _run_recipe(recipe_file: Path, settings: dict[str, str], folder: Path, cache
 
 
 def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, float], float | None]:
-    """Return the objectives of the target's last artifact, and its top-1 on the test split."""
+    """Return the objectives of the target's last artifact, and its metric on the test split."""
     target = sweep.target or content.targets[0]
     rows = content.rows_of(target)
     if not rows:
         raise CompressError(f"target '{target}' was not measured")
     row = rows[-1]
     figures: dict[Objective, float | None] = {
-        "top1": row.val_top1,
+        **{name: row.val_metrics.get(name) for name in get_args(Metric)},
         "latency_ms_p50": row.latency_ms_p50,
         "speedup_p50": row.speedup_p50.value if row.speedup_p50 else None,
         "size_bytes": row.size_bytes,
@@ -176,10 +179,10 @@ def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, float], 
     for name in sweep.objectives:
         value = figures[name]
         if value is None:
-            needs = "the split val" if name == "top1" else "a second artifact on the target"
+            needs = "a second artifact on the target" if name == "speedup_p50" else "labels in the split val"
             raise CompressError(f"the objective {name} needs {needs}, which the recipe does not have")
         values[name] = float(value)
-    return values, row.top1
+    return values, row.metrics.get(sweep.metric)
 
 
 def _finished(shared: optuna.Study, sweep: Sweep) -> list[Trial]:
@@ -195,7 +198,7 @@ def _finished(shared: optuna.Study, sweep: Sweep) -> list[Trial]:
                 for key, choices in sweep.vary.items() if key in trial.params
             },
             values=dict(zip(sweep.objectives, values.get(trial.number, ()), strict=False)),
-            test_top1=trial.user_attrs.get("test_top1"),
+            test_metric=trial.user_attrs.get("test_metric"),
             why=trial.user_attrs.get("why") if trial.number not in values else None,
             on_front=trial.number in front,
             recipe=trial.user_attrs.get("recipe"),

@@ -69,7 +69,7 @@ class Accepted:
     @classmethod
     def from_json(cls, fields: Json) -> Accepted:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
-        return cls(
+        accepted = cls(
             **{
                 **fields,
                 "classes": tuple(fields["classes"]),
@@ -77,6 +77,19 @@ class Accepted:
                 "results": tuple(Result.from_json(result) for result in fields["results"]),
             }
         )
+        accepted._check_classes()
+        return accepted
+
+    def _check_classes(self) -> None:
+        """Raise ValueError without images, and for labels and predictions that are not numbers of classes."""
+        known = range(len(self.classes))
+        if not self.labels:
+            raise ValueError("it has no test images")
+        if any(label is not None and label not in known for label in self.labels):
+            raise ValueError(f"a label is not the number of one of the {len(known)} classes")
+        for result in self.results:
+            if any(predicted not in known for predicted in result.predicted):
+                raise ValueError(f"{result.target.name}: a prediction is not the number of a class")
 
 
 def default_path(recipe: str) -> Path:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from xml.etree import ElementTree
 
 from compress.process.table import Table
+from compress.verdict.accuracy import MIN_RECALL
+from compress.verdict.checks import Check, Verdict
 from compress.verdict.comparison import TargetComparison
-from compress.verdict.gate import Check, Verdict
+from compress.verdict.metrics import NAMES, Metric
 
-UNITS = {"max_top1_drop_pp": "percentage points of top-1 lost",
-         "class_recall": "percentage points of a class's recall lost",
+UNITS = {"class_recall": "percentage points of a class's recall lost",
          "min_agreement": "of all predictions unchanged",
-         "max_slowdown": "times the old latency"}  # fmt: skip
+         "max_slowdown": "times the old latency",
+         "target_measured": "results of a target that the accepted result has"}  # fmt: skip
 LEVELS: dict[Verdict, str] = {"regression": "error", "inconclusive": "warning", "pass": "notice"}
 
 
@@ -31,21 +32,23 @@ def details(comparisons: tuple[TargetComparison, ...]) -> list[str]:
     """Return what the table does not show, one line each."""
     lines = []
     for comparison in comparisons:
-        target, same = comparison.target, f"{100 * comparison.agreement:.1f} %"
-        if comparison.top1 is None and not math.isnan(comparison.agreement):
-            lines.append(f"{target}: {same} of {comparison.images} predictions unchanged; the images have no labels")
-        if comparison.top1 is not None:
-            old, new = comparison.top1
-            lines.append(
-                f"{target}: top-1 {100 * old:.2f} % before, {100 * new:.2f} % now, {comparison.images} images; "
-                f"{same} of predictions unchanged; exact McNemar p = {comparison.mcnemar:.2g}"
-            )
-        for drop in comparison.classes:
-            lines.append(f"{target}: class '{drop.name}' collapsed: {drop.lost} of {drop.images} images lost, "
-                         f"{drop.gained} gained, p = {drop.probability:.2g} (corrected for the number of classes)"
-                         )  # fmt: skip
+        target = comparison.target
+        if comparison.agreement is not None:
+            lines.append(f"{target}: {_accuracy(comparison, comparison.agreement)}")
+        lines += [f"{target}: {drop.line()}" for drop in comparison.classes]
         lines += [f"{target}: {note}" for note in comparison.notes]
     return lines
+
+
+def _accuracy(comparison: TargetComparison, agreement: float) -> str:
+    same = f"{100 * agreement:.1f} %"
+    if comparison.top1 is None or comparison.metric_values is None:
+        return (f"{same} of {comparison.images} predictions unchanged; the images have no labels: neither accuracy "
+                "nor the recall of classes is checked")  # fmt: skip
+    values = {"top1": comparison.top1, comparison.metric: comparison.metric_values}
+    figures = [f"{NAMES[name]} {100 * old:.2f} % before, {100 * new:.2f} % now" for name, (old, new) in values.items()]
+    return (f"{', '.join(figures)}, {comparison.images} images; {same} of predictions unchanged; "
+            f"exact McNemar p = {comparison.mcnemar:.2g}")  # fmt: skip
 
 
 def markdown(recipe: str, comparisons: tuple[TargetComparison, ...], verdict: Verdict) -> str:
@@ -57,14 +60,23 @@ def markdown(recipe: str, comparisons: tuple[TargetComparison, ...], verdict: Ve
 def github(comparisons: tuple[TargetComparison, ...]) -> list[str]:
     """Return GitHub workflow commands, one for each check that did not pass and each note."""
     lines = [
-        f"::{LEVELS[check.verdict]} title={comparison.target} {check.name}::{_sentence(check)}"
+        _command(LEVELS[check.verdict], f"{comparison.target} {check.name}", _sentence(check, comparison.metric))
         for comparison in comparisons
         for check in comparison.checks
         if check.verdict != "pass"
     ]
     return lines + [
-        f"::notice title={comparison.target}::{note}" for comparison in comparisons for note in comparison.notes
+        _command("notice", comparison.target, note) for comparison in comparisons for note in comparison.notes
     ]
+
+
+def _command(level: str, title: str, message: str) -> str:
+    """Return a workflow command, with the characters escaped that would end it or its title."""
+    in_message = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    in_title = (
+        title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
+    )
+    return f"::{level} title={in_title}::{in_message}"
 
 
 def junit(recipe: str, comparisons: tuple[TargetComparison, ...]) -> str:
@@ -79,13 +91,18 @@ def junit(recipe: str, comparisons: tuple[TargetComparison, ...]) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname=comparison.target, name=check.name)
         if check.verdict != "pass":
             kind = "failure" if check.verdict == "regression" else "error"
-            ElementTree.SubElement(case, kind, message=_sentence(check)).text = "\n".join(details((comparison,)))
+            message = _sentence(check, comparison.metric)
+            ElementTree.SubElement(case, kind, message=message).text = "\n".join(details((comparison,)))
     return str(ElementTree.tostring(suite, encoding="unicode", xml_declaration=True))
 
 
-def _sentence(check: Check) -> str:
+def _sentence(check: Check, metric: Metric) -> str:
     estimate = check.estimate
+    if check.name == "max_drop_pp":
+        unit = f"percentage points of {NAMES[metric]} lost"
+    else:
+        unit = "of the class's images right" if check.name.startswith(MIN_RECALL) else UNITS[check.name]
     return (
         f"{check.verdict}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}) "
-        f"{UNITS[check.name]}, the limit is {check.limit:g}"
+        f"{unit}, the limit is {check.limit:g}"
     )

@@ -6,98 +6,74 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from compress.images.synsets import class_names
-from compress.recipe.section import Config
-from compress.verdict import statistics
+from compress.verdict import accuracy, metrics, statistics
 from compress.verdict.accepted import Accepted, Result
-from compress.verdict.gate import UNKNOWN_DROP, Check, Verdict, at_least, at_most, overall
-from compress.verdict.statistics import Estimate, holm, images_to_settle, mcnemar, slowdown, top1_drop_pp
+from compress.verdict.accuracy import UNKNOWN_DROP, AccuracyLimits, Judgement, Predictions
+from compress.verdict.checks import Check, Verdict, at_least, at_most, overall
+from compress.verdict.classes import ClassDrop
+from compress.verdict.metrics import Metric
+from compress.verdict.statistics import Estimate, slowdown
 from runtimes.errors import InputError
 
 IGNORED_KEYS = ("python", "memory_gib")  # of an environment: no measurable effect on latency
 
-_Predictions = npt.NDArray[np.int64]
 
-
-class Limits(Config):
+class Limits(AccuracyLimits):
     """Limits for a new result relative to an accepted one, judged by one-sided bounds at `confidence`.
 
-    max_top1_drop_pp: percentage points of top-1, and of the recall of each class. min_agreement: share of test images
-    with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50; each is first
-    divided by that of the float32 file of its run.
+    max_drop_pp: percentage points of the metric, and of the recall of each class. min_recall: by class. min_agreement:
+    share of test images with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50;
+    each is first divided by that of the float32 file of its run.
     """
 
-    max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] = 0.5
+    max_drop_pp: Annotated[float, Field(ge=0, le=100)] = 0.5
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.98
     max_slowdown: Annotated[float, Field(ge=1, le=100)] = 1.1
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 @dataclass(frozen=True)
-class ClassDrop:
-    """A class whose recall fell significantly by more than the limit.
-
-    lost, gained: images whose prediction became wrong and right. probability: McNemar's, corrected for the number of
-    classes.
-    """
-
-    name: str
-    images: int
-    lost: int
-    gained: int
-    probability: float
-
-    @property
-    def drop_pp(self) -> float:
-        """The percentage points by which the recall fell."""
-        return 100 * (self.lost - self.gained) / self.images
-
-
-@dataclass(frozen=True)
 class TargetComparison:
     """The comparison of one target.
 
-    top1: old and new, None if not comparable. agreement: share of images with unchanged prediction, NaN if not
-    comparable. mcnemar: one-sided probability of no drop. notes: what was not compared and why, and oddities, one line
-    each.
+    metric: of the limit on the drop. metric_values, top1: old and new, None if not comparable. agreement: share of
+    images with unchanged prediction, None if not comparable. mcnemar: one-sided probability of no drop. notes: what was
+    not compared and why, and oddities, one line each. verdict: None if the target is new.
     """
 
     target: str
     checks: tuple[Check, ...]
-    top1: tuple[float, float] | None
-    agreement: float
+    metric: Metric
     images: int
-    mcnemar: float | None
-    classes: tuple[ClassDrop, ...]
-    notes: tuple[str, ...]
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class _Accuracy:
-    """The accuracy part of a comparison; fields as in `TargetComparison`."""
-
-    checks: tuple[Check, ...]
+    verdict: Verdict | None
     notes: tuple[str, ...] = ()
     top1: tuple[float, float] | None = None
-    agreement: float = float("nan")
+    metric_values: tuple[float, float] | None = None
+    agreement: float | None = None
     mcnemar: float | None = None
     classes: tuple[ClassDrop, ...] = ()
 
 
 def compare(old: Accepted, new: Accepted, limits: Limits) -> tuple[TargetComparison, ...]:
-    """Compare the targets that both results have; raises InputError if there are none or the classes differ."""
+    """Compare the targets of two results; one that only the old result has is a regression.
+
+    Raises InputError if no target is in both, the classes differ, or a limit needs labels or classes that are missing.
+    """
     if old.classes != new.classes:
         raise InputError(f"the classes differ: {', '.join(old.classes[:5])}, … and {', '.join(new.classes[:5])}, …")
     before = {result.target.name: result for result in old.results}
-    shared = [result for result in new.results if result.target.name in before]
-    if not shared:
-        raise InputError(f"no target is in both: {', '.join(before)} and "
-                         f"{', '.join(result.target.name for result in new.results)}")  # fmt: skip
-    return tuple(_compare_target(before[result.target.name], result, old, new, limits) for result in shared)
+    after = {result.target.name: result for result in new.results}
+    if not before.keys() & after.keys():
+        raise InputError(f"no target is in both: {', '.join(before)} and {', '.join(after)}")
+    labels = None if None in new.labels else np.asarray(new.labels, np.int64)
+    accuracy.refuse_unknown(limits.model_copy(update={"max_drop_pp": None}), labels, new.classes)
+    return (
+        *(_missing(name, limits) for name in before if name not in after),
+        *(_compare_target(before[name], result, old, new, limits) for name, result in after.items() if name in before),
+        *(_added(name, limits) for name in after if name not in before),
+    )
 
 
 def verdict(comparisons: tuple[TargetComparison, ...]) -> Verdict:
@@ -105,48 +81,82 @@ def verdict(comparisons: tuple[TargetComparison, ...]) -> Verdict:
     return overall([check for comparison in comparisons for check in comparison.checks])
 
 
+def _missing(name: str, limits: Limits) -> TargetComparison:
+    note = "the accepted result has this target, the new one lacks it; measure it, or accept a run without it"
+    return TargetComparison(
+        name, (at_least("target_measured", Estimate(0.0, 0.0, 0.0), 1.0),), limits.metric, 0, "regression", (note,)
+    )
+
+
+def _added(name: str, limits: Limits) -> TargetComparison:
+    note = "not compared: the accepted result lacks this target; accept a run that has it"
+    return TargetComparison(name, (), limits.metric, 0, None, (note,))
+
+
 def _compare_target(before: Result, after: Result, old: Accepted, new: Accepted, limits: Limits) -> TargetComparison:
-    if before.images != after.images or old.labels != new.labels:
-        unknown = Check("max_top1_drop_pp", limits.max_top1_drop_pp, UNKNOWN_DROP, "inconclusive")
-        accuracy = _Accuracy(
-            (unknown,), ("the test images differ: accuracy is not compared; accept a run on the same images",)
-        )
-    elif None in new.labels:
-        same = statistics.agreement(before.predicted, after.predicted, limits.confidence)
-        accuracy = _Accuracy((at_least("min_agreement", same, limits.min_agreement),), agreement=same.value)
-    else:
-        accuracy = _compare_accuracy(before, after, new, limits)
+    comparable = before.images == after.images and old.labels == new.labels
+    predictions = Predictions(
+        before=np.asarray(before.predicted) if comparable else None,
+        after=np.asarray(after.predicted),
+        labels=None if None in new.labels else np.asarray(new.labels, np.int64),
+        classes=new.classes,
+    )
+    judged = _judge(before, after, predictions, limits)
     latency_checks, latency_notes = _compare_latency(before, after, limits)
-    checks = (*accuracy.checks, *latency_checks)
+    checks = (*judged.checks, *latency_checks)
+    same = None if predictions.before is None else predictions.before == predictions.after
     return TargetComparison(
         target=after.target.name,
         checks=checks,
-        top1=accuracy.top1,
-        agreement=accuracy.agreement,
+        metric=limits.metric,
         images=len(new.labels),
-        mcnemar=accuracy.mcnemar,
-        classes=accuracy.classes,
-        notes=(*accuracy.notes, *latency_notes),
         verdict=overall(list(checks)),
+        notes=(*judged.notes, *latency_notes),
+        top1=_old_and_new("top1", predictions),
+        metric_values=_old_and_new(limits.metric, predictions),
+        agreement=None if same is None else float(np.mean(same)),
+        mcnemar=_mcnemar(predictions),
+        classes=judged.collapsed,
     )
 
 
-def _compare_accuracy(before: Result, after: Result, new: Accepted, limits: Limits) -> _Accuracy:
-    """Compare predictions on labelled images."""
-    old_classes, new_classes = np.asarray(before.predicted), np.asarray(after.predicted)
-    labels = np.asarray(new.labels)
-    drop = top1_drop_pp(old_classes, new_classes, labels, limits.confidence)
-    check = at_most("max_top1_drop_pp", drop, limits.max_top1_drop_pp)
-    drops = _class_drops(old_classes, new_classes, labels, new.classes, limits)
-    collapsed = (Check("class_recall", limits.max_top1_drop_pp, _worst(drops), "regression"),) if drops else ()
-    return _Accuracy(
-        checks=(check, *collapsed),
-        notes=tuple(_accuracy_notes(drop, len(labels), check, limits)),
-        top1=(float(np.mean(old_classes == labels)), float(np.mean(new_classes == labels))),
-        agreement=float(np.mean(old_classes == new_classes)),
-        mcnemar=mcnemar(*statistics.changes(old_classes, new_classes, labels)),
-        classes=drops,
-    )
+def _judge(before: Result, after: Result, predictions: Predictions, limits: Limits) -> Judgement:
+    """Judge predictions; those of an identical file are only compared if they differ."""
+    unused = "min_agreement" if predictions.labels is not None else "max_drop_pp"
+    judged = accuracy.judge(limits.model_copy(update={unused: None}), predictions)
+    if predictions.before is None:
+        unknown = Check("max_drop_pp", limits.max_drop_pp, UNKNOWN_DROP, "inconclusive")
+        note = "the test images differ: accuracy is not compared; accept a run on the same images"
+        return Judgement((unknown, *judged.checks), notes=(note, *judged.notes))
+    if not _is_identical(before, after):
+        return judged
+    changed = int(np.sum(predictions.before != predictions.after))
+    if changed:
+        note = f"the file is identical, but {changed} predictions differ: the runtime or the machine changed them"
+        return Judgement(judged.checks, judged.collapsed, (note, *judged.notes))
+    recalls = accuracy.judge(AccuracyLimits(min_recall=limits.min_recall, confidence=limits.confidence), predictions)
+    relative = (at_least("min_agreement", Estimate(1.0, 1.0, 1.0), limits.min_agreement) if predictions.labels is None
+                else at_most("max_drop_pp", Estimate(0.0, 0.0, 0.0), limits.max_drop_pp))  # fmt: skip
+    note = f"identical file and predictions (sha256 {after.sha256[:12]}…): nothing is lost"
+    return Judgement((relative, *recalls.checks), notes=(note, *recalls.notes))
+
+
+def _is_identical(before: Result, after: Result) -> bool:
+    return bool(after.sha256) and before.sha256 == after.sha256
+
+
+def _old_and_new(metric: Metric, predictions: Predictions) -> tuple[float, float] | None:
+    """Return a metric of the old and the new predictions, None if they can't be compared by it."""
+    if predictions.before is None or predictions.labels is None:
+        return None
+    old, new = (metrics.value(metric, side, predictions.labels) for side in (predictions.before, predictions.after))
+    return old, new
+
+
+def _mcnemar(predictions: Predictions) -> float | None:
+    if predictions.before is None or predictions.labels is None:
+        return None
+    return statistics.mcnemar(*statistics.changes(predictions.before, predictions.after, predictions.labels))
 
 
 def _compare_latency(before: Result, after: Result, limits: Limits) -> tuple[list[Check], list[str]]:
@@ -157,7 +167,10 @@ def _compare_latency(before: Result, after: Result, limits: Limits) -> tuple[lis
     notes = []
     if before.reference_bytes != after.reference_bytes:
         notes.append("the float32 networks differ: latency is compared in milliseconds, not relative to float32")
-    return [at_most("max_slowdown", _slowdown(before, after, limits), limits.max_slowdown)], notes
+    check = at_most("max_slowdown", _slowdown(before, after, limits), limits.max_slowdown)
+    if _is_identical(before, after) and check.verdict != "pass":
+        notes.append("the file is identical: a slowdown is one of the machine or its load, not of the file")
+    return [check], notes
 
 
 def _slowdown(before: Result, after: Result, limits: Limits) -> Estimate:
@@ -171,43 +184,6 @@ def _slowdown(before: Result, after: Result, limits: Limits) -> Estimate:
         for result in (before, after)
     )
     return slowdown(old, new, limits.confidence, (before.sessions, after.sessions))
-
-
-def _accuracy_notes(drop: Estimate, images: int, check: Check, limits: Limits) -> list[str]:
-    notes = []
-    if check.verdict == "inconclusive":
-        needed = images_to_settle(drop, images, limits.max_top1_drop_pp, limits.confidence)
-        advice = f"use about {needed} images" if needed else "the drop is exactly at the limit"
-        notes.append(f"{images} images are too few to tell the drop from the limit; {advice}")
-    if -drop.high > limits.max_top1_drop_pp:
-        notes.append(
-            f"implausible: top-1 rose by {-drop.value:.2f} points; was the network trained on the test images?"
-        )
-    return notes
-
-
-def _class_drops(
-    before: _Predictions, after: _Predictions, labels: _Predictions, classes: tuple[str, ...], limits: Limits
-) -> tuple[ClassDrop, ...]:
-    """Return the classes that lost significantly more recall than the limit, tested with Holm's correction."""
-    names = class_names(classes)
-    present = [label for label in range(len(classes)) if np.any(labels == label)]
-    changed = [
-        statistics.changes(before[labels == label], after[labels == label], labels[labels == label])
-        for label in present
-    ]
-    probabilities = holm([mcnemar(lost, gained) for lost, gained in changed])
-    drops = [
-        ClassDrop(names[label], int(np.sum(labels == label)), lost, gained, probability)
-        for label, (lost, gained), probability in zip(present, changed, probabilities, strict=True)
-    ]
-    significance = 1 - limits.confidence
-    return tuple(drop for drop in drops if drop.probability <= significance and drop.drop_pp > limits.max_top1_drop_pp)
-
-
-def _worst(drops: tuple[ClassDrop, ...]) -> Estimate:
-    value = max(drop.drop_pp for drop in drops)
-    return Estimate(value, value, value)
 
 
 def _differences(before: Result, after: Result) -> list[str]:

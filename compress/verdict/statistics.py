@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -35,10 +36,18 @@ def top1_drop_pp(
 ) -> Estimate:
     """Estimate by how many percentage points the candidate's top-1 is below the baseline's, paired by image.
 
-    baseline, candidate: predicted classes (N,); labels: (N,). One-sided score bounds of Tango (Statistics in Medicine
-    17, 1998, equation 10), which keep their coverage if nearly all changes are losses.
+    baseline, candidate: predicted classes (N,); labels: (N,).
     """
-    (lost, gained), images = changes(baseline, candidate, labels), len(np.asarray(labels))
+    return drop_pp(*changes(baseline, candidate, labels), len(np.asarray(labels)), confidence)
+
+
+@functools.lru_cache(maxsize=4096)
+def drop_pp(lost: int, gained: int, images: int, confidence: float) -> Estimate:
+    """Estimate by how many percentage points the share of right predictions fell, from the changed predictions.
+
+    One-sided score bounds of Tango (Statistics in Medicine 17, 1998, equation 10), which keep their coverage if nearly
+    all changes are losses.
+    """
     quantile = NormalDist().inv_cdf(confidence)
     low, high = (_score_bound(lost, gained, images, score) for score in (quantile, -quantile))
     return Estimate(100 * (lost - gained) / images, 100 * low, 100 * high)
@@ -176,3 +185,17 @@ def holm(probabilities: list[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * probabilities[index]))
         corrected[index] = highest
     return corrected
+
+
+def testable(changes_per_class: list[int], significance: float) -> list[int]:
+    """Return the indices of the tests that can be significant after a correction for the number of all of these.
+
+    Tarone (Biometrics 46, 1990): McNemar's probability of n changes is at least 2^-n, so tests with few changes need
+    not be counted. The choice depends on the numbers of changes only, so corrected probabilities keep their meaning.
+    """
+    tests = 0
+    indices = list(range(len(changes_per_class)))
+    while len(indices) > tests:
+        tests += 1
+        indices = [index for index, count in enumerate(changes_per_class) if 2.0**-count <= significance / tests]
+    return indices

@@ -58,7 +58,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     alarms = np.mean([verdict_of(rng, IMAGES, 0.0) == "regression" for _ in range(SIMULATIONS)])
     print(f"false alarms  {alarms:.4f} of {SIMULATIONS} A/A comparisons; expected: at most {1 - LIMITS.confidence:.2f}")
-    drop = 2 * LIMITS.max_top1_drop_pp / 100
+    drop = 2 * LIMITS.max_drop_pp / 100
     power = np.mean([verdict_of(rng, MANY, drop) == "regression" for _ in range(SIMULATIONS)])
     stated = expected_power(MANY, drop)
     print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; expected: {stated:.3f}")
@@ -101,7 +101,7 @@ def _result(predicted: npt.NDArray[np.int64], cpu: str) -> Result:
 
 def expected_power(images: int, drop: float) -> float:
     """Return the probability that the lower bound is above the limit, by the normal approximation."""
-    limit = LIMITS.max_top1_drop_pp / 100
+    limit = LIMITS.max_drop_pp / 100
     error = math.sqrt((2 * LOST - drop - drop**2) / images)
     normal = NormalDist()
     return normal.cdf((drop - limit) / error - normal.inv_cdf(LIMITS.confidence))

@@ -274,6 +274,8 @@ def test_the_json_has_totals_and_classes_but_no_confusion(labelled_images: evalu
     assert content["images"] == 21
     assert [row["class"] for row in content["per_class"]] == list(CLASSES)
     assert content["per_class"][0]["f1"] == result.accuracy.f1[0]
+    assert content["balanced_accuracy"] == pytest.approx(np.mean(result.accuracy.recall))
+    assert content["macro_f1"] == pytest.approx(np.mean(result.accuracy.f1))
 
 
 def test_the_table_shows_a_loss_as_a_negative_change(
@@ -292,8 +294,10 @@ def test_the_table_shows_a_loss_as_a_negative_change(
 
     totals = evaluation.tables(run(labelled_images, None, correct, constant))[0]
     headings = [column.name for column in totals.columns]
-    assert headings == ["artifact", "images", "top-1 %", "ECE %", "change (pp)", "low", "high", "same %"]
-    assert [column.align for column in totals.columns] == ["left"] + ["right"] * 7
+    assert headings == [
+        "artifact", "images", "top-1 %", "bal. %", "F1 %", "ECE %", "change (pp)", "low", "high", "same %"
+    ]  # fmt: skip
+    assert [column.align for column in totals.columns] == ["left"] + ["right"] * 9
     first, second = (dict(zip(headings, row, strict=True)) for row in totals.rows)
     assert (first["top-1 %"], first["change (pp)"], first["same %"]) == ("100.00", "-", "-")
     assert (second["top-1 %"], second["change (pp)"], second["same %"]) == ("33.33", "-66.67", "33.3")
@@ -302,7 +306,7 @@ def test_the_table_shows_a_loss_as_a_negative_change(
 
 def test_a_single_artifact_has_no_columns_of_a_comparison(labelled_images: evaluation.TestImages) -> None:
     totals, classes = evaluation.tables(run(labelled_images))
-    assert [column.name for column in totals.columns] == ["artifact", "images", "top-1 %", "ECE %"]
+    assert [column.name for column in totals.columns] == ["artifact", "images", "top-1 %", "bal. %", "F1 %", "ECE %"]
     assert classes.title == "model.onnx: classes by F1"
     assert sorted(row[0] for row in classes.rows) == list(CLASSES)
     scores = [float(row[4]) for row in classes.rows]

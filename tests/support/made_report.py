@@ -101,9 +101,9 @@ def one_row(target: str, val_top1: float, latency_ms: float, size_bytes: int) ->
     """Return a report of one artifact on one target."""
     measured = replace(measurement("int8", 200, latency_ms, size_bytes, target), latency_ms_p50=latency_ms)
     row = Row(
-        target=target, artifact=measured.artifact, precision="int8", images=IMAGES, top1=0.5, val_top1=val_top1,
-        top1_drop_pp=None, agreement=None, size_bytes=size_bytes, latency_ms_p50=latency_ms, latency_ms_p90=None,
-        latency_ms_p99=None, speedup_p50=None, checks=(), verdict=None,
+        target=target, artifact=measured.artifact, precision="int8", images=IMAGES, top1=0.5, metrics={"top1": 0.5},
+        val_metrics={"top1": val_top1}, top1_drop_pp=None, metric_drop_pp=None, agreement=None, size_bytes=size_bytes,
+        latency_ms_p50=latency_ms, latency_ms_p90=None, latency_ms_p99=None, speedup_p50=None, checks=(), verdict=None,
     )  # fmt: skip
     return Report(
         recipe="test", verdict=None, confidence=0.95, rows=(row,), data=DataDescription(("a", "b"), {}, "", ()),
@@ -126,4 +126,4 @@ UNMEASURED = UnmeasuredFile(
     Target("orin"), "model-int8-tensorrt.onnx", "int8", 1_250_000, "no GPU is here", "the board builds it",
     None, "Jetson Orin Nano", 0.81, "estimate, not measured",
 )  # fmt: skip
-GATE = {"max_top1_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}
+GATE = {"max_drop_pp": 1.0, "min_speedup_p50": 1.3, "max_size_ratio": 0.5}

@@ -40,7 +40,7 @@ def test_an_older_report_is_printed_written_and_compared(run: Path) -> None:
     assert "Verdict: none" in (run / "report.html").read_text()
     again = CliRunner().invoke(commands, ["check", str(run), "--against", str(run / "accepted.json")])
     assert again.exit_code in (0, 4), again.output  # 4: so few images can't show that nothing was lost
-    assert "max_top1_drop_pp" in again.stdout
+    assert "max_drop_pp" in again.stdout
 
 
 def test_older_measurements_have_one_session_and_no_conditions() -> None:

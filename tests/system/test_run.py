@@ -290,9 +290,9 @@ def test_a_failing_gate_exits_with_3_and_an_undecided_one_with_4(
     out = tmp_path / "run"
     shutil.copytree(smoke[0], out)
     limits: list[tuple[dict[str, Any], int, str]] = [
-        ({"max_size_ratio": 0.9, "max_top1_drop_pp": 50}, 0, "pass"),
+        ({"max_size_ratio": 0.9, "max_drop_pp": 50}, 0, "pass"),
         ({"max_size_ratio": 0.01}, 3, "regression"),
-        ({"max_top1_drop_pp": 0}, 4, "inconclusive"),
+        ({"max_drop_pp": 0}, 4, "inconclusive"),
     ]
     for gate, code, verdict in limits:
         done = run(out, "--set", f"gate={json.dumps(gate)}")

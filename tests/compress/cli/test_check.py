@@ -13,6 +13,7 @@ from made_results import accepted, broken, result, slower, written
 from compress.cli import check as check_cli
 from compress.cli.main import commands
 from compress.verdict.comparison import Limits
+from runtimes.target import Target
 
 
 def call(*arguments: object, **environment: str) -> tuple[int, str]:
@@ -70,4 +71,81 @@ def test_compare_shows_each_against_the_first(tmp_path: Path) -> None:
 
 def test_the_defaults_of_the_options_are_those_of_the_limits() -> None:
     defaults = {option.name: option.default for option in check_cli.check.params}
-    assert Limits().model_dump().items() <= defaults.items()
+    for name, value in Limits().model_dump(exclude={"min_recall"}).items():
+        assert defaults[name] == value
+
+
+def test_two_checks_in_one_step_keep_both_summaries(tmp_path: Path) -> None:
+    same = written(tmp_path / "same.json", accepted())
+    other = written(tmp_path / "other.json", accepted(recipe="wind"))
+    summary = tmp_path / "summary.md"
+    for path in (same, other):
+        call("check", path, "--against", path, GITHUB_STEP_SUMMARY=str(summary))
+    call("check", same, "--against", same, "--markdown", summary, GITHUB_STEP_SUMMARY=str(summary))
+    text = summary.read_text()
+    assert [text.count(f"### {name}: pass") for name in ("solar", "wind")] == [2, 1]
+    own = tmp_path / "own.md"
+    for path in (same, other):  # a file of one's own holds the last check only
+        call("check", path, "--against", path, "--markdown", own, GITHUB_STEP_SUMMARY=str(summary))
+    assert own.read_text().startswith("### wind: pass")
+    assert "solar" not in own.read_text()
+    assert summary.read_text() == text
+
+
+def test_metrics_and_recall_are_options(tmp_path: Path) -> None:
+    old = written(tmp_path / "old.json", accepted())
+    new = written(tmp_path / "new.json", accepted(result(broken(0.1, (3,)))))
+    options = ("--metric", "balanced_accuracy", "--max-drop-pp", "20", "--min-recall", "class-3=0.9",
+               "--min-recall", "class-4=0.5")  # fmt: skip
+    code, said = call("check", new, "--against", old, "--json", *options)
+    (target,) = json.loads(said)["targets"]
+    assert code == 3
+    assert {check["name"]: check["verdict"] for check in target["checks"]} == {
+        "max_drop_pp": "pass", "min_recall.class-3": "regression", "min_recall.class-4": "pass", "max_slowdown": "pass"
+    }  # fmt: skip
+    assert target["metric"] == "balanced_accuracy"
+    assert target["metric_values"][0] > target["metric_values"][1]
+    assert "balanced accuracy" in call("compare", old, new, *options)[1]
+
+
+@pytest.mark.parametrize("text", ["class-3", "=0.5", "class-3=", "class-3=80", "class-3=0", "class-3=nan", "x=-1"])
+def test_a_recall_that_is_no_class_and_share_is_refused(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path / "a.json", accepted())
+    code, said = call("check", path, "--against", path, "--min-recall", text)
+    assert (code, said.startswith(f"compress: --min-recall {text}: must be CLASS=SHARE")) == (2, True)
+
+
+def test_the_old_option_works_with_a_warning(tmp_path: Path) -> None:
+    old = written(tmp_path / "old.json", accepted())
+    new = written(tmp_path / "new.json", accepted(result(broken(0.05))))
+    code, said = call("check", new, "--against", old, "--max-top1-drop-pp", "9")
+    assert code == 0
+    assert "compress: warning: '--max-top1-drop-pp' is now called '--max-drop-pp'" in said
+    code, said = call("check", new, "--against", old, "--max-top1-drop-pp", "9", "--max-drop-pp", "1")
+    assert (code, "which is given too; remove it" in said) == (2, True)
+
+
+def test_a_missing_target_fails_the_check(tmp_path: Path) -> None:
+    old = written(tmp_path / "old.json", accepted(result(), result(target=Target("there"))))
+    new = written(tmp_path / "new.json", accepted(result(), result(target=Target("new"))))
+    code, said = call("check", new, "--against", old)
+    assert code == 3
+    assert "there: the accepted result has this target, the new one lacks it" in said
+    assert "new: not compared: the accepted result lacks this target" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [], "results": []}, "it has no test images"),
+        ({"labels": [99] * 5000}, "a label is not the number of one of the 10 classes"),
+        ({"classes": ["a"], "labels": [0] * 5000}, "here: a prediction is not the number of a class"),
+    ],
+)
+def test_accepted_results_that_contradict_themselves_are_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = written(tmp_path / "a.json", accepted())
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    code, said = call("check", path, "--against", path)
+    assert (code, message in said) == (2, True)

@@ -30,7 +30,7 @@ BAD_SETTINGS = [
     (["stages.0.stage=tarin"], ["stages.0.stage: there is no 'tarin'; did you mean 'train'?"]),
     (["targets=[{name: a, runtime: tflite}]"], [f"targets.0: must have a runtime of {RUNTIMES}, not 'tflite'"]),
     (["export.opset=9"], ["export.opset: must be greater than or equal to 18, not 9"]),
-    (["gate={max_top1_drop_pp: 1}"], ["gate: needs the section quantize, because it compares INT8 with float32"]),
+    (["gate={max_drop_pp: 1}"], ["gate: target 'local' has one artifact only, so there is nothing to compare; add "]),
     (["stages.1.epochs=3"], ["--set stages.1.epochs=3: '1' must be an index from 0 to 0"]),
     (["data.root=/no/such/folder"], ["/no/such/folder: no such folder"]),
     (["model.weights=missing.safetensors"], ["weights: missing.safetensors: no such file"]),

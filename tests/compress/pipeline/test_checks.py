@@ -125,9 +125,41 @@ def test_a_limit_on_accuracy_needs_labels(
     make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data
 ) -> None:
     use_data(replace(stripes, test=tuple(replace(sample, label=None) for sample in stripes.test)))
-    recipe = make_recipe(gate={"max_top1_drop_pp": 1})
+    recipe = make_recipe(gate={"max_drop_pp": 1})
     with pytest.raises(InputError, match="the test images have no labels; give min_agreement instead"):
         load_data(recipe, new_steps())
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"min_recall": {"diag": 0.8}}, "gate.min_recall: there is no class 'diag'; did you mean 'diagonal'"),
+        ({"metric": "macro_f1", "max_drop_pp": 1}, "gate.metric: macro_f1 needs test images of every class"),
+        ({"min_recall": {"empty": 0.8}}, "gate.min_recall.empty: the class has no test images"),
+    ],
+)
+def test_limits_on_classes_need_test_images_of_them(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data,
+    gate: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    use_data(replace(stripes, classes=("diagonal", *stripes.classes[1:], "empty")))
+    steps = new_steps()
+    with pytest.raises(InputError, match=message):
+        load_data(make_recipe(gate=gate, quantize={}), steps)
+    assert steps.folders == {}  # before any work
+
+
+def test_a_limit_that_so_few_images_can_not_show_to_be_kept_is_said_before_any_work(
+    make_recipe: Callable[..., Recipe], new_steps: Callable[[], Steps], use_data: Callable[[Data], None], stripes: Data
+) -> None:
+    use_data(stripes)
+    steps = new_steps()
+    load_data(make_recipe(gate={"min_agreement": 1.0, "max_drop_pp": 99}, quantize={}), steps)
+    said = steps.console.said  # type: ignore[attr-defined]
+    assert [line for line in said if line.startswith("gate.")] == [
+        f"gate.min_agreement 1: {len(stripes.test)} test images can't show it, because without any changed prediction "
+        "the bound is 0.8817; use more test images or a lower limit"
+    ]
 
 
 def test_a_stage_free_recipe_needs_no_training_split(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,25 @@ def test_other_cores_are_measured_anew(
     assert folders[0] != folders[1]
 
 
-def test_top1_on_val_is_the_share_of_correct_predictions(
+def test_metrics_on_val_are_those_of_the_predictions(
     artifact: Artifact, new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
 ) -> None:
     steps = new_steps()
     images = make_images(steps).of("val")
     labels = images.load().labels
-    assert module.val_top1(steps, artifact, TARGET, images) == float(np.mean(labels == 1))
+    assert labels is not None
+    right = np.asarray(labels) == 1
+    found = module.val_metrics(steps, artifact, TARGET, images)
+    assert found["top1"] == float(np.mean(right))
+    assert found["balanced_accuracy"] == pytest.approx(1 / len(set(labels.tolist())))
+    assert 0 < found["macro_f1"] < found["top1"] + 0.5
+
+
+def test_without_labels_there_are_no_metrics_on_val(
+    artifact: Artifact, new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
+) -> None:
+    images = make_images(new_steps()).of("val")
+    data = images.source.data
+    unknown = replace(data, val=tuple(replace(sample, label=None) for sample in data.val))
+    without = replace(images, source=replace(images.source, data=unknown))
+    assert module.val_metrics(new_steps(), artifact, TARGET, without) == {}

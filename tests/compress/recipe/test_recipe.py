@@ -39,6 +39,27 @@ def problems(folder: Path, content: dict[str, Any] | str, *overrides: str) -> li
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gate": {"max_drop_pp": 1}, "stages": [{"stage": "prune", "macs": 0.5}]},
+        {"gate": {"max_drop_pp": 1}, "quantize": {}},
+        {"gate": {"max_drop_pp": 1}, "targets": [{"name": "gpu", "provider": "cuda"}]},  # has a float16 file, too
+        {"gate": {"min_recall": {"a": 0.8}}},
+    ],
+)
+def test_a_gate_that_has_something_to_judge_is_accepted(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert recipe.load(write(tmp_path, {**LEAST, **change})).gate is not None
+
+
+def test_the_old_name_of_the_limit_on_the_drop_works_with_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path, {**LEAST, "quantize": {}, "gate": {"max_top1_drop_pp": 2}})
+    with pytest.warns(RenamedKeyWarning, match="gate: 'max_top1_drop_pp' is now called 'max_drop_pp'"):
+        loaded = recipe.load(path)
+    assert loaded.gate is not None
+    assert (loaded.gate.max_drop_pp, loaded.gate.metric) == (2, "top1")
+
+
 def test_the_least_recipe_is_filled_with_defaults(tmp_path: Path) -> None:
     loaded = recipe.load(write(tmp_path, LEAST, "my-net"))
     assert loaded.name == "my-net"
@@ -61,6 +82,10 @@ SECTIONS = (
 )
 MODELS = "alexnet, efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3, resnet, vgg"
 
+NOTHING_TO_COMPARE = (
+    "gate: target 'local' has one artifact only, so there is nothing to compare; add the section quantize or a stage "
+    "prune, or set min_recall only"
+)
 WRONG: list[tuple[dict[str, Any], str]] = [
     # unknown keys
     ({"modle": 1}, "modle: unknown key; did you mean 'model'?"),
@@ -81,7 +106,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"export": {"opsett": 18}}, "export.opsett: unknown key; did you mean 'opset'?"),
     (
         {"gate": {"max_top1_drop": 1}, "quantize": {}},
-        "gate.max_top1_drop: unknown key; did you mean 'max_top1_drop_pp'?",
+        "gate.max_top1_drop: unknown key; did you mean 'max_drop_pp'?",
     ),
     # names of plug-ins
     ({"model": {"arch": "mobilenetv2"}}, "model.arch: there is no 'mobilenetv2'; did you mean 'mobilenet_v2'?"),
@@ -171,13 +196,26 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"gate": {}, "quantize": {}},
-        "gate: a gate needs at least one of max_top1_drop_pp, min_agreement, min_speedup_p50, max_size_ratio",
+        "gate: a gate needs at least one of max_drop_pp, min_recall, min_agreement, min_speedup_p50, max_size_ratio",
     ),
     (
         {"targets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},
         "targets: must have different names, not a, b, a",
     ),
-    ({"gate": {"max_size_ratio": 1}}, "gate: needs the section quantize, because it compares INT8 with float32"),
+    ({"gate": {"max_size_ratio": 1}}, NOTHING_TO_COMPARE),
+    (
+        {"gate": {"max_drop_pp": 1}, "stages": [{"stage": "train"}, {"stage": "distill"}]},
+        NOTHING_TO_COMPARE,
+    ),
+    (
+        {"gate": {"max_drop_pp": 1}, "targets": [{"name": "local"}, {"name": "gpu", "provider": "cuda"}]},
+        NOTHING_TO_COMPARE,
+    ),
+    (
+        {"gate": {"min_recall": {True: 0.5}}},
+        "gate.min_recall: write the class name in quotes; YAML reads it as True",
+    ),
+    ({"gate": {"min_recall": {"a": 2}}}, "gate.min_recall.a: must be less than or equal to 1, not 2"),
     ({"export": {"batch": 4}}, "export.batch: must be dynamic or 1, the batch of target 'local'"),
     (
         {"export": {"batch": 4}, "targets": [{"name": "a", "batch": 4}, {"name": "b", "batch": 8}]},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from made_report import EPOCHS, GATE, PLAN, UNMEASURED, measurement, outputs
+from made_report import EPOCHS, GATE, IMAGES, PLAN, UNMEASURED, measurement, outputs
 
 from compress.pruning.plans import PruningPlan
 from compress.report.build import FLIPS_SHOWN, build
+from compress.report.report import Report
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,45 @@ def test_a_row_compares_with_the_baseline_on_the_same_target(tmp_path: Path) -> 
         assert int8.top1_drop_pp.value == pytest.approx(drop)
         assert int8.speedup_p50.value == pytest.approx(speedup, rel=0.05)
         assert int8.speedup_p50.low <= int8.speedup_p50.value <= int8.speedup_p50.high
+
+
+def test_a_class_that_is_lost_is_a_regression_and_named(tmp_path: Path) -> None:
+    """Class b is 8 of 400 images, all lost: 2 points of top-1 on a limit of 4."""
+    made = outputs(tmp_path, measurement("int8", 0, 1.0, 2_000_000), {"max_drop_pp": 4})
+    labels = np.where(np.arange(IMAGES) < 8, 1, 0)
+    test = tuple(replace(sample, label=int(label)) for sample, label in zip(made.data.test, labels, strict=True))
+    baseline, int8 = made.measurements
+    right, blind = tuple(labels.tolist()), (0,) * IMAGES
+    report = build(replace(
+        made, data=replace(made.data, test=test),
+        measurements=[replace(baseline, predicted=right), replace(int8, predicted=blind)],
+    ))  # fmt: skip
+    row = report.rows[1]
+    assert {check.name: check.verdict for check in row.checks} == {"max_drop_pp": "pass", "class_recall": "regression"}
+    assert report.verdict == row.verdict == "regression"
+    assert row.notes[0].startswith("class 'b' collapsed: 8 of 8 images lost, 0 gained, p = 0.0039")
+
+
+def test_the_metric_of_the_gate_is_that_of_the_report(tmp_path: Path) -> None:
+    gate = {"metric": "macro_f1", "max_drop_pp": 4, "min_recall": {"a": 0.5}}
+    made = outputs(tmp_path, measurement("int8", 44, 1.0, 1), gate)
+    report = build(replace(made, val_metrics={"board": {"top1": 0.7, "macro_f1": 0.6}}))
+    baseline, int8 = report.rows
+    assert report.metric == "macro_f1"
+    assert [check.name for check in int8.checks] == ["max_drop_pp", "min_recall.a"]
+    assert int8.metric_drop_pp == int8.checks[0].estimate != int8.top1_drop_pp
+    assert int8.metrics.keys() == {"top1", "balanced_accuracy", "macro_f1"}
+    assert (baseline.val_metrics, int8.val_metrics) == ({}, {"top1": 0.7, "macro_f1": 0.6})
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_of_a_single_artifact_the_recall_is_judged(tmp_path: Path) -> None:
+    made = outputs(tmp_path, measurement("int8", 44, 1.0, 1), {"min_recall": {"a": 0.5}})
+    report = build(replace(made, measurements=made.measurements[:1]))
+    assert [(row.verdict, [check.name for check in row.checks]) for row in report.rows] == [
+        ("pass", ["min_recall.a"])
+    ]  # fmt: skip
+    assert report.verdict == "pass"
 
 
 def test_only_the_last_artifact_of_a_target_is_judged(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def text_of(report: Report, folder: Path) -> str:
     "line",
     [
         "# test: inconclusive",
-        "| max_top1_drop_pp 1 | board | 1.000 | 0.321 | 2.209 | inconclusive |",
+        "| max_drop_pp 1 | board | 1.000 | 0.321 | 2.209 | inconclusive |",
         "- bad.png (train): bad.png: not an image",
         "| nearest rounding | 20.1 | 0.900 | yes |",
         "| stem | depthwise | 8 | int7 | 3 | 31.5 | 0.250 | 0.500 |",

@@ -37,7 +37,7 @@ def test_older_reports_become_typed_and_keep_their_figures(version: int) -> None
 def test_version_1_lacks_parts_of_version_2() -> None:
     report = Report.from_json(sample(1))
     assert (report.accuracy_steps, report.flips, report.channels, report.unmeasured) == ({}, {}, {}, ())
-    assert [(row.agreement, row.val_top1) for row in report.rows] == [(None, None), (None, None)]
+    assert [(row.agreement, row.val_metrics) for row in report.rows] == [(None, {}), (None, {})]
 
 
 def test_version_2_has_other_names() -> None:
@@ -59,7 +59,18 @@ def test_version_2_has_other_names() -> None:
 def test_version_3_has_no_notes() -> None:
     upgraded = schema.upgraded({"schema_version": 3, "data": {"classes": ["a", "b"]}, "rows": []})
     data = {"classes": ["a", "b"], "left_out": [], "folders": {}}
-    assert upgraded == {"schema_version": 4, "data": data, "rows": [], "notes": []}
+    assert upgraded == {"schema_version": 4, "data": data, "rows": [], "notes": [], "metric": "top1"}
+
+
+@pytest.mark.parametrize(("top1", "val_top1"), [(0.9, 0.8), (None, None)])
+def test_version_3_has_top1_only(top1: float | None, val_top1: float | None) -> None:
+    row = {"top1": top1, "val_top1": val_top1, "top1_drop_pp": None}
+    (upgraded,) = schema.upgraded({"schema_version": 3, "data": {}, "rows": [row]})["rows"]
+    assert upgraded == {
+        "top1": top1, "top1_drop_pp": None, "metric_drop_pp": None, "notes": [],
+        "metrics": {} if top1 is None else {"top1": top1},
+        "val_metrics": {} if val_top1 is None else {"top1": val_top1},
+    }  # fmt: skip
 
 
 def test_the_current_version_is_left_as_it_is() -> None:

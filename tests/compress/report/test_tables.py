@@ -139,9 +139,29 @@ def test_plain_measurements_are_not_compared() -> None:
     assert column(table, "p99") == ["-", "-"]
 
 
+IMBALANCED = {"metric": "balanced_accuracy", "max_drop_pp": 9, "min_recall": {"b": 0.8}}
+
+
+def test_the_metric_of_the_gate_is_shown_in_place_of_top1(tmp_path: Path) -> None:
+    made = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), IMBALANCED))
+    (table,) = tables.measured(made)
+    assert column(table, "balanced %") == ["90.00", "89.00"]
+    assert column(table, "change (pp)") == ["", "-1.00"]
+    gate = tables.gate(made)
+    assert column(gate, "limit") == ["max_drop_pp (balanced accuracy) 9", "min_recall.b 0.8"]
+    print_table(gate)
+
+
+def test_the_limit_on_a_class_is_marked(tmp_path: Path) -> None:
+    made = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), IMBALANCED))
+    assert column(tables.per_class(made, made.measurements[1]), "min_recall") == ["", "0.8: pass"]
+    without = tables.per_class(made, made.measurements[0])
+    assert "min_recall" not in [heading.name for heading in without.columns]
+
+
 def test_the_gate_has_a_row_per_limit(report: Report) -> None:
     table = tables.gate(report)
-    assert column(table, "limit") == ["max_top1_drop_pp 1", "min_speedup_p50 1.3", "max_size_ratio 0.5"]
+    assert column(table, "limit") == ["max_drop_pp 1", "min_speedup_p50 1.3", "max_size_ratio 0.5"]
     assert column(table, "verdict") == ["inconclusive", "pass", "pass"]
 
 
@@ -154,11 +174,11 @@ def test_accuracy_by_step_shows_changes_with_their_bounds(report: Report) -> Non
 
 
 def test_per_class_has_the_confusion_matrix_for_few_classes(report: Report) -> None:
-    table = tables.per_class(report.measurements[0], ("a", "b"))
+    table = tables.per_class(report, report.measurements[0])
     assert [heading.name for heading in table.columns][-2:] == ["predicted a", "predicted b"]
     assert table.rows[0] == ("a", "0.900", "0.900", "0.900", "180", "20")
     with pytest.raises(ValueError, match="have no labels"):
-        tables.per_class(replace(report.measurements[0], accuracy=None), ("a", "b"))
+        tables.per_class(report, replace(report.measurements[0], accuracy=None))
 
 
 def test_splits_show_the_first_classes_and_all_images(report: Report) -> None:

@@ -27,7 +27,7 @@ def test_the_defaults_are_a_grid_for_accuracy_and_latency_on_the_first_target() 
 
 
 def test_every_objective_has_a_direction() -> None:
-    better_if_higher = {"top1", "speedup_p50"}
+    better_if_higher = {"top1", "balanced_accuracy", "macro_f1", "speedup_p50"}
     assert set(DIRECTIONS) == set(Objective.__args__)  # type: ignore[attr-defined]
     assert {name for name, direction in DIRECTIONS.items() if direction == "maximize"} == better_if_higher
 

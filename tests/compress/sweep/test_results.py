@@ -23,7 +23,7 @@ def sweep(**fields: Any) -> Sweep:
 def trial(number: int, top1: float, latency_ms: float, on_front: bool = False) -> Trial:
     return Trial(
         number, {"stages.0.lr": "0.1", "model.width": str(number)}, {"top1": top1, "latency_ms_p50": latency_ms},
-        test_top1=top1 - 0.01, why=None, on_front=on_front, recipe=f"name: trial-{number}\n",
+        test_metric=top1 - 0.01, why=None, on_front=on_front, recipe=f"name: trial-{number}\n",
     )  # fmt: skip
 
 

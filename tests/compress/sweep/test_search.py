@@ -272,12 +272,12 @@ def test_the_objectives_are_those_of_the_target(
             {"objectives": ["speedup_p50"]},
             "speedup_p50 needs a second artifact on the target, which the recipe does not",
         ),
-        ({"objectives": ["top1"]}, "top1 needs the split val, which the recipe does not have"),
+        ({"objectives": ["top1"]}, "top1 needs labels in the split val, which the recipe does not have"),
     ],
 )
 def test_an_objective_without_a_value_is_an_error(changes: dict[str, Any], message: str) -> None:
     report = one_row("pi", 0.8, 2.5, 1000)
-    report = replace(report, rows=(replace(report.rows[0], val_top1=None),))
+    report = replace(report, rows=(replace(report.rows[0], val_metrics={}),))
     with pytest.raises(CompressError, match=message):
         search._objectives(Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, **changes}), report)
 

@@ -1,0 +1,97 @@
+"""Classes whose recall fell, although the mean over all images may be within its limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.images.synsets import class_names
+from compress.verdict.statistics import Estimate, changes, drop_pp, holm, mcnemar, testable
+
+HALF_PP = 50.0  # a class that lost more of its images may have collapsed, whatever their number
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ClassDrop:
+    """A class whose recall fell by more than the limit.
+
+    lost, gained: images whose prediction became wrong and right. probability: McNemar's, corrected for the number of
+    classes.
+    """
+
+    name: str
+    images: int
+    lost: int
+    gained: int
+    probability: float
+
+    @property
+    def drop_pp(self) -> float:
+        """The percentage points by which the recall fell."""
+        return 100 * (self.lost - self.gained) / self.images
+
+    def estimate(self, confidence: float) -> Estimate:
+        """Return the drop of the recall in percentage points with its one-sided bounds."""
+        return drop_pp(self.lost, self.gained, self.images, confidence)
+
+    def line(self) -> str:
+        """Return one line for people."""
+        return (f"class '{self.name}' collapsed: {self.lost} of {self.images} images lost, {self.gained} gained, "
+                f"p = {self.probability:.2g} (corrected for the number of classes)")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassDrops:
+    """Classes that lost more recall than the limit.
+
+    collapsed: significantly. unclear: more than half of the images are lost, too few for significance.
+    """
+
+    collapsed: tuple[ClassDrop, ...]
+    unclear: tuple[ClassDrop, ...]
+
+
+def class_drops(
+    before: npt.NDArray[np.int64],
+    after: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
+    limit_pp: float,
+    confidence: float,
+) -> ClassDrops:
+    """Return the classes whose recall fell by more than the limit; predicted classes and labels, (N,) each.
+
+    A drop is significant by McNemar's exact test, and its bound is beyond the limit. Classes with too few changed
+    predictions for any significance are not tested (Tarone), and the others are corrected for their number (Holm).
+    """
+    names, significance = class_names(classes), 1 - confidence
+    present = [label for label in range(len(classes)) if np.any(labels == label)]
+    changed = [changes(before[labels == label], after[labels == label], labels[labels == label]) for label in present]
+    tested = testable([lost + gained for lost, gained in changed], significance)
+    corrected = dict(zip(tested, holm([mcnemar(*changed[index]) for index in tested]), strict=True))
+    drops = [
+        ClassDrop(names[label], int(np.sum(labels == label)), *changed[index], corrected.get(index, 1.0))
+        for index, label in enumerate(present)
+    ]
+    corrected_confidence = 1 - significance / max(1, len(tested))
+    collapsed = tuple(
+        drop
+        for drop in drops
+        if drop.probability <= significance and drop.estimate(corrected_confidence).low > limit_pp
+    )
+    unclear = tuple(drop for drop in drops if drop not in collapsed and drop.drop_pp > max(HALF_PP, limit_pp))
+    return ClassDrops(collapsed, unclear)
+
+
+def too_small(labels: npt.NDArray[np.int64], classes: tuple[str, ...], confidence: float) -> str | None:
+    """Return a line that names the classes with so few test images that no loss is significant, None without any."""
+    needed = next(count for count in range(1, 64) if mcnemar(count, 0) <= max(1 - confidence, 2**-60))
+    names = [name for label, name in enumerate(class_names(classes)) if np.sum(labels == label) < needed]
+    if not names:
+        return None
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return (f"fewer than {needed} test images: {', '.join(names[:NAMES_SHOWN])}{more}; "
+            "a loss in a class of this size can't be shown; add test images")  # fmt: skip
