@@ -49,10 +49,10 @@ def check(root: str, as_json: bool) -> None:
     for note in inspection.notes():
         click.echo(note)
     _print_names("in the wrong place", inspection.problems)
-    _print_names("unreadable, skipped in a run", tuple(f"{name}: {reason}" for name, reason in inspection.unreadable))
+    _print_pairs("unreadable, skipped in a run", inspection.unreadable)
     _print_names("CMYK, read as RGB", inspection.cmyk)
-    copies = tuple(f"{name}: {reason}" for name, reason in inspection.copies)
-    _print_names("copies across splits, excluded in a run", copies)
+    _print_pairs("odd, read nevertheless", inspection.odd)
+    _print_pairs("copies across splits, excluded in a run", inspection.copies)
     _print_names("equal images in different classes", inspection.contradictions)
     _print_names("test images that are copies of other test images", inspection.repeated)
     _print_names("warning: images that look like one of another split", inspection.similar)
@@ -82,6 +82,10 @@ def _contents(named: str) -> checks.Contents:
     if name not in plugins.names("data"):
         return checks.imagenet_contents(named)
     return checks.imagenet_contents(root) if name == "imagenet" else checks.contents(named_data.load(named))
+
+
+def _print_pairs(title: str, pairs: tuple[tuple[str, str], ...]) -> None:
+    _print_names(title, tuple(f"{name}: {reason}" for name, reason in pairs))
 
 
 def _print_names(title: str, lines: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from compress.images import jpeg
 from compress.images.copies import CHUNK, DIGEST, ORDER, Digests, Member, digest, find_copies
 from compress.images.imagenet_layout import read_imagenet
+from compress.images.oddities import oddity
 from compress.images.samples import DECODING_THREADS, Data, LeftOut, Sample, data_notes
 from compress.images.similar import BANDS, MIN_PIXELS, SIDE, Hashes, nearest, perceptual_hash
 from compress.process.table import Table
@@ -61,7 +62,8 @@ class Inspection:
     counts: number of images by split and class. unreadable: (name, reason). cmyk: names. problems, left_out, folders:
     as in Contents. copies: (name, reason) of images that a run excludes, because a split that is judged has them too.
     contradictions: equal images with different labels. repeated: test images that are copies of other test images.
-    similar: images that look like one of another split. The last three hold one line for each pair.
+    similar: images that look like one of another split. These three hold one line for each pair. odd: (name, oddity) of
+    images that are read nevertheless.
     """
 
     counts: dict[str, dict[str, int]]
@@ -72,6 +74,7 @@ class Inspection:
     contradictions: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
+    odd: tuple[tuple[str, str], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     folders: dict[str, str] = field(default_factory=dict)
 
@@ -91,13 +94,14 @@ def inspect(contents: Contents, console: Console) -> Inspection:
     members = [Member(split, sample) for split in order for sample in contents.splits[split]]
     digests, hashes = np.zeros(len(members), DIGEST), np.zeros((len(members), BANDS), np.uint32)
     has_hash = np.zeros(len(members), bool)
-    unreadable, cmyk = [], []
+    unreadable, cmyk, odd = [], [], []
     for index, (member, read) in enumerate(zip(members, _read(members), strict=True)):
         digests[index] = read.digest
         if read.hashed is not None:
             hashes[index], has_hash[index] = read.hashed, True
         unreadable += [(member.sample.name, read.reason)] if read.reason else []
         cmyk += [member.sample.name] if read.is_cmyk else []
+        odd += [(member.sample.name, read.oddity)] if read.oddity else []
         if (index + 1) % 64 == 0 or index + 1 == len(members):
             console.progress("check images", index + 1, len(members))
     copies = find_copies(members, digests, contents.classes)
@@ -110,6 +114,7 @@ def inspect(contents: Contents, console: Console) -> Inspection:
         contradictions=copies.contradictions,
         repeated=copies.repeated,
         similar=tuple(_similar(members, digests, hashes, has_hash)),
+        odd=tuple(odd),
         left_out=contents.left_out,
         folders=dict(contents.folders),
     )
@@ -155,12 +160,16 @@ def _class_table(title: str, counts: Iterable[tuple[str, int]]) -> Table:
 
 @dataclass(frozen=True)
 class _Read:
-    """One image. reason: why it can't be decoded. digest: of its bytes. hashed: its perceptual hash, if it has one."""
+    """One image. reason: why it can't be decoded. digest: of its bytes. hashed: its perceptual hash, if it has one.
+
+    oddity: what is odd about it.
+    """
 
     reason: str | None = None
     digest: bytes = b""
     is_cmyk: bool = False
     hashed: npt.NDArray[np.uint32] | None = None
+    oddity: str | None = None
 
 
 def _read(members: Sequence[Member]) -> Iterator[_Read]:
@@ -175,7 +184,9 @@ def _read_image(sample: Sample) -> _Read:
         image = _decoded(sample.source, encoded)
     except images.UnreadableImageError as error:
         return _Read(str(error))
-    return _Read(None, digest(encoded), _is_cmyk(encoded), perceptual_hash(image))
+    if jpeg.plain_size(encoded) is not None:
+        return _Read(None, digest(encoded), hashed=perceptual_hash(image))
+    return _Read(None, digest(encoded), _is_cmyk(encoded), perceptual_hash(image), oddity(encoded, image))
 
 
 def _decoded(source: images.Source, encoded: bytes) -> Image.Image:
@@ -189,7 +200,5 @@ def _decoded(source: images.Source, encoded: bytes) -> Image.Image:
 
 
 def _is_cmyk(encoded: bytes) -> bool:
-    if jpeg.plain_size(encoded) is not None:
-        return False
     with Image.open(io.BytesIO(encoded)) as image:
         return bool(image.mode == "CMYK")

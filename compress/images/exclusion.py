@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from compress.images import jpeg
+from compress.images import jpeg, oddities
 from compress.images.copies import CHUNK, DIGEST, ORDER, Digests, Member, digest, find_copies
-from compress.images.samples import DECODING_THREADS, SPLITS, Data, Rejected, Sample
+from compress.images.samples import DECODING_THREADS, SPLITS, Data, Rejected
 from runtimes import images
 from runtimes.console import Console
 from runtimes.errors import InputError
@@ -29,26 +30,27 @@ class Examined:
 def examine(data: Data, limit: float, console: Console) -> Examined:
     """Decode every image once and exclude the unreadable ones and copies of test or val images in other splits.
 
-    The excluded images are listed in `rejected`, copies that stay in `doubts`. Raises InputError if the share of
-    unreadable images is above `limit`, or if a class or split would become empty.
+    The excluded images are listed in `rejected`; copies that stay and odd images are named in `doubts`. Raises
+    InputError if the share of unreadable images is above `limit`, or if a class or split would become empty.
     """
     members = [Member(split, sample) for split in ORDER for sample in data.split(split)]
     digests = np.zeros(len(members), DIGEST)
-    unreadable = []
+    unreadable, odd = [], []
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
         for start in range(0, len(members), CHUNK):
             chunk = members[start : start + CHUNK]
-            read = pool.map(lambda member: read_once(member.sample), chunk)
-            for index, (member, (reason, own)) in enumerate(zip(chunk, read, strict=True), start):
-                digests[index] = own
-                if reason:
-                    unreadable.append(Rejected(member.sample.name, member.split, reason))
+            for index, (member, read) in enumerate(zip(chunk, pool.map(_read_once, chunk), strict=True), start):
+                digests[index] = read.digest
+                if read.reason:
+                    unreadable.append(Rejected(member.sample.name, member.split, read.reason))
+                if read.oddity:
+                    odd.append((member.sample.name, read.oddity))
                 if (index + 1) % 64 == 0 or index + 1 == len(members):
                     console.progress("check images", index + 1, len(members))
     _require_readable(unreadable, limit, len(members))
     copies = find_copies(members, digests, data.classes)
     rejected = sorted((*unreadable, *copies.leaks), key=lambda image: SPLITS.index(image.split))
-    kept = replace(without(data, tuple(rejected)), doubts=copies.doubts())
+    kept = replace(without(data, tuple(rejected)), doubts=(*copies.doubts(), *oddities.lines(odd)))
     _require_not_emptied(data, kept)
     excluded = {(image.split, image.name) for image in rejected}
     is_kept = np.asarray([(member.split, member.sample.name) not in excluded for member in members], bool)
@@ -56,15 +58,21 @@ def examine(data: Data, limit: float, console: Console) -> Examined:
     return Examined(kept, {split: digests[is_kept & (split_of == split)] for split in SEEN})
 
 
-def read_once(sample: Sample) -> tuple[str | None, bytes]:
-    """Return why an image can't be decoded, None if it can, and the digest of its bytes, empty if it can't."""
+class _Read(NamedTuple):
+    """An image. reason: why it can't be decoded. digest: of its bytes. oddity: what is odd about it."""
+
+    reason: str | None = None
+    digest: bytes = b""
+    oddity: str | None = None
+
+
+def _read_once(member: Member) -> _Read:
     try:
-        encoded = images.content(sample.source)
-        if not jpeg.is_whole(encoded):
-            images.decode(sample.source)
+        encoded = images.content(member.sample.source)
+        odd = None if jpeg.is_whole(encoded) else oddities.oddity(encoded, images.decode(member.sample.source))
     except images.UnreadableImageError as error:
-        return str(error), b""
-    return None, digest(encoded)
+        return _Read(str(error))
+    return _Read(None, digest(encoded), odd)
 
 
 def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:

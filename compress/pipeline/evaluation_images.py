@@ -129,7 +129,7 @@ def _runs(artifacts: Sequence[Artifact]) -> tuple[list[FinishedRun], list[str]]:
     for artifact in artifacts:
         path = artifact.path.resolve()
         folder = path.parent.parent
-        if path.parent.name == ARTIFACTS and (folder / SPLITS).is_file():
+        if path.parent.name == ARTIFACTS and (folder / SPLITS).is_file() and (folder / RECIPE).is_file():
             runs[folder] = runs.get(folder) or _finished(folder)
         elif artifact.manifest.recipe is not None:
             notes.append(

@@ -88,6 +88,7 @@ def test_the_run_folder_holds_what_the_readme_says(smoke: tuple[Path, subprocess
     for name in (
         "recipe.yaml",
         "splits.json",
+        "seen.npz",
         "report.json",
         "report.html",
         "report.md",
@@ -327,7 +328,7 @@ def test_a_folder_of_photographs_runs_and_what_can_not_be_read_is_set_aside_and_
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [one["name"] for one in report["data"]["set_aside"]] == ["dark/cut.jpg"]
-    assert "1 image left out, because it can't be read:" in (tmp_path / "run" / "report.md").read_text()
+    assert "1 image excluded:" in (tmp_path / "run" / "report.md").read_text()
     assert sum(sum(counts.values()) for counts in report["data"]["images_per_class"].values()) == 24
     assert [row["precision"] for row in report["rows"]] == ["float32", "int8"]
     assert report["artifacts"][1]["scheme"] == "nncf"

@@ -26,8 +26,8 @@ def test_check_counts_the_classes_and_names_the_faulty_images(flowers: Path) -> 
 def test_check_as_json_has_every_class(flowers: Path) -> None:
     content = json.loads(call("data", "check", f"imagefolder:{flowers}", "--json").stdout)
     assert set(content) == {
-        "counts", "unreadable", "cmyk", "problems", "copies", "contradictions", "repeated", "similar", "left_out",
-        "folders",
+        "counts", "unreadable", "cmyk", "problems", "odd", "copies", "contradictions", "repeated", "similar",
+        "left_out", "folders",
     }  # fmt: skip
     assert sum(split["rose"] for split in content["counts"].values()) == 10
 

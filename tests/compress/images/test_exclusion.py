@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from consoles import RecordingConsole
+from PIL import Image
 
 from compress.images.copies import digest
 from compress.images.exclusion import examine, without
+from compress.images.oddities import DARK
 from compress.images.samples import SPLITS, Data, Rejected, Sample
 from runtimes.console import SilentConsole
 from runtimes.errors import InputError
@@ -142,3 +145,11 @@ def test_the_digests_are_those_of_the_kept_train_and_val_images(damaged: Data) -
     assert list(digests) == ["train", "val"]
     for split, sources in files.items():
         assert digests[split].tolist() == [digest(source.read_bytes()) for source in sources]  # type: ignore[union-attr]
+
+
+def test_odd_images_are_kept_and_named(damaged: Data, tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 9000, np.uint16)).save(tmp_path / "dark.png")
+    good = with_copies(damaged)
+    kept = examine(replace(good, train=(*good.train, Sample("dark.png", tmp_path / "dark.png", 0))), 0, SilentConsole())
+    assert kept.data.rejected == ()
+    assert kept.data.doubts == (f"{DARK}: 1, for example dark.png",)
