@@ -19,7 +19,6 @@ from compress.images.folders import (
     LeftOutFiles,
     count_files,
     in_nfc,
-    printable,
     sub_folders,
 )
 from compress.images.samples import SPLITS, Data, Sample
@@ -27,6 +26,7 @@ from compress.images.stable_split import stable_split
 from compress.images.synsets import imagenet_synsets
 from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
+from runtimes.files import printable
 
 
 class Config(Section):

@@ -18,11 +18,11 @@ from compress.images.folders import (
     count_files,
     has_images,
     in_nfc,
-    printable,
     require_whole_links,
     sub_folders,
 )
 from runtimes.errors import InputError
+from runtimes.files import printable
 
 WORDS = {
     "train": ("train", "training", "trn"),
