@@ -17,11 +17,11 @@ from runtimes.images import extension_of, is_image
 
 # In lower case; besides these, all names that begin with a dot belong to tools.
 TOOL_FOLDERS = frozenset({
-    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
+    "#recycle", "#snapshot", "$recycle.bin", "@__thumb", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
     "__pycache__", "_gsdata_", "_thumbnails", "_thumbs", "lost+found", "network trash folder", "recycler",
-    "system volume information", "temporary items", "thumbnails",
+    "system volume information", "temporary items", "thumbnails", "~snapshot",
 })  # fmt: skip
-TOOL_FILES = frozenset({"desktop.ini", "ehthumbs.db", "picasa.ini", "thumbs.db"})
+TOOL_FILES = frozenset({"desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "picasa.ini", "thumbs.db"})
 MAX_REASONS = 20
 
 HIDDEN = "hidden, or written by another tool"

@@ -25,7 +25,7 @@ SPLITS = {
 }
 TWO, THREE = ("cat", "dog"), ("1", "2", "3")
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "two folders of one split": (("train/cat", "train/dog", "Train/cat"), "look like the split train"),
+    "two folders of one split": (("train/cat", "train/dog", "Train/cat"), "both look like train"),
     "classes beside a split": (("bus", "car", "train"), "bus"),
     "a folder beside the splits": (("train/cat", "train/dog", "test/cat", "Meta"), "Meta"),
     "a wrapper": (("flowers/cat", "flowers/dog"), "flowers"),
