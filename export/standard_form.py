@@ -34,7 +34,7 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     result = inliner.inline_local_functions(model)
     _keep_constants_out_of_inputs(result)
     _name_nodes(result)  # ONNX Runtime rejects duplicate names
-    _require_float32_classifier(result)
+    require_float32_classifier(result)
     _require_plain_inference(result)
     result = _with_min_opset(_folded(result))
     _write_plain_gemms(result)
@@ -55,8 +55,10 @@ def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, MIN_IR)
 
 
-def _require_float32_classifier(model: onnx.ModelProto) -> None:
-    inputs, outputs = model.graph.input, model.graph.output
+def require_float32_classifier(model: onnx.ModelProto) -> None:
+    """Raise InputError, with advice, unless the model has one input, (N, 3, H, W), and one output, (N, classes)."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs, outputs = [value for value in model.graph.input if value.name not in constants], model.graph.output
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(f"the model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each; "
                          "export the classifier alone, from images to logits")  # fmt: skip

@@ -67,6 +67,18 @@ class Manifest:
         batch, channels, height, width = self.input_shape
         return (batch, channels, height, width) if self.input_layout == "NCHW" else (batch, height, width, channels)
 
+    def takes(self, shape: list[int | None]) -> bool:
+        """Return whether the file's input has that shape, None for a size that the file leaves open.
+
+        The batch must be equal; an open height or width takes images of this manifest's size.
+        """
+        batch, *sizes = self.file_shape
+        return (
+            len(shape) == 4
+            and shape[0] == batch
+            and all(size in (None, own) for size, own in zip(shape[1:], sizes, strict=True))
+        )
+
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Convert uint8 (N, H, W, 3) RGB of the right size to the file's input."""
         return pixels if self.input_dtype == "uint8" else self.preprocessing.normalize(pixels)
@@ -142,7 +154,7 @@ class Artifact:
                 raise ArtifactError(f"{required}: is a folder; give the path of a model file")
             if not required.is_file():
                 raise ArtifactError(f"{required}: no such file; a model file needs its manifest beside it")
-        manifest = _read_manifest(manifest_path(path))
+        manifest = read_manifest(manifest_path(path))
         sha256 = sha256_file(path)
         if sha256 != manifest.sha256:
             raise ArtifactError(
@@ -158,7 +170,8 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest by its own path, without the file that it describes; raises ArtifactError where it is none."""
     try:
         fields = read_json(path)
         version = fields["schema_version"]

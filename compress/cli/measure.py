@@ -9,13 +9,14 @@ from pathlib import Path
 import rich_click as click
 
 from compress import evaluate as evaluation
+from compress.cli.preprocessing import plain_file_options
+from compress.model_files import Assumptions, open_files
 from compress.process.console import Terminal
 from compress.process.table import Table, print_table
 from compress.report import tables
 from runtimes import conditions
 from runtimes import evalset as evalsets
 from runtimes import measure as measuring
-from runtimes.artifact import Artifact
 from runtimes.clock import Stream, Timing
 from runtimes.errors import InputError
 from runtimes.target import Provider, Target
@@ -33,6 +34,7 @@ from runtimes.target import Provider, Target
 )
 @click.option("--mlperf", is_flag=True, help="Measure as MLPerf single stream: 1,024 queries, 60 seconds, p90.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+@plain_file_options
 def measure(
     artifacts: tuple[Path, ...],
     evalset: Path | None,
@@ -42,10 +44,12 @@ def measure(
     blocks: int,
     mlperf: bool,
     as_json: bool,
+    assumed: Assumptions,
 ) -> None:
     """Measure artifacts on this machine.
 
-    The runs of several artifacts are interleaved, so that a slow moment of the machine affects all of them alike.
+    The runs of several artifacts are interleaved, so that a slow moment of the machine affects all of them alike. An
+    ONNX file of another tool needs no manifest: its preprocessing is that of the options or of --manifest.
 
     Example: compress measure runs/mobilenet_int8/artifacts/*.onnx
     """
@@ -54,12 +58,15 @@ def measure(
     except ValueError as error:
         raise InputError(f"--runtime: {error}") from error
     images = evalsets.load(evalset) if evalset else None
-    loaded = [Artifact.load(path) for path in artifacts]
+    opened = open_files(artifacts, assumed, images, needs_pixels=images is not None)
+    loaded = opened.artifacts
     with Terminal() as terminal:
         if mlperf:
             streams = [measuring.stream(artifact, target, images, Timing(), terminal) for artifact in loaded]
         else:
             measurements = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal)
+        for note in opened.notes:
+            terminal.say(note)
     if mlperf:
         _print_streams(artifacts, streams, as_json)
     elif as_json:
@@ -104,6 +111,7 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the predictions; the same command resumes there.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@plain_file_options
 def evaluate(
     artifacts: tuple[Path, ...],
     data: str | None,
@@ -116,22 +124,30 @@ def evaluate(
     batch: int,
     out: Path | None,
     as_json: bool,
+    assumed: Assumptions,
 ) -> None:
     """Evaluate the accuracy of artifacts on a data set.
 
-    The first artifact is the baseline of the comparison. Of artifacts in run folders, images of the run's train and val
-    splits are left out, which are recognized by their bytes; the run's own data set is evaluated on its test split.
+    The first artifact is the baseline of the comparison. An ONNX file of another tool needs no manifest: its
+    preprocessing is that of the options, of --manifest, or of the other files.
+
+    Of artifacts in run folders, images of the run's train and val splits are left out, which are recognized by their
+    bytes; the run's own data set is evaluated on its test split.
 
     Example: compress evaluate runs/mobilenet_int8/artifacts/*.onnx --data elpv --out answers
+
+    Example: compress evaluate float32.onnx int8.onnx --data imagefolder:photos --labels classes.txt
     """
     try:
         target = Target("local", runtime, provider, threads=threads, batch=batch)
     except ValueError as error:
         raise InputError(f"--runtime: {error}") from error
-    loaded = [Artifact.load(path) for path in artifacts]
-    images = evaluation.find_images(data, evalset, split, loaded, all_images)
+    opened = open_files(artifacts, assumed, evalsets.load(evalset) if evalset else None, needs_pixels=True)
+    images = evaluation.find_images(data, evalset, split, opened.artifacts, all_images)
     with Terminal() as terminal:
-        results = evaluation.evaluate(loaded, images, target, out, terminal)
+        results = evaluation.evaluate(opened.artifacts, images, target, out, terminal)
+        for note in opened.notes:
+            terminal.say(note)
     if as_json:
         click.echo(json.dumps([result.to_json() for result in results]))
         return

@@ -9,6 +9,7 @@ from typing import get_args
 import rich_click as click
 from pydantic import ValidationError
 
+from compress.cli.preprocessing import preprocessing_options
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.user_cache import user_cache
@@ -36,13 +37,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
               help=f"Scheme: auto (this machine) or one of {', '.join(SCHEMES)}.")  # fmt: skip
-@click.option("--resize", default=256, show_default=True, help="Shorter side after resizing, in pixels.")
-@click.option("--crop", default=224, show_default=True, help="Side of the centre crop, in pixels.")
-@click.option("--interpolation", default="bilinear", show_default=True, help="nearest, bilinear, bicubic or lanczos.")
-@click.option("--mean", default="0.485,0.456,0.406", show_default=True,
-              help="Mean of red, green and blue, of pixels in 0 to 1.")  # fmt: skip
-@click.option("--std", default="0.229,0.224,0.225", show_default=True,
-              help="Standard deviation of red, green and blue.")  # fmt: skip
+@preprocessing_options
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000),
               help="Maximum number of images.")  # fmt: skip
 @click.option("--method", metavar="[compress|nncf]",
@@ -59,11 +54,7 @@ def quantize(
     calibration: Path,
     out: Path,
     target: str,
-    resize: int,
-    crop: int,
-    interpolation: str,
-    mean: str,
-    std: str,
+    preprocessing: Preprocessing | None,
     images: int,
     method: str | None,
     range_method: str | None,
@@ -85,12 +76,8 @@ def quantize(
         settings = Quantize.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(errors.lines(error, Quantize, content))) from error
-    try:
-        preprocessing = Preprocessing(resize, crop, interpolation, _triple("mean", mean), _triple("std", std))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise InputError(f"preprocessing {error}") from error
     with Terminal() as terminal:
-        request = FileRequest(model, calibration, target, preprocessing, settings, out)
+        request = FileRequest(model, calibration, target, preprocessing or Preprocessing(), settings, out)
         artifact = quantize_file(request, terminal, user_cache("calibration"))
     _print_quantization(artifact)
 
@@ -117,13 +104,6 @@ def _warn_renamed(old: str, new: str) -> None:
     warnings.warn(
         f"'{old}' is now called '{new}'; the next version no longer accepts '{old}'", RenamedKeyWarning, stacklevel=2
     )
-
-
-def _triple(name: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--{name}: give three numbers, as in 0.5,0.5,0.5, not {text!r}") from error
 
 
 def _print_quantization(artifact: Artifact) -> None:

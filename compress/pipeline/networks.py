@@ -84,12 +84,13 @@ class StageSetup:
 class Networks:
     """All networks of a run, oldest first.
 
-    unpruned: the network before the first stage that prunes, None without. notes: what was chosen, left out or
-    replaced when weights were loaded.
+    unpruned: the network before the first stage that prunes, None without. starts_trained: whether all weights of the
+    first network were loaded. notes: what was chosen, left out or replaced then.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     unpruned: Checkpoint | None
+    starts_trained: bool
     notes: tuple[str, ...]
 
     @property
@@ -99,9 +100,9 @@ class Networks:
 
     @property
     def evaluated(self) -> tuple[Checkpoint, ...]:
-        """The networks whose accuracy is reported: after each stage, and the starting one if it has weights."""
+        """The networks whose accuracy is reported: after each stage, and the first one if nothing is random in it."""
         start, *stages = self.checkpoints
-        return (start, *stages) if stages and start.model.weights else tuple(stages)
+        return (start, *stages) if stages and self.starts_trained else tuple(stages)
 
 
 def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
@@ -111,13 +112,14 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
     """
     classes = len(images.data.classes)
     start, notes = _create(steps, "network", recipe.model, classes, recipe.seed)
+    random = read_json(start.folder / INITIAL)["random"]
     teachers = []
     for number, section in enumerate(initial.own_teachers(recipe.stages)):
         teacher, teacher_notes = _create(steps, f"teacher-{number}", section, classes, recipe.seed)
         initial.require_trained_teacher(section, read_json(teacher.folder / INITIAL)["random"])
         teachers.append(teacher)
         notes += [f"teacher: {note}" for note in teacher_notes]
-    notes += initial.untrained_notes(recipe, read_json(start.folder / INITIAL)["random"])
+    notes += initial.untrained_notes(recipe, random)
     for note in notes:
         steps.console.say(note)
     checkpoints = [start]
@@ -138,7 +140,7 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
             val=images.of("val"),
         )  # fmt: skip
         checkpoints.append(Checkpoint(name, folder, recipe.model, classes, (*previous.stages, config)))
-    return Networks(tuple(checkpoints), unpruned, tuple(notes))
+    return Networks(tuple(checkpoints), unpruned, not random, tuple(notes))
 
 
 def _create(steps: Steps, name: str, model: ModelConfig, classes: int, seed: int) -> tuple[Checkpoint, list[str]]:

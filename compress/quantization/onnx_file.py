@@ -62,9 +62,9 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
         raise InputError(f"{request.out}: is the model to quantize; choose another file with -o")
     samples = _samples(request.calibration, request.settings.calibration_images, console)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        with _path_in_errors(model_path):
-            model = standard_form(_read(model_path))
-            _require_side(model, preprocessing.crop, model_path)
+        with path_in_errors(model_path):
+            model = standard_form(read_onnx(model_path))
+            require_side(model, preprocessing.crop, model_path)
             float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
         readable = _readable(samples, console)
         images = write_evalset(
@@ -72,13 +72,13 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
             console,
         )  # fmt: skip
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
-        with _path_in_errors(model_path):
+        with path_in_errors(model_path):
             quantization = QuantizationRequest(images, scheme, request.settings, console, cache)
             return make_int8(float32, here, quantization, request.out)
 
 
 @contextmanager
-def _path_in_errors(model_path: Path) -> Iterator[None]:
+def path_in_errors(model_path: Path) -> Iterator[None]:
     """Add the model's path to errors about the model."""
     try:
         yield
@@ -121,7 +121,8 @@ def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ..
     return tuple(readable)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read and check an ONNX file; raises InputError for anything else."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the path of an ONNX file")
     if not path.is_file():
@@ -138,7 +139,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
+def require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
+    """Raise InputError if the model takes images of another size."""
     sides = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]]
     if any(side not in (0, crop) for side in sides):
         raise InputError(f"{path}: the model takes {sides[0]} x {sides[1]} pixels; set --crop {sides[0]}")

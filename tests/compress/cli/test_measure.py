@@ -6,10 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx_graphs
 import pytest
 from click.testing import CliRunner
 from command_line import assert_one_line
 from command_line import call as call_cli
+from PIL import Image
 
 from compress.cli.main import commands
 from runtimes import clock
@@ -17,6 +21,9 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import runtime_names
+
+CLASSES = ("ant", "bee", "cat", "dog", "emu")
+SMALL = ("--resize", "10", "--crop", "8", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
 
 FakeMaker = Callable[..., Artifact]
 
@@ -85,11 +92,69 @@ def test_a_single_stream_is_of_single_images(fake_artifact: FakeMaker) -> None:
     assert "a single stream sends one image at a time" in done.output
 
 
-def test_measure_needs_a_manifest_beside_the_file(tmp_path: Path) -> None:
+def test_measure_needs_a_manifest_beside_a_file_that_is_not_onnx(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    assert_one_line(call_cli("measure", tmp_path / "m.tflite"), 2, "m.tflite.json: no such file")
     (tmp_path / "m.onnx").write_bytes(b"x")
-    assert_one_line(call_cli("measure", tmp_path / "m.onnx"), 2, "m.onnx.json: no such file")
+    assert_one_line(call_cli("measure", tmp_path / "m.onnx"), 2, "m.onnx: not an ONNX file")
 
 
 def test_measure_of_an_unknown_runtime_names_those_there_are(tmp_path: Path) -> None:
     result = call_cli("measure", tmp_path / "m.onnx", "--runtime", "tflite")
     assert_one_line(result, 2, "--runtime", f"must have a runtime of {', '.join(runtime_names())}, not 'tflite'")
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """Return a folder with a float32 file, its INT8 file by `compress quantize`, images and class names."""
+    onnx.save(onnx_graphs.residual_model(channels=3), tmp_path / "float32.onnx")
+    for name in CLASSES:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = np.random.default_rng(index + 10 * len(name)).integers(0, 256, (12, 10, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    quantized = call_cli("quantize", tmp_path / "float32.onnx", "--calibration", tmp_path / "photos", *SMALL,
+                         "-o", tmp_path / "int8.onnx", "--target", "generic")  # fmt: skip
+    assert quantized.exit_code == 0, quantized.output
+    return tmp_path
+
+
+def test_a_float32_original_is_compared_with_our_int8_file(compared: Path) -> None:
+    result = call_cli("evaluate", compared / "float32.onnx", compared / "int8.onnx", "--data",
+                      f"imagefolder:{compared / 'photos'}", "--labels", compared / "classes.txt")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.split()}
+    assert {"float32", "int8"} <= rows.keys()
+    assert float(rows["int8"][-1]) >= 50
+    assert "float32.onnx: no manifest beside it; preprocessing of int8.onnx: resize 10, crop 8" in result.stderr
+
+
+@pytest.mark.parametrize("source", ["options", "manifest"])
+def test_two_plain_files_are_evaluated(compared: Path, source: str) -> None:
+    manifest = (compared / "int8.onnx.json").rename(compared / "kept.json")
+    options = SMALL if source == "options" else ("--manifest", manifest)
+    result = call_cli("evaluate", compared / "float32.onnx", compared / "int8.onnx", "--json", "--data",
+                      f"imagefolder:{compared / 'photos'}", "--labels", compared / "classes.txt", *options)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(result.stdout)
+    assert first["agreement"] is None
+    assert second["agreement"] >= 0.5
+    assert [row["class"] for row in first["per_class"]] == list(CLASSES)
+
+
+def test_numbered_classes_of_named_images_name_the_cure(compared: Path) -> None:
+    result = call_cli("evaluate", compared / "float32.onnx", compared / "int8.onnx", "--data",
+                      f"imagefolder:{compared / 'photos'}")  # fmt: skip
+    assert_one_line(result, 2, "does not know the class 'ant'", "name its outputs, in their order, with --labels FILE")
+
+
+def test_plain_files_are_measured_without_options(compared: Path) -> None:
+    result = call_cli("measure", compared / "float32.onnx", compared / "int8.onnx", "--blocks", "2")
+    assert result.exit_code == 0, result.output
+    assert "float32.onnx: no manifest beside it; preprocessing does not change the latency" in result.stderr
+
+
+def test_an_unknown_preprocessing_is_refused(compared: Path) -> None:
+    result = call_cli("evaluate", compared / "float32.onnx", "--data", f"imagefolder:{compared / 'photos'}")
+    assert_one_line(result, 2, "so its preprocessing is unknown; give --manifest FILE.json")

@@ -177,6 +177,7 @@ def test_notes_of_weights_are_given_by_a_cached_run_too(run: Run, contexts: list
     first, second = run(TRAIN, model=model), run(TRAIN, model=model)
     assert len(contexts) == 1
     assert first.notes == second.notes
+    assert [network.name for network in first.evaluated] == ["0-train"]  # nothing is said of a random classifier
     (note,) = first.notes
     assert note.endswith("its classifier has 1000 outputs; classifier.1.weight, classifier.1.bias start from random "
                          "values for 3 classes")  # fmt: skip
