@@ -50,8 +50,7 @@ def examine(data: Data, limit: float, console: Console) -> Examined:
     _require_readable(unreadable, limit, len(members))
     copies = find_copies(members, digests, data.classes)
     rejected = sorted((*unreadable, *copies.leaks), key=lambda image: SPLITS.index(image.split))
-    kept = replace(without(data, tuple(rejected)), doubts=(*copies.doubts(), *oddities.lines(odd)))
-    _require_not_emptied(data, kept)
+    kept = replace(exclude(data, tuple(rejected)), doubts=(*copies.doubts(), *oddities.lines(odd)))
     excluded = {(image.split, image.name) for image in rejected}
     is_kept = np.asarray([(member.split, member.sample.name) not in excluded for member in members], bool)
     split_of = np.asarray([member.split for member in members])
@@ -75,6 +74,13 @@ def _read_once(member: Member) -> _Read:
     return _Read(None, digest(encoded), odd)
 
 
+def exclude(data: Data, images: tuple[Rejected, ...]) -> Data:
+    """Return the data without further images; raises InputError if a class or split would become empty."""
+    kept = without(data, (*data.rejected, *images))
+    _require_not_emptied(data, kept)
+    return kept
+
+
 def without(data: Data, rejected: tuple[Rejected, ...]) -> Data:
     """Return the data without the rejected images, which are listed in `rejected`."""
     names = {(image.split, image.name) for image in rejected}
@@ -96,7 +102,7 @@ def _require_not_emptied(data: Data, kept: Data) -> None:
     """Raise InputError if the exclusion of images emptied a split, or a class of a split."""
     for split in SPLITS:
         reasons = [f"{image.name}: {image.reason}" for image in kept.rejected if image.split == split]
-        cure = "repair the files, or remove the copies from one of the splits"
+        cure = "repair the files, or give images that are in no other split"
         if reasons and not kept.split(split):
             raise InputError(f"no image of the split '{split}' can be used; the first: {reasons[0]}; {cure}")
         emptied = {sample.label for sample in data.split(split)} - {sample.label for sample in kept.split(split)}

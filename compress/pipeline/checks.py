@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from compress.images import exclusion
 from compress.images.samples import Data, Rejected
+from compress.pipeline import finished_run
 from compress.pipeline.images import LoadedData
 from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
@@ -16,6 +17,7 @@ from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.verdict import accuracy
 from runtimes import environment
+from runtimes.console import Console
 from runtimes.errors import InputError, UnavailableError
 from runtimes.files import read_json, replacing, write_json
 from runtimes.session import package_of
@@ -78,6 +80,9 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     content = read_json(folder / EXCLUDED)
     rejected = tuple(Rejected(**fields) for fields in content["rejected"])
     kept = replace(exclusion.without(data, rejected), doubts=tuple(content["doubts"]))
+    trained_on = finished_run.trained_on(recipe, kept)
+    _say_excluded(trained_on, steps.console)
+    kept = exclusion.exclude(kept, trained_on)
     if recipe.gate:  # again, because the excluded images may be all of a class
         accuracy.refuse_unknown(recipe.gate, _known_labels(kept), kept.classes, "gate.")
         for line in accuracy.out_of_reach(recipe.gate, _known_labels(kept), len(kept.test), kept.classes):
@@ -100,9 +105,13 @@ def check_images(step: Step, source: LoadedData, max_unreadable: float) -> None:
         np.savez(stream, **examined.digests)  # type: ignore[arg-type]  # numpy: "expected bool", of allow_pickle
     content = {"rejected": [asdict(image) for image in kept.rejected], "doubts": kept.doubts}
     write_json(step.folder / EXCLUDED, content)
-    for image in kept.rejected[:SHOWN]:
-        step.console.say(f"set aside: {image.name}: {image.reason}")
-    if len(kept.rejected) > SHOWN:
-        step.console.say(f"set aside: {len(kept.rejected) - SHOWN} more images, listed in the report")
+    _say_excluded(kept.rejected, step.console)
     for doubt in kept.doubts:
         step.console.say(f"doubtful: {doubt}")
+
+
+def _say_excluded(images: tuple[Rejected, ...], console: Console) -> None:
+    for image in images[:SHOWN]:
+        console.say(f"set aside: {image.name}: {image.reason}")
+    if len(images) > SHOWN:
+        console.say(f"set aside: {len(images) - SHOWN} more images, listed in the report")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from compress.images.copies import DIGEST, Digests, digests_of
+from compress.images.copies import digests_of
 from compress.images.exclusion import SEEN as SEEN_SPLITS
 from compress.images.samples import Sample
-from compress.pipeline.run_folder import RECIPE, SEEN, SPLITS
-from compress.recipe import named_data, plugins, strict_yaml
-from compress.recipe.section import Config
+from compress.pipeline import finished_run
+from compress.pipeline.finished_run import LABELLED, FinishedRun
+from compress.pipeline.run_folder import SEEN, SPLITS
+from compress.recipe import named_data
 from compress.report.report import ARTIFACTS
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
-from runtimes.files import read_json
-
-LABELLED = ("train", "val", "test")
-CURE = "run the recipe again, or copy the artifact out of the run folder"
 
 
 @dataclass(frozen=True)
@@ -33,26 +30,6 @@ class Choice:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """The folder of a run, with its section `data`, its splits, and the digests of its images of train and val."""
-
-    folder: Path
-    config: Config
-    splits: Mapping[str, Mapping[str, int | None]]
-    seen: Mapping[str, Digests]
-
-    def owns(self, config: Config, split: str) -> bool:
-        """Return whether this is the data set of the run: its root, or the folder of the split."""
-        if named_data.name_of(config) != named_data.name_of(self.config):
-            return False
-        root, own_root = (getattr(section, "root", None) for section in (config, self.config))
-        if root is None:
-            return own_root is None
-        folders = [own_root, own_root and f"{own_root}/{split}", getattr(self.config, split, None)]
-        return any(_same(root, folder) for folder in folders if isinstance(folder, (str, Path)))
-
-
 def choose(named: str, split: str, artifacts: Sequence[Artifact], all_images: bool) -> Choice:
     """Return the images of a split of `NAME[:ROOT]`, without those that the artifacts' runs learned from.
 
@@ -62,7 +39,8 @@ def choose(named: str, split: str, artifacts: Sequence[Artifact], all_images: bo
     """
     runs, notes = _runs(artifacts)
     config = named_data.config_of(named)
-    own = next((run for run in runs if run.owns(config, split)), None)
+    is_own = {run: run.owns(config, split) for run in runs}
+    own = next((run for run in runs if is_own[run]), None)
     data = named_data.load_config(own.config if own else config)
     notes = [*data.notes(), *notes]
     everything = tuple(sample for name in LABELLED for sample in data.split(name))
@@ -72,7 +50,7 @@ def choose(named: str, split: str, artifacts: Sequence[Artifact], all_images: bo
     if not samples:
         raise InputError(f"--data {named}: its split '{split}' has no images")
     if runs:
-        samples = _unseen(samples, runs, () if all_images else _learned(split), notes)
+        samples = _unseen(samples, is_own, () if all_images else _learned(split), notes)
     if not samples:
         raise InputError(f"--data {named}: {notes[-1]}; no image remains")
     return Choice(data.classes, samples, tuple(notes))
@@ -97,24 +75,24 @@ def _listed(run: FinishedRun, samples: tuple[Sample, ...], split: str, notes: li
 
 
 def _unseen(
-    samples: tuple[Sample, ...], runs: list[FinishedRun], learned: tuple[str, ...], notes: list[str]
+    samples: tuple[Sample, ...], runs: dict[FinishedRun, bool], learned: tuple[str, ...], notes: list[str]
 ) -> tuple[Sample, ...]:
-    """Return the samples without those of the runs' splits `learned`; add a note for each split with its images."""
+    """Return the samples without those of the runs' splits `learned`; add a note for each split with its images.
+
+    runs: whether each one is of this data set.
+    """
     digests = digests_of(samples)
     is_kept = np.ones(len(samples), bool)
-    folders = ", ".join(str(run.folder) for run in runs)
-    for split in SEEN_SPLITS:
-        is_seen = np.isin(digests, np.concatenate([run.seen[split] for run in runs if run.seen] or [digests[:0]]))
+    for (run, is_own), split in product(runs.items(), SEEN_SPLITS):
+        is_seen = run.has(split, samples, digests, is_own)
         names = [samples[index].name for index in np.flatnonzero(is_seen)]
-        if not names:
-            continue
-        if split in learned:
+        where = f"of the {split} split of {run.folder}"
+        if names and split in learned:
             is_kept &= ~is_seen
-            notes.append(f"left out: {_images(names)} of the {split} split of {folders}; --all-images evaluates all")
-        else:
-            use = "learned from" if split == "train" else "chose by, for example the best epoch"
-            notes.append(f"{_images(names)} of {len(samples)} are of the {split} split of {folders}, which the run "
-                         f"{use}: the figures are too good")  # fmt: skip
+            notes.append(f"left out: {_images(names)} {where}; --all-images evaluates all")
+        elif names:
+            use = "which it learned from" if split == "train" else "which chose, for example, the best epoch"
+            notes.append(f"{_images(names)} of {len(samples)} are {where}, {use}: the figures are too good")
     return tuple(sample for sample, kept in zip(samples, is_kept, strict=True) if kept)
 
 
@@ -129,8 +107,8 @@ def _runs(artifacts: Sequence[Artifact]) -> tuple[list[FinishedRun], list[str]]:
     for artifact in artifacts:
         path = artifact.path.resolve()
         folder = path.parent.parent
-        if path.parent.name == ARTIFACTS and (folder / SPLITS).is_file() and (folder / RECIPE).is_file():
-            runs[folder] = runs.get(folder) or _finished(folder)
+        if path.parent.name == ARTIFACTS and finished_run.is_finished(folder):
+            runs[folder] = runs.get(folder) or finished_run.read(folder)
         elif artifact.manifest.recipe is not None:
             notes.append(
                 f"{artifact.path.name} is not in the folder of its run ('{artifact.manifest.recipe}'): images that it "
@@ -140,23 +118,3 @@ def _runs(artifacts: Sequence[Artifact]) -> tuple[list[FinishedRun], list[str]]:
         if not run.seen:
             notes.append(f"{run.folder} has no {SEEN}: its images can't be recognized in other folders; run it again")
     return list(runs.values()), notes
-
-
-def _finished(folder: Path) -> FinishedRun:
-    """Read a run's folder; raises InputError if its files are damaged."""
-    seen: dict[str, Digests] = {}
-    try:
-        section = strict_yaml.read(folder / RECIPE)["data"]
-        config = plugins.load("data", section["name"]).Config.model_validate(section)
-        if (folder / SEEN).exists():  # runs before version 0.3 have none
-            with (folder / SEEN).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                seen = {split: arrays[split].astype(DIGEST) for split in SEEN_SPLITS}
-        splits = read_json(folder / SPLITS)
-        return FinishedRun(folder, config, {split: dict(splits[split]) for split in LABELLED}, seen)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, BadZipFile) as error:
-        raise InputError(f"{folder}: its {RECIPE}, {SPLITS} or {SEEN} can't be read ({error}); {CURE}") from error
-
-
-def _same(one: str | Path, other: str | Path) -> bool:
-    """Return whether two roots are the same folder, or the same address."""
-    return str(one) == str(other) or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))

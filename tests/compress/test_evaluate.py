@@ -338,7 +338,7 @@ def test_images_that_the_run_of_an_artifact_learned_from_are_left_out(root: Path
     everything = evaluation.find_images(f"imagefolder:{root}", None, "test", [file], all_images=True)
     (result,) = run(everything, None, file)
     assert result.accuracy.images == len(everything.names) == 42
-    assert any("which the run learned from" in note for note in result.notes)
+    assert any("which it learned from" in note for note in result.notes)
 
 
 def test_all_images_is_for_data_sets(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_class_that_holds_only_copies_is_an_error_with_its_cure(damaged: Data)
         examine(with_copies(damaged, val=("val1", 1)), 0.0, SilentConsole())
     assert str(caught.value) == (
         "no image of the class 'b' in the split 'val' can be used; the first of the split: val1: identical to the test "
-        "image test1; repair the files, or remove the copies from one of the splits"
+        "image test1; repair the files, or give images that are in no other split"
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ import pytest
 import yaml
 from consoles import RecordingConsole
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 import export.to_onnx
+from compress.images.copies import digests_of
 from compress.images.samples import Data
 from compress.pipeline.images import LoadedData, RunImages
 from compress.pipeline.steps import Steps
+from compress.recipe import named_data
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
 from export.to_onnx import OnnxFile
+from runtimes.artifact import Artifact, Manifest
 from runtimes.lineage import Parity
 from runtimes.preprocessing import Preprocessing
 
@@ -87,3 +93,37 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setattr(export.to_onnx, "to_onnx", to_onnx)
     monkeypatch.setattr("export.parity.require_same", lambda torch, onnx, name: Parity(8, 1.0, 0.0, None))
     return written
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """Return class folders with 20 different images each."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(20):
+            Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(tmp_path / "data" / name / f"{index}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, class_folders: Path) -> Callable[..., Artifact]:
+    """Return a function that writes the folder of a run on `class_folders` and returns its artifact."""
+
+    def make(name: str = "run", digests: bool = True, **settings: object) -> Artifact:
+        config = named_data.config_of(f"imagefolder:{class_folders}").model_copy(update=settings)
+        section = config.model_dump(mode="json")
+        data = named_data.load_config(config)
+        folder = tmp_path / name
+        (folder / "artifacts").mkdir(parents=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": name, "data": section}))
+        (folder / "splits.json").write_text(json.dumps(data.splits_json()))
+        if digests:
+            seen = {split: digests_of(data.split(split)) for split in ("train", "val")}
+            np.savez(folder / "seen.npz", **seen)  # type: ignore[arg-type]
+        manifest = Manifest(
+            "0" * 64, 1, "onnx", "float32", "in", (None, 3, 4, 4), "out", Preprocessing(4, 4), ("cat", "dog")
+        )
+        return Artifact(folder / "artifacts" / "model.onnx", replace(manifest, recipe=name))
+
+    return make

@@ -10,51 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from compress.images.copies import digests_of
 from compress.pipeline.evaluation_images import Choice, choose
-from compress.recipe import named_data
-from runtimes.artifact import Artifact, Manifest
+from runtimes.artifact import Artifact
 from runtimes.errors import InputError
-from runtimes.preprocessing import Preprocessing
 
 CLASSES = ("cat", "dog")
-SPLITS = ("train", "val", "test")
 MakeRun = Callable[..., Artifact]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return class folders with 20 different images each."""
-    rng = np.random.default_rng(0)
-    for name in CLASSES:
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for index in range(20):
-            Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(tmp_path / "data" / name / f"{index}.png")
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def make_run(tmp_path: Path, root: Path) -> MakeRun:
-    """Return a function that writes the folder of a run on `root` and returns its artifact."""
-
-    def make(name: str = "run", digests: bool = True, **settings: object) -> Artifact:
-        config = named_data.config_of(f"imagefolder:{root}").model_copy(update=settings)
-        section = config.model_dump(mode="json")
-        data = named_data.load_config(config)
-        folder = tmp_path / name
-        (folder / "artifacts").mkdir(parents=True)
-        (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": name, "data": section}))
-        (folder / "splits.json").write_text(json.dumps(data.splits_json()))
-        if digests:
-            seen = {split: digests_of(data.split(split)) for split in ("train", "val")}
-            np.savez(folder / "seen.npz", **seen)  # type: ignore[arg-type]
-        manifest = Manifest("0" * 64, 1, "onnx", "float32", "in", (None, 3, 4, 4), "out", Preprocessing(4, 4), CLASSES)
-        return Artifact(folder / "artifacts" / "model.onnx", replace(manifest, recipe=name))
-
-    return make
 
 
 def names(choice: Choice) -> set[str]:
@@ -66,20 +29,20 @@ def listed(artifact: Artifact, *splits: str) -> set[str]:
     return {name for split in splits for name in content[split]}
 
 
-def test_on_its_own_data_the_test_split_of_the_run_is_evaluated(root: Path, make_run: MakeRun) -> None:
+def test_on_its_own_data_the_test_split_of_the_run_is_evaluated(class_folders: Path, make_run: MakeRun) -> None:
     artifact = make_run(seed=5, test_share=0.4)
-    choice = choose(f"imagefolder:{root}", "test", [artifact], all_images=False)
+    choice = choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
     assert names(choice) == listed(artifact, "test")
-    assert names(choice) != names(choose(f"imagefolder:{root}", "test", [], all_images=False))
+    assert names(choice) != names(choose(f"imagefolder:{class_folders}", "test", [], all_images=False))
     assert not any("left out" in note or "missing" in note for note in choice.notes)
 
 
-def test_new_and_missing_images_are_named(root: Path, make_run: MakeRun) -> None:
+def test_new_and_missing_images_are_named(class_folders: Path, make_run: MakeRun) -> None:
     artifact = make_run()
     gone = min(listed(artifact, "test"))
-    shutil.copy(root / gone, root / "dog" / "new.png")
-    (root / gone).unlink()
-    choice = choose(f"imagefolder:{root}", "test", [artifact], all_images=False)
+    shutil.copy(class_folders / gone, class_folders / "dog" / "new.png")
+    (class_folders / gone).unlink()
+    choice = choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
     assert names(choice) == listed(artifact, "test") - {gone}
     splits = artifact.path.parents[1] / "splits.json"
     assert f"left out: 1 image (dog/new.png) not in {splits}: new, or excluded by the run" in choice.notes
@@ -87,13 +50,13 @@ def test_new_and_missing_images_are_named(root: Path, make_run: MakeRun) -> None
 
 
 def test_in_a_copy_with_other_names_the_images_of_the_run_are_recognized(
-    root: Path, make_run: MakeRun, tmp_path: Path
+    class_folders: Path, make_run: MakeRun, tmp_path: Path
 ) -> None:
     artifact = make_run()
     for split in ("train", "test"):
         for name in CLASSES:
             (tmp_path / "copy" / split / name).mkdir(parents=True)
-    for path in root.rglob("*.png"):
+    for path in class_folders.rglob("*.png"):
         for split in ("train", "test"):
             shutil.copy(path, tmp_path / "copy" / split / path.parent.name / f"copy of {path.name}")
     choice = choose(f"imagefolder:{tmp_path / 'copy'}", "test", [artifact], all_images=False)
@@ -106,47 +69,45 @@ def test_in_a_copy_with_other_names_the_images_of_the_run_are_recognized(
 
 
 def test_all_images_are_evaluated_on_request_with_the_number_of_those_that_were_trained_on(
-    root: Path, make_run: MakeRun
+    class_folders: Path, make_run: MakeRun
 ) -> None:
     artifact = make_run()
-    choice = choose(f"imagefolder:{root}", "test", [artifact], all_images=True)
+    choice = choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=True)
     assert len(choice.samples) == 40
     trained, chosen = choice.notes[-2:]
     assert trained.startswith(f"{len(listed(artifact, 'train'))} images (")
     run = artifact.path.parents[1]
-    assert trained.endswith(
-        f") of 40 are of the train split of {run}, which the run learned from: the figures are too good"
-    )
-    assert "which the run chose by, for example the best epoch: the figures are too good" in chosen
+    assert trained.endswith(f") of 40 are of the train split of {run}, which it learned from: the figures are too good")
+    assert "which chose, for example, the best epoch: the figures are too good" in chosen
 
 
-def test_images_of_all_runs_are_left_out(root: Path, make_run: MakeRun) -> None:
+def test_images_of_all_runs_are_left_out(class_folders: Path, make_run: MakeRun) -> None:
     one, other = make_run("one", seed=1, test_share=0.45), make_run("other", seed=2, test_share=0.45)
-    choice = choose(f"imagefolder:{root}", "test", [one, other], all_images=False)
+    choice = choose(f"imagefolder:{class_folders}", "test", [one, other], all_images=False)
     assert names(choice) == listed(one, "test") & listed(other, "test")
 
 
-def test_the_val_split_may_be_evaluated_and_its_use_is_named(root: Path, make_run: MakeRun) -> None:
+def test_the_val_split_may_be_evaluated_and_its_use_is_named(class_folders: Path, make_run: MakeRun) -> None:
     artifact = make_run(val_share=0.3)
-    choice = choose(f"imagefolder:{root}", "val", [artifact], all_images=False)
+    choice = choose(f"imagefolder:{class_folders}", "val", [artifact], all_images=False)
     assert names(choice) == listed(artifact, "val")
-    assert "which the run chose by" in choice.notes[-1]
+    assert "which chose, for example, the best epoch" in choice.notes[-1]
 
 
-def test_no_image_that_remains_is_an_error(root: Path, make_run: MakeRun, tmp_path: Path) -> None:
+def test_no_image_that_remains_is_an_error(class_folders: Path, make_run: MakeRun, tmp_path: Path) -> None:
     artifact = make_run()
     for name in listed(artifact, "train"):
         for split in ("train", "test"):
             (tmp_path / "seen" / split / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, tmp_path / "seen" / split / name)
+            shutil.copy(class_folders / name, tmp_path / "seen" / split / name)
     with pytest.raises(
         InputError, match=r"left out: .* of the train split of .*; --all-images evaluates all; no image"
     ):
         choose(f"imagefolder:{tmp_path / 'seen'}", "test", [artifact], all_images=False)
 
 
-def test_the_test_folder_of_a_run_is_evaluated_whole(root: Path, make_run: MakeRun, tmp_path: Path) -> None:
-    shutil.copytree(root, tmp_path / "layout" / "train")
+def test_the_test_folder_of_a_run_is_evaluated_whole(class_folders: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    shutil.copytree(class_folders, tmp_path / "layout" / "train")
     rng = np.random.default_rng(1)
     for name in CLASSES:
         (tmp_path / "layout" / "test" / name).mkdir(parents=True)
@@ -159,24 +120,24 @@ def test_the_test_folder_of_a_run_is_evaluated_whole(root: Path, make_run: MakeR
         assert len(choose(f"imagefolder:{tmp_path / folder}", "test", [artifact], all_images=False).samples) == 12
 
 
-def test_without_digests_only_the_own_data_is_recognized(root: Path, make_run: MakeRun) -> None:
+def test_without_digests_only_the_own_data_is_recognized(class_folders: Path, make_run: MakeRun) -> None:
     artifact = make_run(digests=False)
-    choice = choose(f"imagefolder:{root}", "test", [artifact], all_images=False)
+    choice = choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
     assert names(choice) == listed(artifact, "test")
     assert any("has no seen.npz: its images can't be recognized in other folders" in note for note in choice.notes)
 
 
-def test_an_artifact_outside_of_its_run_is_named(root: Path, make_run: MakeRun, tmp_path: Path) -> None:
+def test_an_artifact_outside_of_its_run_is_named(class_folders: Path, make_run: MakeRun, tmp_path: Path) -> None:
     artifact = replace(make_run(), path=tmp_path / "copied.onnx")
-    choice = choose(f"imagefolder:{root}", "test", [artifact], all_images=False)
+    choice = choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
     assert "copied.onnx is not in the folder of its run ('run'): images that it was trained on can't be recognized" in (
         choice.notes
     )
 
 
 @pytest.mark.parametrize("file", ["recipe.yaml", "splits.json", "seen.npz"])
-def test_a_damaged_run_is_one_line(root: Path, make_run: MakeRun, file: str) -> None:
+def test_a_damaged_run_is_one_line(class_folders: Path, make_run: MakeRun, file: str) -> None:
     artifact = make_run()
     (artifact.path.parents[1] / file).write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(InputError, match=r"run(/recipe\.yaml)?: "):
-        choose(f"imagefolder:{root}", "test", [artifact], all_images=False)
+        choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
