@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from compress.images.folders import in_nfc
 from compress.images.samples import DECODING_THREADS, Data, Sample
 from compress.images.synsets import class_names
 from compress.pipeline.evaluation_images import choose
@@ -202,7 +203,8 @@ def _fit_labels(artifact: Artifact, images: TestImages, target: Target) -> TestI
         raise InputError(f"{artifact.path.name}: its batch is fixed at {manifest.input_shape[0]}; set --batch to that")
     if images.prepared is not None and images.prepared.preprocessing != manifest.preprocessing:
         raise InputError(f"{artifact.path.name}: its preprocessing differs from that of the evaluation set")
-    unknown = [name for name in images.classes if name not in manifest.labels]
+    index = {in_nfc(name): position for position, name in enumerate(manifest.labels)}
+    unknown = [name for name in images.classes if in_nfc(name) not in index]
     if unknown:
         is_numbered = manifest.labels == tuple(str(index) for index in range(len(manifest.labels)))
         raise InputError(
@@ -210,8 +212,7 @@ def _fit_labels(artifact: Artifact, images: TestImages, target: Target) -> TestI
             f"classes are {', '.join(manifest.labels[:5])}{', …' if len(manifest.labels) > 5 else ''}"
             f"{'; name its outputs, in their order, with --labels FILE' if is_numbered else ''}"
         )
-    index = {name: position for position, name in enumerate(manifest.labels)}
-    positions = np.asarray([index[name] for name in images.classes], np.int64)
+    positions = np.asarray([index[in_nfc(name)] for name in images.classes], np.int64)
     return replace(images, classes=manifest.labels, labels=positions[images.labels])
 
 

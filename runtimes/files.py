@@ -1,4 +1,4 @@
-"""Atomic file writing (temporary name, fsync, rename), sha256 and JSON."""
+"""Atomic file writing (temporary name, fsync, rename), sha256, JSON and names of files."""
 
 from __future__ import annotations
 
@@ -82,3 +82,8 @@ def parse_json(text: str | bytes) -> JsonValue:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def printable(text: str) -> str:
+    r"""Return a path with bytes that are no UTF-8 written as \xff, so that it can be written to any file."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

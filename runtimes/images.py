@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import InputError, UnavailableError
+from runtimes.files import printable
 from runtimes.preprocessing import Preprocessing
 
 if TYPE_CHECKING:  # Pillow is optional on a board
@@ -47,7 +48,7 @@ def content(source: Source) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{source}: {error.strerror or error}") from error
+        raise UnreadableImageError(f"{printable(str(source))}: {error.strerror or error}") from error
 
 
 @functools.cache
@@ -98,7 +99,7 @@ def decode(source: Source) -> Image.Image:
                 _require_visible(int(np.asarray(rgb).max()) * 256 + 255)
             return rgb
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        name = f"{len(source)} bytes" if isinstance(source, bytes) else source
+        name = f"{len(source)} bytes" if isinstance(source, bytes) else printable(str(source))
         raise UnreadableImageError(f"{name}: not a readable image ({error})") from error
 
 

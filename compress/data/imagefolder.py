@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -11,15 +12,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compress.images.folder_layout import require_classes, splits_in_root
+from compress.images.folder_layout import require_classes, split_folders
 from compress.images.folders import (
     OUTSIDE,
     Entry,
     FolderWalk,
     LeftOutFiles,
-    count_files,
     in_nfc,
-    printable,
     sub_folders,
 )
 from compress.images.samples import SPLITS, Data, Sample
@@ -27,6 +26,7 @@ from compress.images.stable_split import stable_split
 from compress.images.synsets import imagenet_synsets
 from compress.recipe.section import Config as Section
 from runtimes.errors import InputError
+from runtimes.files import printable
 
 
 class Config(Section):
@@ -66,16 +66,14 @@ class Config(Section):
 def load(config: Config) -> Data:
     """List the images of all folders; raises InputError for a missing folder or a class without images."""
     left_out = LeftOutFiles()
-    folders = _split_folders(config, left_out)
-    walks = {split: FolderWalk(folder) for split, folder in folders.items()}
-    for split, walk in walks.items():
+    walks = {split: FolderWalk(folder) for split, folder in _split_folders(config, left_out).items()}
+    labelled = {split: walk for split, walk in walks.items() if split != "calibration"}
+    for split, walk in labelled.items():
         require_classes(walk, may_be_splits=split == "train" and _is_root(config, walk) and not config.classes)
     classes = _classes(config, walks)
-    samples = {split: _samples(config, walk, classes, split) for split, walk in walks.items()}
+    samples = {split: _samples(config, walk, classes, split) for split, walk in labelled.items()}
     samples = _split_off_missing(config, samples, tuple(classes))
-    if config.calibration:
-        _require_folder(config.calibration, "calibration")
-        walks["calibration"] = FolderWalk(config.calibration)
+    if "calibration" in walks:
         samples["calibration"] = _unlabelled(walks["calibration"], "calibration")
     _require_separate(walks, samples)
     for walk in walks.values():
@@ -87,21 +85,18 @@ def load(config: Config) -> Data:
 
 def _split_folders(config: Config, left_out: LeftOutFiles) -> dict[str, Path]:
     """Return the folder of each split that has one; that of train is root if root holds class folders."""
-    single = {split: folder for split in ("train", "val", "test") if (folder := getattr(config, split))}
-    for split, folder in single.items():
+    given = {split: folder for split in SPLITS if (folder := getattr(config, split))}
+    for split, folder in given.items():
         _require_folder(folder, split)
     if not config.root:
-        return single
+        return given
     _require_folder(config.root, "root")
     if config.train and config.train.samefile(config.root):
-        return single
-    in_root = splits_in_root(config.root, left_out, refuse_others=not config.train)
-    if not in_root and config.train:
+        return given
+    folders = split_folders(config.root, given, left_out)
+    if not folders and config.train:
         raise InputError(f"data.root: {config.root}: has no folders train, val or test; remove data.root or data.train")
-    for split in sorted(single.keys() & in_root.keys()):
-        if not single[split].samefile(in_root[split]):
-            left_out.add(f"in a folder of root that data.{split} replaces", *count_files(in_root[split]))
-    return {**(in_root or {"train": config.root}), **single}
+    return folders or {"train": config.root, **given}
 
 
 def _is_root(config: Config, walk: FolderWalk) -> bool:
@@ -130,7 +125,20 @@ def _classes(config: Config, walks: dict[str, FolderWalk]) -> dict[str, int]:
     names = sorted({in_nfc(folder.name) for folder in walk.top.folders})
     if len(names) < 2:
         raise InputError(f"{walk.root}: must hold at least 2 classes, has {len(names)}{_wrapper(walk)}")
+    _require_distinct(walk, names)
     return {name: index for index, name in enumerate(names)}
+
+
+def _require_distinct(walk: FolderWalk, names: list[str]) -> None:
+    """Raise InputError for class folders such as Cat and cat; A and a may be letters."""
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if other != name and len(name) > 1:
+            raise InputError(
+                f"{walk.root}: the classes '{other}' and '{name}' differ only in case, spaces or form; merge their "
+                "folders, or list both in a file data.classes"
+            )
 
 
 def _class_file(path: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from compress.images.folders import (
@@ -18,11 +18,12 @@ from compress.images.folders import (
     count_files,
     has_images,
     in_nfc,
-    printable,
     require_whole_links,
     sub_folders,
 )
+from compress.images.samples import SPLITS
 from runtimes.errors import InputError
+from runtimes.files import printable
 
 WORDS = {
     "train": ("train", "training", "trn"),
@@ -68,41 +69,51 @@ def _parse(name: str) -> tuple[str, frozenset[str]] | None:
     return SPLIT_OF_WORD[splits[0]], frozenset(words) - {splits[0]}
 
 
-def splits_in_root(root: Path, left_out: LeftOutFiles, *, refuse_others: bool) -> dict[str, Path]:
-    """Return the folders in root whose names are usual for splits; count the other files, if there are any splits.
+def split_folders(root: Path, given: Mapping[str, Path], left_out: LeftOutFiles) -> dict[str, Path]:
+    """Return the folder of each split: those in root whose names are usual, and `given`, which replaces them.
 
-    Raises InputError for two folders of one split, and, if `refuse_others`, for images in other folders beside them.
+    given: folders by split, which may be in root under any name. Returns nothing if no folder in root is named like a
+    split; else counts in `left_out` what is not used. Raises InputError for two folders of one split, and, unless train
+    is given, for images in other folders beside the splits.
     """
     require_whole_links(root)
     walk = FolderWalk(root)
     split_of = recognize(folder.name for folder in walk.top.folders)
-    folders: dict[str, Path] = {}
-    for name, split in split_of.items():
-        if split in folders:
+    folders = dict(given)
+    for folder in walk.top.folders if split_of else []:
+        path, split = Path(folder.path), split_of.get(folder.name)
+        uses = {other for other, given_folder in given.items() if path.samefile(given_folder)}
+        if uses and (split is None or split in uses):
+            continue
+        if split is None:
+            if "train" not in given:
+                _require_no_images(walk, folder)
+            walk.left_out.add("in a folder beside the splits", *count_files(path))
+        elif split in given:
+            walk.left_out.add(f"in a folder of root that data.{split} replaces", *count_files(path))
+        elif split in folders:
             raise InputError(
-                f"{root}: both {printable(folders[split].name)} and {printable(name)} look like the split {split}; "
-                "move one elsewhere, or give the folders as data.train, data.val and data.test without data.root, or "
-                f"if they are classes: data.train: {root}"
+                f"{root}: {printable(folders[split].name)} and {printable(path.name)} both look like {split}; "
+                f"move one elsewhere, or give the right one as data.{split}, or if they are classes: data.train: {root}"
             )
-        folders[split] = root / name
-    if folders:
-        _count_others(walk, [folder for folder in walk.top.folders if folder.name not in split_of], refuse_others)
-        left_out.update(walk.left_out)
-    return {split: folders[split] for split in WORDS if split in folders}
-
-
-def _count_others(walk: FolderWalk, others: list[Entry], refuse_others: bool) -> None:
-    """Count what lies beside the folders of splits."""
+        else:
+            folders[split] = path
+    if not split_of:
+        return {}
     for image in walk.top.images:
         walk.left_out.add(OUTSIDE, image.path)
-    for folder in others:
-        if refuse_others and next(walk.images(folder, "", LeftOutFiles()), None):
-            raise InputError(
-                f"{printable(folder.path)}: holds images, but is named like no split, unlike others beside it; move it "
-                "elsewhere, or give the folders as data.train, data.val and data.test without data.root, or if all of "
-                f"them are classes: data.train: {walk.root}"
-            )
-        walk.left_out.add("in a folder beside the splits", *count_files(folder.path))
+    left_out.update(walk.left_out)
+    return {split: folders[split] for split in SPLITS if split in folders}
+
+
+def _require_no_images(walk: FolderWalk, folder: Entry) -> None:
+    """Raise InputError if a folder beside splits holds images."""
+    if next(walk.images(folder, "", LeftOutFiles()), None):
+        raise InputError(
+            f"{printable(folder.path)}: holds images, but is named like no split, unlike others beside it; move it "
+            "elsewhere, or give the folders as data.train, data.val and data.test without data.root, or if all of "
+            f"them are classes: data.train: {walk.root}"
+        )
 
 
 def require_classes(walk: FolderWalk, *, may_be_splits: bool) -> None:

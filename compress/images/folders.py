@@ -12,15 +12,16 @@ from pathlib import Path
 
 from compress.images.samples import LeftOut
 from runtimes.errors import InputError
+from runtimes.files import printable
 from runtimes.images import extension_of, is_image
 
 # In lower case; besides these, all names that begin with a dot belong to tools.
 TOOL_FOLDERS = frozenset({
-    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
+    "#recycle", "#snapshot", "$recycle.bin", "@__thumb", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
     "__pycache__", "_gsdata_", "_thumbnails", "_thumbs", "lost+found", "network trash folder", "recycler",
-    "system volume information", "temporary items", "thumbnails",
+    "system volume information", "temporary items", "thumbnails", "~snapshot",
 })  # fmt: skip
-TOOL_FILES = frozenset({"desktop.ini", "ehthumbs.db", "picasa.ini", "thumbs.db"})
+TOOL_FILES = frozenset({"desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "picasa.ini", "thumbs.db"})
 MAX_REASONS = 20
 
 HIDDEN = "hidden, or written by another tool"
@@ -180,11 +181,6 @@ def has_images(folder: Entry) -> bool:
 def in_nfc(name: str) -> str:
     """Return the composed Unicode form of a name, which macOS writes decomposed, as text that can be printed."""
     return unicodedata.normalize("NFC", printable(name))
-
-
-def printable(text: str) -> str:
-    r"""Return a path with bytes that are no UTF-8 written as \xff."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _is_folder(entry: Entry) -> bool:

@@ -64,7 +64,7 @@ class Terminal:
     def log(self, line: str) -> None:
         """Add one line to the log only."""
         if self._log_file is not None:
-            with self._log_file.open("a", encoding="utf-8") as stream:
+            with self._log_file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
     def progress(self, what: str, done: int, total: int) -> None:

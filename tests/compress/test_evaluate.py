@@ -165,6 +165,14 @@ def test_labels_follow_the_artifacts_order_and_the_second_is_compared_with_the_f
     assert rows[0][0] == rows[1][2]
 
 
+def test_classes_are_compared_in_the_composed_form(root: Path) -> None:
+    for split in ("train", "test"):
+        (root / split / CLASSES[0]).rename(root / split / "caf\u00e9")
+    images = evaluation.find_images(f"imagefolder:{root}", None, "test")
+    (result,) = run(images, None, artifact(("cafe\u0301", *CLASSES[1:])))
+    assert result.accuracy.images == 21
+
+
 def test_artifacts_agree_on_classes_and_not_on_their_places(
     labelled_images: evaluation.TestImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,10 @@ NO_JSON = (
 
 @dataclass(frozen=True)
 class Case:
-    """One input. content: its identity. named: text that the error must contain. is_right: the command must succeed."""
+    """One input. content: its identity. is_right: the command must succeed.
+
+    named: text that the error, or the output of a command that must succeed, must contain.
+    """
 
     name: str
     folder: Path

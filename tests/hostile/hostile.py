@@ -5,7 +5,7 @@
                "compress: …" lines that name the file, no traceback, and no files written
 
 Images in unusual but valid formats (CMYK, 16 bits, palette, transparency, animation, rotated by EXIF) must be read;
-they are counted with the images. The last line is JSON.
+they are counted with the images. Folders as other tools leave them must be read as well. The last line is JSON.
 
     make test-hostile
     python tests/hostile/hostile.py recipes bundles    # only these kinds
@@ -28,6 +28,7 @@ from pathlib import Path
 import bad_bundles
 import bad_checkpoints
 import bad_documents
+import bad_folders
 import bad_models
 import bad_pictures
 import bad_recipes
@@ -40,6 +41,7 @@ KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,
     "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
     "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
+    "folders": bad_folders.folders,
 }  # fmt: skip
 ALLOWED_S = 60
 ALLOWED_BYTES = 2 << 30  # growth of the process over all inputs
@@ -88,7 +90,9 @@ def tried(case: Case) -> str | None:
     if done.exception and not isinstance(done.exception, SystemExit):
         return f"{type(done.exception).__name__}: {done.exception}"
     if case.is_right:
-        return None if done.exit_code == 0 else f"exit code {done.exit_code}: {printed[-1:]}"
+        if done.exit_code != 0:
+            return f"exit code {done.exit_code}: {printed[-1:]}"
+        return None if case.named in done.stdout else f"does not print {case.named}: {done.stdout[-300:]}"
     if done.exit_code not in (1, 2):
         return f"exit code {done.exit_code}"
     lines = [line for line in printed if line.startswith("compress: ")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.files import read_json, replacing, sha256_file, write_bytes, write_json, write_text
+from runtimes.files import printable, read_json, replacing, sha256_file, write_bytes, write_json, write_text
 
 
 def test_a_new_file_and_its_folders_appear_with_the_content(tmp_path: Path) -> None:
@@ -123,3 +123,7 @@ def test_what_is_no_json_or_too_deep_or_too_long_a_number_is_a_value_error(tmp_p
 def test_a_device_that_never_ends_is_no_json() -> None:
     with pytest.raises(ValueError, match="larger than 256 MiB"):
         read_json(Path("/dev/zero"))
+
+
+def test_names_that_are_not_utf_8_are_escaped() -> None:
+    assert printable(os.fsdecode(b"caf\xe9/\xc3\xa9")) == "caf\\xe9/é"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -270,3 +271,9 @@ def test_formats_without_a_decoder_are_no_images(monkeypatch: pytest.MonkeyPatch
     assert not images.is_image("a.jp2")
     assert images.is_image("a.jpg")
     images.extensions.cache_clear()
+
+
+def test_a_name_that_is_not_utf_8_is_escaped_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(images.UnreadableImageError) as caught:
+        images.decode(tmp_path / os.fsdecode(b"\xe9.png"))
+    str(caught.value).encode("utf-8")

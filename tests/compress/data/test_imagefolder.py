@@ -561,3 +561,21 @@ def test_an_unknown_class_is_refused_with_the_nearest(make_tree: MakeTree, wrong
 def test_a_class_without_images_in_a_split_is_named(make_tree: MakeTree) -> None:
     root = make_tree("r", {"train/cat": 9, "train/dog": 9, "test/cat": 2, "val/cat": 1, "val/dog": 1})
     assert load(Config(root=root)).notes()[-1] == "test: no images of 1 of 2 classes: dog"
+
+
+def test_classes_that_differ_only_in_case_are_refused_unless_listed(make_tree: MakeTree, tmp_path: Path) -> None:
+    for index, tree in enumerate(({"Cat": 9, "cat": 9}, {"cat ": 9, "cat": 9}, {"ﬁsh": 9, "fish": 9})):
+        root = make_tree(f"r{index}", tree)
+        with pytest.raises(InputError, match="differ only in case, spaces or form; merge their folders, or list both"):
+            load(Config(root=root))
+    (tmp_path / "classes.txt").write_text("Cat\ncat\n")
+    assert load(Config(root=tmp_path / "r0", classes=tmp_path / "classes.txt")).classes == ("Cat", "cat")
+    assert load(Config(root=make_tree("letters", {"A": 9, "a": 9}))).classes == ("A", "a")
+
+
+def test_folders_in_root_may_be_named_for_test_and_calibration(make_tree: MakeTree) -> None:
+    names_of_folders = ("train", "val", "holdout", "photos")
+    root = make_tree("r", {f"{name}/{label}": 2 for name in names_of_folders for label in ("cat", "dog")})
+    data = load(Config(root=root, test=root / "holdout", calibration=root / "photos"))
+    assert [len(data.split(split)) for split in SPLITS] == [4, 4, 4, 4]
+    assert data.left_out == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.images.folder_layout import recognize, require_classes, splits_in_root
+from compress.images.folder_layout import recognize, require_classes, split_folders
 from compress.images.folders import FolderWalk, LeftOutFiles
 from compress.images.samples import LeftOut
 from runtimes.errors import InputError
@@ -45,12 +45,12 @@ def test_names_of_classes_are_no_splits(names: list[str]) -> None:
     assert recognize(names) == {}
 
 
-def test_splits_in_root_are_found_in_any_case(make_tree: MakeTree) -> None:
+def test_split_folders_are_found_in_any_case(make_tree: MakeTree) -> None:
     root = make_tree("r", {"Testing/cat": 1, "Training/cat": 1, "annotations": 0, "": 1})
     (root / "annotations" / "a.xml").write_text("")
     (root / "README.md").write_text("")
     left_out = LeftOutFiles()
-    assert splits_in_root(root, left_out, refuse_others=True) == {"train": root / "Training", "test": root / "Testing"}
+    assert split_folders(root, {}, left_out) == {"train": root / "Training", "test": root / "Testing"}
     assert set(left_out.all()) == {
         LeftOut("in a folder beside the splits", 1, f"{root}/annotations/a.xml"),
         LeftOut("image outside the class folders", 1, f"{root}/0.png"),
@@ -60,7 +60,7 @@ def test_splits_in_root_are_found_in_any_case(make_tree: MakeTree) -> None:
 
 def test_a_root_of_classes_has_no_splits(make_tree: MakeTree) -> None:
     left_out = LeftOutFiles()
-    assert splits_in_root(make_tree("r", {"cat": 1, "dog": 1, "": 1}), left_out, refuse_others=True) == {}
+    assert split_folders(make_tree("r", {"cat": 1, "dog": 1, "": 1}), {}, left_out) == {}
     assert not left_out.all()
 
 
@@ -69,17 +69,33 @@ def test_images_beside_the_splits_are_refused_or_counted(make_tree: MakeTree, ot
     root = make_tree("r", {"train/cat": 1, "train/dog": 1, other: 2})
     name = other.partition("/")[0]
     with pytest.raises(InputError, match=rf"r/{name}: holds images, but .* of them are classes: data.train: "):
-        splits_in_root(root, LeftOutFiles(), refuse_others=True)
+        split_folders(root, {}, LeftOutFiles())
     left_out = LeftOutFiles()
-    assert set(splits_in_root(root, left_out, refuse_others=False)) == {"train"}
+    given = {"train": root / "train"}
+    assert split_folders(root, given, left_out) == given
     assert left_out.all() == (LeftOut("in a folder beside the splits", 2, f"{root}/{other}/0.png"),)
+
+
+def test_given_folders_replace_those_in_root_and_may_have_any_name(make_tree: MakeTree) -> None:
+    tree = {"train": 1, "val": 1, "validation": 1, "holdout": 1, "photos": 1, "test": 2}
+    root = make_tree("r", {f"{name}/cat": count for name, count in tree.items()})
+    given = {"val": root / "validation", "test": root / "holdout", "calibration": root / "photos"}
+    left_out = LeftOutFiles()
+    assert split_folders(root, given, left_out) == {"train": root / "train", **given}
+    assert set(left_out.all()) == {
+        LeftOut("in a folder of root that data.test replaces", 2, f"{root}/test/cat/0.png"),
+        LeftOut("in a folder of root that data.val replaces", 1, f"{root}/val/cat/0.png"),
+    }
+    assert set(split_folders(make_tree("s", {"train/a": 1}), {"calibration": root / "train"}, left_out)) == {
+        "train", "calibration"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("pair", [("train", "Train"), ("val", "valid"), ("test", "test_set"), ("train_1", "train_2")])
 def test_two_folders_of_one_split_are_refused(make_tree: MakeTree, pair: tuple[str, str]) -> None:
     root = make_tree("r", {f"{pair[0]}/cat": 1, f"{pair[1]}/cat": 1})
-    with pytest.raises(InputError, match=r"both .* and .* look like the split (train|val|test); move one"):
-        splits_in_root(root, LeftOutFiles(), refuse_others=True)
+    with pytest.raises(InputError, match=r" and .* both look like (train|val|test); move one"):
+        split_folders(root, {}, LeftOutFiles())
 
 
 @pytest.mark.parametrize(
