@@ -9,7 +9,9 @@ from typing import get_args
 import rich_click as click
 
 from compress import doctor
+from compress.pipeline import preflight
 from compress.recipe import recipe as recipes
+from runtimes.errors import InputError, UnavailableError
 
 
 @click.command()
@@ -19,12 +21,24 @@ from compress.recipe import recipe as recipes
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check a recipe and report all its problems at once.
 
-    Each line names the path of a problem in the file, the value, and what would be valid.
+    Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules and
+    the data set are checked as before a run; a data set that is not on this machine is not checked, which is said.
 
     Example: compress validate recipes/mobilenet_int8.yaml
     """
     checked = recipes.load(recipe, overrides)
+    unchecked = []
+    try:
+        for check in (preflight.require_recipe, preflight.require_data_here):
+            try:
+                check(checked)
+            except UnavailableError as error:
+                unchecked += str(error).splitlines()
+    except InputError as error:
+        raise InputError("\n".join(f"{recipe}: {line}" for line in str(error).splitlines())) from error
     click.echo(f"{recipe}: valid; {len(checked.stages)} stages, {len(checked.targets)} targets")
+    for line in unchecked:
+        click.echo(f"{recipe}: not checked: {line}")
 
 
 @click.command()

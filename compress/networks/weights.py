@@ -100,18 +100,23 @@ def _renamed_in_order(content: Content, network: nn.Module) -> tuple[Content, li
     return Content(renamed), [f"has other names; all {len(names)} tensors are matched by their order"]
 
 
-def _published_tensors(name: str, published: str | None) -> Tensors:
+def published_entry(name: str, published: str | None) -> Any:  # Any: a member of one of torchvision's enumerations
+    """Return the weights that torchvision publishes; raises InputError for an unknown name."""
     from torchvision.models import get_model_weights
 
     if published is None:
         raise InputError(f"weights: '{name}': torchvision publishes no weights for this network; {OTHER_SOURCES}")
-    entries = get_model_weights(published)
-    known = {member.name: member for member in entries}
+    known = {member.name: member for member in get_model_weights(published)}
     if name not in known:
         raise InputError(f"weights: no '{name}' for {published}; choose from {', '.join(known)}, or {OTHER_SOURCES}")
-    url: str = known[name].url
+    return known[name]
+
+
+def _published_tensors(name: str, published: str | None) -> Tensors:
+    entry = published_entry(name, published)
+    url: str = entry.url
     try:
-        tensors: Tensors = known[name].get_state_dict(progress=False, check_hash=True)
+        tensors: Tensors = entry.get_state_dict(progress=False, check_hash=True)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash differs
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UnavailableError(

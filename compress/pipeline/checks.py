@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.images import exclusion
 from compress.images.samples import Data, Rejected
-from compress.pipeline import finished_run
+from compress.pipeline import finished_run, preflight
 from compress.pipeline.images import LoadedData
+from compress.pipeline.preflight import known_labels
 from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
 from compress.recipe import plugins
@@ -68,12 +68,7 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
     for note in data.notes():
         steps.console.say(note)
-    if not data.test:
-        raise InputError("the data set has no test split to measure on; give data.test or data.root")
-    if recipe.gate:
-        accuracy.refuse_unknown(recipe.gate, _known_labels(data), data.classes, "gate.")
-    if recipe.stages and not (data.train and data.val):
-        raise InputError("the stages need the splits train and val; give data.root or data.train")
+    preflight.require_data(recipe, data)
     folder = steps.run(
         check_images, CHECK_IMAGES, source=LoadedData.of(data), max_unreadable=recipe.max_unreadable_images
     )
@@ -83,17 +78,11 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     trained_on = finished_run.trained_on(recipe, kept)
     _say_excluded(trained_on, steps.console)
     kept = exclusion.exclude(kept, trained_on)
-    if recipe.gate:  # again, because the excluded images may be all of a class
-        accuracy.refuse_unknown(recipe.gate, _known_labels(kept), kept.classes, "gate.")
-        for line in accuracy.out_of_reach(recipe.gate, _known_labels(kept), len(kept.test), kept.classes):
+    preflight.require_data(recipe, kept)  # again, because the excluded images may be all of a class
+    if recipe.gate:
+        for line in accuracy.out_of_reach(recipe.gate, known_labels(kept), len(kept.test), kept.classes):
             steps.console.say(f"gate.{line}")
     return LoadedData.of(kept)
-
-
-def _known_labels(data: Data) -> npt.NDArray[np.int64] | None:
-    """Return the class of each test image, None if any is unknown."""
-    known = [sample.label for sample in data.test if sample.label is not None]
-    return np.asarray(known, np.int64) if len(known) == len(data.test) else None
 
 
 @step_options(packages=("pillow", "simplejpeg"))

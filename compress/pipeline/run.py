@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.pipeline import preflight
 from compress.pipeline.artifacts import PARITY_IMAGES, Builder
 from compress.pipeline.checks import CHECK_IMAGES, load_data, unavailable_targets
 from compress.pipeline.images import RunImages
@@ -34,6 +35,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
 
     With torchrun all processes run the stages; then the first one continues, and the others return None.
     """
+    preflight.require_recipe(recipe)
     unavailable = unavailable_targets(recipe)
     steps = Steps(folder.cache, console, track)
     data = load_data(recipe, steps)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compress.process import distributed
 from compress.quantization.config import LEARNED, CalibrationConfig
@@ -27,8 +27,11 @@ class Config(FitConfig):
     """Cross-entropy on the train split with rounded weights and activations. Most keys are those of `FitConfig`.
 
     scheme: INT8 scheme to train for; `auto` is this machine's.
-    teacher: by default the network before this stage.
+    teacher: by default the network before this stage. freeze, lr_scale: name convolutions and linear layers, or modules
+    that hold some; BatchNorms are folded into them.
     """
+
+    TRAINS_MODULES: ClassVar[bool] = False  # but the layers of the exported graph
 
     stage: Literal["qat"] = "qat"
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -38,6 +41,12 @@ class Config(FitConfig):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     scheme: Literal["auto", SchemeName] = "auto"
     teacher: Teacher | None = Teacher(network="before")
+
+    @model_validator(mode="after")
+    def _without_features(self) -> Config:
+        if self.teacher and self.teacher.loss == "features":
+            raise ValueError("teacher.loss: qat trains the exported graph, which has no modules; use logits")
+        return self
 
     def resolved(self) -> Config:
         """Return the settings with this machine's scheme in place of auto."""
@@ -52,7 +61,7 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     # Imported here because they import torch or onnx, and reading a recipe imports every stage for its Config.
     from compress.quantization.calibration import calibrate
     from compress.quantization.qat.fake_quant import FakeQuantNetwork
-    from compress.quantization.qat.fold import write_back
+    from compress.quantization.qat.fold import module_names, write_back
     from compress.training.teaching import train
     from export.hard_activations import rewrite_hard_activations
     from export.plan import plan_quantization
@@ -66,9 +75,11 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
         graph = rewrite_hard_activations(graph)
     images = context.subset("train", CALIBRATION_IMAGES)
     ranges = calibrate(graph, plan_quantization(graph, scheme).ranged, images, CalibrationConfig(), context.console)
-    trained = train(FakeQuantNetwork(graph, scheme, ranges), context, config, before=network)
+    example = torch.zeros(1, 3, side, side)
+    rounded = FakeQuantNetwork(graph, scheme, ranges, module_names(graph, network, example))
+    trained = train(rounded, context, config, before=network)
     assert isinstance(trained, FakeQuantNetwork)
-    write_back(trained.trained(), graph, network, torch.zeros(1, 3, side, side))
+    write_back(trained.trained(), graph, network, example)
     if distributed.is_first():
         write_json(context.folder / LEARNED, {"scheme": scheme.name, "ranges": trained.learned_ranges()})
     return network

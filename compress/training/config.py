@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -110,6 +110,8 @@ class FitConfig(Config):
     teacher: network to learn from; null to learn from labels only.
     workers: number of processes that decode and augment images, used with crop_scale or an expensive augmentation.
     """
+
+    TRAINS_MODULES: ClassVar[bool] = True  # whether freeze and lr_scale may name any module, not only layers
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32

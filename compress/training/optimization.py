@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fnmatch
-from collections.abc import Iterator
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from typing import Protocol, assert_never, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +15,22 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, O
 
 from compress.training.config import FitConfig
 from runtimes.errors import InputError
+
+
+@runtime_checkable
+class Renamed(Protocol):
+    """A network made of the recipe's network, whose modules have other names there."""
+
+    def recipe_modules(self) -> dict[str, nn.Module]:
+        """Return modules with the trained parameters, by their names in the recipe's network."""
+        ...
+
+
+def recipe_modules(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules by their names in the recipe's network, to which the patterns of a recipe refer."""
+    if isinstance(network, Renamed):
+        return network.recipe_modules()
+    return {name: module for name, module in network.named_modules() if name}
 
 
 def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
@@ -41,26 +58,34 @@ def make_optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
 
 def _factors(network: nn.Module, scales: dict[str, float]) -> dict[str, float]:
     """Return the factor of each parameter's learning rate: the scale of the innermost module that has one, else 1."""
-    modules = {pattern: modules_named(network, pattern, "lr_scale") for pattern in scales}
-    factors = {}
-    for name, _ in network.named_parameters():
-        enclosing = [(len(module), scale) for pattern, scale in scales.items() for module in modules[pattern]
-                     if name.startswith(f"{module}.")]  # fmt: skip
-        factors[name] = max(enclosing)[1] if enclosing else 1.0
-    return factors
+    if not scales:
+        return {name: 1.0 for name, _ in network.named_parameters()}
+    modules = recipe_modules(network)
+    innermost: dict[nn.Parameter, tuple[int, float]] = {}
+    for pattern, scale in scales.items():
+        for name in names_matching(list(modules), pattern, "lr_scale"):
+            for parameter in modules[name].parameters():
+                innermost[parameter] = max(innermost.get(parameter, (0, 1.0)), (len(name), scale))
+    return {name: innermost.get(parameter, (0, 1.0))[1] for name, parameter in network.named_parameters()}
 
 
-def modules_named(network: nn.Module, pattern: str, key: str) -> list[str]:
-    """Return the names of the modules that match a name or pattern; raises InputError if there are none.
+def names_matching(names: Sequence[str], pattern: str, key: str, kind: str = "module") -> list[str]:
+    """Return the names that a name or pattern matches; raises InputError, with similar names, if there are none.
 
-    key: of the recipe, for the error.
+    key: of the recipe, for the error. kind: of the things that have the names.
     """
-    names = [name for name, _ in network.named_modules() if name]
     matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not matching:
-        children = ", ".join(name for name, _ in network.named_children())
-        raise InputError(f"{key}: there is no module '{pattern}'; there are {children} and their submodules")
+        raise unknown_name(names, pattern, key, kind)
     return matching
+
+
+def unknown_name(names: Sequence[str], name: str, key: str, kind: str = "module") -> InputError:
+    """Return the error for a name that is not among the names, with similar ones or the outermost."""
+    near = difflib.get_close_matches(name, names, 3)
+    outermost = dict.fromkeys(each.partition(".")[0] for each in names)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(outermost)}, and those inside"
+    return InputError(f"{key}: there is no {kind} '{name}'; {advice}")
 
 
 @contextlib.contextmanager
@@ -69,9 +94,10 @@ def frozen(network: nn.Module, patterns: tuple[str, ...]) -> Iterator[list[nn.Mo
 
     Raises InputError for a pattern that matches no module, or if nothing is left to train.
     """
-    names = [name for pattern in patterns for name in modules_named(network, pattern, "freeze")]
-    modules = [network.get_submodule(name) for name in dict.fromkeys(names)]
-    trainable = {parameter for parameter in network.parameters() if parameter.requires_grad}
+    own = recipe_modules(network) if patterns else {}
+    names = [name for pattern in patterns for name in names_matching(list(own), pattern, "freeze")]
+    modules = [own[name] for name in dict.fromkeys(names)]
+    trainable = {parameter for module in own.values() for parameter in module.parameters() if parameter.requires_grad}
     frozen_parameters = {parameter for module in modules for parameter in module.parameters()} & trainable
     if patterns and frozen_parameters == trainable:
         raise InputError(f"freeze: {', '.join(patterns)}: nothing is left to train; freeze fewer modules")

@@ -16,7 +16,7 @@ from compress.training.config import FitConfig, Teacher
 from compress.training.context import Context
 from compress.training.loop import fit
 from compress.training.losses import Loss, cross_entropy, decoupled_distillation, distillation
-from runtimes.errors import InputError
+from compress.training.optimization import recipe_modules, unknown_name
 
 KEY_BYTES = 300  # memory of an entry of the table besides its logits: a digest, a tensor and a slot
 MAX_TABLE_BYTES = 2**30
@@ -119,6 +119,10 @@ class Projected(nn.Module):
             for own, other in layers.items()
         )
 
+    def recipe_modules(self) -> dict[str, nn.Module]:
+        """Return the student's modules: the projections are not part of the recipe's network."""
+        return recipe_modules(self.student)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the student's logits."""
         logits: Tensor = self.student(images)
@@ -163,10 +167,7 @@ def _module(network: nn.Module, name: str) -> nn.Module:
     try:
         return network.get_submodule(name)
     except AttributeError:
-        children = ", ".join(child for child, _ in network.named_children())
-        raise InputError(
-            f"teacher.layers: there is no module '{name}'; there are {children} and their submodules"
-        ) from None
+        raise unknown_name(list(recipe_modules(network)), name, "teacher.layers") from None
 
 
 def _as_image(tensor: Tensor) -> Tensor:

@@ -32,9 +32,19 @@ class FakeQuantNetwork(nn.Module):
     Rounding has a straight-through gradient.
     """
 
-    def __init__(self, model: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> None:
-        """Initialize weights from the graph and step sizes from the ranges of its tensors."""
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        scheme: Scheme,
+        ranges: Mapping[str, tuple[float, float]],
+        modules: Mapping[str, str] | None = None,
+    ) -> None:
+        """Initialize weights from the graph and step sizes from the ranges of its tensors.
+
+        modules: name of the module of the exported network that each layer of the graph comes from.
+        """
         super().__init__()
+        self._modules_of_layers = dict(modules or {})
         self._graph, self._scheme = model, scheme
         self._plan = plan_quantization(model, scheme)
         self._layers = layers_of(model)
@@ -57,6 +67,18 @@ class FakeQuantNetwork(nn.Module):
             if not any(tensor.name in node.input[1:] for node in model.graph.node if node.name in self._layers)
         }
         self.rounding = True
+
+    def recipe_modules(self) -> dict[str, nn.Module]:
+        """Return the weights and biases of each module of the exported network, whose BatchNorms are folded into them.
+
+        The step sizes belong to none.
+        """
+        parameters: dict[str, list[nn.Parameter]] = {}
+        for layer, module in self._modules_of_layers.items():
+            parts, key = module.split("."), self._keys[layer]
+            for length in range(1, len(parts) + 1):
+                parameters.setdefault(".".join(parts[:length]), []).extend((self.weights[key], self.biases[key]))
+        return {name: nn.ParameterList(members) for name, members in parameters.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of (N, 3, H, W) float32 images."""

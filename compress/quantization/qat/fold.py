@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from export.layers import layers_of
+from export.layers import Layer, layers_of
 from runtimes.errors import CompressError
 
 TOLERANCE = 1e-3  # of the largest weight: difference between the graph's weights and the scaled module's
@@ -34,8 +34,7 @@ def write_back(
     """
     places = _places(network, example)
     layers = layers_of(graph)
-    if len(places) != len(layers):
-        raise CompressError(f"qat: the network has {len(places)} layers, but its exported graph has {len(layers)}")
+    _require_same_layers(places, layers)
     for place, (name, layer) in zip(places, layers.items(), strict=True):
         before = torch.from_numpy(layer.weight.copy()).float()
         weight, bias = trained[name]
@@ -47,6 +46,22 @@ def write_back(
         new = weight / torch.where(alive, factor, 1.0).reshape(shape)
         place.layer.weight.copy_(torch.where(alive.reshape(shape), new, place.layer.weight))
         _add_to_bias(place, bias - torch.from_numpy(layer.bias).float(), factor)
+
+
+def module_names(graph: onnx.ModelProto, network: nn.Module, example: Tensor) -> dict[str, str]:
+    """Return the name of the network's module that each layer of its exported graph comes from.
+
+    Raises CompressError if graph and network have different layers.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    places, layers = _places(network, example), layers_of(graph)
+    _require_same_layers(places, layers)
+    return {layer: names[place.layer] for layer, place in zip(layers, places, strict=True)}
+
+
+def _require_same_layers(places: Sequence[_Place], layers: Mapping[str, Layer]) -> None:
+    if len(places) != len(layers):
+        raise CompressError(f"qat: the network has {len(places)} layers, but its exported graph has {len(layers)}")
 
 
 def _places(network: nn.Module, example: Tensor) -> list[_Place]:

@@ -54,6 +54,21 @@ def test_a_valid_recipe_is_summarized(recipe: Path) -> None:
     assert (result.exit_code, result.output) == (0, f"{recipe}: valid; 1 stages, 2 targets\n")
 
 
+def test_weights_and_names_are_checked_too(recipe: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "x.pth"
+    result = call("validate", recipe, "--set", f"model.weights={missing}", "--set", "stages.0.freeze=[nothing]")
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"compress: {recipe}: model.weights: {missing}: no such file")
+    assert second.startswith(f"compress: {recipe}: stages.0.freeze: there is no module 'nothing'")
+
+
+def test_a_data_set_that_is_elsewhere_is_said_to_be_unchecked(recipe: Path) -> None:
+    result = call("validate", recipe, "--set", "data={name: imagefolder, root: /no/such/folder}")
+    assert result.exit_code == 0
+    assert "not checked: data.root: /no/such/folder: no such folder" in result.output
+
+
 def test_an_unknown_kind_is_bad_usage() -> None:
     result = call("list", "networks")
     assert result.exit_code == 2

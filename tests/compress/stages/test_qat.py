@@ -24,6 +24,7 @@ from compress.training.context import Context
 from export.plan import plan_quantization
 from export.quantize import insert_qdq
 from export.to_onnx import to_onnx
+from runtimes.errors import InputError
 
 MakeContext = Callable[..., Context]
 SCHEME = SCHEMES["x86-vnni"]
@@ -89,7 +90,35 @@ def test_qat_restores_the_accuracy_and_the_export_equals_the_trained_network(
     assert accuracy(shipped, context) > ruined + 0.15
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_names_of_the_network_freeze_and_scale_layers(make_context: MakeContext) -> None:
+    context = make_context("1-qat")
+    torch.manual_seed(0)
+    network = Small().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    config = Config(
+        epochs=1, batch_size=8, lr=0.005, scheme="generic", freeze=("first",), lr_scale={"head": 1e-4}, teacher=None
+    )
+    after = run(network, context, config).state_dict()
+    moved = {name: float((after[name] - before[name]).abs().mean()) for name in before if name.endswith("weight")}
+    assert moved["first.weight"] == pytest.approx(0, abs=1e-6)
+    assert moved["second.weight"] > 1000 * moved["head.weight"] > 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("freeze", ("norm",)), ("lr_scale", {"weights.layer0": 0.1})])
+def test_modules_without_layers_are_unknown(make_context: MakeContext, field: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{field}: there is no module"):
+        run(Small().eval(), make_context("1-qat"), Config(epochs=1, scheme="generic", **{field: value}))
+
+
 def test_wrong_settings_raise() -> None:
-    for wrong in ({"scheme": "vnni"}, {"teacher": {"share": 2}}, {"teacher": {"temperature": 0}}, {"bits": 4}):
+    features = {"teacher": {"loss": "features", "layers": {"first": "first"}}}
+    for wrong in (
+        features,
+        {"scheme": "vnni"},
+        {"teacher": {"share": 2}},
+        {"teacher": {"temperature": 0}},
+        {"bits": 4},
+    ):
         with pytest.raises(ValidationError):
             Config(**wrong)  # type: ignore[arg-type]

@@ -89,6 +89,37 @@ def test_before_is_the_network_before_training(make_context: MakeContext) -> Non
     assert distance(trained, before, context) < 0.02
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_under_a_feature_teacher_names_are_those_of_the_student(make_context: MakeContext) -> None:
+    context, student = replace(make_context(), teacher=lambda network: Small(8, 1)), Small(8, 0)
+    before = copy.deepcopy(student)
+    teacher = Teacher(loss="features", layers={"second": "second"})
+    settings = FitConfig(**{**FEW, "epochs": 2}, teacher=teacher, freeze=("first",), lr_scale={"head": 1e-4})
+    trained = teaching.train(student, context, settings)
+    assert isinstance(trained, Small)
+    assert torch.equal(trained.first.weight, before.first.weight)
+    moved = [
+        (own.weight - old.weight).abs().mean()
+        for own, old in ((trained.second, before.second), (trained.head, before.head))
+    ]
+    assert moved[0] > 100 * moved[1] > 0
+
+
+@pytest.mark.parametrize("patterns", [("student.first",), ("projections",)])
+def test_names_of_the_wrapper_are_unknown(make_context: MakeContext, patterns: tuple[str, ...]) -> None:
+    context = replace(make_context(), teacher=lambda network: Small(8, 1))
+    teacher = Teacher(loss="features", layers={"second": "second"})
+    with pytest.raises(InputError, match=f"freeze: there is no module '{patterns[0]}'"):
+        teaching.train(Small(8, 0), context, FitConfig(**FEW, teacher=teacher, freeze=patterns))
+
+
+def test_freezing_the_whole_student_leaves_nothing_to_train(make_context: MakeContext) -> None:
+    context = replace(make_context(), teacher=lambda network: Small(8, 1))
+    teacher = Teacher(loss="features", layers={"second": "second"})
+    with pytest.raises(InputError, match="nothing is left to train"):
+        teaching.train(Small(8, 0), context, FitConfig(**FEW, teacher=teacher, freeze=("*",)))
+
+
 def test_features_of_unknown_modules_raise(make_context: MakeContext) -> None:
     context = make_context(teacher=lambda network: Small(8, 0))
     settings = FitConfig(**FEW, teacher=Teacher(loss="features", layers={"third": "second"}))

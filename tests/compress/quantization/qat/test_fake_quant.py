@@ -85,3 +85,16 @@ def test_an_unknown_operator_is_an_error() -> None:
     network = FakeQuantNetwork(model, scheme, dict.fromkeys(plan_quantization(model, scheme).ranged, (0.0, 1.0)))
     with pytest.raises(InputError, match="the operator Softplus"):
         network(torch.from_numpy(IMAGES))
+
+
+def test_its_parameters_have_the_names_of_the_exported_networks_modules() -> None:
+    model, scheme = onnx_graphs.residual_model(channels=3), SCHEMES["generic"]
+    modules = {"first": "stem.conv", "depthwise": "body.0.a", "pointwise": "body.0.b", "gemm": "head"}
+    network = FakeQuantNetwork(model, scheme, ranges_of(model, "generic"), modules)
+    own = network.recipe_modules()
+    assert sorted(own) == ["body", "body.0", "body.0.a", "body.0.b", "head", "stem", "stem.conv"]
+    assert {name: len(list(module.parameters())) for name, module in own.items() if "." not in name} == {
+        "stem": 2, "body": 4, "head": 2,
+    }  # fmt: skip
+    parameters = {id(parameter) for parameter in network.parameters()}
+    assert {id(parameter) for module in own.values() for parameter in module.parameters()} < parameters

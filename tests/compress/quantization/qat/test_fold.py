@@ -12,7 +12,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from compress.quantization.qat.fold import write_back
+from compress.quantization.qat.fold import module_names, write_back
 from export.layers import layers_of
 from runtimes.errors import CompressError
 
@@ -175,3 +175,14 @@ def test_a_graph_of_another_network_is_refused(change: Callable[[Net], None], me
     change(net)
     with pytest.raises(CompressError, match=message):
         write_back(trained(graph)[0], graph, net, EXAMPLE)
+
+
+def test_layers_have_the_names_of_their_modules() -> None:
+    net = network()
+    graph = exported(net)
+    names = module_names(graph, net, EXAMPLE)
+    assert list(names) == list(layers_of(graph))
+    assert list(names.values()) == ["first", "depthwise", "pointwise", "classifier"]
+    net.pointwise = nn.Sequential(nn.Conv2d(6, 6, 1), nn.Conv2d(6, 5, 1))  # type: ignore[assignment]
+    with pytest.raises(CompressError, match="the network has 5 layers, but its exported graph has 4"):
+        module_names(graph, net, EXAMPLE)
