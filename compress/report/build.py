@@ -120,9 +120,15 @@ def build(outputs: RunOutputs) -> Report:
         measurements=tuple(measurement for measurements in groups.values() for measurement in measurements),
         environment=outputs.environment,
         durations_s=dict(outputs.durations_s),
-        notes=tuple(outputs.notes),
+        notes=(*outputs.notes, *_not_judged(outputs)),
         metric=outputs.metric,
     )
+
+
+def _not_judged(outputs: RunOutputs) -> list[str]:
+    """Return one line for each target that the gate does not judge."""
+    names = dict.fromkeys(file.target.name for file in outputs.unmeasured) if outputs.gate else {}
+    return [f"gate: target '{name}' is not judged, because it is not measured here" for name in names]
 
 
 def _rows(outputs: RunOutputs, measurements: list[Measurement]) -> list[Row]:

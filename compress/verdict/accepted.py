@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,13 +38,18 @@ class Result:
     @classmethod
     def from_json(cls, fields: Json) -> Result:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
+        runs = {name: tuple(map(tuple, fields[name])) for name in ("latency_ms", "reference_ms")}
+        for name, blocks in runs.items():
+            if not blocks or not all(block and all(0 < ms < math.inf for ms in block) for block in blocks):
+                raise ValueError(f"{name}: needs blocks of positive numbers")
+        if len(runs["latency_ms"]) != len(runs["reference_ms"]):
+            raise ValueError("latency_ms and reference_ms have different numbers of blocks")
         return cls(
             **{
                 **fields,
+                **runs,
                 "target": Target.from_json(fields["target"]),
                 "predicted": tuple(fields["predicted"]),
-                "latency_ms": tuple(map(tuple, fields["latency_ms"])),
-                "reference_ms": tuple(map(tuple, fields["reference_ms"])),
             }
         )
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from compress.images.synsets import class_names
 from compress.verdict.statistics import Estimate, changes, drop_pp, holm, mcnemar, testable
 
-HALF_PP = 50.0  # a class that lost more of its images may have collapsed, whatever their number
 NAMES_SHOWN = 3
 
 
@@ -33,6 +32,12 @@ class ClassDrop:
         """The percentage points by which the recall fell."""
         return 100 * (self.lost - self.gained) / self.images
 
+    @property
+    def is_half(self) -> bool:
+        """True if at least half of the images are lost: two or more, or the only one."""
+        lost = self.lost - self.gained
+        return 2 * lost >= self.images and (lost >= 2 or self.images == 1)
+
     def estimate(self, confidence: float) -> Estimate:
         """Return the drop of the recall in percentage points with its one-sided bounds."""
         return drop_pp(self.lost, self.gained, self.images, confidence)
@@ -47,7 +52,7 @@ class ClassDrop:
 class ClassDrops:
     """Classes that lost more recall than the limit.
 
-    collapsed: significantly. unclear: more than half of the images are lost, too few for significance.
+    collapsed: significantly. unclear: not significantly, but half of the images, or by bounds that are approximate.
     """
 
     collapsed: tuple[ClassDrop, ...]
@@ -76,13 +81,18 @@ def class_drops(
         ClassDrop(names[label], int(np.sum(labels == label)), *changed[index], corrected.get(index, 1.0))
         for index, label in enumerate(present)
     ]
-    corrected_confidence = 1 - significance / max(1, len(tested))
     collapsed = tuple(
         drop
         for drop in drops
-        if drop.probability <= significance and drop.estimate(corrected_confidence).low > limit_pp
+        if drop.probability <= significance and drop.estimate(1 - significance / len(tested)).low > limit_pp
     )
-    unclear = tuple(drop for drop in drops if drop not in collapsed and drop.drop_pp > max(HALF_PP, limit_pp))
+    unclear = tuple(
+        drop
+        for drop in drops
+        if drop not in collapsed
+        and drop.drop_pp > limit_pp
+        and (drop.is_half or drop.estimate(1 - significance / len(drops)).low > limit_pp)
+    )
     return ClassDrops(collapsed, unclear)
 
 

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 
 from compress.models import mobilenet_v2
-from compress.verdict import comparison, statistics
+from compress.verdict import comparison, metrics, statistics
 from compress.verdict.accepted import Accepted, Result
 from compress.verdict.comparison import Limits
 from export.to_onnx import to_onnx
@@ -62,7 +62,9 @@ def main() -> None:
     power = np.mean([verdict_of(rng, MANY, drop) == "regression" for _ in range(SIMULATIONS)])
     stated = expected_power(MANY, drop)
     print(f"power         {power:.3f} for a drop of {100 * drop:g} points on {MANY} images; expected: {stated:.3f}")
-    coverage = {**drop_coverage(rng), **agreement_coverage(rng), **latency_coverage(rng)}
+    coverage = {
+        **drop_coverage(rng), **metric_coverage(rng), **agreement_coverage(rng), **latency_coverage(rng)
+    }  # fmt: skip
     for name, rate in coverage.items():
         print(f"coverage      {rate:.3f} {name}")
     covered, detected = real_pairs()
@@ -120,6 +122,28 @@ def drop_coverage(rng: np.random.Generator) -> dict[str, float]:
             rates[f"drop of {100 * drop:g} pp, {images} images, above low"] = float(low)
             rates[f"drop of {100 * drop:g} pp, {images} images, below high"] = float(high)
     return rates
+
+
+def metric_coverage(rng: np.random.Generator) -> dict[str, float]:
+    """Return how often the bounds of the metrics of imbalanced data hold; the rare class loses 10 of 100 images."""
+    rates, lost = {}, np.asarray([0.02, 0.1])
+    for images in ([60, 8], [500, 50]):
+        labels = np.repeat([0, 1], images)
+        for metric in ("balanced_accuracy", "macro_f1"):
+            many = np.repeat(labels, MANY)
+            truth = metrics.drop_pp(metric, many, _with_losses(rng, many, lost), many, LIMITS.confidence).value
+            drops = [metrics.drop_pp(metric, labels, _with_losses(rng, labels, lost), labels, LIMITS.confidence)
+                     for _ in range(SIMULATIONS)]  # fmt: skip
+            name = f"{metric}, {images[0]} and {images[1]} images"
+            rates[f"{name}, above low"] = float(np.mean([drop.low <= truth for drop in drops]))
+            rates[f"{name}, below high"] = float(np.mean([drop.high >= truth for drop in drops]))
+    return rates
+
+
+def _with_losses(
+    rng: np.random.Generator, labels: npt.NDArray[np.int64], lost: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    return np.where(rng.random(len(labels)) < lost[labels], 1 - labels, labels)
 
 
 def agreement_coverage(rng: np.random.Generator) -> dict[str, float]:

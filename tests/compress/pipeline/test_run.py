@@ -93,3 +93,30 @@ def test_channels_of_a_pruned_network_are_paired_in_order(monkeypatch: pytest.Mo
     baseline, pruned = (Artifact(tmp_path / name, manifest) for name in channels)
     assert module._channels(baseline, pruned) == {"conv_b": (16, 8), "fc_b": (3, 3)}
     assert module._channels(None, pruned) == {"conv_b": (8, 8), "fc_b": (3, 3)}
+
+
+def test_a_gate_judges_a_pruned_network_without_quantization(run: RunRecipe) -> None:
+    report = run(
+        quantize=None, stages=[{"stage": "prune", "macs": 0.7, "importance": "l2"}],
+        gate={"max_size_ratio": 0.95, "min_recall": {"stripes-000": 0.99}},
+    )  # fmt: skip
+    assert report is not None
+    baseline, pruned = report.rows
+    assert [row.precision for row in report.rows] == ["float32", "float32"]
+    assert (baseline.verdict, pruned.artifact) == (None, "model-float32.onnx")
+    assert {check.name for check in pruned.checks} == {"max_size_ratio", "min_recall.stripes-000"}
+    assert report.verdict == pruned.verdict
+
+
+def test_recall_is_judged_without_a_second_artifact(run: RunRecipe) -> None:
+    report = run(quantize=None, stages=[], gate={"min_recall": {"stripes-000": 0.01}})
+    assert report is not None
+    assert [[check.name for check in row.checks] for row in report.rows] == [["min_recall.stripes-000"]]
+
+
+def test_targets_that_the_gate_does_not_judge_are_named(run: RunRecipe) -> None:
+    report = run(targets=[{"name": "here"}, "raspberry-pi-5"], gate={"max_size_ratio": 1})
+    assert report is not None
+    assert [note for note in report.notes if note.startswith("gate: ")] == [
+        "gate: target 'raspberry-pi-5' is not judged, because it is not measured here"
+    ]

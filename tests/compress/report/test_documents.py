@@ -64,6 +64,25 @@ def test_notes_and_files_that_were_left_out_are_shown(report: Report, tmp_path: 
         assert shown in page
 
 
+def test_the_gate_shows_its_metric_limits_on_classes_and_notes(tmp_path: Path) -> None:
+    gate = {"metric": "balanced_accuracy", "max_drop_pp": 0.4, "min_recall": {"b": 0.8}}
+    text = text_of(build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), gate)), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    lines = text.splitlines()
+    assert any(line.startswith("| max_drop_pp (balanced accuracy) 0.4 | board | 1.000 |") for line in lines)
+    assert "| b | 0.890 | 0.890 | 0.890 | 0.8: pass | 22 | 178 |" in lines
+    (note,) = [line.removeprefix("- ") for line in lines if line.startswith("- board: max_drop_pp 0.4: ")]
+    assert "only a gain can pass" in note
+    assert "The metric of the gate is balanced accuracy; top-1 is 90.00 % (float32 on board), 89.00 % (int8" in text
+    for shown in (
+        note,
+        "max_drop_pp (balanced accuracy) 0.4</th>",
+        'class="pass">0.8: pass</td>',
+        "min_recall</button>",
+    ):
+        assert shown in page
+
+
 def test_groups_that_keep_all_channels_are_not_listed(report: Report, tmp_path: Path) -> None:
     assert "features.2" not in text_of(report, tmp_path)
 

@@ -228,6 +228,14 @@ def test_classes_show_the_change_of_recall_and_confusions_the_most_frequent(tmp_
     assert int8.most == [(1, 0, 22), (0, 1, 22)]
 
 
+def test_the_chart_shows_the_metric_of_the_gate(tmp_path: Path) -> None:
+    gate = {"metric": "macro_f1", "max_drop_pp": 1}
+    report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), gate))
+    chart = page_module.latency_chart(report, report.rows)
+    assert "macro-F1 %" in chart
+    assert "int8: 89.00 %" in chart
+
+
 def test_layers_hold_channels_times_and_noise_of_the_last_artifact(tmp_path: Path) -> None:
     report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000)))
     (target,) = page_module.page(report, tmp_path).targets

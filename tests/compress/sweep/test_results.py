@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,14 @@ def test_without_both_accuracy_and_latency_there_is_no_chart(tmp_path: Path) -> 
     results.write("try", [trial(1, 0.7, 3.0, True)], sweep(objectives=["top1"]), tmp_path)
     assert not (tmp_path / "front.svg").exists()
     assert "front.svg" not in (tmp_path / "sweep.md").read_text()
+
+
+def test_the_metric_has_its_heading_and_chart(tmp_path: Path) -> None:
+    metric: tuple[Objective, ...] = ("balanced_accuracy", "latency_ms_p50")
+    made = [replace(trial(1, 0.7, 3.0, True), values={"balanced_accuracy": 0.65, "latency_ms_p50": 3.0})]
+    results.write("try", made, sweep(objectives=metric), tmp_path)
+    text = (tmp_path / "sweep.md").read_text()
+    assert "| val balanced % | p50 ms | test % |" in text
+    assert "| 65.00 | 3.000 | 69.00 |" in text
+    assert "`test %` is balanced accuracy on the test split" in text
+    assert "![balanced accuracy on val against latency](front.svg)" in text

@@ -86,6 +86,32 @@ def test_an_invalid_sweep_is_an_error_before_any_run(tmp_path: Path, changes: di
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("gate", "changes", "objectives"),
+    [
+        ({"metric": "macro_f1", "max_size_ratio": 1}, {}, ("macro_f1", "latency_ms_p50")),
+        ({"metric": "macro_f1", "max_size_ratio": 1}, {"objectives": ["top1"]}, ("top1",)),
+        ({"max_size_ratio": 1}, {}, ("top1", "latency_ms_p50")),
+        (None, {}, ("top1", "latency_ms_p50")),
+    ],
+)
+def test_the_first_objective_is_the_metric_of_the_gate(
+    tmp_path: Path, gate: dict[str, Any] | None, changes: dict[str, Any], objectives: tuple[str, ...]
+) -> None:
+    recipe = {**yaml.safe_load(SMOKE.read_text()), "gate": gate}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    sweep = search.load(write_sweep(tmp_path, recipe="r.yaml", **changes))
+    assert sweep.objectives == objectives
+    assert sweep.metric == objectives[0]
+
+
+def test_the_metric_is_that_of_val_and_beside_it_that_of_the_test_split() -> None:
+    report = one_row("pi", 0.8, 2.5, 1000)
+    row = replace(report.rows[0], val_metrics={"macro_f1": 0.6}, metrics={"top1": 0.9, "macro_f1": 0.55})
+    sweep = Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, "objectives": ["macro_f1"]})
+    assert search._objectives(sweep, replace(report, rows=(row,))) == ({"macro_f1": 0.6}, 0.55)
+
+
 def test_a_grid_runs_each_combination_once_and_writes_the_front(tmp_path: Path, runs: list[dict[str, str]]) -> None:
     trials = run_sweep(write_sweep(tmp_path), tmp_path / "out")
     combinations = [(str(lr), str(width)) for lr, width in product(*GRID.values())]

@@ -82,3 +82,23 @@ def test_a_malformed_result_is_refused(tmp_path: Path, damage: Callable[[Any], N
 def test_the_default_path_is_named_after_the_recipe() -> None:
     assert files.default_path("solar") == Path("recipes/accepted/solar.json")
     assert Accepted("solar", (), (), (), "1").schema_version == files.SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("latency_ms", [], "latency_ms: needs blocks of positive numbers"),
+        ("reference_ms", [[]], "reference_ms: needs blocks of positive numbers"),
+        ("latency_ms", [[0.0, 1.0]], "latency_ms: needs blocks of positive numbers"),
+        ("latency_ms", [[float("nan")]], "latency_ms: needs blocks of positive numbers"),
+        ("latency_ms", [[1.0]], "different numbers of blocks"),
+    ],
+)
+def test_latencies_that_can_not_be_compared_are_refused(
+    tmp_path: Path, field: str, value: list[list[float]], message: str
+) -> None:
+    content = asdict(accepted())
+    content["results"][0][field] = value
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        files.read(tmp_path / "a.json")

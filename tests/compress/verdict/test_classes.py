@@ -22,7 +22,13 @@ def drops(images: list[int], lost: list[int], limit_pp: float = 4, confidence: f
     [
         ([400, 8], [0, 8], ["class-1"], []),
         ([100] * 19 + [8], [1] * 19 + [8], ["class-19"], []),  # classes with one change are not counted
-        ([400, 8], [0, 4], [], []),  # four of eight can be noise
+        ([400, 8], [0, 4], [], ["class-1"]),  # half of a class, p = 0.06
+        ([400, 8], [0, 3], [], []),
+        ([400, 20], [0, 5], ["class-1"], []),
+        ([50] * 20, [5] * 19 + [20], ["class-19"], []),
+        ([50] * 19 + [8], [5] * 19 + [8], ["class-19"], []),  # the others can't be significant and are not counted
+        ([50] * 20, [8] * 20, [], []),  # p = 0.08, corrected for twenty classes
+        ([8] * 20, [8] * 20, [], [f"class-{label}" for label in range(20)]),
         ([400, 4], [0, 4], [], ["class-1"]),
         ([400, 1], [0, 1], [], ["class-1"]),
         ([400, 2], [0, 1], [], []),
