@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ Json: TypeAlias = dict[str, Any]  # a JSON object; its keys are checked where it
 JsonValue: TypeAlias = Any  # any value that JSON can hold
 
 MAX_JSON_BYTES = 1 << 28
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # control characters and line separators
 
 
 @contextlib.contextmanager
@@ -85,5 +87,6 @@ def parse_json(text: str | bytes) -> JsonValue:
 
 
 def printable(text: str) -> str:
-    r"""Return a path with bytes that are no UTF-8 written as \xff, so that it can be written to any file."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""Return a path on one line that any file can hold: bytes that are no UTF-8 as \xff, control characters as \n."""
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), decoded)

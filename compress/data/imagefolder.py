@@ -69,7 +69,7 @@ def load(config: Config) -> Data:
     walks = {split: FolderWalk(folder) for split, folder in _split_folders(config, left_out).items()}
     labelled = {split: walk for split, walk in walks.items() if split != "calibration"}
     for split, walk in labelled.items():
-        require_classes(walk, may_be_splits=split == "train" and _is_root(config, walk) and not config.classes)
+        require_classes(walk, may_be_splits=split == "train" and not config.train and not config.classes)
     classes = _classes(config, walks)
     samples = {split: _samples(config, walk, classes, split) for split, walk in labelled.items()}
     samples = _split_off_missing(config, samples, tuple(classes))
@@ -175,7 +175,8 @@ def _samples(config: Config, walk: FolderWalk, classes: dict[str, int], split: s
     for image in walk.top.images:
         walk.left_out.add(OUTSIDE, image.path)
     if not walk.top.folders:
-        raise InputError(f"{walk.root}: holds no class folders; expected {walk.root}/CLASS/image.jpg")
+        reasons = _reasons(walk.left_out)
+        raise InputError(f"{walk.root}: holds no class folders; expected {walk.root}/CLASS/image.jpg{reasons}")
     prefix = "" if _is_root(config, walk) else f"{split}/"
     samples: list[Sample] = []
     for folder in walk.top.folders:
@@ -183,13 +184,17 @@ def _samples(config: Config, walk: FolderWalk, classes: dict[str, int], split: s
         paths = list(walk.images(folder, in_nfc(folder.name), left_out))
         samples += [Sample(f"{prefix}{walk.name(path)}", Path(path), label) for path in paths]
         if not paths:
-            reasons = "".join(f"; {files.line()}" for files in left_out.all())
-            name = in_nfc(folder.name)
             raise InputError(
-                f"{printable(folder.path)}: class '{name}' has no images; add some or remove the folder{reasons}"
+                f"{printable(folder.path)}: class '{in_nfc(folder.name)}' has no images; add some or remove the folder"
+                + _reasons(left_out)
             )
         walk.left_out.update(left_out)
     return tuple(samples)
+
+
+def _reasons(left_out: LeftOutFiles) -> str:
+    """Return the end of a message about a folder without images: what was left out there."""
+    return "".join(f"; {files.line()}" for files in left_out.all()[:3])
 
 
 def _label(folder: Entry, classes: dict[str, int], config: Config, walk: FolderWalk) -> int:
@@ -246,7 +251,7 @@ def _require_separate(walks: dict[str, FolderWalk], samples: dict[str, tuple[Sam
 def _unlabelled(walk: FolderWalk, split: str) -> tuple[Sample, ...]:
     samples = tuple(Sample(f"{split}/{walk.name(path)}", Path(path), None) for path in walk.all_images())
     if not samples:
-        raise InputError(f"{walk.root}: holds no images to calibrate on")
+        raise InputError(f"{walk.root}: holds no images to calibrate on{_reasons(walk.left_out)}")
     return samples
 
 

@@ -32,9 +32,9 @@ WORDS = {
 }
 SPLIT_OF_WORD = {word: split for split, words in WORDS.items() for word in words}
 NEUTRAL = frozenset({
-    "class", "classes", "crops", "data", "dataset", "datasets", "file", "files", "final", "folder", "image", "images",
-    "img", "imgs", "jpeg", "jpg", "photo", "photos", "picture", "pictures", "pics", "png", "raw", "sample", "samples",
-    "set", "sets", "split",
+    "class", "classes", "crops", "data", "dataset", "datasets", "dir", "directory", "file", "files", "final", "folder",
+    "image", "images", "img", "imgs", "jpeg", "jpg", "partition", "photo", "photos", "picture", "pictures", "pics",
+    "png", "raw", "sample", "samples", "set", "sets", "split", "subset",
 })  # fmt: skip
 GLUED = re.compile(f"({'|'.join(sorted(SPLIT_OF_WORD, key=len, reverse=True))})({'|'.join(sorted(NEUTRAL))})")
 
@@ -140,11 +140,11 @@ def require_classes(walk: FolderWalk, *, may_be_splits: bool) -> None:
 
 def _require_class(root: Path, name: str, inner: set[str], names: set[str]) -> None:
     """Raise InputError if a folder that holds the folders `inner` is no class folder; names: of those beside it."""
-    path = printable(str(root / name))
-    if len(names & inner) > 1:
+    path, others = printable(str(root / name)), sorted((names & inner) - {in_nfc(name)})
+    if others:
         raise InputError(
-            f"{path}: holds folders named like those beside it ({', '.join(sorted(names & inner)[:3])}), so it is no "
-            f"class; move it out of {root}, or use it instead"
+            f"{path}/{others[0]}: has the name of the folder {others[0]} beside {in_nfc(name)}, so that its images may "
+            "be of either class; move it elsewhere or rename it"
         )
     if split := next(iter(sorted(recognize(inner))), None):
         cure = f"move it to ROOT/{split}/{printable(name)}, or rename it if its images belong to the class like others"

@@ -151,7 +151,7 @@ def listing(folder: str, left_out: LeftOutFiles) -> Listing:
 def require_whole_links(folder: Path) -> None:
     """Raise InputError for a broken link directly in a folder that may stand for a class or a split."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not _is_folder(entry) and _why_not_image(entry) == BROKEN_LINK and not is_image(entry.name):
+        if not _is_folder(entry) and _why_not_image(entry) == BROKEN_LINK and not extension_of(entry.name):
             raise InputError(f"{printable(entry.path)}: is a broken link to {printable(os.readlink(entry.path))}; "
                              "repair or remove it")  # fmt: skip
 

@@ -125,5 +125,6 @@ def test_a_device_that_never_ends_is_no_json() -> None:
         read_json(Path("/dev/zero"))
 
 
-def test_names_that_are_not_utf_8_are_escaped() -> None:
+def test_names_that_are_not_utf_8_or_several_lines_are_escaped() -> None:
+    assert printable("a\nb\x1b[31m\u2028 é\u3000c") == "a\\nb\\x1b[31m\\u2028 é\u3000c"
     assert printable(os.fsdecode(b"caf\xe9/\xc3\xa9")) == "caf\\xe9/é"

@@ -401,6 +401,21 @@ def test_links_are_read_and_keep_their_names(make_tree: MakeTree, tmp_path: Path
     assert len(data.fingerprint()) == 64
 
 
+def test_a_broken_link_of_another_file_is_counted(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"cat": 9, "dog": 9})
+    (root / "labels.csv").symlink_to(".git/annex/objects/x.csv")
+    assert reasons(load(Config(root=root))) == {"broken link": 1}
+
+
+def test_folders_without_images_say_what_they_hold(make_tree: MakeTree) -> None:
+    root, photos = make_tree("r", {"train/cat": 9, "train/dog": 9, "test": 0}), make_tree("photos", {"": 0})
+    for folder in (root / "test", photos):
+        (folder / "a.heic").write_bytes(b"x")
+    for config in (Config(root=root), Config(train=root / "train", calibration=photos)):
+        with pytest.raises(InputError, match=r"holds no .*; left out: 1 file: extension \.heic, .*a\.heic$"):
+            load(config)
+
+
 @pytest.mark.parametrize("path", ["r/val", "r/train/dog", "r/bird"])
 def test_a_broken_link_that_may_be_a_split_or_a_class_is_refused(make_tree: MakeTree, path: str) -> None:
     root = make_tree("r", {"train/cat": 12, "train/eel": 12})
@@ -518,7 +533,9 @@ def test_a_root_without_splits_beside_train_is_refused(make_tree: MakeTree) -> N
         ({"train/cat": 2, "train/dog": 2, "test/test/cat": 1, "test/test/dog": 1},
          "{}/test/test: no class of that name; there are cat, dog; its only folder test holds 2: give that folder"),
         ({"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/test": 2}, "{}/cat/test: looks like a split inside a"),
-        ({"a": 2, "b": 2, "pets/a": 2, "pets/b": 2}, "{}/pets: holds folders named like those beside it (a, b)"),
+        ({f"train/{name}/{kind}": 2 for name in ("sick", "well") for kind in ("images", "masks")},
+         "{}/train: sick, well all hold the folders images, masks, so that either may be the classes"),
+        ({"a": 2, "b": 2, "pets/a": 2, "pets/b": 2}, "{}/pets/a: has the name of the folder a beside pets"),
         ({"fold1/cat": 2, "fold1/dog": 2, "fold2/cat": 2, "fold2/dog": 2}, "{}: fold1, fold2 all hold the folders cat"),
     ],
 )  # fmt: skip

@@ -103,7 +103,8 @@ def test_two_folders_of_one_split_are_refused(make_tree: MakeTree, pair: tuple[s
     [
         ({"cat/train": 1, "dog/train": 1}, False, "cat/train: looks like a split inside a class; move it to ROOT"),
         ({"cat": 2, "cat/Test": 1, "dog": 2}, False, "cat/Test: looks like a split inside a class"),
-        ({"cat": 1, "dog": 1, "pets/cat": 1, "pets/dog": 1}, False, "pets: holds folders named like those beside it"),
+        ({"cat": 1, "dog": 1, "pets/cat": 1, "pets/dog": 1}, False, "pets/cat: has the name of the folder cat"),
+        ({"cat": 1, "dog": 1, "cat/dog": 1}, False, "cat/dog: has the name of the folder dog beside cat"),
         ({"train/cat": 1, "test/cat": 1}, False, "holds folders of splits, not of classes; give it as data.root"),
         ({"fold1/cat": 1, "fold1/dog": 1, "fold2/cat": 1, "fold2/dog": 1}, True,
          "fold1, fold2 all hold the folders cat, dog, so that either may be the classes; if the former are"),
@@ -124,6 +125,7 @@ def test_what_may_be_no_class_is_refused(
         {"bus": 1, "train": 1},
         {"cat/2024/may": 1, "dog/2024": 1, "dog": 1},
         {"cat/images": 1, "dog/images": 1},
+        {"cat/cat": 1, "dog/dog": 1},
         {"train": 1, "test": 1},
     ],
 )
