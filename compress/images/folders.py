@@ -57,7 +57,7 @@ class LeftOutFiles:
         """Return the reasons by descending count; beyond 20, the last one stands for all others."""
         rows = [LeftOut(reason, count, self._examples[reason]) for reason, count in self._counts.most_common()]
         rest = rows[MAX_REASONS:]
-        others = [LeftOut("other extensions", sum(row.count for row in rest), rest[0].example)] if rest else []
+        others = [LeftOut("other reasons", sum(row.count for row in rest), rest[0].example)] if rest else []
         return (*rows[:MAX_REASONS], *others)
 
 

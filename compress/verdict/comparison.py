@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -56,12 +57,17 @@ class TargetComparison:
     classes: tuple[ClassDrop, ...] = ()
 
 
+def _composed(names: tuple[str, ...]) -> list[str]:
+    """Return names in NFC: results of earlier versions hold those of macOS decomposed."""
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
 def compare(old: Accepted, new: Accepted, limits: Limits) -> tuple[TargetComparison, ...]:
     """Compare the targets of two results; one that only the old result has is a regression.
 
     Raises InputError if no target is in both, the classes differ, or a limit needs labels or classes that are missing.
     """
-    if old.classes != new.classes:
+    if _composed(old.classes) != _composed(new.classes):
         raise InputError(f"the classes differ: {', '.join(old.classes[:5])}, … and {', '.join(new.classes[:5])}, …")
     before = {result.target.name: result for result in old.results}
     after = {result.target.name: result for result in new.results}

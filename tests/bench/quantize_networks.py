@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from compress.images.folders import FolderWalk
 from compress.images.samples import Data, Sample, draw_calibration, write_evalset
 from compress.models import efficientnet_lite
 from compress.networks import weights
@@ -32,7 +33,6 @@ from runtimes.artifact import Artifact
 from runtimes.errors import UnavailableError
 from runtimes.evalset import EvalSet
 from runtimes.files import write_text
-from runtimes.images import is_image
 from runtimes.preprocessing import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def _foolbox_images() -> list[Sample]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.resolve().rglob("*") if is_image(path.name) and path.is_file())
+    return [Path(path) for path in FolderWalk(folder.resolve()).all_images()]
 
 
 def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:

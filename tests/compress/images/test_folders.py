@@ -66,14 +66,14 @@ def test_other_files_are_counted_by_extension(make_tree: MakeTree) -> None:
     }
 
 
-def test_many_extensions_share_a_line(make_tree: MakeTree) -> None:
+def test_rare_reasons_share_a_line(make_tree: MakeTree) -> None:
     root = make_tree("r", {"": 1})
     for number in range(30):
         (root / f"scan.{number:04d}").write_bytes(b"x")
     walk = FolderWalk(root)
     assert names(walk) == ["0.png"]
     assert len(walk.left_out.all()) == folders.MAX_REASONS + 1
-    assert walk.left_out.all()[-1] == LeftOut("other extensions", 10, f"{root}/scan.0020")
+    assert walk.left_out.all()[-1] == LeftOut("other reasons", 10, f"{root}/scan.0020")
 
 
 def test_links_to_folders_and_files_are_followed_and_keep_their_names(

@@ -213,6 +213,11 @@ def test_results_of_other_classes_or_targets_are_refused() -> None:
         compare(accepted(), accepted(result(target=Target("there"))), Limits())
 
 
+def test_classes_are_compared_in_the_composed_form() -> None:
+    old, new = (accepted(classes=("caf\u00e9", "a")), accepted(classes=("cafe\u0301", "a")))
+    assert verdict(compare(old, new, Limits())) == "pass"
+
+
 def test_the_worst_target_is_the_verdict() -> None:
     other = Target("there")
     both = accepted(result(), result(target=other))
