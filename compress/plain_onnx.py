@@ -47,7 +47,7 @@ class PlainFile:
     def read(cls, path: Path) -> PlainFile:
         """Read and check a file; raises InputError, with advice, for anything but a classifier of RGB images."""
         # Imported here because they import onnx, which files with a manifest do not need.
-        from compress.quantization.onnx_file import path_in_errors, read_onnx
+        from compress.quantization.onnx_file import external_files, path_in_errors, read_onnx
         from export.standard_form import require_float32_classifier
 
         with path_in_errors(path):
@@ -59,7 +59,7 @@ class PlainFile:
             else:
                 require_float32_classifier(model)
             shape = _nchw(values[0], dtype)
-        files = [path, *sorted(path.parent / name for name in _external_files(path))]
+        files = [path, *(path.parent / name for name in external_files(path))]
         return cls(path, model, _sha256(files), sum(file.stat().st_size for file in files), dtype, shape)
 
     def artifact(self, preprocessing: Preprocessing) -> Artifact:
@@ -131,15 +131,6 @@ def _precision(model: onnx.ModelProto) -> Precision:
         return "int8"
     is_half = any(tensor.data_type == 10 for tensor in model.graph.initializer)  # TensorProto.FLOAT16
     return "float16" if is_half else "float32"
-
-
-def _external_files(path: Path) -> set[str]:
-    """Return the names of the files that hold the weights of an ONNX file, if it does not hold them itself."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
-    return {entry.value for entry in entries if entry.key == "location"}
 
 
 def _sha256(files: list[Path]) -> str:

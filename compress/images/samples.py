@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,15 +109,31 @@ class Data:
 def data_notes(
     folders: Mapping[str, str], left_out: Iterable[LeftOut], images_per_class: Mapping[str, Mapping[str, int]]
 ) -> list[str]:
-    """Return one line for each split's folder, each kind of file that was left out, and each split without a class."""
+    """Return one line for each thing that a reader may not expect.
+
+    These are each split's folder, each kind of file that was left out, each split without a class, and numbered classes
+    in the order of text.
+    """
     lines = [f"{split}: {folder}" for split, folder in folders.items()]
     lines += [files.line() for files in left_out]
+    lines += _order_of_numbers([name for name in next(iter(images_per_class.values()), {}) if name])
     for split, counts in images_per_class.items():
         absent = [name for name, count in counts.items() if not count]
         if absent and any(count for name, count in counts.items() if name):
             listed = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             lines.append(f"{split}: no images of {len(absent)} of {len(counts)} classes: {listed}")
     return lines
+
+
+def _order_of_numbers(classes: Sequence[str]) -> list[str]:
+    """Return a line if the names of the classes are numbers in the order of text, so that output 2 is class 10."""
+    if not all(name.isdecimal() for name in classes) or list(classes) != sorted(classes):
+        return []
+    moved = next((index for index, name in enumerate(sorted(classes, key=int)) if name != classes[index]), None)
+    if moved is None:
+        return []
+    return [f"classes: numbers in the order of text, as in {', '.join(classes[: moved + 2])}: output {moved} of the "
+            f"network is class {classes[moved]}; a file in data.classes gives another order"]  # fmt: skip
 
 
 def stratified_split(

@@ -128,11 +128,21 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
+        missing = [name for name in external_files(path) if not (path.parent / name).is_file()]
+        if missing:
+            raise InputError(f"{path}: its weights are in {missing[0]}, which is missing; copy that file beside it")
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error
     return model
+
+
+def external_files(path: Path) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold its weights, none if it holds them itself."""
+    model = onnx.load(path, load_external_data=False)
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
 def _first_line(error: Exception) -> str:

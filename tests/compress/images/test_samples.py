@@ -45,6 +45,16 @@ def test_classes_without_images_are_named_in_splits_with_labels() -> None:
     assert data.notes() == ["val: no images of 7 of 8 classes: class1, class2, class3, class4, class5, …"]
 
 
+@pytest.mark.parametrize(("classes", "line"), [
+    (("0", "1", "10", "2"), "classes: numbers in the order of text, as in 0, 1, 10, 2: output 2 of the network is "
+                            "class 10; a file in data.classes gives another order"),
+    (("0", "1", "2", "10"), None), (("0", "1", "2"), None), (("a", "b"), None), (("1", "10", "x"), None),
+])  # fmt: skip
+def test_numbered_classes_in_the_order_of_text_are_named(classes: tuple[str, ...], line: str | None) -> None:
+    train = tuple(Sample(str(index), b"", index) for index in range(len(classes)))
+    assert Data(classes, train, train, train).notes() == ([line] if line else [])
+
+
 @settings(deadline=None, derandomize=True, database=None, max_examples=100)
 @given(
     counts=st.lists(st.integers(4, 40), min_size=2, max_size=5),

@@ -109,12 +109,16 @@ def test_a_damaged_image_is_set_aside_with_a_message(folder: Path) -> None:
 def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "broken.onnx").write_bytes(b"broken")
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=0)
+    (folder / "split.data").unlink()
     quantize(folder, "--target", "generic")
     (folder / "out.onnx").rename(folder / "quantized.onnx")
     cases = {
         "no such file": quantize(folder, model="none.onnx"),
         "is a folder": quantize(folder, model="photos"),
         "not an ONNX file": quantize(folder, model="broken.onnx"),
+        "split.onnx: its weights are in split.data, which is missing": quantize(folder, model="split.onnx"),
         "already quantized": quantize(folder, model="quantized.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
