@@ -23,6 +23,7 @@ TOOL_FOLDERS = frozenset({
 })  # fmt: skip
 TOOL_FILES = frozenset({"desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "picasa.ini", "thumbs.db"})
 MAX_REASONS = 20
+MAX_COUNTED = 100_000  # files in a folder that is left out
 
 HIDDEN = "hidden, or written by another tool"
 BROKEN_LINK = "broken link"
@@ -129,16 +130,11 @@ class FolderWalk:
 
 def listing(folder: str, left_out: LeftOutFiles) -> Listing:
     """Return what is directly in a folder; raises InputError if it can't be read."""
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{printable(folder)}: can't be read ({error.strerror or error})") from error
     folders, images = [], []
-    for entry in entries:
+    for entry in _entries(folder):
         is_folder = _is_folder(entry)
         if is_folder and is_tool_folder(entry.name):
-            left_out.add(f"in {printable(entry.name)}, a folder of another tool", *_content(entry.path))
+            left_out.add(f"in {printable(entry.name)}, a folder of another tool", *count_files(entry.path))
         elif is_folder:
             folders.append(entry)
         elif reason := _why_not_image(entry):
@@ -150,7 +146,7 @@ def listing(folder: str, left_out: LeftOutFiles) -> Listing:
 
 def require_whole_links(folder: Path) -> None:
     """Raise InputError for a broken link directly in a folder that may stand for a class or a split."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    for entry in _entries(str(folder)):
         if not _is_folder(entry) and _why_not_image(entry) == BROKEN_LINK and not extension_of(entry.name):
             raise InputError(f"{printable(entry.path)}: is a broken link to {printable(os.readlink(entry.path))}; "
                              "repair or remove it")  # fmt: skip
@@ -162,25 +158,47 @@ def is_tool_folder(name: str) -> bool:
 
 
 def count_files(folder: str | Path) -> tuple[str, int]:
-    """Return the path of one of the files in a folder and their number, without following links to folders."""
-    return _content(str(folder))
+    """Return the path of one of the files in a folder, and their number, or 100,000 if there are more.
+
+    Links to folders are not followed: a folder of snapshots may hold all files of a disk many times. A link, and a
+    folder that can't be read, count as one file.
+    """
+    folder = str(folder)
+    example, total = folder, 0
+    if os.path.islink(folder) or not os.access(folder, os.R_OK | os.X_OK):
+        return folder, 1
+    for parent, _, names in os.walk(folder):
+        if names and not total:
+            example = os.path.join(parent, min(names))
+        total += len(names)
+        if total >= MAX_COUNTED:
+            return example, MAX_COUNTED
+    return example, total
 
 
 def sub_folders(folder: Entry) -> list[str]:
     """Return the names of the folders directly in a folder, in NFC."""
-    with os.scandir(folder.path) as scan:
-        return sorted(in_nfc(entry.name) for entry in scan if _is_folder(entry) and not is_tool_folder(entry.name))
+    entries = _entries(folder.path)
+    return sorted(in_nfc(entry.name) for entry in entries if _is_folder(entry) and not is_tool_folder(entry.name))
 
 
 def has_images(folder: Entry) -> bool:
     """Return whether there are images directly in a folder."""
-    with os.scandir(folder.path) as scan:
-        return any(not _is_folder(entry) and _why_not_image(entry) is None for entry in scan)
+    return any(not _is_folder(entry) and _why_not_image(entry) is None for entry in _entries(folder.path))
 
 
 def in_nfc(name: str) -> str:
     """Return the composed Unicode form of a name, which macOS writes decomposed, as text that can be printed."""
     return unicodedata.normalize("NFC", printable(name))
+
+
+def _entries(folder: str) -> list[Entry]:
+    """Return what is in a folder, sorted by name; raises InputError if it can't be read."""
+    try:
+        with os.scandir(folder) as scan:
+            return sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: can't be read ({error.strerror or error})") from error
 
 
 def _is_folder(entry: Entry) -> bool:
@@ -212,16 +230,6 @@ def _why_not_image(entry: Entry) -> str | None:
     if not is_file:
         return BROKEN_LINK if entry.is_symlink() else SPECIAL
     return reason
-
-
-def _content(folder: str) -> tuple[str, int]:
-    """Return the path of one of the files in a folder and their number; a folder that can't be read counts as one."""
-    example, total = folder, 0
-    for parent, _, names in os.walk(folder):
-        if names and not total:
-            example = os.path.join(parent, min(names))
-        total += len(names)
-    return example, total if os.access(folder, os.R_OK | os.X_OK) else 1
 
 
 def _identity(folder: str) -> FolderId:

@@ -144,8 +144,22 @@ def test_special_files_are_counted(make_tree: MakeTree) -> None:
     assert counts(walk) == {folders.SPECIAL: 1}
 
 
+def test_files_of_other_tools_are_counted_up_to_a_limit_and_not_through_links(
+    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "MAX_COUNTED", 5)
+    root = make_tree("r", {"": 1, ".snapshot/1": 4, ".snapshot/2": 4, ".snapshot/3": 4})
+    (root / ".everything").symlink_to("/")
+    walk = FolderWalk(root)
+    assert names(walk) == ["0.png"]
+    assert counts(walk) == {
+        "in .snapshot, a folder of another tool": 5, "in .everything, a folder of another tool": 1
+    }  # fmt: skip
+
+
 def test_a_folder_that_can_not_be_read_raises(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree("r", {"cat": 1})
+    (folder,) = FolderWalk(root).top.folders
     scan = os.scandir
 
     def refuse(path: str) -> object:
@@ -156,6 +170,9 @@ def test_a_folder_that_can_not_be_read_raises(make_tree: MakeTree, monkeypatch: 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"r/cat: can't be read \(Permission denied\)$"):
         names(FolderWalk(root))
+    for function in (folders.sub_folders, folders.has_images):
+        with pytest.raises(InputError, match=r"can't be read"):
+            function(folder)
 
 
 def test_names_are_composed_unless_two_files_would_share_one(make_tree: MakeTree) -> None:
