@@ -90,6 +90,7 @@ class ClassAccuracy:
 class Evaluation:
     """One artifact on one data set.
 
+    balanced_accuracy, macro_f1: means over the classes with images, 0 to 1.
     unreadable: names of images that could not be decoded; no figure counts them. drop_pp: top-1 of the first artifact
     minus that of this one in percentage points, with one-sided 95 % bounds. agreement: share of images for which this
     artifact predicts the same class as the first. Both are None for the first artifact. notes: as in TestImages.
@@ -347,11 +348,12 @@ def tables(evaluations: list[Evaluation]) -> list[Table]:
     result = [_totals(evaluations)]
     for evaluation in evaluations:
         name = evaluation.artifact
+        means = f"balanced {100 * evaluation.balanced_accuracy:.2f} %, macro-F1 {100 * evaluation.macro_f1:.2f} %"
         rows = sorted((row for row in evaluation.per_class() if row.images), key=lambda row: (row.f1, row.name))
         if len(rows) <= 2 * EXTREME_CLASSES:
-            result.append(_classes(f"{name}: classes by F1", rows))
+            result.append(_classes(f"{name}: classes by F1; {means}", rows))
         else:
-            title = f"{name}: the {EXTREME_CLASSES} worst of {len(rows)} classes by F1"
+            title = f"{name}: the {EXTREME_CLASSES} worst of {len(rows)} classes by F1; {means}"
             result.append(_classes(title, rows[:EXTREME_CLASSES]))
             result.append(_classes(f"{name}: the {EXTREME_CLASSES} best", rows[: -EXTREME_CLASSES - 1 : -1]))
     return result
@@ -359,20 +361,7 @@ def tables(evaluations: list[Evaluation]) -> list[Table]:
 
 def _totals(evaluations: list[Evaluation]) -> Table:
     """Return one row per artifact; columns that are empty for all artifacts are omitted."""
-    headings = (
-        "<artifact",
-        "images",
-        "unread",
-        "top-1 %",
-        "top-5 %",
-        "bal. %",
-        "F1 %",
-        "ECE %",
-        "change (pp)",
-        "low",
-        "high",
-        "same %",
-    )
+    headings = ("<artifact", "images", "unread", "top-1 %", "top-5 %", "ECE %", "change (pp)", "low", "high", "same %")
     rows = []
     for evaluation in evaluations:
         accuracy, drop = evaluation.accuracy, evaluation.drop_pp
@@ -381,7 +370,6 @@ def _totals(evaluations: list[Evaluation]) -> Table:
         change = ["-"] * 3 if drop is None else [f"{0 - pp:+.2f}" for pp in (drop.value, drop.high, drop.low)]
         same = "-" if evaluation.agreement is None else f"{100 * evaluation.agreement:.1f}"
         rows.append([Path(evaluation.artifact).stem, str(accuracy.images), unread, f"{100 * accuracy.top1:.2f}", top5,
-                     f"{100 * evaluation.balanced_accuracy:.2f}", f"{100 * evaluation.macro_f1:.2f}",
                      f"{100 * evaluation.calibration.expected_error:.2f}", *change, same])  # fmt: skip
     used = [column for column in range(len(headings)) if any(row[column] != "-" for row in rows)]
     return Table.of(

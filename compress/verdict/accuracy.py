@@ -15,7 +15,7 @@ from compress.recipe.errors import near
 from compress.recipe.section import Config
 from compress.verdict import metrics, statistics
 from compress.verdict.checks import Check, Verdict, at_least, at_most
-from compress.verdict.classes import ClassDrop, class_drops, too_small
+from compress.verdict.classes import ClassDrop, class_drops, never_right, too_small
 from compress.verdict.metrics import Metric
 from compress.verdict.statistics import Estimate
 from runtimes.errors import InputError
@@ -167,13 +167,15 @@ def _classes(limits: AccuracyLimits, predictions: Predictions) -> Judgement:
     drops = class_drops(before, predictions.after, labels, predictions.classes, limit, limits.confidence)
     notes = [f"class '{drop.name}': {drop.lost} of {drop.images} images lost, {drop.gained} gained; too few to judge, "
              "add test images of this class" for drop in drops.unclear]  # fmt: skip
-    small = too_small(labels, predictions.classes, limits.confidence)
+    blind = [
+        too_small(labels, predictions.classes, limits.confidence), never_right(before, labels, predictions.classes)
+    ]  # fmt: skip
     checks: tuple[Check, ...] = ()
     if drops.collapsed or drops.unclear:
         worst = max(drops.collapsed or drops.unclear, key=lambda drop: drop.drop_pp)
         verdict: Verdict = "regression" if drops.collapsed else "inconclusive"
         checks = (Check("class_recall", limit, worst.estimate(limits.confidence), verdict),)
-    return Judgement(checks, drops.collapsed, (*notes, *([small] if small else [])))
+    return Judgement(checks, drops.collapsed, (*notes, *(line for line in blind if line)))
 
 
 def _recalls(limits: AccuracyLimits, predictions: Predictions) -> Judgement:

@@ -99,9 +99,24 @@ def class_drops(
 def too_small(labels: npt.NDArray[np.int64], classes: tuple[str, ...], confidence: float) -> str | None:
     """Return a line that names the classes with so few test images that no loss is significant, None without any."""
     needed = next(count for count in range(1, 64) if mcnemar(count, 0) <= max(1 - confidence, 2**-60))
-    names = [name for label, name in enumerate(class_names(classes)) if np.sum(labels == label) < needed]
-    if not names:
+    small = [label for label in range(len(classes)) if np.sum(labels == label) < needed]
+    if not small:
         return None
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return (f"fewer than {needed} test images: {', '.join(names[:NAMES_SHOWN])}{more}; "
-            "a loss in a class of this size can't be shown; add test images")  # fmt: skip
+    return (f"fewer than {needed} test images: {_listed(small, classes)}; a loss in so small a class can't be shown; "
+            "add test images")  # fmt: skip
+
+
+def never_right(before: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str | None:
+    """Return a line that names the classes of which the reference gets no test image right, None without any."""
+    wrong = [label for label in np.unique(labels).tolist() if not np.any(before[labels == label] == label)]
+    if not wrong:
+        return None
+    return (f"the reference gets no test image right of: {_listed(wrong, classes)}; such a class has nothing to lose; "
+            "check its training and its labels")  # fmt: skip
+
+
+def _listed(labels: list[int], classes: tuple[str, ...]) -> str:
+    """Return the names of the first classes and the number of the others."""
+    names = class_names(classes)
+    more = f" and {len(labels) - NAMES_SHOWN} more" if len(labels) > NAMES_SHOWN else ""
+    return f"{', '.join(names[label] for label in labels[:NAMES_SHOWN])}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,9 +304,9 @@ def test_the_table_shows_a_loss_as_a_negative_change(
     totals = evaluation.tables(run(labelled_images, None, correct, constant))[0]
     headings = [column.name for column in totals.columns]
     assert headings == [
-        "artifact", "images", "top-1 %", "bal. %", "F1 %", "ECE %", "change (pp)", "low", "high", "same %"
+        "artifact", "images", "top-1 %", "ECE %", "change (pp)", "low", "high", "same %"
     ]  # fmt: skip
-    assert [column.align for column in totals.columns] == ["left"] + ["right"] * 9
+    assert [column.align for column in totals.columns] == ["left"] + ["right"] * 7
     first, second = (dict(zip(headings, row, strict=True)) for row in totals.rows)
     assert (first["top-1 %"], first["change (pp)"], first["same %"]) == ("100.00", "-", "-")
     assert (second["top-1 %"], second["change (pp)"], second["same %"]) == ("33.33", "-66.67", "33.3")
@@ -314,8 +315,11 @@ def test_the_table_shows_a_loss_as_a_negative_change(
 
 def test_a_single_artifact_has_no_columns_of_a_comparison(labelled_images: evaluation.TestImages) -> None:
     totals, classes = evaluation.tables(run(labelled_images))
-    assert [column.name for column in totals.columns] == ["artifact", "images", "top-1 %", "bal. %", "F1 %", "ECE %"]
-    assert classes.title == "model.onnx: classes by F1"
+    assert [column.name for column in totals.columns] == ["artifact", "images", "top-1 %", "ECE %"]
+    balanced, macro_f1 = (np.mean([100 * float(row[column]) for row in classes.rows]) for column in (3, 4))
+    title = re.fullmatch(r"model\.onnx: classes by F1; balanced (.*) %, macro-F1 (.*) %", classes.title)
+    assert title is not None
+    assert [float(text) for text in title.groups()] == pytest.approx([balanced, macro_f1], abs=0.06)
     assert sorted(row[0] for row in classes.rows) == list(CLASSES)
     scores = [float(row[4]) for row in classes.rows]
     assert scores == sorted(scores)
@@ -326,7 +330,7 @@ def test_of_many_classes_the_worst_and_the_best_are_shown(
 ) -> None:
     monkeypatch.setattr(evaluation, "EXTREME_CLASSES", 1)
     _, worst, best = evaluation.tables(run(labelled_images))
-    assert worst.title == "model.onnx: the 1 worst of 3 classes by F1"
+    assert worst.title.startswith("model.onnx: the 1 worst of 3 classes by F1; balanced ")
     assert best.title == "model.onnx: the 1 best"
     assert float(worst.rows[0][4]) <= float(best.rows[0][4])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.verdict.classes import ClassDrop, ClassDrops, class_drops, too_small
+from compress.verdict.classes import ClassDrop, ClassDrops, class_drops, never_right, too_small
 
 
 def drops(images: list[int], lost: list[int], limit_pp: float = 4, confidence: float = 0.95) -> ClassDrops:
@@ -59,7 +59,7 @@ def test_classes_that_are_too_small_for_any_verdict_are_named(confidence: float,
     labels = np.repeat([0, 1], [100, needed])
     assert too_small(labels, ("a", "b"), confidence) is None
     line = too_small(labels[:-1], ("a", "b"), confidence)
-    assert line == (f"fewer than {needed} test images: b; a loss in a class of this size can't be shown; "
+    assert line == (f"fewer than {needed} test images: b; a loss in so small a class can't be shown; "
                     "add test images")  # fmt: skip
 
 
@@ -67,3 +67,12 @@ def test_of_many_small_classes_some_are_named() -> None:
     line = too_small(np.arange(6), tuple("abcdef"), 0.95)
     assert line is not None
     assert line.startswith("fewer than 5 test images: a, b, c and 3 more; ")
+
+
+def test_classes_that_the_reference_never_gets_right_are_named() -> None:
+    labels = np.repeat([0, 1, 2], 10)
+    assert never_right(labels, labels, ("a", "b", "c")) is None
+    assert never_right(np.zeros(30, np.int64), labels, ("a", "b", "c")) == (
+        "the reference gets no test image right of: b, c; such a class has nothing to lose; check its training and its "
+        "labels"
+    )
