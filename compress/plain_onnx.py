@@ -21,6 +21,7 @@ from runtimes.target import Target
 if TYPE_CHECKING:
     import onnx
 
+MAX_SIDE = 4096  # of `Preprocessing`
 INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -71,9 +72,8 @@ class PlainFile:
 
         sides = self.input_shape[2:]
         if any(side not in (None, preprocessing.crop) for side in sides):
-            size = " x ".join("any" if side is None else str(side) for side in sides)
-            raise InputError(f"{self.path}: takes images of {size} pixels, and the preprocessing crops to "
-                             f"{preprocessing.crop}; set --crop {self.side}")  # fmt: skip
+            raise InputError(f"{self.path}: takes images of {self.side} x {self.side} pixels, and the preprocessing "
+                             f"crops to {preprocessing.crop}; set --crop {self.side}")  # fmt: skip
         manifest = Manifest(
             sha256=self.sha256,
             size_bytes=self.size_bytes,
@@ -109,6 +109,9 @@ def _nchw(value: onnx.ValueInfoProto, dtype: InputDtype) -> tuple[int | None, in
     if channels not in (3, None):
         raise InputError(f"the model's input '{value.name}' has {channels} channels, not 3; uint8 inputs are "
                          "(N, H, W, 3), float inputs (N, 3, H, W)")  # fmt: skip
+    sides = {side for side in rest if side is not None}
+    if len(sides) > 1 or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise InputError(f"the model takes images of {rest[0]} x {rest[1]} pixels, not a square of at most {MAX_SIDE}")
     return batch, 3, rest[0], rest[1]
 
 

@@ -53,8 +53,11 @@ def read(path: Path) -> Content:
 
     Raises InputError for another format, for a damaged file, and for one with Python objects besides tensors.
     """
-    with path.open("rb") as stream:
-        start = stream.read(START_BYTES)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(START_BYTES)
+    except OSError as error:
+        raise InputError(f"weights: {path}: can't be read ({error.strerror})") from error
     if start[8:9] == b"{":  # after the length of the header, whose first byte can be that of a pickle
         content = _safetensors(path)
     elif start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle: both formats of torch.save
@@ -103,8 +106,8 @@ def _refusal(error: str) -> str:
         return ("contains objects other than tensors, or is damaged; it was not executed; save the network's "
                 "state_dict() as .safetensors")  # fmt: skip
     return (
-        f"contains an object of Python, {named[1]}, besides tensors; it was not executed; save the tensors alone: "
-        "torch.save(network.state_dict(), 'tensors.pth')"
+        f"contains an object of Python, {named[1]}, besides tensors; it was not executed; if you trust the file, save "
+        "its tensors alone: torch.save(torch.load(FILE, weights_only=False)[KEY], 'tensors.pth')"
     )
 
 

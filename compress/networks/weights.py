@@ -65,6 +65,7 @@ def initialise(
     pruned = content.metadata.get(PRUNED) == "true"
     expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
+    key = key and key.rstrip(".")
     try:
         chosen, others = matching.choose(content, expected, key)
         _require_usable(chosen.tensors)

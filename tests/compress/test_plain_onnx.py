@@ -114,9 +114,11 @@ def test_softmax_and_sigmoid_are_recognized(tmp_path: Path) -> None:
         (with_input(["n", 3, 8, 8], TensorProto.FLOAT16), "is float16, not float; export it in float32"),
         (with_input(["n", 3, 8, 8], outputs=2), "1 inputs and 2 outputs, not one of each"),
         (with_input(["n", 3, 8, 8], TensorProto.UINT8), r"8 channels, not 3; uint8 inputs are \(N, H, W, 3\)"),
+        (with_input(["n", 3, 8, 12]), "takes images of 8 x 12 pixels, not a square of at most 4096"),
+        (with_input(["n", 3, 5000, 5000]), "takes images of 5000 x 5000 pixels, not a square"),
         (with_input(["n", 1, 8, 8]), r"not \(N, 3, H, W\)"),
     ],
-    ids=["NHWC", "float16", "two outputs", "uint8 NCHW", "grey"],
+    ids=["NHWC", "float16", "two outputs", "uint8 NCHW", "oblong", "huge", "grey"],
 )
 def test_another_form_is_one_clear_line(tmp_path: Path, model: onnx.ModelProto, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:

@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ def _weights(tensors: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
         opened.writestr("x/data.pkl", pickle.dumps(Evil()))
         opened.writestr("x/version", "3")
         opened.writestr("x/data/0", bytes(1 << 24))
+    nested: Any = {"state": torch.zeros(2)}
+    for _ in range(200):
+        nested = {"state": nested}
+    loop: dict[str, Any] = {"state": torch.zeros(2)}
+    loop["again"] = [loop, loop]
+    state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    head = [name for name in tensors if name.startswith("classifier")]
     wrong = {name: value[..., :1] if value.ndim > 1 else value for name, value in tensors.items()}
     return {
         **cases,
@@ -103,6 +111,22 @@ def _weights(tensors: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
         "a missing tensor": (".safetensors", safetensors({n: v for n, v in tensors.items() if n != first})),
         "other shapes": (".safetensors", safetensors({n: np.ascontiguousarray(v) for n, v in wrong.items()})),
         "other names": (".safetensors", safetensors({f"net.{n}x": v for n, v in list(tensors.items())[1:]})),
+        "arguments of a training script": (".pth.tar", torch_file({"state_dict": state, "args": Namespace(lr=1)})),
+        "a numpy number": (".ckpt", torch_file({"state_dict": state, "best": np.float64(1)})),
+        "very deep mappings": (".ckpt", torch_file(nested)),
+        "a mapping in itself": (".bin", torch_file(loop)),
+        "two networks": (".PTH", torch_file({"student": state, "teacher": state | {first: state[first] + 1}})),
+        "NaN": ("", torch_file(state | {first: state[first] * torch.nan})),
+        "8-bit integers": (".th", torch_file(state | {first: state[first].to(torch.int8)})),
+        "sparse tensors": (".pt", torch_file(state | {first: state[first].to_sparse()})),
+        "tensors without memory": (".pt", torch_file(state | {first: state[first].to("meta")})),
+        "another number of classes": (".pth", torch_file(state | {n: torch.cat([state[n]] * 3) for n in head})),
+        "no classifier": (".pth", torch_file({n: value for n, value in state.items() if n not in head})),
+        "empty names": (".pth", torch_file({"": torch.zeros(2), ".": torch.zeros(2), "..": {"": torch.zeros(1)}})),
+        "names with line breaks": (".pth", torch_file({"a\nb": torch.zeros(2), "\x1b[31m": torch.zeros(2)})),
+        "a pointer of Git LFS": (".pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "a web page": (".pth", b"<!DOCTYPE html>\n<html></html>"),
+        "HDF5": (".ckpt", b"\x89HDF\r\n\x1a\n" + bytes(64)),
         "a text": (".pth", b"weights\n"),
         "JSON": (".safetensors", b"{}"),
     }
