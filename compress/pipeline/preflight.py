@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from compress.images.samples import SPLITS, Data
 from compress.networks.sources import weights_file
-from compress.pipeline.initial import ModelConfig, StageConfig, trainings
+from compress.pipeline.initial import ModelConfig, StageConfig, trainings, untrained_notes
 from compress.pruning.config import PruneConfig
 from compress.quantization.config import MIN_IMAGES
 from compress.recipe import plugins
@@ -93,6 +93,8 @@ def _require_calibration(recipe: Recipe, data: Data) -> None:
 def _weights(recipe: Recipe) -> Iterator[Problem]:
     """Yield the problems of the files and names of weights, of the network and of teachers."""
     yield from _problem("model.", _require_weights, recipe.model)
+    if recipe.model.weights is None:
+        yield from _problem("", untrained_notes, recipe, ("*",))
     for index, stage in enumerate(recipe.stages):
         for key, fit in trainings(stage):
             if fit.teacher is not None and not isinstance(fit.teacher.network, str):

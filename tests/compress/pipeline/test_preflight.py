@@ -32,7 +32,12 @@ FEATURES = {"loss": "features", "network": "before", "layers": {"features.1": "f
       "rounds": 2, "fine_tune": {"epochs": 1, "warmup_epochs": 0, "freeze": ["classifier"]}}],
 ])  # fmt: skip
 def test_names_that_match_are_accepted(make_recipe: MakeRecipe, stages: list[dict[str, Any]]) -> None:
-    preflight.require_recipe(make_recipe(stages=stages))
+    preflight.require_recipe(make_recipe(stages=[TRAIN, *stages]))  # a network teaches after it was trained
+
+
+def test_a_random_network_as_teacher_is_found(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(InputError, match=r"^stages\.0\.teacher: the network 'before' has random weights there"):
+        preflight.require_recipe(make_recipe(stages=[QAT]))
 
 
 @pytest.mark.parametrize(("stage", "message"), [

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from compress.models import mobilenet_v2
-from compress.networks import checkpoint
+from compress.networks import checkpoint, weights
 from compress.networks.layers import count_macs, layer_shapes
 from compress.pruning import latency, planning
 from compress.pruning.plans import PruningPlan
@@ -168,6 +168,24 @@ def test_latency_is_measured_on_the_target(
     assert list((tmp_path / "run" / "widths").iterdir())  # beside the steps, for other steps of the run
 
 
+def test_a_pruned_network_starts_a_new_recipe_with_other_classes_and_can_be_pruned_again(
+    make_context: MakeContext,
+) -> None:
+    config = mobilenet_v2.Config(width=0.25)
+    context = make_context("1-prune")
+    pruned = run(make_lively(mobilenet_v2.build(config, 3)), context, Config(macs=0.6))
+    checkpoint.save(context.folder, pruned, pruned=True)
+    start = config.model_copy(update={"weights": str(context.folder / checkpoint.WEIGHTS_FILE)})
+    images = context.prepared("val")
+    expected = predict(pruned, images, "cpu")
+    np.testing.assert_array_equal(predict(weights.create(start, 3, 1), images, "cpu"), expected)
+    other = weights.create(start, 7, 1)
+    assert predict(other, images, "cpu").shape == (len(images), 7)
+    before = count_macs(other, EXAMPLE)
+    again = run(other, make_context("2-prune"), Config(macs=0.6, importance="l2"))
+    assert count_macs(again, EXAMPLE) <= 0.6 * before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
@@ -179,11 +197,14 @@ def test_a_pruned_network_exports_agrees_quantizes_and_loads_again(
     unpruned = make_lively(plugins.load("models", config.arch).build(config, 3))
     pruned = run(unpruned, context, Config(macs=0.5))
 
-    checkpoint.save(context.folder, pruned)
+    checkpoint.save(context.folder, pruned, pruned=True)
     loaded = checkpoint.load(context.folder, config, 3)
     images = context.prepared("val")
     expected = predict(pruned, images, "cpu")
     np.testing.assert_array_equal(predict(loaded, images, "cpu"), expected)
+    start = config.model_copy(update={"weights": str(context.folder / checkpoint.WEIGHTS_FILE)})
+    np.testing.assert_array_equal(predict(weights.create(start, 3, 1), images, "cpu"), expected)
+    assert predict(weights.create(start, 7, 1), images, "cpu").shape == (len(images), 7)
 
     file = to_onnx(loaded, tmp_path / "pruned.onnx", 32, 18, None)
     float32 = file.artifact(context.preprocessing, context.classes)
