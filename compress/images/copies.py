@@ -85,7 +85,7 @@ def find_copies(members: Sequence[Member], digests: Digests, classes: tuple[str,
     leaks: list[Rejected] = []
     contradictions: list[str] = []
     repeated: list[str] = []
-    for group in _equal(digests):
+    for group in sorted(_equal(digests), key=lambda group: int(group[0])):
         first, *others = (members[index] for index in group)
         for other in others:
             pair = f"{first.sample.name} and {other.sample.name}"

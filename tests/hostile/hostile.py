@@ -32,6 +32,7 @@ import bad_folders
 import bad_models
 import bad_pictures
 import bad_recipes
+import bad_splits
 from case import Case
 from click.testing import CliRunner
 
@@ -41,6 +42,7 @@ KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,
     "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
     "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
+    "splits": bad_splits.splits, "run folders": bad_splits.run_folders,
     "folders": bad_folders.folders,
 }  # fmt: skip
 ALLOWED_S = 60

@@ -135,9 +135,10 @@ def test_an_artifact_outside_of_its_run_is_named(class_folders: Path, make_run: 
     )
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04 damaged", b""])
 @pytest.mark.parametrize("file", ["recipe.yaml", "splits.json", "seen.npz"])
-def test_a_damaged_run_is_one_line(class_folders: Path, make_run: MakeRun, file: str) -> None:
+def test_a_damaged_run_is_one_line(class_folders: Path, make_run: MakeRun, file: str, content: bytes) -> None:
     artifact = make_run()
-    (artifact.path.parents[1] / file).write_bytes(b"PK\x03\x04 damaged")
+    (artifact.path.parents[1] / file).write_bytes(content)
     with pytest.raises(InputError, match=r"run(/recipe\.yaml)?: "):
         choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
