@@ -77,6 +77,8 @@ class _Sources:
             return Artifact(file.path, self.reference), f"{self.assumed.manifest} is its own"
         source, preprocessing = self._preprocessing(file)
         artifact, note = file.artifact(preprocessing), f"preprocessing {source}: {described(preprocessing)}"
+        if not self.needs_pixels:
+            note = f"measured with images of {preprocessing.crop} x {preprocessing.crop} pixels"
         if self.reference is not None:
             return _labelled(artifact, self.reference.labels, str(self.assumed.manifest)), note
         labels = {other.manifest.labels for other in self.others}
@@ -97,7 +99,7 @@ class _Sources:
         if self.evalset is not None:
             return "of the evaluation set", self.evalset.preprocessing
         if not self.needs_pixels and file.side is not None:
-            return "does not change the latency", Preprocessing(max(file.side, 256), file.side)
+            return "of any kind", Preprocessing(max(file.side, 256), file.side)  # does not change the latency
         known = {other.manifest.preprocessing: other for other in self.others}
         if len(known) > 1:
             one, other = list(known.values())[:2]
@@ -107,6 +109,8 @@ class _Sources:
             )
         for preprocessing, other in known.items():
             return f"of {other.path.name}", preprocessing
+        if not self.needs_pixels:
+            raise InputError(f"{file.path}: takes images of any size; give the side to measure with, as in --crop 224")
         raise InputError(
             f"{file.path}: has no manifest beside it, so its preprocessing is unknown; give --manifest FILE.json of a "
             f"file with the same preprocessing, or options: --resize 256 --crop {file.side or 224} "

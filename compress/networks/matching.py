@@ -15,6 +15,7 @@ from runtimes.errors import InputError
 
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|average|averaged|polyak|shadow)(?:$|[._\d])", re.IGNORECASE)
 COUNTERS = ("n_averaged", "num_updates", "updates", "step", "steps", "global_step", "epoch", "decay", "initted")
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 MAX_NAMED = 4
 
 
@@ -90,6 +91,17 @@ def choose(content: Content, expected: Expected, key: str | None) -> tuple[Candi
             return choice[0], [candidate for candidate in fitting if candidate is not choice[0]]
     places = ", ".join(f"'{candidate.path}'" for candidate in fitting)
     raise InputError(f"holds several networks that fit: {places}; choose one with weights_key")
+
+
+def without_wrappers(content: Content) -> Content | None:
+    """Return the content without the names of modules that wrap others, for example `features._orig_mod.0.weight`.
+
+    None if there are none, or if two tensors would have the same name.
+    """
+    tensors = {WRAPPERS.sub("", path): tensor for path, tensor in content.tensors.items()}
+    if tensors.keys() == content.tensors.keys() or len(tensors) < len(content.tensors):
+        return None
+    return Content(tensors, content.containers, content.metadata)
 
 
 def left_out(content: Content, chosen: Candidate) -> dict[str, int]:

@@ -66,6 +66,10 @@ def initialise(
     expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     key = key and key.rstrip(".")
+    unwrapped = matching.without_wrappers(content)
+    if unwrapped is not None and not _fits(content, expected, key) and _fits(unwrapped, expected, key):
+        content = unwrapped
+        notes.append("the names of wrappers, such as '_orig_mod.', are removed from the names")
     try:
         chosen, others = matching.choose(content, expected, key)
         _require_usable(chosen.tensors)
@@ -77,6 +81,14 @@ def initialise(
     return network.eval(), LoadedWeights(
         tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned
     )
+
+
+def _fits(content: Content, expected: Expected, key: str | None) -> bool:
+    """Return whether the content has one network that fits, with its classifier."""
+    try:
+        return not matching.choose(content, expected, key)[0].replaced
+    except InputError:
+        return False
 
 
 def _content(config: Any, published: str | None, network: nn.Module) -> tuple[Content, list[str]]:

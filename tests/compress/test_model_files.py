@@ -133,7 +133,15 @@ def test_an_unknown_preprocessing_is_refused_with_its_cure(plain: Path) -> None:
 def test_latency_needs_the_size_only(plain: Path, tmp_path: Path) -> None:
     result = opened(plain, needs_pixels=False)
     assert result.artifacts[0].manifest.preprocessing.crop == 8
-    assert "does not change the latency" in result.notes[0]
+    assert result.notes == ["plain.onnx: no manifest beside it; measured with images of 8 x 8 pixels"]
+    model = onnx_graphs.residual_model(channels=3)
+    for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.dim_param = "side"
+    onnx.save(model, tmp_path / "open.onnx")
+    message = refused(tmp_path / "open.onnx", needs_pixels=False)
+    assert message.endswith("open.onnx: takes images of any size; give the side to measure with, as in --crop 224")
+    result = opened(tmp_path / "open.onnx", needs_pixels=False, preprocessing=Preprocessing(16, 16))
+    assert result.artifacts[0].manifest.input_shape == (None, 3, 16, 16)
 
 
 def test_different_preprocessing_of_others_is_ambiguous(plain: Path, tmp_path: Path) -> None:

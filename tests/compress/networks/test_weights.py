@@ -153,6 +153,19 @@ def test_a_network_without_its_head_gets_a_random_one(tmp_path: Path, trained: n
     )
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+def test_wrappers_inside_the_names_are_removed(tmp_path: Path, trained: nn.Module, wrapper: str) -> None:
+    state = {name.replace("features.", f"features.{wrapper}."): value for name, value in trained.state_dict().items()}
+    file = store(tmp_path / "a.pth", state)
+    assert torch.equal(logits(tiny(file)), logits(trained))
+    assert notes(file) == ["the names of wrappers, such as '_orig_mod.', are removed from the names"]
+
+
+def test_a_head_without_the_prefix_of_the_rest_is_used(tmp_path: Path, trained: nn.Module) -> None:
+    state = {f"module.{name}" if "features" in name else name: value for name, value in trained.state_dict().items()}
+    assert torch.equal(logits(tiny(store(tmp_path / "a.pth", state))), logits(trained))
+
+
 def test_averaged_weights_that_do_not_fit_are_named(tmp_path: Path, trained: nn.Module) -> None:
     shadow = dict(trained.named_parameters())
     count = len(shadow)
