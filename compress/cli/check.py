@@ -183,6 +183,7 @@ def _write_summary(file: Path | None, text: str) -> None:
     if file is not None and str(file) != of_step:
         write_text(file, text)
     elif of_step:
+        Path(of_step).parent.mkdir(parents=True, exist_ok=True)
         with Path(of_step).open("a", encoding="utf-8") as stream:
             stream.write(f"{text}\n")
 
