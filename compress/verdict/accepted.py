@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from runtimes.errors import InputError
 from runtimes.files import Json, read_json, write_json
@@ -12,6 +16,8 @@ from runtimes.target import Target
 
 SCHEMA_VERSION = 1
 ACCEPTED_FOLDER = Path("recipes/accepted")
+
+_Record = TypeVar("_Record", bound=Any)  # a dataclass; mypy has no narrower bound
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,15 @@ class Result:
     @classmethod
     def from_json(cls, fields: Json) -> Result:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
-        runs = {name: tuple(map(tuple, fields[name])) for name in ("latency_ms", "reference_ms")}
-        for name, blocks in runs.items():
-            if not blocks or not all(block and all(0 < ms < math.inf for ms in block) for block in blocks):
-                raise ValueError(f"{name}: needs blocks of positive numbers")
-        if len(runs["latency_ms"]) != len(runs["reference_ms"]):
+        _require_fields(cls, fields)
+        result = _validated(cls, {**fields, "target": Target.from_json(fields["target"])})
+        for name, blocks in (("latency_ms", result.latency_ms), ("reference_ms", result.reference_ms)):
+            runs = {len(block) for block in blocks}
+            if len(runs) != 1 or 0 in runs or not all(0 < ms < math.inf for block in blocks for ms in block):
+                raise ValueError(f"{name}: needs blocks of positive numbers, equally many in each")
+        if len(result.latency_ms) != len(result.reference_ms):
             raise ValueError("latency_ms and reference_ms have different numbers of blocks")
-        return cls(
-            **{
-                **fields,
-                **runs,
-                "target": Target.from_json(fields["target"]),
-                "predicted": tuple(fields["predicted"]),
-            }
-        )
+        return result
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,9 @@ class Accepted:
     @classmethod
     def from_json(cls, fields: Json) -> Accepted:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for fields that don't fit."""
-        accepted = cls(
-            **{
-                **fields,
-                "classes": tuple(fields["classes"]),
-                "labels": tuple(fields["labels"]),
-                "results": tuple(Result.from_json(result) for result in fields["results"]),
-            }
-        )
+        _require_fields(cls, fields)
+        results = tuple(Result.from_json(result) for result in fields["results"])
+        accepted = _validated(cls, {**fields, "results": results})
         accepted._check_classes()
         return accepted
 
@@ -96,6 +92,27 @@ class Accepted:
         for result in self.results:
             if any(predicted not in known for predicted in result.predicted):
                 raise ValueError(f"{result.target.name}: a prediction is not the number of a class")
+
+
+def _require_fields(kind: type[_Record], fields: Json) -> None:
+    """Raise KeyError for the first field that is missing, TypeError for one that a record does not have."""
+    known = dataclasses.fields(kind)
+    for field in known:
+        if field.name not in fields and field.default is dataclasses.MISSING:
+            raise KeyError(field.name)
+    unknown = fields.keys() - {field.name for field in known}
+    if unknown:
+        raise TypeError(f"unknown field {min(unknown)}")
+
+
+def _validated(kind: type[_Record], fields: Json) -> _Record:
+    """Return the record of those fields; raises ValueError with the first that has the wrong type."""
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise ValueError(f"{place}: {problem['msg']}" if place else problem["msg"]) from error
 
 
 def default_path(recipe: str) -> Path:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
-from collections.abc import Callable
+import math
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from made_results import IMAGES, accepted, result, written
 
 from compress.verdict import accepted as files
 from compress.verdict.accepted import Accepted
+from compress.verdict.comparison import Limits, compare
 from runtimes.errors import InputError
 from runtimes.target import Target
 
@@ -42,7 +47,7 @@ def test_predictions_and_labels_are_of_the_same_images() -> None:
         ("[]", "not an accepted result"),
         ("{}", "it has no schema_version"),
         ('{"schema_version": 9}', "schema version 9, this toolkit reads 1; accept a run again"),
-        ('{"schema_version": 1, "results": [{}]}', "it has no classes"),
+        ('{"schema_version": 1, "results": [{}]}', "it has no recipe"),
     ],
 )
 def test_a_file_that_is_no_accepted_result_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -67,7 +72,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
     [
         (_without("predicted"), "it has no predicted"),
         (_without("sha256"), "sha256"),
-        (lambda content: content.update(labels=3), "not iterable"),
+        (lambda content: content.update(labels=3), "labels: Input should be a valid tuple"),
         (lambda content: content["results"][0]["target"].update(threads=0), "1 to 1024 threads"),
     ],
 )
@@ -87,10 +92,10 @@ def test_the_default_path_is_named_after_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("latency_ms", [], "latency_ms: needs blocks of positive numbers"),
-        ("reference_ms", [[]], "reference_ms: needs blocks of positive numbers"),
-        ("latency_ms", [[0.0, 1.0]], "latency_ms: needs blocks of positive numbers"),
-        ("latency_ms", [[float("nan")]], "latency_ms: needs blocks of positive numbers"),
+        ("latency_ms", [], "latency_ms: needs blocks of positive numbers, equally many in each"),
+        ("reference_ms", [[]], "reference_ms: needs blocks of positive numbers, equally many in each"),
+        ("latency_ms", [[0.0, 1.0]], "latency_ms: needs blocks of positive numbers, equally many in each"),
+        ("latency_ms", [[float("nan")]], "latency_ms: needs blocks of positive numbers, equally many in each"),
         ("latency_ms", [[1.0]], "different numbers of blocks"),
     ],
 )
@@ -102,3 +107,26 @@ def test_latencies_that_can_not_be_compared_are_refused(
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         files.read(tmp_path / "a.json")
+
+
+def _paths(value: Any, start: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the places of all values in JSON content, of lists those of the first item."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*start, key)
+        yield from _paths(item, (*start, key))
+
+
+def test_a_wrong_value_anywhere_is_one_line_or_can_be_compared(tmp_path: Path) -> None:
+    few = Accepted("solar", ("a", "b"), (0, 1), (replace(result(), predicted=(0, 1)),), "1")
+    content, path = json.loads(json.dumps(asdict(few))), tmp_path / "a.json"
+    for place in _paths(content):
+        for wrong in (None, [], {}, "x", -1, [[[]]], {"no such": 1}, math.inf):
+            damaged = copy.deepcopy(content)
+            parent = functools.reduce(operator.getitem, place[:-1], damaged)
+            parent[place[-1]] = wrong
+            path.write_text(json.dumps(damaged))
+            try:
+                compare(few, files.read(path), Limits(metric="macro_f1"))
+            except InputError as error:
+                assert "\n" not in str(error), place  # noqa: PT017
