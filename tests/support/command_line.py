@@ -17,13 +17,14 @@ def call(*arguments: str | Path) -> Result:
 
 
 def assert_one_line(result: Result, code: int, *parts: str) -> None:
-    """Assert that a command ended with the exit code and one line of error with all the parts."""
+    """Assert that a command ended with the exit code and one line of error with all the parts, after its progress."""
     assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("compress: ")
+    assert "Traceback" not in result.stderr
+    *progress, error = [line for line in result.stderr.splitlines() if line]
+    assert error.startswith("compress: ")
+    assert not [line for line in progress if line.startswith("compress: ")]
     for part in parts:
-        assert part in lines[0]
+        assert part in error
 
 
 def make_images(folder: Path, count: int, start: int = 0) -> None:
