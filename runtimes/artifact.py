@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import ArtifactError
-from runtimes.files import Json, read_json, sha256_file, write_json
+from runtimes.files import Json, read_json, read_object, sha256_file, write_json
 from runtimes.lineage import Record, read_lineage
 from runtimes.preprocessing import Preprocessing
 
@@ -101,15 +101,7 @@ class Manifest:
     def from_json(cls, fields: Json) -> Manifest:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
         _check_fields(fields)
-        return cls(
-            **{
-                **fields,
-                "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
-                "input_shape": tuple(fields["input_shape"]),
-                "labels": tuple(fields["labels"]),
-                "lineage": read_lineage(fields["lineage"]),
-            }
-        )
+        return replace(read_object(cls, {**fields, "lineage": ()}), lineage=read_lineage(fields["lineage"]))
 
 
 def two_columns(outputs: npt.NDArray[np.float32], output: Output) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.errors import InputError
-from runtimes.files import read_json, replacing, sha256_file, write_json
+from runtimes.files import read_json, read_value, replacing, sha256_file, write_json
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -124,8 +124,8 @@ def load(folder: Path) -> EvalSet:
         opened = EvalSet(
             images=_array(folder / "images.npy"),
             labels=_array(folder / "labels.npy") if "labels" in description["sha256"] else None,
-            names=tuple(description["names"]),
-            classes=tuple(description["classes"]),
+            names=read_value(tuple[str, ...], description["names"]),
+            classes=read_value(tuple[str, ...], description["classes"]),
             preprocessing=Preprocessing.from_json(description["preprocessing"]),
             sha256=description["sha256"]["images"],
         )

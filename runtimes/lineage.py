@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Hashable, Iterable
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
-from runtimes.files import Json
+from runtimes.files import Json, json_key, read_object
 
 Found = TypeVar("Found", bound="Record")
-Value = TypeVar("Value")
 NodeKind = Literal["integer", "float", "conversion"]
 JSON_KEY_FROM: dict[str, str] = {"json": "from"}  # `from` is a keyword of Python
 JSON_KEY_ENGINE: dict[str, str] = {"json": "engine"}  # the key that manifests have had from the start
@@ -142,7 +138,7 @@ class Record:
     @classmethod
     def from_json(cls: type[Found], content: Json) -> Found:
         """Rebuild from the JSON object of a manifest; raises ValueError for missing, unknown or wrong fields."""
-        return _read_object(cls, {name: value for name, value in content.items() if name != "step"})
+        return read_object(cls, {name: value for name, value in content.items() if name != "step"})
 
 
 @dataclass(frozen=True)
@@ -334,7 +330,9 @@ def find_record(lineage: Iterable[Record], kind: type[Found]) -> Found | None:
 def _object_of(record: Any) -> dict[str, Any]:
     values = ((declared, getattr(record, declared.name)) for declared in fields(record))
     return {
-        _key(declared): _plain(value) for declared, value in values if value is not None or declared.default is MISSING
+        json_key(declared): _plain(value)
+        for declared, value in values
+        if value is not None or declared.default is MISSING
     }
 
 
@@ -347,39 +345,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return value
-
-
-def _key(declared: Field[Any]) -> str:
-    return str(declared.metadata.get("json", declared.name))
-
-
-@cache
-def _types(kind: Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _read_object(kind: type[Value], content: Json) -> Value:
-    """Build a dataclass from a JSON object; raises ValueError for missing, unknown or ill-typed fields."""
-    declared = {_key(each): each for each in fields(kind)}  # type: ignore[arg-type]
-    unknown = content.keys() - declared.keys()
-    missing = {key for key, each in declared.items() if each.default is MISSING} - content.keys()
-    if unknown or missing:
-        raise ValueError(f"{kind.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-    hints = _types(kind)  # type: ignore[arg-type]
-    return kind(**{declared[key].name: _read(hints[declared[key].name], value) for key, value in content.items()})
-
-
-def _read(hint: Any, value: Any) -> Any:
-    """Convert a JSON value to the declared type of a field; raises ValueError if it has another type."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):  # X | None is the only union here
-        return None if value is None else _read(inner[0], value)
-    if is_dataclass(hint) and isinstance(value, dict):
-        return _read_object(typing.cast("type[Any]", hint), value)
-    if origin is dict and isinstance(value, dict):
-        return {name: _read(inner[1], item) for name, item in value.items()}
-    if origin is tuple and isinstance(value, list) and (inner[1] is ... or len(inner) == len(value)):
-        return tuple(_read(inner[0], item) for item in value)
-    if (origin is Literal and value in inner) or (hint is float and type(value) in (int, float)) or type(value) is hint:
-        return value
-    raise ValueError(f"{value!r} is not {hint}")

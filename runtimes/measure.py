@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from runtimes.clock import SessionTiming, Stream, Timing, interleave, single_str
 from runtimes.console import Console, SilentConsole
 from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
-from runtimes.files import Json
+from runtimes.files import Json, read_object
 from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
 from runtimes.session import Images, Session, load
 from runtimes.target import Target
@@ -72,18 +72,23 @@ class Measurement:
 
     @classmethod
     def from_json(cls, fields: Json) -> Measurement:
-        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing or wrong fields."""
+        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
         fields = upgraded(fields)
-        return cls(
-            **{
-                **fields,
-                "target": Target.from_json(fields["target"]),
-                "timing": Timing(**{"sessions": 1, **fields["timing"]}),  # older files have one session
-                "latency_ms": tuple(tuple(block) for block in fields["latency_ms"]),
-                "predicted": tuple(fields["predicted"]),
-                "accuracy": None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"]),
-            }
-        )
+        timing = {"sessions": 1, **fields["timing"]}  # older files have one session
+        measurement = read_object(cls, {**fields, "timing": timing, "accuracy": None})
+        require_blocks("latency_ms", measurement.latency_ms)
+        if measurement.latency_ms_p50 <= 0:
+            raise ValueError(f"latency_ms_p50: must be above 0, not {measurement.latency_ms_p50}")
+        if measurement.telemetry:
+            telemetry.require_readings(measurement.telemetry)
+        accuracy = None if fields["accuracy"] is None else Accuracy.from_json(fields["accuracy"])
+        return replace(measurement, accuracy=accuracy)
+
+
+def require_blocks(name: str, latency_ms: tuple[tuple[float, ...], ...]) -> None:
+    """Raise ValueError unless there are blocks of equally many runs."""
+    if not latency_ms or not latency_ms[0] or len({len(block) for block in latency_ms}) > 1:
+        raise ValueError(f"{name}: must be blocks of equally many runs")
 
 
 def upgraded(fields: Json) -> Json:

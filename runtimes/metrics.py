@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.files import Json
+from runtimes.files import Json, read_object
 
 TOP5_NEEDS_CLASSES = 6  # with five classes or fewer, top-5 is always 1
 CALIBRATION_BINS = 15  # as in Guo et al., ICML 2017
@@ -34,15 +34,14 @@ class Accuracy:
 
     @classmethod
     def from_json(cls, content: Json) -> Accuracy:
-        """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
-        lists = {name: tuple(content[name]) for name in ("precision", "recall", "f1")}
-        return cls(
-            **{
-                **content,
-                **lists,
-                "confusion": tuple((label, predicted, images) for label, predicted, images in content["confusion"]),
-            }
-        )
+        """Rebuild from JSON; raises ValueError for missing, unknown or wrong fields."""
+        accuracy = read_object(cls, content)
+        classes = range(len(accuracy.recall))
+        if not len(accuracy.precision) == len(accuracy.recall) == len(accuracy.f1):
+            raise ValueError("precision, recall and f1 are of different numbers of classes")
+        if any(label not in classes or predicted not in classes for label, predicted, _ in accuracy.confusion):
+            raise ValueError(f"confusion: a class is not one of the {len(classes)} classes")
+        return accuracy
 
 
 def confusion_rows(confusion: Iterable[Sequence[int]], classes: int) -> list[list[int]]:

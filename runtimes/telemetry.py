@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from runtimes.files import Json
+from runtimes.files import Json, read_value
 
 Unknown = Literal["unknown"]
 UNKNOWN: Unknown = "unknown"
@@ -90,6 +90,15 @@ def counted_j(root: Path = Path("/")) -> dict[str, float]:
 def watts_now(root: Path = Path("/")) -> dict[str, float]:
     """Return power in watts by rail, empty where the system does not show it; commands take up to 0.1 s."""
     return _power_w(root / "sys", _Commands.run_for_power())
+
+
+def require_readings(readings: Json) -> None:
+    """Raise KeyError or ValueError for readings (as JSON) that `throttled_between` can't compare."""
+    for name in ("before", "after"):
+        if not isinstance(readings[name], dict):
+            raise ValueError(f"telemetry.{name} is no reading")
+        read_value(list[str] | Unknown, readings[name]["throttling"])
+        read_value(dict[str, int] | Unknown, readings[name]["throttle_counts"])
 
 
 def throttled_between(before: Json, after: Json) -> list[str] | Unknown:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runtimes.files import Json, write_json
+from runtimes.files import Json, read_object, write_json
 
 Unit = Literal["ms", "MACs"]
 
@@ -22,10 +22,10 @@ class Cut:
 
     group: str
     layers: tuple[str, ...]
-    units_before: int
+    units_before: int = field(metadata={"json": "before"})
     kept: tuple[int, ...]
-    importance_removed: float
-    cost_saved: float
+    importance_removed: float = field(metadata={"json": "lost"})
+    cost_saved: float = field(metadata={"json": "saved"})
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class PruningPlan:
 
     cuts: tuple[Cut, ...]
     unit: Unit
-    baseline_cost: float
-    requested_share: float
-    predicted_share: float
-    measured_share: float | None
+    baseline_cost: float = field(metadata={"json": "cost_before"})
+    requested_share: float = field(metadata={"json": "asked"})
+    predicted_share: float = field(metadata={"json": "predicted"})
+    measured_share: float | None = field(metadata={"json": "measured"})
 
     def to_json(self) -> Json:
         """Return the content of plan-N.json, which reports include."""
@@ -62,14 +62,8 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, fields: Json) -> PruningPlan:
-        """Return the plan that `to_json` gave; raises KeyError or TypeError for content of another form."""
-        cuts = tuple(
-            Cut(cut["group"], tuple(cut["layers"]), cut["before"], tuple(cut["kept"]), cut["lost"], cut["saved"])
-            for cut in fields["cuts"]
-        )
-        return cls(
-            cuts, fields["unit"], fields["cost_before"], fields["asked"], fields["predicted"], fields["measured"]
-        )
+        """Return the plan that `to_json` gave; raises ValueError for content of another form."""
+        return read_object(cls, fields)
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""

@@ -38,18 +38,18 @@ def bundles(folder: Path) -> Iterator[Case]:
     }
     cases |= {"random bytes": np.random.default_rng(1).bytes(3000), "a text": b"no tar\n"}
     for name in ("../evil", "/tmp/evil", "a/../../evil", "..", "C:\\evil", "sample/../../evil", "-rf", "a\x01b"):
-        cases[f"a member {name!r}"] = _tar({**members, name: b"evil"})
+        cases[f"a member {name!r}"] = packed({**members, name: b"evil"})
     for kind, code in (("link", tarfile.SYMTYPE), ("hard link", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE),
                        ("pipe", tarfile.FIFOTYPE), ("folder", tarfile.DIRTYPE)):  # fmt: skip
-        cases[f"a {kind}"] = _tar(members, special=code)
+        cases[f"a {kind}"] = packed(members, special=code)
     for name in members:
-        cases[f"without {name}"] = _tar({key: value for key, value in members.items() if key != name})
-        cases[f"changed {name}"] = _tar({**members, name: bytes([members[name][0] ^ 1]) + members[name][1:]})
+        cases[f"without {name}"] = packed({key: value for key, value in members.items() if key != name})
+        cases[f"changed {name}"] = packed({**members, name: bytes([members[name][0] ^ 1]) + members[name][1:]})
     for key, _ in leaves(description):
         changed = copy.deepcopy(description)
         put(changed, key, [["no"]])
         if key[0] != "recipe":
-            cases[f"bundle.json: {'.'.join(map(str, key))}"] = _tar(
+            cases[f"bundle.json: {'.'.join(map(str, key))}"] = packed(
                 {**members, "bundle.json": json.dumps(changed).encode()}
             )
     for name, content in cases.items():
@@ -60,7 +60,8 @@ def bundles(folder: Path) -> Iterator[Case]:
         yield Case(name, place, arguments, path.name, content)
 
 
-def _tar(members: dict[str, bytes], special: bytes | None = None) -> bytes:
+def packed(members: dict[str, bytes], special: bytes | None = None) -> bytes:
+    """Return a tar with these members, and with one of a special kind."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as opened:
         for name, content in members.items():

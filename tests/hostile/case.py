@@ -36,7 +36,7 @@ NO_JSON = (
 
 @dataclass(frozen=True)
 class Case:
-    """One input. content: its identity. is_right: the command must succeed.
+    """One input. content: its identity. is_right: the command must succeed. may_be_right: it may.
 
     named: text that the error, or the output of a command that must succeed, must contain.
     """
@@ -47,6 +47,7 @@ class Case:
     named: str
     content: bytes
     is_right: bool = False
+    may_be_right: bool = False
 
 
 def artifact_in(folder: Path) -> Path:

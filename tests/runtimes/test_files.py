@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from runtimes import files
 from runtimes.files import printable, read_json, replacing, sha256_file, write_bytes, write_json, write_text
 
 
@@ -128,3 +132,62 @@ def test_a_device_that_never_ends_is_no_json() -> None:
 def test_names_that_are_not_utf_8_or_several_lines_are_escaped() -> None:
     assert printable("a\nb\x1b[31m\u2028 é\u3000c") == "a\\nb\\x1b[31m\\u2028 é\u3000c"
     assert printable(os.fsdecode(b"caf\xe9/\xc3\xa9")) == "caf\\xe9/é"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A record of all kinds of types."""
+
+    name: str
+    x: float
+    sizes: tuple[int, ...]
+    pair: tuple[int, int] = (0, 0)
+    kind: Literal["a", "b"] = "a"
+    rails: dict[str, float] | Literal["unknown"] = "unknown"
+    inner: Inner | None = None
+    anything: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A record in another, whose key in JSON is not its name."""
+
+    units: int = field(metadata={"json": "before"})
+
+
+WHOLE = {
+    "name": "n", "x": 1, "sizes": [1, 2], "pair": [3, 4], "kind": "b", "rails": {"cpu": 0.5}, "inner": {"before": 7},
+    "anything": {"key": [None]},
+}  # fmt: skip
+
+
+def test_a_record_is_read_by_its_types() -> None:
+    expected = Point("n", 1, (1, 2), (3, 4), "b", {"cpu": 0.5}, Inner(7), {"key": [None]})
+    assert files.read_object(Point, WHOLE) == expected
+    assert files.read_object(Point, {"name": "n", "x": 0.5, "sizes": []}) == Point("n", 0.5, ())
+    assert files.read_object(Point, {**WHOLE, "rails": "unknown", "inner": None}).inner is None
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"name": 3}, "name: 3 is not str"), ({"x": "1"}, "x: '1' is not float"), ({"x": True}, "x: True is not float"),
+    ({"x": math.nan}, "x: nan is not float"), ({"x": math.inf}, "x: inf"), ({"sizes": 3}, "sizes: 3 is not tuple"),
+    ({"sizes": {}}, "sizes: {} is not"), ({"sizes": [1.5]}, "sizes: 1.5 is not int"), ({"pair": [1]}, "pair: "),
+    ({"kind": "c"}, "kind: 'c' is not"), ({"kind": []}, r"kind: \[\] is not"), ({"rails": {"cpu": "1"}}, "rails: "),
+    ({"rails": ["cpu"]}, "rails: "), ({"inner": {}}, "inner: "), ({"inner": []}, "inner: "), ({"more": 1}, "'more' is"),
+    ({"anything": []}, "anything: "),
+])  # fmt: skip
+def test_a_value_of_another_type_is_refused_with_its_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        files.read_object(Point, {**WHOLE, **change})
+
+
+@pytest.mark.parametrize("content", [[], None, "text", 3, [["name", "n"]]])
+def test_anything_but_an_object_is_refused(content: object) -> None:
+    with pytest.raises(ValueError, match="is not an object"):
+        files.read_object(Point, content)
+
+
+@pytest.mark.parametrize("key", ["name", "x", "sizes"])
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(ValueError, match=f"it has no {key}"):
+        files.read_object(Point, {name: value for name, value in WHOLE.items() if name != key})

@@ -111,7 +111,7 @@ def _flip_to_no_class(content: dict[str, Any]) -> None:
         (_without_latency, r"it has no rows\.1\.latency_ms_p50"),
         (_wrong_top1, r"rows\.0\.top1: Input should be a valid number"),
         (_wrong_verdict, "verdict: Input should be 'pass', 'regression' or 'inconclusive'"),
-        (_cut_without_kept, r"1-prune\.0: it has no kept"),
+        (_cut_without_kept, r"1-prune\.0: cuts: it has no kept"),
         (_without_timing, r"measurements\.1: it has no timing"),
         (_wrong_sha256, r"artifacts\.0: sha256 is not 64 hexadecimal digits"),
         (_rows_in_another_order, "its rows and measurements are not of the same artifacts"),
