@@ -209,7 +209,8 @@ def require_classes(artifact: Artifact) -> None:
     if len(artifact.manifest.labels) < 2:
         raise InputError(
             f"{artifact.path.name} has one output, so that its accuracy and agreement could not be less than 100 %; if "
-            "it tells two classes apart, list both as labels in its manifest; else measure its latency, without images"
+            "it tells two classes apart, list both as labels in its manifest or with --labels; else measure latency "
+            "without images"
         )
 
 

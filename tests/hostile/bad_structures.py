@@ -32,9 +32,15 @@ OTHERS: tuple[Any, ...] = ([], {}, None, "text", -1, [["a"]])
 SAMPLE = ROOT / "tests/samples/schema-1"
 
 
-def structures(folder: Path) -> Iterator[Case]:
-    """Yield every document of the toolkit with one change of its structure."""
-    for make in (_reports, _accepted, _manifests, _evalsets, _bundles, _recipes, _targets, _sweeps, _inventories):
+def records(folder: Path) -> Iterator[Case]:
+    """Yield every kind of JSON that the toolkit writes and reads again, with one change of its structure."""
+    for make in (_reports, _accepted, _manifests, _evalsets, _bundles):
+        yield from make(folder / make.__name__.strip("_"))
+
+
+def settings(folder: Path) -> Iterator[Case]:
+    """Yield every kind of YAML that users write, with one change of its structure."""
+    for make in (_recipes, _targets, _sweeps, _inventories):
         yield from make(folder / make.__name__.strip("_"))
 
 

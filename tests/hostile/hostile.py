@@ -44,7 +44,8 @@ KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
     "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
     "splits": bad_splits.splits, "run folders": bad_splits.run_folders,
-    "folders": bad_folders.folders, "structures": bad_structures.structures,
+    "folders": bad_folders.folders, "records": bad_structures.records,
+    "settings": bad_structures.settings,
 }  # fmt: skip
 ALLOWED_S = 60
 ALLOWED_BYTES = 2 << 30  # growth of the process over all inputs

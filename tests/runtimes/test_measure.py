@@ -244,7 +244,9 @@ def test_one_class_is_not_judged(fake_artifact: FakeMaker, tmp_path: Path) -> No
     pixels = np.zeros((2, 4, 4, 3), np.uint8)
     artifact = fake_artifact(logits=[[1.0], [2.0]], labels=("0",))
     images = evalset.write(tmp_path / "one", pixels, None, ("a", "b"), ("0",), artifact.manifest.preprocessing)
-    with pytest.raises(InputError, match=r"a\.fake has one output.*list both as labels in its manifest"):
+    with pytest.raises(
+        InputError, match=r"a\.fake has one output.*list both as labels in its manifest or with --labels"
+    ):
         measure.measure([artifact], TARGET, images, SHORT, QUIET)
     (found,) = measure.measure([artifact], TARGET, None, SHORT, QUIET)
     assert found.predicted == ()
