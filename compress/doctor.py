@@ -9,38 +9,37 @@ from pathlib import Path
 from typing import Literal
 
 import runtimes
-from compress.recipe import plugins, targets
-from compress.recipe.recipe import shipped_recipes
+from compress.recipe import plugins, shipped
 from runtimes import environment
 from runtimes.target import runtime_names
 
 NEEDED_BY = {
-    "torch": "training: pip install -e '.[host]'",
-    "torchvision": "models: pip install -e '.[host]'",
-    "timm": "efficientnet_lite: pip install -e '.[host]'",
-    "onnx": "export: pip install -e '.[host]'",
+    "torch": "training: pip install 'compress-classifiers[host]'",
+    "torchvision": "models: pip install 'compress-classifiers[host]'",
+    "timm": "efficientnet_lite: pip install 'compress-classifiers[host]'",
+    "onnx": "export: pip install 'compress-classifiers[host]'",
     "onnxruntime": "the runtime ort: pip install onnxruntime",
-    "nncf": "quantize.method nncf: pip install -e '.[host]'",
+    "nncf": "quantize.method nncf: pip install 'compress-classifiers[host]'",
     "elpv_dataset": "the data set elpv: pip install elpv-dataset",
-    "openvino": "the runtime ov: pip install -e '.[openvino]'",
-    "ai_edge_litert": "the runtime litert: pip install -e '.[litert]'",
-    "tensorrt": "TensorRT engines: pip install -e '.[tensorrt]', or JetPack's own package",
-    "tensorrt_rtx": "TensorRT-RTX engines: pip install -e '.[rtx]'",
+    "openvino": "the runtime ov: pip install 'compress-classifiers[openvino]'",
+    "ai_edge_litert": "the runtime litert: pip install 'compress-classifiers[litert]'",
+    "tensorrt": "TensorRT engines: pip install 'compress-classifiers[tensorrt]', or JetPack's own package",
+    "tensorrt_rtx": "TensorRT-RTX engines: pip install 'compress-classifiers[rtx]'",
 }
 INTEGER_ARITHMETIC = {
     "x86-vnni": "INT8 sums are exact: weights use all 8 bits",
     "x86-avx2": "no VNNI: INT8 sums saturate at 16 bits without an error, so the weights are limited",
     "arm64": "INT8 sums are exact: weights use all 8 bits",
 }
-Listed = Literal["models", "data", "stages", "runtimes", "recipes", "targets"]
+Listed = Literal["models", "data", "stages", "runtimes", "recipes", "sweeps", "targets"]
+
+FILES = {"recipes": shipped.recipes, "sweeps": shipped.sweeps, "targets": shipped.targets}
 
 
 def listing(kind: Listed) -> list[tuple[str, str]]:
     """Return the name and a one-line description of everything of that kind."""
-    if kind == "recipes":
-        return [(str(path), _first_comment(path)) for path in shipped_recipes()]
-    if kind == "targets":
-        return [(path.stem, _first_comment(path)) for path in targets.shipped()]
+    if kind == "recipes" or kind == "sweeps" or kind == "targets":
+        return [(name, _first_comment(path)) for name, path in FILES[kind]().items()]
     if kind == "runtimes":
         names, folder = runtime_names(), Path(runtimes.__file__).parent / "backends"
     else:

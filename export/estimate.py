@@ -104,8 +104,8 @@ def estimate(artifact: Artifact, target: Target, precision: Precision = "float32
     if artifact.manifest.format != "onnx":
         raise InputError(f"{artifact.path.name}: estimates need an ONNX file, this is {artifact.manifest.format}")
     if target.datasheet is None:
-        raise InputError(f"target '{target.name}' has no datasheet, which an estimate needs; see "
-                         "recipes/targets for examples")  # fmt: skip
+        raise InputError(f"target '{target.name}' has no datasheet, which an estimate needs; targets that have "
+                         "one: compress list targets")  # fmt: skip
     model = onnx.load(artifact.path)
     layers = estimate_layers(model, target.datasheet, precision, target.batch, target.threads)
     return LatencyEstimate(artifact.path.name, target.datasheet.device, target.batch, layers)

@@ -71,7 +71,7 @@ def _converted(network: torch.nn.Module, example: torch.Tensor, quantized: bool)
     except ImportError as error:
         raise UnavailableError(
             "converting to LiteRT needs litert-torch, in a separate environment: "
-            f"pip install -e '.[litert-convert]' ({error})"
+            f"pip install litert-torch ai-edge-litert ({error})"
         ) from error
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         converted = litert_torch.convert(network, (example,), quant_config=_static() if quantized else None)

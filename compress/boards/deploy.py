@@ -80,7 +80,7 @@ def deploy(tar: Path, name: str, board: Board, known_hosts: Path | None, console
     something, CompressError if the outputs on the board differ from the bundle's.
     """
     if importlib.util.find_spec("asyncssh") is None:
-        raise UnavailableError("deploying needs the package asyncssh: pip install -e '.[remote]'")
+        raise UnavailableError("deploying needs the package asyncssh: pip install 'compress-classifiers[remote]'")
     for option, path in (("--identity", board.identity), ("--known-hosts", known_hosts)):
         if path is not None:
             _require_readable(path, option)

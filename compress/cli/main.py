@@ -130,7 +130,7 @@ def _fail(message: str, code: int) -> None:
 def commands() -> None:
     """Make image classifiers small and fast for edge devices, and verify the result.
 
-    Example: compress run recipes/mobilenet_int8.yaml
+    Example: compress run mobilenet_int8
     """
 
 

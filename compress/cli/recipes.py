@@ -9,13 +9,15 @@ from typing import get_args
 import rich_click as click
 
 from compress import doctor
+from compress.cli.shipped_file import ShippedFile
 from compress.pipeline import preflight
 from compress.recipe import recipe as recipes
+from compress.recipe import shipped
 from runtimes.errors import InputError, UnavailableError
 
 
 @click.command()
-@click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE", type=ShippedFile(shipped.recipes))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
               help="Override a value of the recipe first, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
@@ -24,7 +26,9 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules and
     the data set are checked as before a run; a data set that is not on this machine is not checked, which is said.
 
-    Example: compress validate recipes/mobilenet_int8.yaml
+    RECIPE is a YAML file, or a name from `compress list recipes`.
+
+    Example: compress validate mobilenet_int8
     """
     checked = recipes.load(recipe, overrides)
     unchecked = []
@@ -58,6 +62,8 @@ def list_command(kind: doctor.Listed) -> None:
     Example: compress list models
     """
     lines = doctor.listing(kind)
+    if kind in doctor.FILES:
+        click.echo(f"files in {shipped.folder()}; copy one to change it", err=True)
     width = max((len(name) for name, _ in lines), default=0)
     for name, line in lines:
         click.echo(f"{name:<{width}}  {line}")

@@ -9,17 +9,19 @@ import rich_click as click
 
 from compress.cli.main import EXIT_CODES_HELP
 from compress.cli.report import print_report
+from compress.cli.shipped_file import ShippedFile
 from compress.pipeline import run as pipeline
 from compress.pipeline.run_folder import RunFolder
 from compress.process import distributed
 from compress.process.console import Terminal
 from compress.process.tracking import tracking
 from compress.recipe import recipe as recipes
+from compress.recipe import shipped
 from compress.verdict import checks
 
 
 @click.command(epilog=EXIT_CODES_HELP)
-@click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE", type=ShippedFile(shipped.recipes))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
               help="Override a value of the recipe, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/NAME]")
@@ -29,9 +31,9 @@ from compress.verdict import checks
 def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:
     """Train, compress, export, measure and judge as a recipe says.
 
-    The same command resumes an interrupted run.
+    RECIPE is a YAML file, or a name from `compress list recipes`. The same command resumes an interrupted run.
 
-    Example: compress run recipes/mobilenet_int8.yaml --set stages.0.epochs=5 --out runs/short
+    Example: compress run mobilenet_int8 --set stages.0.epochs=5 --out runs/short
     """
     checked = recipes.load(recipe, overrides)
     with distributed.process_group():

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli.shipped_file import ShippedFile
 from compress.process.console import Terminal
 from compress.process.table import print_table
+from compress.recipe import shipped
 from compress.sweep import results, search
 
 
 @click.command()
-@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.argument("sweep_file", metavar="SWEEP", type=ShippedFile(shipped.sweeps))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for all trials. [default: sweeps/NAME]"
 )
@@ -21,10 +23,12 @@ from compress.sweep import results, search
 def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
     """Run a recipe with many settings and find the Pareto front.
 
+    SWEEP is a YAML file, or a name from `compress list sweeps`.
+
     The front holds the trials that no other trial beats in both accuracy and latency. The same command resumes an
     interrupted sweep. Several processes that run it at once share the trials.
 
-    Example: compress sweep recipes/sweeps/solar.yaml
+    Example: compress sweep solar
     """
     checked = search.load(sweep_file)
     folder = out or Path("sweeps") / sweep_file.stem

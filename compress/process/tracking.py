@@ -30,7 +30,7 @@ def tracking(trackers: tuple[Tracker, ...], folder: Path, name: str) -> Iterator
     """
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
-            raise UnavailableError(f"tracking: {tracker} needs its package: pip install '.[track]'")
+            raise UnavailableError(f"tracking: {tracker} needs its package: pip install 'compress-classifiers[track]'")
     with ExitStack() as stack:
         loggers = [stack.enter_context(OPENERS[tracker](folder, name)) for tracker in trackers]
 

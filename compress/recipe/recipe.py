@@ -127,8 +127,3 @@ def json_schema() -> Json:
     schema = TypeAdapter(Recipe).json_schema()
     schema["required"].remove("name")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def shipped_recipes() -> list[Path]:
-    """Return the recipes in ./recipes, without targets and sweeps."""
-    return sorted(path for path in Path("recipes").rglob("*.yaml") if path.parent.name not in ("targets", "sweeps"))

@@ -60,7 +60,7 @@ def read(path: Path) -> Yaml:
         raise InputError(f"{path}: can't be read as UTF-8 text ({error})") from error
     content = _parse(text, str(path))
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a mapping of keys to values; see recipes/ for examples")
+        raise InputError(f"{path}: must be a mapping of keys to values; see: compress list recipes")
     return content
 
 

@@ -7,20 +7,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from compress.recipe import errors as recipe_errors
-from compress.recipe import strict_yaml
+from compress.recipe import shipped, strict_yaml
 from compress.recipe.section import reject_booleans
 from compress.recipe.strict_yaml import YamlValue
 from runtimes.errors import InputError
 from runtimes.target import Target
 
 SUFFIXES = (".yaml", ".yml")
-
-
-def shipped() -> list[Path]:
-    """Return the target files of the toolkit: recipes/targets of the repository or of the installed wheel."""
-    package = Path(__file__).parents[1]
-    folders = [folder for folder in (package.parent / "recipes", package / "recipes") if (folder / "targets").is_dir()]
-    return sorted(folders[0].glob("targets/*.yaml")) if folders else []
 
 
 def load(name: str) -> Target:
@@ -52,7 +45,7 @@ def _path(name: str) -> Path:
         if not Path(name).is_file():
             raise InputError(f"no such file: '{name}'")
         return Path(name)
-    known = {path.stem: path for path in shipped()}
+    known = shipped.targets()
     if name not in known:
         advice = recipe_errors.near(name, list(known))
         raise InputError(f"'{name}' is neither a known target nor the path of a YAML file{advice}")

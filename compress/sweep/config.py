@@ -19,7 +19,12 @@ MAX_TRIALS = 10_000
 
 
 class Range(Config):
-    """Numbers from low to high, both included; integers if both are. log: sample uniformly in the logarithm."""
+    """Numbers to search; integers if both ends are.
+
+    low: smallest number.
+    high: largest number.
+    log: sample uniformly in the logarithm.
+    """
 
     low: int | float
     high: int | float
@@ -35,11 +40,15 @@ class Range(Config):
 class Sweep(Config):
     """Content of a sweep file.
 
-    recipe: path relative to the sweep file. vary: for each dotted path in the recipe (as for `--set`), a list of
-    values, or a range for a search. method: `grid` runs all combinations; `random` and `tpe` run `trials` of them, and
-    `tpe` chooses each by the results so far (Bergstra et al., 2011).
+    recipe: path relative to the sweep file, or the name of a shipped recipe.
+    vary: for each dotted path in the recipe (as for `--set`), a list of values, or a range for a search.
+    method: `grid` runs all combinations; `random` and `tpe` run `trials` of them, and `tpe` chooses each by the results
+        so far (Bergstra et al., 2011).
+    trials: number of trials of `random` and `tpe`.
     objectives: figures of the target's last artifact; top1, balanced_accuracy and macro_f1 are measured on val. The
-    default is the metric of the recipe's gate (top1 without), and latency. target: the recipe's first by default.
+        default is the metric of the recipe's gate (top1 without), and latency.
+    target: name of the target that is optimized; the recipe's first by default.
+    seed: of the search.
     """
 
     recipe: str

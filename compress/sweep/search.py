@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 from pydantic import ValidationError
 
 from compress.recipe import errors as recipe_errors
-from compress.recipe import plugins, strict_yaml
+from compress.recipe import plugins, shipped, strict_yaml
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
 from compress.recipe.renamed import RenamedKeyWarning
@@ -47,7 +47,7 @@ def load(path: Path) -> Sweep:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", RenamedKeyWarning)
                 try:
-                    recipe = recipes.load(path.parent / sweep.recipe, [f"{key}={text}"])
+                    recipe = recipes.load(_recipe_file(path, sweep), [f"{key}={text}"])
                 except InputError as error:
                     problems += [f"{path}: vary.{key}: {text}: {line}" for line in str(error).splitlines()]
             renamed |= {str(warning.message): warning.message for warning in caught}
@@ -70,7 +70,7 @@ def run(path: Path, sweep: Sweep, out: Path, storage: str | None, console: Conso
     recipe changes meanwhile, CompressError if all trials fail.
     """
     study.require_optuna()
-    recipe_file = path.parent / sweep.recipe
+    recipe_file = _recipe_file(path, sweep)
     # Optuna calls heartbeats experimental; `load` has shown the warnings about the recipe.
     with warnings.catch_warnings(action="ignore"):
         recipe = _base_recipe(recipe_file, sweep)
@@ -134,6 +134,11 @@ class _Search:
         figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
         self.console.say(f"trial {trial.number}: {', '.join(figures)}")
         return tuple(values.values())
+
+
+def _recipe_file(path: Path, sweep: Sweep) -> Path:
+    """Return the recipe of the sweep file `path`."""
+    return shipped.find(sweep.recipe, shipped.recipes(), path.parent)
 
 
 def _base_recipe(recipe_file: Path, sweep: Sweep) -> Recipe:

@@ -31,9 +31,9 @@ def package(cross: bool) -> ModuleType:
     for name in (RTX,) if cross else (PACKAGE, RTX):
         if importlib.util.find_spec(name) is not None:
             return importlib.import_module(name)
-    packages = (
-        "tensorrt_rtx (pip install -e '.[rtx]')" if cross else "tensorrt or tensorrt_rtx (JetPack includes tensorrt)"
-    )
+    packages = "tensorrt_rtx: pip install tensorrt-rtx-cu13 cuda-bindings"
+    if not cross:
+        packages = "tensorrt (JetPack includes it: pip install tensorrt cuda-bindings elsewhere) or " + packages
     raise UnavailableError(f"runtime 'trt' needs the package {packages}")
 
 

@@ -18,7 +18,7 @@ from compress.boards import inventory
 from compress.boards.inventory import Board
 from compress.cli.main import LazyCommand, commands
 from compress.quantization.config import CalibrationConfig, Quantize
-from compress.recipe import plugins, recipe
+from compress.recipe import plugins, recipe, shipped
 from compress.recipe.recipe import Export, Recipe
 from compress.sweep import search as sweep
 from compress.sweep.config import Range, Sweep
@@ -115,7 +115,7 @@ def test_a_recipe_with_its_overrides_is_valid(line: str) -> None:
     words = shlex.split(line)
     if words[2] not in PLACEHOLDERS:
         overrides = [value for option, value in pairwise(words) if option == "--set"]
-        assert recipe.load(ROOT / words[2], overrides).name
+        assert recipe.load(shipped.find(words[2], shipped.recipes(), ROOT), overrides).name
 
 
 @pytest.mark.parametrize("name", sorted(commands.commands))

@@ -159,4 +159,4 @@ def test_a_missing_tracker_is_an_error_before_any_work(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = call("run", recipe, "--out", tmp_path / "run", "--set", "tracking=[mlflow]")
-    assert_one_line(result, 1, "tracking: mlflow needs its package: pip install '.[track]'")
+    assert_one_line(result, 1, "tracking: mlflow needs its package: pip install 'compress-classifiers[track]'")

@@ -70,9 +70,9 @@ def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) ->
         ("a: [1\nb: 2\n", "not valid YAML in line 2: expected ',' or ']', but got ':'"),
         ("a: 1\n---\nb: 2\n", "not valid YAML in line 2: but found another document"),
         ("a: " + "[" * 5000, "not valid YAML: maximum recursion depth exceeded"),
-        ("", "must be a mapping of keys to values; see recipes/ for examples"),
-        ("- a\n", "must be a mapping of keys to values; see recipes/ for examples"),
-        ("just words", "must be a mapping of keys to values; see recipes/ for examples"),
+        ("", "must be a mapping of keys to values; see: compress list recipes"),
+        ("- a\n", "must be a mapping of keys to values; see: compress list recipes"),
+        ("just words", "must be a mapping of keys to values; see: compress list recipes"),
         ("a: 1\n" + "#" * (1 << 20), "larger than 1 MiB, not a recipe"),
     ],
 )
