@@ -15,7 +15,7 @@ from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
-from compress.verdict import accuracy
+from compress.verdict import gate
 from runtimes import environment
 from runtimes.console import Console
 from runtimes.errors import InputError, UnavailableError
@@ -80,7 +80,7 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     kept = exclusion.exclude(kept, trained_on)
     preflight.require_data(recipe, kept)  # again, because the excluded images may be all of a class
     if recipe.gate:
-        for line in accuracy.out_of_reach(recipe.gate, known_labels(kept), len(kept.test), kept.classes):
+        for line in gate.out_of_reach(recipe.gate, known_labels(kept), len(kept.test), kept.classes):
             steps.console.say(f"gate.{line}")
     return LoadedData.of(kept)
 

@@ -21,7 +21,7 @@ from compress.quantization.config import MIN_IMAGES
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
-from compress.verdict import accuracy
+from compress.verdict import gate
 from runtimes.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def require_data(recipe: Recipe, data: Data) -> None:
     if not data.test:
         raise InputError("the data set has no test split to measure on; give data.test or data.root")
     if recipe.gate:
-        accuracy.refuse_unknown(recipe.gate, known_labels(data), data.classes, "gate.")
+        gate.refuse_unknown(recipe.gate, known_labels(data), data.classes)
     if recipe.stages and not (data.train and data.val):
         raise InputError("the stages need the splits train and val; give data.root or data.train")
     if any(trainings(stage) for stage in recipe.stages) and len(data.train) < 2:

@@ -97,7 +97,7 @@ class Recipe(Config):
             return []
         return [
             f"gate: target '{target.name}' has one artifact only, so there is nothing to compare; add the section "
-            "quantize or a stage prune, or set min_recall only"
+            "quantize or a stage prune, or set min_accuracy or min_recall only"
             for target in self.targets
             if target.provider == "cpu"  # GPUs get a float16 file
         ]

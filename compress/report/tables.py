@@ -164,7 +164,7 @@ def gate(report: Report) -> Table:
 
 def limit_name(report: Report, check: Check) -> str:
     """Return what a limit is called: its key, and the metric if that is not top-1."""
-    is_of_metric = check.name == "max_drop_pp" and report.metric != "top1"
+    is_of_metric = check.name in ("max_drop_pp", "min_accuracy") and report.metric != "top1"
     return f"{check.name} ({NAMES[report.metric]})" if is_of_metric else check.name
 
 

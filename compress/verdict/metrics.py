@@ -31,6 +31,29 @@ def value(metric: Metric, predicted: npt.ArrayLike, labels: npt.ArrayLike) -> fl
     return float(np.mean(counts.hits / counts.images if metric == "balanced_accuracy" else counts.f1))
 
 
+def estimate(metric: Metric, predicted: npt.ArrayLike, labels: npt.ArrayLike, confidence: float) -> Estimate:
+    """Estimate top-1 or the balanced accuracy, from 0 to 1; predicted classes and labels, (N,) each.
+
+    Jeffreys' bounds of the share of right predictions; for the balanced accuracy those of each class's recall, combined
+    by MOVER. Raises ValueError for macro_f1.
+    """
+    if metric == "top1":
+        return statistics.agreement(labels, predicted, confidence)
+    if metric == "macro_f1":
+        raise ValueError("macro_f1 has no bounds; use top1 or balanced_accuracy")
+    of_images, predictions = np.asarray(labels), np.asarray(predicted)
+    masks = [of_images == label for label in np.unique(of_images)]
+    recalls = [statistics.agreement(of_images[mask], predictions[mask], confidence) for mask in masks]
+    below, above = (
+        np.sqrt(np.sum(np.square(distances))) / len(recalls)
+        for distances in zip(
+            *((recall.value - recall.low, recall.high - recall.value) for recall in recalls), strict=True
+        )
+    )
+    mean = float(np.mean([recall.value for recall in recalls]))
+    return Estimate(mean, max(0.0, mean - float(below)), min(1.0, mean + float(above)))
+
+
 def drop_pp(
     metric: Metric, baseline: npt.ArrayLike, candidate: npt.ArrayLike, labels: npt.ArrayLike, confidence: float
 ) -> Estimate:

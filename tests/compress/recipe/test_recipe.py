@@ -84,7 +84,7 @@ MODELS = "alexnet, efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3, 
 
 NOTHING_TO_COMPARE = (
     "gate: target 'local' has one artifact only, so there is nothing to compare; add the section quantize or a stage "
-    "prune, or set min_recall only"
+    "prune, or set min_accuracy or min_recall only"
 )
 WRONG: list[tuple[dict[str, Any], str]] = [
     # unknown keys
@@ -196,7 +196,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"gate": {}, "quantize": {}},
-        "gate: a gate needs at least one of max_drop_pp, min_recall, min_agreement, min_speedup_p50, max_size_ratio",
+        "gate: a gate needs at least one of max_drop_pp, min_recall, min_agreement, min_accuracy, "
+        "min_speedup_p50, max_size_ratio",
     ),
     (
         {"targets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},

@@ -132,3 +132,19 @@ def test_each_bound_holds_about_as_often_as_it_says(metric: Metric, name: str) -
     slack = 3 * math.sqrt(0.95 * 0.05 / runs)  # three standard errors of the simulation
     assert np.mean([drop.low <= truth for drop in drops]) >= 0.95 - slack
     assert np.mean([drop.high >= truth for drop in drops]) >= 0.95 - slack
+
+
+def test_the_bounds_of_a_metric_contain_its_value_and_narrow_with_the_images() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    predicted = np.where(np.arange(100) % 4 == 0, (labels + 1) % 3, labels)
+    widths = {}
+    for metric in ("top1", "balanced_accuracy"):
+        small, large = (
+            metrics.estimate(metric, np.tile(predicted, times), np.tile(labels, times), 0.95) for times in (1, 16)
+        )
+        assert small.value == pytest.approx(metrics.value(metric, predicted, labels))
+        assert small.low < large.low < large.value < large.high < small.high
+        widths[metric] = small.high - small.low
+    assert widths["balanced_accuracy"] > widths["top1"]  # the class of 10 images weighs a third
+    with pytest.raises(ValueError, match="macro_f1 has no bounds"):
+        metrics.estimate("macro_f1", predicted, labels, 0.95)
