@@ -46,7 +46,7 @@ def untrained_notes(recipe: Recipe, random: Sequence[str]) -> list[str]:
     """Return notes about a network that stays random.
 
     random: names of the modules that have random weights at the start, `*` for all. Raises InputError if a random
-    classifier would teach, or would be exported in place of loaded weights.
+    classifier would teach, would be exported in place of loaded weights, or would be in the gate's baseline.
     """
     untrained, unpruned = set(random), None
     for index, stage in enumerate(recipe.stages):
@@ -59,13 +59,29 @@ def untrained_notes(recipe: Recipe, random: Sequence[str]) -> list[str]:
                 raise InputError(_random_teacher(f"stages.{index}{key}.teacher", source, recipe))
             untrained = {module for module in untrained if _is_frozen(module, fit.freeze)}
     if not untrained:
-        return []
+        return _baseline_notes(recipe, unpruned or set())
     if recipe.model.weights is None:
         return ["model: random weights, and no stage trains them: accuracy and agreement mean nothing, latency does"]
     raise InputError(
         f"model.weights: {recipe.model.weights}: belong to other classes, and no stage trains the random classifier "
         f"({', '.join(sorted(untrained))}); add a stage train, or give weights that were trained on these classes"
     )
+
+
+def _baseline_notes(recipe: Recipe, random: set[str]) -> list[str]:
+    """Return notes about a baseline with random modules: the network before the first stage that prunes.
+
+    Raises InputError for a gate that would compare the predictions of a trained network with those of a random one.
+    """
+    if not random:
+        return []
+    what = "random weights" if recipe.model.weights is None else f"a random classifier ({', '.join(sorted(random))})"
+    gate = recipe.gate
+    if recipe.model.weights is not None and gate and (gate.max_drop_pp is not None or gate.min_agreement is not None):
+        raise InputError(f"gate: the baseline, which is the network before the first stage prune, has {what}, so that "
+                         "no network could be worse; add a stage train before it")  # fmt: skip
+    return [f"the baseline, which is the network before the first stage prune, has {what}: its accuracy and the change "
+            "from it mean nothing; add a stage train before it"]  # fmt: skip
 
 
 def _is_frozen(module: str, patterns: tuple[str, ...]) -> bool:

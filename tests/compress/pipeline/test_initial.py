@@ -25,8 +25,6 @@ MakeRecipe = Callable[..., Recipe]
     [
         [TRAIN],
         [{**QAT, "teacher": None}],
-        [FINE_TUNE],
-        [PRUNE, TRAIN],
         [TRAIN, PRUNE, DISTILL, QAT],
         [{**TRAIN, "freeze": ["layer*"]}],
         [{**TRAIN, "freeze": ["fc"]}, TRAIN],
@@ -37,6 +35,20 @@ def test_a_replaced_classifier_is_accepted_where_a_stage_trains_it(
     make_recipe: MakeRecipe, stages: list[dict[str, Any]]
 ) -> None:
     assert initial.untrained_notes(make_recipe(model=LOADED, stages=stages), HEAD) == []
+
+
+@pytest.mark.parametrize("stages", [[FINE_TUNE], [PRUNE, TRAIN]])
+def test_a_random_baseline_is_noted_and_refused_by_a_gate_that_compares_with_it(
+    make_recipe: MakeRecipe, stages: list[dict[str, Any]]
+) -> None:
+    note = "has a random classifier (fc): its accuracy and the change from it mean nothing"
+    assert note in initial.untrained_notes(make_recipe(model=LOADED, stages=stages), HEAD)[0]
+    assert "has random weights: its accuracy" in initial.untrained_notes(make_recipe(stages=stages), ("*",))[0]
+    for gate in ({"max_drop_pp": 3}, {"min_agreement": 0.9}):
+        with pytest.raises(InputError, match=r"^gate: the baseline, .*, has a random classifier \(fc\)"):
+            initial.untrained_notes(make_recipe(model=LOADED, stages=stages, gate=gate), HEAD)
+    size = make_recipe(model=LOADED, stages=stages, gate={"max_size_ratio": 0.9})
+    assert note in initial.untrained_notes(size, HEAD)[0]
 
 
 @pytest.mark.parametrize(
