@@ -44,6 +44,11 @@ class PlainFile:
         """Return the side of the images that it takes, None if any do."""
         return self.input_shape[2] or self.input_shape[3]
 
+    @property
+    def has_one_output(self) -> bool:
+        """Return whether it returns one value for each image."""
+        return bool(self.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 1)
+
     @classmethod
     def read(cls, path: Path) -> PlainFile:
         """Read and check a file; raises InputError, with advice, for anything but a classifier of RGB images."""

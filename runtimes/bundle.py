@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -76,8 +77,8 @@ def load(folder: Path) -> Bundle:
             raise InputError(f"{path}: was changed; unpack the bundle again")
     try:
         target = Target.from_json(description["target"])
-        golden = np.load(folder / GOLDEN, allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        golden = evalset.read_array(folder / GOLDEN)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder}: not a bundle ({error}); make it again") from error
     artifact, sample = Artifact.load(folder / description["artifact"]), evalset.load(folder / SAMPLE)
     if golden.dtype != np.float32 or golden.shape != (len(sample), len(artifact.manifest.labels)):

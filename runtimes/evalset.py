@@ -122,8 +122,8 @@ def load(folder: Path) -> EvalSet:
             if sha256_file(folder / f"{name}.npy") != digest:
                 raise InputError(f"{folder}: {name}.npy was changed; make the evaluation set again")
         opened = EvalSet(
-            images=_array(folder / "images.npy"),
-            labels=_array(folder / "labels.npy") if "labels" in description["sha256"] else None,
+            images=read_array(folder / "images.npy"),
+            labels=read_array(folder / "labels.npy") if "labels" in description["sha256"] else None,
             names=read_value(tuple[str, ...], description["names"]),
             classes=read_value(tuple[str, ...], description["classes"]),
             preprocessing=Preprocessing.from_json(description["preprocessing"]),
@@ -137,9 +137,11 @@ def load(folder: Path) -> EvalSet:
     return opened
 
 
-def _array(path: Path) -> npt.NDArray[Any]:
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Return the array of a .npy file; raises ValueError, EOFError or BadZipFile for any other file."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
+        array.close()
         raise ValueError(f"{path.name} is an archive of arrays")
     return array
 

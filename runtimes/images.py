@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,7 +113,7 @@ def read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         return resize_and_crop(decode(path), preprocessing)
     try:
         pixels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UnreadableImageError(f"{path}: not a readable array ({error})") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise UnreadableImageError(f"{path}: is not uint8 (height, width, 3)")

@@ -63,7 +63,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, fields: Json) -> Preprocessing:
         """Rebuild from JSON; raises KeyError, TypeError or ValueError for missing, unknown or wrong fields."""
-        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        sides = {name: fields[name] for name in ("resize", "crop", "interpolation")}  # a default would be wrong pixels
+        return cls(**{**fields, **sides, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
 def _require_unit_range(name: str, values: Triple) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -65,7 +66,7 @@ def _limits(
     """Return the limits that options give; others: options that are the fields of `Limits`."""
     return comparison.Limits(
         max_drop_pp=_with_old_option(max_drop_pp, max_top1_drop_pp),
-        min_recall=dict(map(_class_and_share, min_recall)),
+        min_recall=_shares_by_class(min_recall),
         **others,
     )
 
@@ -82,6 +83,16 @@ def _with_old_option(max_drop_pp: float, max_top1_drop_pp: float | None) -> floa
         stacklevel=2,
     )
     return max_top1_drop_pp
+
+
+def _shares_by_class(texts: tuple[str, ...]) -> dict[str, float]:
+    """Return the shares of --min-recall; raises InputError for a class that is given twice."""
+    shares = [_class_and_share(text) for text in texts]
+    names = [unicodedata.normalize("NFC", name) for name, _ in shares]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"--min-recall: the class '{twice[0]}' is given twice; keep one of both")
+    return dict(shares)
 
 
 def _class_and_share(text: str) -> tuple[str, float]:
@@ -180,7 +191,7 @@ def compare(runs: tuple[Path, ...], limits: comparison.Limits) -> None:
 def _write_summary(file: Path | None, text: str) -> None:
     """Write a summary to the file, or append it to that of the workflow's step, which all commands of a step share."""
     of_step = os.environ.get("GITHUB_STEP_SUMMARY")
-    if file is not None and str(file) != of_step:
+    if file is not None and not (of_step and file.resolve() == Path(of_step).resolve()):
         write_text(file, text)
     elif of_step:
         Path(of_step).parent.mkdir(parents=True, exist_ok=True)

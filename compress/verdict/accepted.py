@@ -67,6 +67,9 @@ class Accepted:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        names = [result.target.name for result in self.results]
+        if len(set(names)) < len(names):
+            raise ValueError(f"it has two results of one target: {', '.join(names)}")
         for result in self.results:
             if len(result.predicted) != len(self.labels):
                 raise ValueError(

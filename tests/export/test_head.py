@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from export.head import described, last_activation
+from runtimes.errors import InputError
 
 
 def ending_in(*operators: str) -> onnx.ModelProto:
@@ -34,10 +35,15 @@ def test_the_last_activation_is_found_behind_operators_that_keep_values(
 @pytest.mark.parametrize(("operators", "columns", "labels", "output"), [
     (("Sigmoid",), 1, ("0", "1"), "probabilities"), (("Identity",), 1, ("0",), "logits"),
     (("Identity",), 3, ("0", "1", "2"), "logits"), (("Softmax",), 2, ("0", "1"), "probabilities"),
-    (("Sigmoid",), 3, ("0", "1", "2"), "logits"), (("Softmax",), 1, ("0",), "logits"),
+    (("Sigmoid",), 3, ("0", "1", "2"), "logits"), (("HardSigmoid", "Identity"), 1, ("0", "1"), "probabilities"),
 ])  # fmt: skip
 def test_one_output_after_a_sigmoid_stands_for_two_classes(
     operators: tuple[str, ...], columns: int, labels: tuple[str, ...], output: str
 ) -> None:
-    """One output without a Sigmoid may be a regression, and the softmax of one value is always 1."""
+    """One output without a Sigmoid may be a regression."""
     assert described(ending_in(*operators), columns) == (labels, output)
+
+
+def test_the_softmax_of_one_value_is_refused() -> None:
+    with pytest.raises(InputError, match="Softmax of one value, which is always 1; for two classes"):
+        described(ending_in("Softmax"), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -33,6 +34,12 @@ def rewritten(tar: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
             member.size = len(content)
             out.addfile(member, io.BytesIO(content))
     return other
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]  # numpy: "expected bool", of allow_pickle
+    return stream.getvalue()
 
 
 def flipped(content: bytes) -> bytes:
@@ -84,6 +91,21 @@ def test_a_damaged_description_is_one_line(
     assert "\n" not in str(caught.value)
     assert ".tar: " in str(caught.value)  # what the user has, and not
     assert str(tmp_path / "board") not in str(caught.value)  # where it was unpacked
+
+
+@pytest.mark.parametrize("content", [b"", npz(golden=np.ones(3)), b"\x93NUMPY"])
+def test_golden_logits_that_are_no_array_are_one_line(
+    packed: Callable[..., Path], tmp_path: Path, content: bytes
+) -> None:
+    def change(old: bytes) -> bytes:
+        description = json.loads(old)
+        description["files"]["golden.npy"] = hashlib.sha256(content).hexdigest()
+        return json.dumps(description).encode()
+
+    described = rewritten(packed(), "bundle.json", change).rename(tmp_path / "described.tar")
+    tar = rewritten(described, "golden.npy", lambda _: content)
+    with pytest.raises(InputError, match="not a bundle"):
+        bundle.unpack(tar, tmp_path / "board")
 
 
 KEYS = ("schema_version", "artifact", "target", "recipe", "files")

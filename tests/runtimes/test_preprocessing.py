@@ -125,8 +125,8 @@ def test_usual_normalisations_are_accepted_and_finite(mean: tuple[float, ...], s
     assert np.isfinite(preprocessing.normalize(pixels)).all()
 
 
-@pytest.mark.parametrize("field", ["mean", "std"])
-def test_a_dictionary_without_mean_or_std_is_a_key_error(field: str) -> None:
+@pytest.mark.parametrize("field", ["resize", "crop", "interpolation", "mean", "std"])
+def test_a_dictionary_without_a_setting_is_a_key_error(field: str) -> None:
     fields = asdict(Preprocessing())
     del fields[field]
     with pytest.raises(KeyError, match=field):

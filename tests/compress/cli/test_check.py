@@ -115,6 +115,23 @@ def test_a_recall_that_is_no_class_and_share_is_refused(tmp_path: Path, text: st
     assert (code, said.startswith(f"compress: --min-recall {text}: must be CLASS=SHARE")) == (2, True)
 
 
+def test_a_class_given_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", accepted())
+    options = ("--min-recall", "class-3=0.9", "--min-recall", "class-3=0.1")
+    code, said = call("check", path, "--against", path, *options)
+    assert (code, said.strip()) == (2, "compress: --min-recall: the class 'class-3' is given twice; keep one of both")
+
+
+def test_another_spelling_of_the_summary_of_the_step_is_appended_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a.json", accepted())
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        call("check", path, "--against", path, "--markdown", "s.md", GITHUB_STEP_SUMMARY=str(tmp_path / "s.md"))
+    assert (tmp_path / "s.md").read_text().count("### solar: pass") == 2
+
+
 def test_the_old_option_works_with_a_warning(tmp_path: Path) -> None:
     old = written(tmp_path / "old.json", accepted())
     new = written(tmp_path / "new.json", accepted(result(broken(0.05))))
