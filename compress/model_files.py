@@ -53,7 +53,6 @@ def open_files(paths: Sequence[Path], assumed: Assumptions, evalset: EvalSet | N
     if assumed.labels is not None:
         names = read_labels(assumed.labels)
         artifacts = {path: _labelled(artifact, names, str(assumed.labels)) for path, artifact in artifacts.items()}
-    notes += [_binary(artifacts[path]) for path in plain if _is_binary(artifacts[path], plain[path])]
     opened = [artifacts[path] for path in paths]
     for artifact in opened:
         if evalset is not None and artifact.path in plain and artifact.manifest.labels != evalset.classes:
@@ -80,6 +79,8 @@ class _Sources:
         artifact, note = file.artifact(preprocessing), f"preprocessing {source}: {described(preprocessing)}"
         if not self.needs_pixels:
             note = f"measured with images of {preprocessing.crop} x {preprocessing.crop} pixels"
+        meaning = file.meaning_of_one_output(artifact.manifest)
+        note = f"{note}; {meaning}" if meaning else note
         if self.reference is not None:
             return _labelled(artifact, self.reference.labels, str(self.assumed.manifest)), note
         labels = {other.manifest.labels for other in self.others}
@@ -177,17 +178,6 @@ def _labelled(artifact: Artifact, names: tuple[str, ...], source: str) -> Artifa
     if len(labels) != len(names) and (len(labels), len(names)) != (1, 2):  # one output can stand for two classes
         raise InputError(f"{artifact.path.name}: has {len(labels)} classes, {source} names {len(names)}")
     return replace(artifact, manifest=replace(artifact.manifest, labels=names))
-
-
-def _is_binary(artifact: Artifact, file: PlainFile) -> bool:
-    return file.has_one_output and len(artifact.manifest.labels) == 2
-
-
-def _binary(artifact: Artifact) -> str:
-    """Say how the one output of a file is read, which no file states."""
-    kind = "probability" if artifact.manifest.output == "probabilities" else "logit"
-    first, second = artifact.manifest.labels
-    return f"{artifact.path.name}: its one output is read as the {kind} of '{second}', the second class after '{first}'"
 
 
 def _differences(artifacts: list[Artifact]) -> list[str]:

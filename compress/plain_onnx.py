@@ -44,11 +44,6 @@ class PlainFile:
         """Return the side of the images that it takes, None if any do."""
         return self.input_shape[2] or self.input_shape[3]
 
-    @property
-    def has_one_output(self) -> bool:
-        """Return whether it returns one value for each image."""
-        return bool(self.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 1)
-
     @classmethod
     def read(cls, path: Path) -> PlainFile:
         """Read and check a file; raises InputError, with advice, for anything but a classifier of RGB images."""
@@ -96,6 +91,15 @@ class PlainFile:
         )
         labels, output = described_head(self.model, _columns(Artifact(self.path, manifest)))
         return Artifact(self.path, Manifest(**{**vars(manifest), "labels": labels, "output": output}))
+
+    def meaning_of_one_output(self, manifest: Manifest) -> str | None:
+        """Say how a single output is read, None for other files; manifest: of `artifact`."""
+        from export.head import last_activation  # imports onnx, see `read`
+
+        is_sigmoid = manifest.output == "probabilities" and last_activation(self.model) == "Sigmoid"
+        if not is_sigmoid and len(manifest.labels) > 1:
+            return None
+        return f"its one output is read as the {'probability' if is_sigmoid else 'logit'} of the second of two classes"
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

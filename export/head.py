@@ -16,7 +16,7 @@ ACTIVATIONS: dict[str, Activation] = {"Softmax": "Softmax", "Sigmoid": "Sigmoid"
 
 
 def last_activation(model: onnx.ModelProto) -> Activation | None:
-    """Return the Softmax or Sigmoid (also a HardSigmoid) that computes the graph's output, None if something else does."""
+    """Return the activation that computes the graph's output: Softmax, Sigmoid (also a HardSigmoid) or None."""
     producers = {name: node for node in model.graph.node for name in node.output}
     node = producers.get(model.graph.output[0].name)
     while node is not None and node.op_type in SHAPE_OPS:

@@ -122,10 +122,10 @@ def test_two_names_fit_a_file_with_one_output(tmp_path: Path) -> None:
     labels = lines(tmp_path / "classes.txt", "good", "bad")
     result = opened(tmp_path / "binary.onnx", preprocessing=OURS, labels=labels)
     assert result.artifacts[0].manifest.labels == ("good", "bad")
-    assert "binary.onnx: its one output is read as the logit of 'bad', the second class after 'good'" in result.notes
+    assert result.notes[0].endswith("; its one output is read as the logit of the second of two classes")
     onnx.save(onnx_graphs.binary_model(sigmoid=True), tmp_path / "binary.onnx")
     result = opened(tmp_path / "binary.onnx", preprocessing=OURS, labels=labels)
-    assert result.notes[-1].startswith("binary.onnx: its one output is read as the probability of 'bad'")
+    assert result.notes[0].endswith("; its one output is read as the probability of the second of two classes")
 
 
 def test_an_unknown_preprocessing_is_refused_with_its_cure(plain: Path) -> None:
