@@ -106,13 +106,27 @@ def _is_root(config: Config, walk: FolderWalk) -> bool:
 
 def _shown_folders(walks: dict[str, FolderWalk], samples: dict[str, tuple[Sample, ...]]) -> dict[str, str]:
     """Return where the images of each split come from."""
-    folders = {split: printable(str(walk.root)) for split, walk in walks.items()}
-    total = sum(len(samples[split]) for split in samples if split == "train" or split not in walks)
+    sources = {split: split if split in walks else "train" for split in SPLITS if split in samples}
+    of_walk = {source: [s for split in sources if sources[split] == source for s in samples[split]] for source in walks}
     return {
-        split: folders.get(split) or f"{folders['train']} ({len(samples[split])} of its {total} images)"
-        for split in SPLITS
-        if split in samples
+        split: _shown(walks[source], of_walk[source])
+        if split == source
+        else f"{printable(str(walks[source].root))} ({len(samples[split])} of its {len(of_walk[source])} images)"
+        for split, source in sources.items()
     }
+
+
+def _shown(walk: FolderWalk, samples: list[Sample]) -> str:
+    """Return a folder, and how many of its images are in sub-folders of class folders."""
+    root = printable(str(walk.root))
+    folders = (
+        os.path.dirname(str(sample.source))[len(str(walk.root)) :] for sample in samples if sample.label is not None
+    )
+    inner = Counter(folder.strip(os.sep) for folder in folders if folder.strip(os.sep).count(os.sep))
+    if not inner:
+        return root
+    listed = ", ".join(printable(folder) for folder in sorted(inner)[:3]) + (", …" if len(inner) > 3 else "")
+    return f"{root}, with {sum(inner.values())} images in sub-folders of its classes: {listed}"
 
 
 def _classes(config: Config, walks: dict[str, FolderWalk]) -> dict[str, int]:
@@ -124,7 +138,7 @@ def _classes(config: Config, walks: dict[str, FolderWalk]) -> dict[str, int]:
     walk = walks.get("train") or walks.get("test") or walks["val"]
     names = sorted({in_nfc(folder.name) for folder in walk.top.folders})
     if len(names) < 2:
-        raise InputError(f"{walk.root}: must hold at least 2 classes, has {len(names)}{_wrapper(walk)}")
+        raise InputError(f"{walk.root}: must hold at least 2 classes, has {len(names)}{_cure(walk)}")
     _require_distinct(walk, names)
     return {name: index for index, name in enumerate(names)}
 
@@ -133,12 +147,18 @@ def _require_distinct(walk: FolderWalk, names: list[str]) -> None:
     """Raise InputError for class folders such as Cat and cat; A and a may be letters."""
     folded: dict[str, str] = {}
     for name in names:
-        other = folded.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        other = folded.setdefault(_folded(name), name)
         if other != name and len(name) > 1:
             raise InputError(
-                f"{walk.root}: the classes '{other}' and '{name}' differ only in case, spaces or form; merge their "
+                f"{walk.root}: the classes {other!r} and {name!r} differ only in case, spaces or form; merge their "
                 "folders, or list both in a file data.classes"
             )
+
+
+def _folded(name: str) -> str:
+    """Return what a name has in common with other spellings: without case, invisible characters and underscores."""
+    visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(visible.casefold().replace("_", " ").split())
 
 
 def _class_file(path: Path) -> dict[str, int]:
@@ -155,6 +175,14 @@ def _class_file(path: Path) -> dict[str, int]:
     if len(names) < 2:
         raise InputError(f"{path}: must hold at least 2 classes, has {len(names)}")
     return {name: index for index, name in enumerate(names)}
+
+
+def _cure(walk: FolderWalk) -> str:
+    """Return the end of a message about a folder with too few class folders."""
+    images = len(walk.top.images)
+    if not walk.top.folders and images:
+        return f"; move its {images} image{'s' if images > 1 else ''} to {walk.root}/CLASS/, one folder per class"
+    return _wrapper(walk) or ("" if walk.top.folders else _reasons(walk.left_out))
 
 
 def _wrapper(walk: FolderWalk) -> str:
@@ -180,7 +208,7 @@ def _samples(config: Config, walk: FolderWalk, classes: dict[str, int], split: s
     prefix = "" if _is_root(config, walk) else f"{split}/"
     samples: list[Sample] = []
     for folder in walk.top.folders:
-        label, left_out = _label(folder, classes, config, walk), LeftOutFiles()
+        label, left_out = _label(folder, classes, config, walk, split), LeftOutFiles()
         paths = list(walk.images(folder, in_nfc(folder.name), left_out))
         samples += [Sample(f"{prefix}{walk.name(path)}", Path(path), label) for path in paths]
         if not paths:
@@ -197,7 +225,7 @@ def _reasons(left_out: LeftOutFiles) -> str:
     return "".join(f"; {files.line()}" for files in left_out.all()[:3])
 
 
-def _label(folder: Entry, classes: dict[str, int], config: Config, walk: FolderWalk) -> int:
+def _label(folder: Entry, classes: dict[str, int], config: Config, walk: FolderWalk, split: str) -> int:
     """Return the class of a folder: by its name, or by a number if data.classes gives other names than numbers."""
     name = in_nfc(folder.name)
     if name in classes:
@@ -212,8 +240,14 @@ def _label(folder: Entry, classes: dict[str, int], config: Config, walk: FolderW
         f"{printable(folder.path)}: no class of that name; there are {known}"
         + (f"; did you mean '{by_case[near[0]]}'?" if near and not is_number else "")
         + ("; a number is the index of a class only with data.classes" if is_number and not config.classes else "")
-        + _wrapper(walk)
+        + (_wrapper(walk) or ("" if is_number or split != "test" else _without_labels(folder, walk)))
     )
+
+
+def _without_labels(folder: Entry, walk: FolderWalk) -> str:
+    """Return the end of a message about an unknown class that is the only folder of the test images."""
+    is_only = len(walk.top.folders) == 1 and not walk.top.images and not sub_folders(folder)
+    return f"; if its images have no labels: data.test: {printable(folder.path)}" if is_only else ""
 
 
 def _split_off_missing(

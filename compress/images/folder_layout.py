@@ -90,7 +90,8 @@ def split_folders(root: Path, given: Mapping[str, Path], left_out: LeftOutFiles)
                 _require_no_images(walk, folder)
             walk.left_out.add("in a folder beside the splits", *count_files(path))
         elif split in given:
-            walk.left_out.add(f"in a folder of root that data.{split} replaces", *count_files(path))
+            used = [folder for folder in given.values() if path.resolve() in folder.resolve().parents]
+            walk.left_out.add(f"in a folder of root that data.{split} replaces", *count_files(path, used))
         elif split in folders:
             raise InputError(
                 f"{root}: {printable(folders[split].name)} and {printable(path.name)} both look like {split}; "
@@ -131,10 +132,11 @@ def require_classes(walk: FolderWalk, *, may_be_splits: bool) -> None:
     shared = sorted(set.intersection(*inside.values()))
     if len(set(recognize(names).values())) > 1:
         raise InputError(f"{walk.root}: holds folders of splits, not of classes; give it as data.root")
-    if may_be_splits and len(shared) > 1:
+    if may_be_splits and shared and len(set.union(*inside.values())) > 1:
         raise InputError(
-            f"{walk.root}: {', '.join(sorted(names)[:3])} all hold the folders {', '.join(shared[:3])}, so that either "
-            f"may be the classes; if the former are: data.train: {walk.root}"
+            f"{walk.root}: {', '.join(sorted(names)[:3])} all hold the folder{'s' if len(shared) > 1 else ''} "
+            f"{', '.join(shared[:3])}, so that either may be the classes; if the former are: data.train: {walk.root}; "
+            "if they are splits, give them as data.train, data.val and data.test"
         )
 
 

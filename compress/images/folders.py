@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -157,9 +157,10 @@ def is_tool_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in TOOL_FOLDERS
 
 
-def count_files(folder: str | Path) -> tuple[str, int]:
+def count_files(folder: str | Path, used: Sequence[Path] = ()) -> tuple[str, int]:
     """Return the path of one of the files in a folder, and their number, or 100,000 if there are more.
 
+    used: folders in it whose files are not counted.
     Links to folders are not followed: a folder of snapshots may hold all files of a disk many times. A link, and a
     folder that can't be read, count as one file.
     """
@@ -167,13 +168,19 @@ def count_files(folder: str | Path) -> tuple[str, int]:
     example, total = folder, 0
     if os.path.islink(folder) or not os.access(folder, os.R_OK | os.X_OK):
         return folder, 1
-    for parent, _, names in os.walk(folder):
+    for parent, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not any(_is_at(os.path.join(parent, name), path) for path in used)]
         if names and not total:
             example = os.path.join(parent, min(names))
         total += len(names)
         if total >= MAX_COUNTED:
             return example, MAX_COUNTED
     return example, total
+
+
+def _is_at(folder: str, path: Path) -> bool:
+    """Return whether a folder is the one at a path."""
+    return os.path.samefile(folder, path) if os.path.exists(folder) else False
 
 
 def sub_folders(folder: Entry) -> list[str]:

@@ -46,13 +46,14 @@ def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[...,
 
 
 @pytest.fixture
-def damaged(tmp_path: Path, write_image: Callable[..., Path]) -> Data:
+def damaged(tmp_path: Path) -> Data:
     """Return 10 train images of which 2 are unreadable, 2 of val, and 4 of test of which 1 is unreadable."""
 
     def sample(name: str, good: bool, label: int) -> Sample:
         file = tmp_path / f"{name}.png"
         if good:
-            write_image(file, colour=tuple(hashlib.sha256(name.encode()).digest()[:3]))
+            pixels = hashlib.sha256(name.encode()).digest() * 6  # 8 x 8 of three colours
+            Image.frombytes("RGB", (8, 8), pixels).save(file)
         else:
             file.write_bytes(b"\x89PNG broken")
         return Sample(name, file, label)

@@ -260,7 +260,11 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
             "data.calibration: {}/nowhere: no such folder",
         ),
         ({"r/cat": 4, "r/dog": 4}, {"root": "r", "classes": "no.txt"}, "data.classes: {}/no.txt: no such file"),
-        ({"r": 2}, {"root": "r"}, "{}/r: must hold at least 2 classes, has 0"),
+        (
+            {"r": 2},
+            {"root": "r"},
+            "{}/r: must hold at least 2 classes, has 0; move its 2 images to {}/r/CLASS/, one folder per class",
+        ),
         ({"r/cat": 3}, {"root": "r"}, "{}/r: must hold at least 2 classes, has 1"),
         (
             {"r/cat": 3, "r/dog": 0},
@@ -275,7 +279,8 @@ def test_index_beyond_the_classes_is_unknown(make_tree: MakeTree) -> None:
         (
             {"r/train/cat": 3, "r/train/dog": 3, "r/val/cat": 1, "r/test/fish": 1},
             {"root": "r"},
-            "{}/r/test/fish: no class of that name; there are cat, dog",
+            "{}/r/test/fish: no class of that name; there are cat, dog; if its images have no labels: data.test: "
+            "{}/r/test/fish",
         ),
         (
             {"r/val/cat": 3, "r/test/cat": 3},
@@ -595,4 +600,51 @@ def test_folders_in_root_may_be_named_for_test_and_calibration(make_tree: MakeTr
     root = make_tree("r", {f"{name}/{label}": 2 for name in names_of_folders for label in ("cat", "dog")})
     data = load(Config(root=root, test=root / "holdout", calibration=root / "photos"))
     assert [len(data.split(split)) for split in SPLITS] == [4, 4, 4, 4]
+    assert data.left_out == ()
+
+
+def test_images_in_sub_folders_of_classes_are_counted_by_split(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train/cat": 3, "train/cat/thumbs": 2, "train/dog/a/b": 4, "test/cat": 2, "test/dog/x": 1})
+    data = load(Config(root=root))
+    assert data.folders == {
+        "train": f"{root}/train, with 6 images in sub-folders of its classes: cat/thumbs, dog/a/b",
+        "val": f"{root}/train ({len(data.val)} of its 9 images)",
+        "test": f"{root}/test, with 1 images in sub-folders of its classes: dog/x",
+    }
+
+
+def test_images_in_sub_folders_are_counted_before_the_split(make_tree: MakeTree) -> None:
+    root = make_tree("r", {f"{kind}/{name}": 5 for kind in ("animal", "plant") for name in ("a", kind)})
+    data = load(Config(root=root, train=root))
+    assert data.folders["train"].endswith(
+        "with 20 images in sub-folders of its classes: animal/a, animal/animal, plant/a, …"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "cat\u200b"), ("traffic light", "traffic_light"), ("Big  dog", "big_Dog")]
+)
+def test_names_that_look_alike_are_no_two_classes(make_tree: MakeTree, one: str, other: str) -> None:
+    root = make_tree("r", {one: 3, other: 3, "eel": 3})
+    with pytest.raises(InputError, match=r"differ only in case, spaces or form; merge their folders, or list both"):
+        load(Config(root=root))
+
+
+@pytest.mark.parametrize(("one", "other"), [("-1", "1"), ("a-b", "ab"), ("a1", "a2")])
+def test_names_that_differ_in_a_sign_are_two_classes(make_tree: MakeTree, one: str, other: str) -> None:
+    assert len(load(Config(root=make_tree("r", {one: 3, other: 3}))).classes) == 2
+
+
+def test_images_outside_class_folders_are_counted_in_the_error(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train": 4, "valid": 2})
+    with pytest.raises(InputError, match=rf"has 0; move its 4 images to {root}/train/CLASS/, one folder per class$"):
+        load(Config(root=root))
+
+
+def test_a_folder_of_test_images_without_labels_has_a_cure(make_tree: MakeTree) -> None:
+    root = make_tree("r", {"train/cat": 3, "train/dog": 3, "test/unknown": 4})
+    with pytest.raises(InputError, match=f"if its images have no labels: data.test: {root}/test/unknown$"):
+        load(Config(root=root))
+    data = load(Config(root=root, test=root / "test" / "unknown"))
+    assert len(data.test) == 4
     assert data.left_out == ()

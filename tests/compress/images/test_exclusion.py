@@ -12,7 +12,7 @@ from PIL import Image
 
 from compress.images.copies import digest
 from compress.images.exclusion import examine, without
-from compress.images.oddities import DARK
+from compress.images.oddities import NARROW
 from compress.images.samples import SPLITS, Data, Rejected, Sample
 from runtimes.console import SilentConsole
 from runtimes.errors import InputError
@@ -152,4 +152,4 @@ def test_odd_images_are_kept_and_named(damaged: Data, tmp_path: Path) -> None:
     good = with_copies(damaged)
     kept = examine(replace(good, train=(*good.train, Sample("dark.png", tmp_path / "dark.png", 0))), 0, SilentConsole())
     assert kept.data.rejected == ()
-    assert kept.data.doubts == (f"{DARK}: 1, for example dark.png",)
+    assert kept.data.doubts == (f"{NARROW}: 1, for example dark.png",)

@@ -108,6 +108,8 @@ def test_two_folders_of_one_split_are_refused(make_tree: MakeTree, pair: tuple[s
         ({"train/cat": 1, "test/cat": 1}, False, "holds folders of splits, not of classes; give it as data.root"),
         ({"fold1/cat": 1, "fold1/dog": 1, "fold2/cat": 1, "fold2/dog": 1}, True,
          "fold1, fold2 all hold the folders cat, dog, so that either may be the classes; if the former are"),
+        ({"训练/a": 1, "训练/b": 1, "测试/a": 1}, True,
+         "测试, 训练 all hold the folder a, so that either may be the classes; if the former are"),
     ],
 )  # fmt: skip
 def test_what_may_be_no_class_is_refused(
