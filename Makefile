@@ -1,64 +1,86 @@
-# Each target sets up .venv if it is missing or older than pyproject.toml.
-# Another Python: make test PYTHON=python3.12
-PYTHON ?= python3.11
+# The first target prints this list: the comments after two hashes.
+# Targets that need packages install them into .venv first, and again when pyproject.toml changes.
+#   PYTHON=python3.12   the Python of .venv; by default the first below that is 3.11 to 3.13 and has the module venv
+#   TORCH_INDEX=URL     index of the packages torch and torchvision, for example of builds without CUDA
+IS_SUPPORTED := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+supported = $(shell $(1) -c '$(IS_SUPPORTED)' >/dev/null 2>&1 && echo $(1))
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(call supported,$(name))))
 BIN := .venv/bin
-INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+RUNS := .venv/for-runs
+TESTS := .venv/for-tests
+TORCH := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}>=[^"]*\)",$$/"\1"/p' pyproject.toml)
+WORKERS := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
-.PHONY: run test test-slow test-arm64 test-faults test-load test-hostile audit bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile audit bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
-run: $(INSTALLED)
-	$(BIN)/compress run recipes/mobilenet_int8.yaml
+help:  ## print this list
+	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
+	@echo "Settings: PYTHON=python3.12, TORCH_INDEX=URL of an index with builds of torch without CUDA"
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest
+run: $(RUNS)  ## install what a run needs into .venv, then run the main example
+	$(BIN)/compress run mobilenet_int8
 
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+test: $(TESTS)  ## run the tests that CI runs, on all processor cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-test-arm64: $(INSTALLED)
-	tests/arm64/setup.sh .cache/arm64 $(BIN)/python
-	$(BIN)/python -m pytest -m arm64 -s tests/arm64
-
-bench-quantize: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_quantize.py
-
-bench-prune: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_prune.py
-
-bench-data: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_data.py
-
-bench-train: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_train.py
-
-bench-cost: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_cost.py
-
-bench-verdicts: $(INSTALLED)
-	$(BIN)/python tests/bench/bench_verdicts.py
-
-test-faults: $(INSTALLED)
-	PYTHONPATH=tests/support $(BIN)/python tests/faults/faults.py
-
-test-load: $(INSTALLED)
-	$(BIN)/python tests/faults/load.py
-
-test-hostile: $(INSTALLED)
-	$(BIN)/python tests/hostile/hostile.py
-
-audit: $(INSTALLED)
-	$(BIN)/python tests/hostile/audit.py
-
-lint: $(INSTALLED)
+lint: $(TESTS)  ## check format, types and directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[host,dev]'
+test-slow: $(TESTS)  ## tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+test-hostile: $(TESTS)  ## wrong, damaged and malicious inputs; two minutes
+	$(BIN)/python tests/hostile/hostile.py
+
+test-faults: $(TESTS)  ## full disks, signals, lost boards, KILLS=100 kills; an hour
+	PYTHONPATH=tests/support $(BIN)/python tests/faults/faults.py
+
+test-load: $(TESTS)  ## many images, classes and trials: memory, time, files; under an hour
+	$(BIN)/python tests/faults/load.py
+
+test-arm64: $(TESTS)  ## exported files on an emulated arm64 processor
+	tests/arm64/setup.sh .cache/arm64 $(BIN)/python
+	$(BIN)/python -m pytest -m arm64 -s tests/arm64
+
+audit: $(TESTS)  ## installed packages with known vulnerabilities
+	$(BIN)/python tests/hostile/audit.py
+
+bench-quantize: $(TESTS)  ## INT8 compared with other quantizers; half an hour
+	$(BIN)/python tests/bench/bench_quantize.py
+
+bench-prune: $(TESTS)  ## pruning compared with other tools; 75 minutes
+	$(BIN)/python tests/bench/bench_prune.py
+
+bench-data: $(TESTS)  ## training batches compared with torchvision's; half a minute
+	$(BIN)/python tests/bench/bench_data.py
+
+bench-train: $(TESTS)  ## the training loop compared with a bare one; two minutes
+	$(BIN)/python tests/bench/bench_train.py
+
+bench-cost: $(TESTS)  ## GPU hours of the ImageNet recipes
+	$(BIN)/python tests/bench/bench_cost.py
+
+bench-verdicts: $(TESTS)  ## false alarms and power of verdicts; a quarter of an hour
+	$(BIN)/python tests/bench/bench_verdicts.py
+
+clean:  ## remove .venv and caches; runs/ and sweeps/ stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(BIN)/python:
+	@$(if $(call supported,$(PYTHON)),,$(error $(or $(PYTHON),python3) is not Python 3.11 to 3.13 with the module venv: install one, or name it: make run PYTHON=/path/to/python3.12))
+	$(PYTHON) -m venv .venv
+
+$(RUNS): pyproject.toml | $(BIN)/python
+	@echo "Installing PyTorch and the other packages into .venv: $(if $(TORCH_INDEX),2 GB without CUDA,6 GB with CUDA), 2 to 10 minutes"
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url '$(TORCH_INDEX)' $(TORCH))
+	$(PIP) -e '.[host]'
 	touch $@
 
-clean:
-	rm -rf .venv runs sweeps .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+$(TESTS): $(RUNS)
+	@echo "Installing the tools of the tests into .venv: 1 GB, a minute"
+	$(PIP) -e '.[host,dev]'
+	touch $@

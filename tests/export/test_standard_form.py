@@ -155,7 +155,7 @@ HEADS: dict[str, Callable[[Draft], Draft]] = {
 }
 
 
-@settings(deadline=None, max_examples=60)  # a loaded machine exceeds the deadline of 200 ms
+@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6), st.sampled_from(sorted(HEADS)),
     st.sampled_from([11, 12, 13, 17, 18, 20]), st.booleans(), st.booleans(),

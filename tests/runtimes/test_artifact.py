@@ -56,7 +56,7 @@ MANIFESTS = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(manifest=MANIFESTS)
 def test_a_manifest_comes_back_from_json_the_same(manifest: Manifest) -> None:
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json(), allow_nan=False))) == manifest

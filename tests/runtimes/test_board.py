@@ -102,7 +102,7 @@ def measure_on_a_board(python: str, folder: Path) -> dict[str, object]:
     modules = " ".join(module_name(path) for path in FILES)
     arguments = [str(PACKAGE.parent), str(folder), " ".join(BANNED), modules]
     finished = subprocess.run(
-        [python, "-I", "-B", "-W", "error", "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60
+        [python, "-I", "-B", "-W", "error", "-c", SCRIPT, *arguments], capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
@@ -157,7 +157,7 @@ def test_every_file_is_python_310(path: Path) -> None:
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program of an unpacked bundle from another folder, without this package on the path."""
     command = [sys.executable, "-P", str(folder / "run.pyz"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, cwd="/")
 
 
 def test_the_program_does_what_a_board_needs(packed: Callable[..., Path], tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_class_names_of_any_letters_are_printed_in_any_encoding(
     command = [sys.executable, "-P", str(tmp_path / "board/run.pyz"), "predict"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     for image, code in (("bïld.npy", 0), ("nö.npy", 2)):
-        done = subprocess.run([*command, str(tmp_path / image)], capture_output=True, env=environment, timeout=60)
+        done = subprocess.run([*command, str(tmp_path / image)], capture_output=True, env=environment)
         assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
-    done = subprocess.run([*command, str(tmp_path / "bïld.npy")], capture_output=True, env=environment, timeout=60)
+    done = subprocess.run([*command, str(tmp_path / "bïld.npy")], capture_output=True, env=environment)
     expected = "猫 57.6 %".encode(encoding, "backslashreplace")
     assert expected in done.stdout
 
@@ -205,10 +205,10 @@ def test_without_numpy_the_program_says_what_to_install(packed: Callable[..., Pa
     folder = tmp_path / "board"
     bundle.unpack(packed(), folder)
     bare = [sys._base_executable, "-I", "-S", str(folder / "run.pyz")]  # type: ignore[attr-defined]
-    doctor = subprocess.run([*bare, "doctor"], capture_output=True, text=True, timeout=60)
+    doctor = subprocess.run([*bare, "doctor"], capture_output=True, text=True)
     assert doctor.returncode == 0, doctor.stderr
     assert "numpy              missing: pip install numpy\n" in doctor.stdout
-    verified = subprocess.run([*bare, "verify"], capture_output=True, text=True, timeout=60)
+    verified = subprocess.run([*bare, "verify"], capture_output=True, text=True)
     assert (verified.returncode, verified.stderr) == (1, "run.pyz: needs numpy: pip install numpy\n")
 
 

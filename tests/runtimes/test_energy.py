@@ -35,7 +35,7 @@ class Working:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "BUSY_S", 0.4)
+    monkeypatch.setattr(energy, "BUSY_S", 1.0)
     monkeypatch.setattr(energy, "SETTLING_S", 0.1)
     monkeypatch.setattr(energy, "EVERY_S", 0.05)
     monkeypatch.setenv("PATH", "")  # no command of this machine's tells of its own power
@@ -61,7 +61,7 @@ def test_sampled_power_tells_the_energy_of_a_call(tmp_path: Path) -> None:
     session = Working(None)
     found = energy.per_call_mj(session, IMAGES, CPU, tmp_path)
     assert isinstance(found, dict)
-    assert found["board power1"] == pytest.approx(5000 * 0.4 / session.calls, rel=0.2)
+    assert found["board power1"] == pytest.approx(5000 * 1.0 / session.calls, rel=0.2)
 
 
 def test_a_counter_that_ran_over_tells_nothing(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_of_a_very_long_image_only_the_kept_square_is_resized(
     assert sum(pixels) == 224 * 224
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     short=st.integers(1, 12), ratio=st.floats(17, 60), wide=st.booleans(), crop=st.integers(1, 24),
     margin=st.integers(0, 8), interpolation=st.sampled_from(["bilinear", "bicubic", "lanczos"]),

@@ -121,7 +121,7 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
 
     def cold(name: str) -> None:
         if last[0] != name:
-            time.sleep(0.005)
+            time.sleep(0.1)
         last[0] = name
 
     recorder.on_run = cold
@@ -129,7 +129,7 @@ def test_the_first_run_after_a_neighbour_is_not_timed(fake_artifact: FakeMaker, 
     for found in measure.measure(
         artifacts, TARGET, None, Timing(warmup=1, blocks=3, runs_per_block=1, sessions=1), QUIET
     ):
-        assert found.latency_ms_p50 < 3
+        assert found.latency_ms_p50 < 50
 
 
 @pytest.mark.parametrize(

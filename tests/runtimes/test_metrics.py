@@ -33,7 +33,7 @@ def rank(row: np.ndarray, label: int) -> int:
     return sum(value > row[label] for value in row)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(drawn=answers())
 def test_loss_and_shares_are_those_of_the_slow_reference(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = drawn
@@ -52,7 +52,7 @@ def test_loss_and_shares_are_those_of_the_slow_reference(drawn: tuple[np.ndarray
         assert found.top5 is None
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(drawn=answers())
 def test_confusion_precision_recall_and_f1_are_those_of_the_slow_reference(
     drawn: tuple[np.ndarray, np.ndarray],
@@ -72,7 +72,7 @@ def test_confusion_precision_recall_and_f1_are_those_of_the_slow_reference(
         assert found.f1[index] == pytest.approx(2 * hits / (was + said) if was + said else 0)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(drawn=answers(), seed=st.integers(0, 99))
 def test_the_order_of_the_images_changes_nothing(drawn: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     logits, labels = drawn
@@ -142,7 +142,7 @@ def test_a_label_that_is_no_class_is_refused(label: int) -> None:
         accuracy(np.eye(3, dtype=np.float32), np.array([label, 0, 1]))
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(drawn=answers())
 def test_json_gives_back_the_same(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     found = accuracy(*drawn)

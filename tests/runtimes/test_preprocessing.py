@@ -19,7 +19,7 @@ MEANS = st.tuples(*[st.floats(0, 1)] * 3)
 STDS = st.tuples(*[st.floats(0.01, 1)] * 3)
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     images=hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3, st.just(3))),
     mean=MEANS,
@@ -54,7 +54,7 @@ def test_every_pixel_value_of_every_channel_is_right_with_the_usual_numbers() ->
         np.testing.assert_allclose(found[channel], wanted, rtol=0, atol=2e-6)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(mean=MEANS, std=STDS)
 def test_scale_and_offset_say_the_same_as_mean_and_std(
     mean: tuple[float, float, float], std: tuple[float, float, float]
@@ -65,7 +65,7 @@ def test_scale_and_offset_say_the_same_as_mean_and_std(
     np.testing.assert_allclose(offset, -np.array(mean) / np.array(std), rtol=1e-6, atol=1e-30)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     made=st.builds(
         Preprocessing,

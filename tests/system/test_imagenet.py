@@ -35,7 +35,7 @@ def call(folder: Path, *arguments: object) -> str:
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
         [sys.executable, "-m", "compress", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-        env=environment, timeout=280,
+        env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

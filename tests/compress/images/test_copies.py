@@ -61,7 +61,7 @@ def test_images_that_cannot_be_read_are_no_copies(tmp_path: Path) -> None:
     assert find_copies([], digests[:0], CLASSES) == Copies()
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(ORDER), st.integers(0, 5), st.integers(0, 1)), max_size=20))
 def test_afterwards_no_judged_image_is_in_a_later_split(drawn: list[tuple[str, int, int]]) -> None:
     ordered = sorted(drawn, key=lambda image: ORDER.index(image[0]))

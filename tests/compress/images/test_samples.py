@@ -55,7 +55,7 @@ def test_numbered_classes_in_the_order_of_text_are_named(classes: tuple[str, ...
     assert Data(classes, train, train, train).notes() == ([line] if line else [])
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     counts=st.lists(st.integers(4, 40), min_size=2, max_size=5),
     strata=st.integers(1, 6),
@@ -78,7 +78,7 @@ def test_a_split_is_disjoint_complete_and_has_every_class_everywhere(
     assert parts == stratified_split(samples, shares, classes, seed)
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     counts=st.lists(st.integers(10, 60), min_size=2, max_size=4),
     strata=st.integers(1, 2),

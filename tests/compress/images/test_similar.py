@@ -58,7 +58,7 @@ def test_an_image_without_contrast_has_no_hash() -> None:
     assert perceptual_hash(Image.fromarray(noise)) is None
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data(), queries=st.integers(0, 12), references=st.integers(0, 12))
 def test_the_nearest_is_that_of_all_pairs(data: st.DataObject, queries: int, references: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))

@@ -23,7 +23,7 @@ def split(names: dict[int, list[str]], shares: tuple[float, ...], seed: int = 0)
     return [{(sample.label, sample.name) for sample in part} for part in parts]
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(cats=NAMES, dogs=NAMES, shares=st.sampled_from(SHARES), seed=st.integers(0, 2**31 - 1))
 def test_each_image_is_in_one_part_and_each_class_in_all(
     cats: list[str], dogs: list[str], shares: tuple[float, ...], seed: int
@@ -36,7 +36,7 @@ def test_each_image_is_in_one_part_and_each_class_in_all(
     assert parts == split({0: cats[::-1], 1: dogs[::-1]}, shares, seed)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(extra=NAMES, removed=st.sets(st.integers(0, 99), max_size=30), seed=st.integers(0, 1000))
 def test_added_and_removed_images_move_no_other(extra: list[str], removed: set[int], seed: int) -> None:
     """A hundred images of each class: no part is without one, so that no gap is filled."""
@@ -48,7 +48,7 @@ def test_added_and_removed_images_move_no_other(extra: list[str], removed: set[i
     assert [part & common for part in before] == [part & common for part in after]
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31 - 1), shares=st.sampled_from(SHARES))
 def test_the_shares_are_those_of_independent_draws(seed: int, shares: tuple[float, ...]) -> None:
     names = [f"{index}.jpg" for index in range(2000)]

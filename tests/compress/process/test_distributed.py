@@ -49,7 +49,7 @@ def train(folder: Path, processes: int) -> None:
     folder.mkdir()
     arguments = [str(WORKER), str(folder), json.dumps(SETTINGS)]
     command = torchrun(*arguments, processes=processes) if processes > 1 else [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stderr
 
 
@@ -106,14 +106,13 @@ def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_epoch(out: Path, epoch: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+def wait_for_epoch(process: subprocess.Popen[str], out: Path, epoch: int) -> None:
+    while process.poll() is None:
         histories = [*out.glob("steps/0-train-*/history.json")]
         if histories and len(json.loads(histories[0].read_text())) >= epoch:
             return
         time.sleep(0.05)
-    pytest.fail(f"epoch {epoch} did not come")
+    pytest.fail(f"epoch {epoch} did not come: {process.communicate()}")
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -130,13 +129,13 @@ def test_a_killed_process_is_started_again_and_the_weights_are_the_same(tmp_path
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     undisturbed = start(tmp_path / "recipe.yaml", tmp_path / "whole")
     killed = start(tmp_path / "recipe.yaml", tmp_path / "killed", "--max-restarts=1")
-    wait_for_epoch(tmp_path / "killed", 2)
+    wait_for_epoch(killed, tmp_path / "killed", 2)
     os.kill(children(killed)[1], signal.SIGKILL)
-    said = killed.communicate(timeout=240)[1]
+    said = killed.communicate()[1]
     assert killed.returncode == 0, said
     assert "resumed after" in said
     assert (tmp_path / "killed" / "report.json").exists()
-    assert undisturbed.communicate(timeout=240)[1]
+    assert undisturbed.communicate()[1]
     assert undisturbed.returncode == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
@@ -144,9 +143,9 @@ def test_a_killed_process_is_started_again_and_the_weights_are_the_same(tmp_path
 def test_sigterm_ends_all_processes_behind_a_written_state(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 12", "epochs: 2000"))
     ended = start(tmp_path / "recipe.yaml", tmp_path / "run")
-    wait_for_epoch(tmp_path / "run", 1)
+    wait_for_epoch(ended, tmp_path / "run", 1)
     ended.send_signal(signal.SIGTERM)
-    said = ended.communicate(timeout=60)[1]
+    said = ended.communicate()[1]
     assert ended.returncode != 0
     assert "terminated; run the same command again to resume after" in said, said
     assert [*(tmp_path / "run").glob("steps/0-train-*/training-state.safetensors")]
@@ -188,11 +187,11 @@ timing: {warmup: 1, blocks: 2, runs_per_block: 2}
 @pytest.mark.slow
 def test_every_stage_runs_in_two_processes(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(EVERY_STAGE)
-    said = start(tmp_path / "recipe.yaml", tmp_path / "run").communicate(timeout=280)[1]
+    said = start(tmp_path / "recipe.yaml", tmp_path / "run").communicate()[1]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     accuracies = {row["precision"]: row["top1"] for row in report["rows"][1:]}
     assert len(accuracies) == 2, said
     assert min(accuracies.values()) >= 0.8
     again = start(tmp_path / "recipe.yaml", tmp_path / "run")
-    assert "epoch" not in again.communicate(timeout=120)[1]
+    assert "epoch" not in again.communicate()[1]
     assert again.returncode == 0

@@ -48,7 +48,7 @@ def test_a_signal_is_one_line(tmp_path: Path, sent: signal.Signals, code: int, l
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(sent)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate()
     assert (process.returncode, said) == (code, f"{line}\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -62,5 +62,5 @@ def test_what_was_ignored_before_stays_ignored(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate()
     assert (process.returncode, said) == (0, "")

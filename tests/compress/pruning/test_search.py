@@ -43,7 +43,7 @@ def loss(scores: dict[str, np.ndarray], widths: dict[str, int]) -> float:
 
 
 @given(seed=st.integers(0, 1000), share=st.floats(0.1, 0.95))
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @example(seed=657, share=0.59375)  # 0.358 above the optimum, the largest excess of all seeds tried
 def test_the_budget_is_met_and_the_loss_is_near_the_optimum(shapes: Shapes, seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)

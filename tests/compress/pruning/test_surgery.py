@@ -61,7 +61,7 @@ def test_removing_zeroed_units_keeps_the_outputs(family: str) -> None:
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0.0, 0.9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_units_of_any_groups_can_be_removed(seed: int, share: float) -> None:
     images = example("tangle")
     network = make_lively(Tangle(), seed)

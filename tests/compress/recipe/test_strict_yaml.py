@@ -33,7 +33,7 @@ def read(path: Path, content: str | bytes) -> dict[Any, Any]:
     return strict_yaml.read(path)
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=150)
+@settings(max_examples=150)
 @given(content=contents)
 def test_what_yaml_writes_is_read_back(scratch: Path, content: dict[str, Any]) -> None:
     class Plain(yaml.SafeDumper):
@@ -43,7 +43,7 @@ def test_what_yaml_writes_is_read_back(scratch: Path, content: dict[str, Any]) -
     assert read(scratch, yaml.dump(content, Dumper=Plain, allow_unicode=True)) == content
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(content=st.text("ab1 \n:-?![]{}&*#|>'\"%@,\t.~=<", max_size=30))
 @example("? [a]\n: 1\n")
 def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) -> None:

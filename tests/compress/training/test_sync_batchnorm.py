@@ -19,7 +19,7 @@ class Group:
     """All-reduce between threads."""
 
     def __init__(self, ranks: int) -> None:
-        self._ranks, self._barrier, self._lock = ranks, threading.Barrier(ranks, timeout=20), threading.Lock()
+        self._ranks, self._barrier, self._lock = ranks, threading.Barrier(ranks, timeout=600), threading.Lock()
         self._values: list[torch.Tensor] = []
 
     def all_reduce(self, tensor: torch.Tensor) -> None:

@@ -116,7 +116,7 @@ def test_outputs_do_not_change_even_far_outside_the_calibration_range(kind: str)
         assert onnx_graphs.sqnr_db(expected, onnx_graphs.run_model(equal.model, inputs)) > 90
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(KINDS), seed=st.integers(0, 10**6), spread=st.floats(1, 1e4), loudness=st.floats(0.01, 1000)
 )

@@ -63,7 +63,7 @@ def test_it_equals_optimal_brain_surgeon_for_any_number_of_blocks(inputs: int, l
     np.testing.assert_array_equal(result, surgeon(rows, scale, moments, 5000, 127, limited))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     inputs=st.integers(1, 12), outputs=st.integers(1, 4), seed=st.integers(0, 10**6), samples=st.integers(1, 10**6),
     steps=st.floats(1, 400), largest=st.sampled_from([64, 127]), limited=st.booleans(),
@@ -102,7 +102,7 @@ def test_weights_of_uncorrelated_inputs_are_rounded_to_nearest(inputs: int) -> N
         np.testing.assert_array_equal(result, np.rint(rows / scale[:, None]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(inputs=st.integers(1, 80), seed=st.integers(0, 10**6), steps=st.floats(1, 2000))
 def test_limited_neighbours_never_overflow_for_any_weights(inputs: int, seed: int, steps: float) -> None:
     rows, scale, moments, _ = problem(inputs, 4, seed, steps)
