@@ -148,6 +148,7 @@ def ended_process() -> int:
     ("host", "pid", "again"),
     [(platform.node(), None, True), (platform.node(), os.getpid(), False), (platform.node(), 1, False),
      ("another-machine", None, False)],
+    ids=["ended", "this process", "another process", "another machine"],  # the same in all processes of the tests
 )  # fmt: skip
 def test_trials_of_dead_processes_of_this_machine_are_enqueued_again(
     tmp_path: Path, host: str, pid: int | None, again: bool
