@@ -19,7 +19,7 @@ import numpy.typing as npt
 from compress.images.folders import in_nfc
 from compress.images.samples import DECODING_THREADS, Data, Sample
 from compress.images.synsets import class_names
-from compress.pipeline.evaluation_images import choose
+from compress.pipeline.evaluation_images import choose, seen_in_evalset
 from compress.pipeline.identity import identity
 from compress.process.code_digest import code_digest
 from compress.process.table import Table
@@ -115,6 +115,12 @@ class Evaluation:
         columns = (self.classes, counts, self.accuracy.precision, self.accuracy.recall, self.accuracy.f1)
         return [ClassAccuracy(*row) for row in zip(*columns, strict=True)]
 
+    def unreadable_notes(self) -> list[str]:
+        """Return a line about the unreadable images if there are any."""
+        count = len(self.unreadable)
+        images = f"{count} image{'s' if count > 1 else ''} (--json lists all)"
+        return [f"left out: {images}: can't be read, for example {self.unreadable[0]}"] if count else []
+
     def to_json(self) -> dict[str, object]:
         """Return all fields except the confusion matrix, which has a million entries for ImageNet."""
         fields = {name: value for name, value in asdict(self).items() if name not in ("accuracy", "classes")}
@@ -128,26 +134,35 @@ class Evaluation:
 
 
 def find_images(
-    data: str | None, evalset: Path | None, split: str, artifacts: Sequence[Artifact] = (), all_images: bool = False
+    data: str | None,
+    evalset: Path | None,
+    split: str | None,
+    artifacts: Sequence[Artifact] = (),
+    all_images: bool = False,
 ) -> TestImages:
     """Return the labelled images of `--data NAME[:ROOT]` or of `--evalset FOLDER`.
 
-    Of `data`, images that the runs of the artifacts learned from are left out, unless all_images. Raises InputError
-    unless exactly one of the two is set, for an unknown data set, and for a split without labelled images.
+    split: None for test. Of `data`, images that the runs of the artifacts learned from are left out, unless all_images.
+    Raises InputError unless exactly one of the two is set, for options that would be ignored, for an unknown data set,
+    and for a split without labelled images.
     """
     if (data is None) == (evalset is None):
         raise InputError("give either --data NAME:ROOT, as in --data imagefolder:/data/flowers, or --evalset FOLDER")
     if evalset is not None:
-        if all_images:
-            raise InputError("--all-images is for --data: an evaluation set is always evaluated whole")
+        if all_images or split:
+            option = "--all-images" if all_images else "--split"
+            raise InputError(f"{option} is for --data: an evaluation set is always evaluated whole")
         prepared = evalsets.load(evalset)
         if prepared.labels is None:
             raise InputError(f"{evalset}: its images have no labels; accuracy needs them")
         labels = np.array(prepared.labels)
         digest = hashlib.sha256(prepared.sha256.encode() + labels.tobytes()).hexdigest()
-        return TestImages(prepared.classes, prepared.names, labels, digest, prepared=prepared)
+        notes = seen_in_evalset(evalset, prepared.names, artifacts)
+        return TestImages(prepared.classes, prepared.names, labels, digest, prepared=prepared, notes=notes)
     assert data is not None
-    choice = choose(data, split, artifacts, all_images)
+    if all_images and split:
+        raise InputError("--all-images evaluates all splits; remove it or --split")
+    choice = choose(data, split or "test", artifacts, all_images)
     return replace(_from_samples(choice.classes, choice.samples), notes=choice.notes)
 
 

@@ -34,8 +34,11 @@ MAX_BLACK = 15  # in 8 bits; an image of more bits that reaches no higher value 
 # Formats of Pillow that are no still pictures or that it can't decode alone: EPS needs Ghostscript, WMF needs Windows.
 NO_PICTURES = frozenset({"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
 NO_PICTURE_EXTENSIONS = frozenset({".pcd", ".pfm"})  # usually point clouds; floating-point pixels
-# Exceptions of Pillow's decoders for damaged files, from their sources and tests with truncated and random bytes.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+# Exceptions of Pillow's decoders for damaged files, from their sources and tests with truncated and random bytes. The
+# last four: AVIF and BLP, later frames of GIF, later pages of TIFF, SPIDER.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, IndexError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 class UnreadableImageError(InputError):

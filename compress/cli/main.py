@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 import rich_click as click
@@ -40,6 +41,7 @@ COMMANDS = (
     ("doctor", "doctor", "Show what this machine can run and what is missing."),
 )
 
+PILLOW = "PIL"  # folder of the package
 OS_ERROR_ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG), ""),
@@ -92,7 +94,10 @@ class LazyGroup(click.RichGroup):
 
 @contextmanager
 def _renamed_keys_shown() -> Iterator[None]:
-    """Print warnings about renamed keys of recipes as one line; Python hides them or prints source code with them."""
+    """Print warnings about renamed keys of recipes as one line, and none of Pillow.
+
+    Python hides the former or prints source code with them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedKeyWarning)
         show_other = warnings.showwarning
@@ -107,7 +112,7 @@ def _renamed_keys_shown() -> Iterator[None]:
         ) -> None:
             if issubclass(category, RenamedKeyWarning):
                 click.echo(f"compress: warning: {message}", err=True)
-            else:
+            elif Path(filename).parent.name != PILLOW:  # about single images, without their names
                 show_other(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show

@@ -99,8 +99,7 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
 @click.option("--data", metavar="NAME:ROOT", help="Data set, for example imagefolder:/data/flowers or elpv.")
 @click.option("--evalset", type=click.Path(path_type=Path),
               help="Folder with evalset.json, e.g. RUN/sample, instead of --data.")  # fmt: skip
-@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "val"]),
-              help="Split of the data set.")  # fmt: skip
+@click.option("--split", type=click.Choice(["test", "val"]), help="Split of the data set. [default: test]")
 @click.option("--all-images", is_flag=True,
               help="Evaluate all splits, with the images that a run learned from.")  # fmt: skip
 @click.option("--runtime", default="ort", show_default=True, help="Name from `compress list runtimes`.")
@@ -116,7 +115,7 @@ def evaluate(
     artifacts: tuple[Path, ...],
     data: str | None,
     evalset: Path | None,
-    split: str,
+    split: str | None,
     all_images: bool,
     runtime: str,
     provider: Provider,
@@ -153,5 +152,5 @@ def evaluate(
         return
     for table in evaluation.tables(results):
         print_table(table)
-    for note in images.notes:
+    for note in (*images.notes, *results[0].unreadable_notes()):
         click.echo(note)

@@ -10,6 +10,7 @@ import rich_click as click
 from pydantic import ValidationError
 
 from compress.cli.preprocessing import preprocessing_options
+from compress.model_files import described
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.user_cache import user_cache
@@ -20,7 +21,8 @@ from compress.quantization.schemes import SCHEMES
 from compress.recipe import errors
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.recipe.strict_yaml import YamlValue
-from runtimes.artifact import Artifact
+from runtimes.artifact import Artifact, manifest_path, read_manifest
+from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
 from runtimes.preprocessing import Preprocessing
@@ -63,7 +65,8 @@ def quantize(
 ) -> None:
     """Quantize a float32 ONNX classifier to INT8.
 
-    The file is calibrated with a folder of images, which need no labels.
+    The file is calibrated with a folder of images, which need no labels. The preprocessing of a manifest beside it
+    holds.
 
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
@@ -77,9 +80,28 @@ def quantize(
     except ValidationError as error:
         raise InputError("\n".join(errors.lines(error, Quantize, content))) from error
     with Terminal() as terminal:
-        request = FileRequest(model, calibration, target, preprocessing or Preprocessing(), settings, out)
+        used = _preprocessing(model, preprocessing, terminal)
+        request = FileRequest(model, calibration, target, used, settings, out)
         artifact = quantize_file(request, terminal, user_cache("calibration"))
     _print_quantization(artifact)
+
+
+def _preprocessing(model: Path, given: Preprocessing | None, console: Console) -> Preprocessing:
+    """Return the preprocessing of the manifest beside a model, else that of the options; say what nobody gave.
+
+    Raises InputError if the options contradict the manifest.
+    """
+    path = manifest_path(model)
+    if not path.is_file():
+        if given is None:
+            console.say(f"preprocessing by default: {described(Preprocessing())}")
+        return given or Preprocessing()
+    own = read_manifest(path).preprocessing
+    if given not in (None, own):
+        raise InputError(f"{path}: names another preprocessing than the options: {described(own)}; remove the options, "
+                         "or move that manifest away if it is wrong")  # fmt: skip
+    console.say(f"preprocessing of {path.name}: {described(own)}")
+    return own
 
 
 def _with_old_options(method: str | None, range_method: str | None, engine: str | None) -> tuple[str, str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from runtimes.images import UNREADABLE
+
 SEVERAL_FRAMES = "images with several frames, of which only the first is used"
 NARROW = (
     "16-bit images that use a quarter of the range or less (99 % of the pixels), which makes them dark or flat; scale "
@@ -26,10 +28,18 @@ def oddity(encoded: bytes, decoded: Image.Image) -> str | None:
         has_16_bits = image.mode.startswith("I") or ";16" in repr(image.tile)
         if has_16_bits and _is_narrow(decoded):
             return NARROW
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # phones add a preview or a depth map to an MPO
+        if image.format != "MPO" and _has_frames(image):  # phones add a preview or a depth map to an MPO
             return SEVERAL_FRAMES
     ranges = np.asarray(decoded.getextrema())
     return UNIFORM if (ranges[:, 1] - ranges[:, 0]).max() <= MAX_UNIFORM else None
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """Return whether a file has more than one frame, also if the others are damaged."""
+    try:
+        return getattr(image, "n_frames", 1) > 1
+    except UNREADABLE:
+        return True
 
 
 def _is_narrow(decoded: Image.Image) -> bool:

@@ -56,6 +56,20 @@ def choose(named: str, split: str, artifacts: Sequence[Artifact], all_images: bo
     return Choice(data.classes, samples, tuple(notes))
 
 
+def seen_in_evalset(folder: Path, names: Sequence[str], artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Return a note for each split of SEEN_SPLITS with images of an evaluation set in the folder of an artifact's run.
+
+    Elsewhere, the names of images say nothing.
+    """
+    runs, _ = _runs(artifacts)
+    own = [run for run in runs if run.folder in folder.resolve().parents]
+    return tuple(
+        _too_good(seen, len(names), run, split)
+        for run, split in product(own, SEEN_SPLITS)
+        if (seen := [name for name in names if name in run.splits[split]])
+    )
+
+
 def _learned(split: str) -> tuple[str, ...]:
     """Return the splits of a run whose images are left out of an evaluation on `split`."""
     return ("train",) if split == "val" else ("train", "val")
@@ -86,14 +100,22 @@ def _unseen(
     for (run, is_own), split in product(runs.items(), SEEN_SPLITS):
         is_seen = run.has(split, samples, digests, is_own)
         names = [samples[index].name for index in np.flatnonzero(is_seen)]
-        where = f"of the {split} split of {run.folder}"
         if names and split in learned:
             is_kept &= ~is_seen
-            notes.append(f"left out: {_images(names)} {where}; --all-images evaluates all")
+            notes.append(f"left out: {_images(names)} of {_split_of(run, split)}; --all-images evaluates all")
         elif names:
-            use = "which it learned from" if split == "train" else "which chose, for example, the best epoch"
-            notes.append(f"{_images(names)} of {len(samples)} are {where}, {use}: the figures are too good")
+            notes.append(_too_good(names, len(samples), run, split))
     return tuple(sample for sample, kept in zip(samples, is_kept, strict=True) if kept)
+
+
+def _too_good(names: Sequence[str], total: int, run: FinishedRun, split: str) -> str:
+    """Return a line about images that a run has seen and that are evaluated nevertheless."""
+    use = "which it learned from" if split == "train" else "which chose, for example, the best epoch"
+    return f"{_images(names)} of {total} are of {_split_of(run, split)}, {use}: the figures are too good"
+
+
+def _split_of(run: FinishedRun, split: str) -> str:
+    return f"the {split} split of {run.folder}"
 
 
 def _images(names: Sequence[str]) -> str:

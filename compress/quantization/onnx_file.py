@@ -13,7 +13,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import shape_inference
 
+from compress.images import oddities
 from compress.images.folders import FolderWalk
+from compress.images.oddities import oddity
 from compress.images.samples import Sample, write_evalset
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
@@ -27,12 +29,13 @@ from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.files import sha256_file, write_bytes
-from runtimes.images import UnreadableImageError, decode, extensions
+from runtimes.images import UnreadableImageError, content, decode, extensions
 from runtimes.lineage import GivenRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 MIN_READABLE_SHARE = 0.99  # of the calibration images
+SHOWN = 20  # unreadable images on the console
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,21 @@ def _samples(folder: Path, count: int, console: Console) -> tuple[Sample, ...]:
 
 
 def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:
-    readable, errors = [], []
+    """Return the samples that can be decoded; name the others, and odd images, on the console."""
+    readable, errors, odd = [], [], []
     for sample in samples:
         try:
-            decode(sample.source)
+            decoded = decode(sample.source)
             readable.append(sample)
+            odd += [(sample.name, name)] if (name := oddity(content(sample.source), decoded)) else []
         except UnreadableImageError as error:
-            console.say(f"set aside: {error}")
+            if len(errors) < SHOWN:
+                console.say(f"set aside: {error}")
             errors.append(str(error))
+    if len(errors) > SHOWN:
+        console.say(f"set aside: {len(errors) - SHOWN} more images")
+    for line in oddities.lines(odd):
+        console.say(f"doubtful: {line}")
     if not readable or len(readable) < MIN_READABLE_SHARE * len(samples) - 1:
         raise InputError(f"{len(errors)} of {len(samples)} calibration images cannot be read, for example {errors[0]}")
     return tuple(readable)

@@ -101,7 +101,7 @@ def test_an_evaluation_set_gives_the_same_figures_as_its_files(
     pixels = np.stack([images.read(file, PREPROCESSING) for file in files])
     labels = np.repeat(np.arange(3), 7)
     evalset.write(tmp_path / "set", pixels, labels, tuple(map(str, files)), CLASSES, PREPROCESSING)
-    (prepared,) = run(evaluation.find_images(None, tmp_path / "set", "test"))
+    (prepared,) = run(evaluation.find_images(None, tmp_path / "set", None))
     (decoded,) = run(labelled_images)
     assert (prepared.accuracy, prepared.calibration) == (decoded.accuracy, decoded.calibration)
 
@@ -251,7 +251,7 @@ def test_an_evaluation_set_with_another_preprocessing_is_an_error(tmp_path: Path
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     evalset.write(tmp_path, pixels, np.asarray([0, 1]), ("a", "b"), CLASSES, Preprocessing(10, 8))
     with pytest.raises(InputError, match="its preprocessing differs from that of the evaluation set"):
-        run(evaluation.find_images(None, tmp_path, "test"))
+        run(evaluation.find_images(None, tmp_path, None))
 
 
 def test_exactly_one_source_of_images_is_needed(root: Path, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_exactly_one_source_of_images_is_needed(root: Path, tmp_path: Path) -> N
 def test_images_without_labels_are_an_error(tmp_path: Path) -> None:
     evalset.write(tmp_path, np.zeros((2, 8, 8, 3), np.uint8), None, ("a", "b"), CLASSES, PREPROCESSING)
     with pytest.raises(InputError, match="its images have no labels; accuracy needs them"):
-        evaluation.find_images(None, tmp_path, "test")
+        evaluation.find_images(None, tmp_path, None)
 
 
 def test_files_that_were_left_out_are_named(root: Path) -> None:
@@ -347,7 +347,7 @@ def test_images_that_the_run_of_an_artifact_learned_from_are_left_out(root: Path
     file = replace(artifact(), path=folder / "artifacts" / "model.onnx")
     with pytest.raises(InputError, match="no image remains"):
         evaluation.find_images(f"imagefolder:{root}", None, "test", [file])
-    everything = evaluation.find_images(f"imagefolder:{root}", None, "test", [file], all_images=True)
+    everything = evaluation.find_images(f"imagefolder:{root}", None, None, [file], all_images=True)
     (result,) = run(everything, None, file)
     assert result.accuracy.images == len(everything.names) == 42
     assert any("which it learned from" in note for note in result.notes)
@@ -355,4 +355,18 @@ def test_images_that_the_run_of_an_artifact_learned_from_are_left_out(root: Path
 
 def test_all_images_is_for_data_sets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--all-images is for --data"):
-        evaluation.find_images(None, tmp_path, "test", all_images=True)
+        evaluation.find_images(None, tmp_path, None, all_images=True)
+
+
+def test_a_split_that_would_be_ignored_is_refused(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(InputError, match="--split is for --data: an evaluation set is always evaluated whole"):
+        evaluation.find_images(None, tmp_path, "val")
+    with pytest.raises(InputError, match="--all-images evaluates all splits; remove it or --split"):
+        evaluation.find_images(f"imagefolder:{root}", None, "val", all_images=True)
+
+
+def test_unreadable_images_are_one_line(root: Path) -> None:
+    (result,) = run(evaluation.find_images(f"imagefolder:{root}", None, None))
+    assert result.unreadable_notes() == []
+    unreadable = replace(result, unreadable=("a.png", "b.png"))
+    assert unreadable.unreadable_notes() == ["left out: 2 images (--json lists all): can't be read, for example a.png"]

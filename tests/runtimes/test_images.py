@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from runtimes import images
 from runtimes.errors import InputError
@@ -277,3 +277,20 @@ def test_a_name_that_is_not_utf_8_is_escaped_in_the_error(tmp_path: Path) -> Non
     with pytest.raises(images.UnreadableImageError) as caught:
         images.decode(tmp_path / os.fsdecode(b"\xe9.png"))
     str(caught.value).encode("utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about metadata
+@pytest.mark.parametrize("file_format", ["AVIF", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"])
+def test_damaged_bytes_are_decoded_or_unreadable(file_format: str) -> None:
+    if file_format == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    whole, rng = encode(noise(40, 40), file_format), np.random.default_rng(0)
+    unreadable = 0
+    for end in rng.integers(1, len(whole), 150).tolist():
+        damaged = np.frombuffer(whole[: end if end % 4 == 0 else None], np.uint8).copy()
+        damaged[rng.integers(min(len(damaged), 300), size=4)] = rng.integers(256, size=4)
+        try:
+            images.decode(damaged.tobytes())
+        except images.UnreadableImageError:
+            unreadable += 1
+    assert unreadable > 20

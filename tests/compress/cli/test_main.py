@@ -144,6 +144,15 @@ def test_other_warnings_are_shown_as_before() -> None:
     assert result.exit_code == 0
 
 
+def test_warnings_of_pillow_are_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "/lib/PIL/TiffImagePlugin.py", 9)
+
+    result = CliRunner().invoke(cli.LazyGroup("compress", commands=[warn]), ["warn"])
+    assert (result.exit_code, result.output, list(recwarn)) == (0, "", [])
+
+
 def test_any_letters_are_printed_in_ascii(tmp_path: Path) -> None:
     recipe = tmp_path / "Größe.yaml"
     recipe.write_text("data: {name: synthetic}\nmodel: {arch: mobilenet_v2}\n")

@@ -10,6 +10,11 @@ from click.testing import CliRunner, Result
 from compress.cli import main as cli
 from compress.cli import quantize as command
 from compress.quantization.onnx_file import FileRequest
+from runtimes.artifact import Manifest
+from runtimes.files import write_json
+from runtimes.preprocessing import Preprocessing
+
+SIDES = ("--resize", "64", "--crop", "56")  # without any, the default is said
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[FileRequest]:
 
 
 def call(*options: str) -> Result:
-    arguments = ["quantize", "model.onnx", "--calibration", "photos", "-o", "int8.onnx", *options]
+    arguments = ["quantize", "model.onnx", "--calibration", "photos", "-o", "int8.onnx", *SIDES, *options]
     return CliRunner().invoke(cli.commands, arguments)
 
 
@@ -95,3 +100,27 @@ def test_old_options_are_hidden_in_the_help() -> None:
     text = CliRunner().invoke(cli.commands, ["quantize", "--help"]).output
     assert "--engine" not in text
     assert "--range-method" in text
+
+
+def test_a_manifest_beside_the_model_gives_the_preprocessing(
+    requests: list[FileRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Preprocessing(64, 56, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    manifest = Manifest("0" * 64, 1, "onnx", "float32", "in", (None, 3, 56, 56), "out", own, ("a", "b"))
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "model.onnx.json", manifest.to_json())
+    arguments = ["quantize", "model.onnx", "--calibration", "photos", "-o", "int8.onnx"]
+    result = CliRunner().invoke(cli.commands, arguments)
+    assert result.exit_code == 0, result.output
+    assert requests[0].preprocessing == own
+    assert "preprocessing of model.onnx.json: resize 64, crop 56, bilinear, mean 0.5,0.5,0.5" in result.stderr
+    same = CliRunner().invoke(cli.commands, [*arguments, *SIDES, "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"])
+    assert same.exit_code == 0, same.output
+    refused = call()
+    assert refused.exit_code == 2
+    assert "model.onnx.json: names another preprocessing than the options: resize 64, crop 56" in refused.stderr
+
+
+def test_the_default_preprocessing_is_said(requests: list[FileRequest]) -> None:
+    result = CliRunner().invoke(cli.commands, ["quantize", "m.onnx", "--calibration", "photos", "-o", "int8.onnx"])
+    assert "preprocessing by default: resize 256, crop 224, bilinear, mean 0.485" in result.stderr

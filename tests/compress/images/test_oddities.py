@@ -64,3 +64,21 @@ def test_each_kind_is_one_line() -> None:
     pairs = [("a", NARROW), ("b", SEVERAL_FRAMES), ("c", NARROW)]
     assert oddities.lines(pairs) == (f"{NARROW}: 2, for example a", f"{SEVERAL_FRAMES}: 1, for example b")
     assert oddities.lines([]) == ()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about metadata
+@pytest.mark.parametrize("file_format", ["GIF", "TIFF"])
+def test_damaged_later_frames_are_odd(file_format: str) -> None:
+    """The first frame is whole; Pillow raises IndexError or TypeError when it counts the others."""
+    first, *others = (Image.linear_gradient("L").rotate(90 * index) for index in range(4))
+    stream = io.BytesIO()
+    first.save(stream, file_format, save_all=True, append_images=others)
+    readable = 0
+    for end in range(64, len(stream.getvalue()), 997):
+        try:
+            decoded = images.decode(stream.getvalue()[:end])
+        except images.UnreadableImageError:
+            continue
+        readable += 1
+        assert oddity(stream.getvalue()[:end], decoded) in (None, SEVERAL_FRAMES)
+    assert readable > 5

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.pipeline.evaluation_images import Choice, choose
+from compress.pipeline.evaluation_images import Choice, choose, seen_in_evalset
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 
@@ -142,3 +142,13 @@ def test_a_damaged_run_is_one_line(class_folders: Path, make_run: MakeRun, file:
     (artifact.path.parents[1] / file).write_bytes(content)
     with pytest.raises(InputError, match=r"run(/recipe\.yaml)?: "):
         choose(f"imagefolder:{class_folders}", "test", [artifact], all_images=False)
+
+
+def test_training_images_in_an_evaluation_set_of_the_run_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    artifact = make_run()
+    run = artifact.path.parents[1]
+    mixed = tuple(sorted(listed(artifact, "test")))[:2] + tuple(sorted(listed(artifact, "train")))[:3]
+    (note,) = seen_in_evalset(run / "steps" / "images", mixed, [artifact])
+    assert note.startswith(f"3 images ({mixed[2]}, …) of 5 are of the train split of {run}, which it learned from: ")
+    assert seen_in_evalset(run / "sample", mixed[:2], [artifact]) == ()
+    assert seen_in_evalset(tmp_path / "elsewhere", mixed, [artifact]) == ()

@@ -149,6 +149,17 @@ def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
     assert "0.png: not a readable image" in result.output
 
 
+def test_many_damaged_and_odd_images_take_few_lines(folder: Path) -> None:
+    for index in range(100):
+        (folder / "photos" / f"bad{index}.png").write_bytes(b"not an image")
+        Image.new("L", (12, 12), index).save(folder / "photos" / f"flat{index}.png")
+    result = quantize(folder)
+    assert result.exit_code == 2
+    assert result.output.count("set aside: ") == 21
+    assert "set aside: 80 more images" in result.output
+    assert result.output.count("doubtful: ") == 1
+
+
 @pytest.mark.parametrize("channels", [1, 5])
 def test_a_model_without_3_input_channels_is_refused_with_its_path(folder: Path, channels: int) -> None:
     model = onnx.load(folder / "model.onnx")
