@@ -107,12 +107,15 @@ def _samples(folder: Path, count: int, console: Console) -> tuple[Sample, ...]:
     if not paths:
         raise InputError(f"{folder}: has no images ({', '.join(sorted(extensions()))})")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
+    if len(chosen) < len(paths):
+        console.say(f"calibration images: {len(chosen)} of {len(paths)}, evenly spaced; --images sets their number")
     return tuple(Sample(walk.name(paths[index]), Path(paths[index]), None) for index in chosen)
 
 
 def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:
     """Return the samples that can be decoded; name the others, and odd images, on the console."""
-    readable, errors, odd = [], [], []
+    readable, odd = [], []
+    errors: list[str] = []
     for sample in samples:
         try:
             decoded = decode(sample.source)

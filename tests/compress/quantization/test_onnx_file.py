@@ -98,6 +98,11 @@ def test_calibration_files_that_are_left_out_are_counted(folder: Path) -> None:
         assert f"left out: 1 file: {reason}" in output
 
 
+def test_the_number_of_images_that_are_used_is_said(folder: Path) -> None:
+    assert "calibration images: 12 of 24, evenly spaced" in quantize(folder, "--images", "12").output
+    assert "evenly spaced" not in quantize(folder).output
+
+
 def test_a_damaged_image_is_set_aside_with_a_message(folder: Path) -> None:
     (folder / "photos" / "0.png").write_bytes(b"not an image")
     result = quantize(folder)
