@@ -68,7 +68,8 @@ class PlainFile:
 
         Raises InputError if it takes images of another size or does not return a row for each image.
         """
-        from export.head import described as described_head  # imports onnx, see `read`
+        from compress.quantization.onnx_file import path_in_errors  # these import onnx, see `read`
+        from export.head import described as described_head
 
         sides = self.input_shape[2:]
         if any(side not in (None, preprocessing.crop) for side in sides):
@@ -89,7 +90,9 @@ class PlainFile:
             input_layout="NHWC" if self.input_dtype == "uint8" else "NCHW",
             input_dtype=self.input_dtype,
         )
-        labels, output = described_head(self.model, _columns(Artifact(self.path, manifest)))
+        columns = _columns(Artifact(self.path, manifest))
+        with path_in_errors(self.path):
+            labels, output = described_head(self.model, columns)
         return Artifact(self.path, Manifest(**{**vars(manifest), "labels": labels, "output": output}))
 
     def meaning_of_one_output(self, manifest: Manifest) -> str | None:

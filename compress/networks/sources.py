@@ -26,6 +26,8 @@ def weights_file(weights: str) -> Path | None:
         return path
     if weights and _is(path, "folder"):
         raise InputError(f"weights: {path}: is a folder; give the path of a file{_examples(path)}")
+    if "://" in weights:
+        raise InputError(f"weights: {weights}: is a URL; download the file and give its path")
     if "/" in weights or "\\" in weights or path.suffix:
         raise InputError(f"weights: {path}: no such file{_near(path)}")
     return None
@@ -40,6 +42,8 @@ def _is(path: Path, kind: str) -> bool:
 
 def _near(path: Path) -> str:
     """Return advice with similar names of the same folder, or say that there is no such folder."""
+    if path.parts[:1] == ("~",):
+        return f"; ~ is not expanded, write {path.expanduser()}"
     if not _is(path.parent, "folder"):
         return f"; there is no folder {path.parent}"
     files = {file.name.lower(): file.name for file in path.parent.iterdir() if file.is_file()}

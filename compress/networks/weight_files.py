@@ -6,9 +6,10 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,13 +61,26 @@ def read(path: Path) -> Content:
         raise InputError(f"weights: {path}: can't be read ({error.strerror})") from error
     if start[8:9] == b"{":  # after the length of the header, whose first byte can be that of a pickle
         content = _safetensors(path)
+    elif start.startswith(b"PK\x03\x04") and not _is_of_torch(path):
+        raise InputError(f"weights: {path}: is a zip archive, but none of torch.save; unpack it and give the file in it")
     elif start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle: both formats of torch.save
         content = Content.of(_torch_load(path))
     else:
         raise InputError(f"weights: {path}: {_unknown_format(start)}")
+    if "" in content.tensors:
+        raise InputError(f"weights: {path}: holds a single tensor, not the named tensors of a network")
     if not content.tensors:
         raise InputError(f"weights: {path}: holds no tensors")
     return content
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Return whether a zip archive holds what torch.save writes; True for a damaged one, which torch.load refuses."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).name in ("data.pkl", "constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return True
 
 
 def _unknown_format(start: bytes) -> str:

@@ -105,6 +105,10 @@ def test_softmax_and_sigmoid_are_recognized(tmp_path: Path) -> None:
     assert (binary.labels, binary.output) == (("0", "1"), "probabilities")
     single = PlainFile.read(saved(tmp_path / "b.onnx", onnx_graphs.binary_model(sigmoid=False))).artifact(SMALL)
     assert single.manifest.labels == ("0",)
+    constant = onnx_graphs.binary_model()
+    constant.graph.node[-1].op_type = "Softmax"
+    with pytest.raises(InputError, match=r"c\.onnx: the model ends in a Softmax of one value, which is always 1"):
+        PlainFile.read(saved(tmp_path / "c.onnx", constant)).artifact(SMALL)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         weights_file(str(tmp_path / "deep" / "net"))
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("https://example.org/net.pth", r"^weights: https://example\.org/net\.pth: is a URL; download the file and give"),
+        ("~/nets/net.pth", rf"~/nets/net\.pth: no such file; ~ is not expanded, write {Path.home()}/nets/net\.pth$"),
+    ],
+)
+def test_a_url_and_a_tilde_are_refused_with_their_cure(weights: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        weights_file(weights)
+
+
 def test_a_folder_lists_its_files_of_weights(tmp_path: Path) -> None:
     (tmp_path / "steps" / "1-prune-abc").mkdir(parents=True)
     (tmp_path / "steps" / "1-prune-abc" / "network.safetensors").touch()

@@ -97,6 +97,18 @@ def test_another_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, me
     assert "\n" not in str(caught.value)
 
 
+def test_a_single_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.ones(2), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth: holds a single tensor, not the named tensors of a network$"):
+        weight_files.read(tmp_path / "a.pth")
+
+
+def test_a_zip_of_something_else_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", weight=np.ones(2))
+    with pytest.raises(InputError, match=r"a\.npz: is a zip archive, but none of torch\.save; unpack it"):
+        weight_files.read(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("content", [{"a": 1}, ["x"], 3])
 def test_a_file_without_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pth")
