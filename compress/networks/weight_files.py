@@ -62,7 +62,9 @@ def read(path: Path) -> Content:
     if start[8:9] == b"{":  # after the length of the header, whose first byte can be that of a pickle
         content = _safetensors(path)
     elif start.startswith(b"PK\x03\x04") and not _is_of_torch(path):
-        raise InputError(f"weights: {path}: is a zip archive, but none of torch.save; unpack it and give the file in it")
+        raise InputError(
+            f"weights: {path}: is a zip archive, but none of torch.save; unpack it and give the file in it"
+        )
     elif start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle: both formats of torch.save
         content = Content.of(_torch_load(path))
     else:

@@ -120,7 +120,8 @@ def out_of_reach(limits: AccuracyLimits, labels: Labels | None, images: int, cla
     lines = [_agreement_out_of_reach(limits, images)]
     if labels is not None:
         counts = {name: int(np.sum(labels == class_number(name, classes))) for name in limits.min_recall}
-        lines += [_drop_out_of_reach(limits, labels), *(_recall_out_of_reach(limits, *item) for item in counts.items())]
+        lines.append(_drop_out_of_reach(limits, labels, labels))
+        lines += [_recall_out_of_reach(limits, *item) for item in counts.items()]
     return [line for line in lines if line]
 
 
@@ -134,7 +135,7 @@ def _drop(limits: AccuracyLimits, predictions: Predictions) -> Judgement:
     drop = metrics.drop_pp(limits.metric, before, predictions.after, labels, limits.confidence)
     check, notes = at_most("max_drop_pp", drop, limit), []
     if check.verdict == "inconclusive":
-        notes.append(_drop_out_of_reach(limits, labels) or _images_needed(drop, len(labels), limits))
+        notes.append(_drop_out_of_reach(limits, labels, before) or _images_needed(drop, len(labels), limits))
     if -drop.high > limit:
         notes.append(f"implausible: {metrics.NAMES[limits.metric]} rose by {-drop.value:.2f} points; "
                      "was the network trained on the test images?")  # fmt: skip
@@ -148,10 +149,11 @@ def _images_needed(drop: Estimate, images: int, limits: AccuracyLimits) -> str:
     return f"{images} images are too few to tell the drop from the limit; {advice}"
 
 
-def _drop_out_of_reach(limits: AccuracyLimits, labels: Labels) -> str | None:
+def _drop_out_of_reach(limits: AccuracyLimits, labels: Labels, before: Labels) -> str | None:
+    """Say that no network without gains can pass; before: predictions of the reference, labels if not yet known."""
     if limits.max_drop_pp is None:
         return None
-    best, images = metrics.drop_pp(limits.metric, labels, labels, labels, limits.confidence).high, len(labels)
+    best, images = metrics.drop_pp(limits.metric, before, before, labels, limits.confidence).high, len(labels)
     if best <= limits.max_drop_pp:
         return None
     advice = (f"use about {math.ceil(images * best / limits.max_drop_pp)} images or a larger limit"

@@ -54,7 +54,10 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("https://example.org/net.pth", r"^weights: https://example\.org/net\.pth: is a URL; download the file and give"),
+        (
+            "https://example.org/net.pth",
+            r"^weights: https://example\.org/net\.pth: is a URL; download the file and give",
+        ),
         ("~/nets/net.pth", rf"~/nets/net\.pth: no such file; ~ is not expanded, write {Path.home()}/nets/net\.pth$"),
     ],
 )

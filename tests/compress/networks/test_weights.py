@@ -312,7 +312,10 @@ def test_flipped_bytes_are_an_input_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"weights": {"a": torch.zeros(2)}}, {"a": 1}, torch.zeros(2)])
 def test_a_file_of_something_else_is_an_input_error(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"^weights: .*net\.pth: (belongs to another network: .*|holds no tensors$|holds a single tensor)"):
+    with pytest.raises(
+        InputError,
+        match=r"^weights: .*net\.pth: (belongs to another network: .*|holds no tensors$|holds a single tensor)",
+    ):
         tiny(tmp_path / "net.pth")
 
 

@@ -97,6 +97,14 @@ def test_limits_that_can_not_be_kept_on_so_few_images_are_named(limits: dict[str
     assert actual in judgement.notes
 
 
+def test_the_bound_of_an_unchanged_network_is_that_of_its_own_predictions() -> None:
+    labels, constant = np.repeat([0, 1], [50, 10]), np.zeros(60, np.int64)  # misses all of the second class
+    judgement = judge(
+        AccuracyLimits(metric="macro_f1", max_drop_pp=4.5), Predictions(constant, constant, labels, CLASSES)
+    )
+    assert_matches(judgement.notes[0], f"the bound is {judgement.checks[0].estimate.high:.2g}; use about")
+
+
 def assert_matches(text: str, pattern: str) -> None:
     with pytest.raises(InputError, match=pattern):
         raise InputError(text)
