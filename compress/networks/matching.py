@@ -75,8 +75,9 @@ class Candidate:
 
 
 def choose(content: Content, expected: Expected, key: str | None) -> tuple[Candidate, list[Candidate]]:
-    """Return the candidate to load and the others that fit too: the averaged weights if there are raw ones beside them.
+    """Return the candidate to load and the others that fit too.
 
+    Those with a classifier of the right size come first, then averaged weights if there are raw ones beside them.
     key: dotted path in the file to look below. Raises InputError, without the name of the file, if nothing fits or
     several candidates do.
     """
@@ -84,9 +85,10 @@ def choose(content: Content, expected: Expected, key: str | None) -> tuple[Candi
     fitting = [candidate for candidate in found if candidate.fits]
     if not fitting:
         raise InputError(_problem(found[0], expected, content))
+    whole = [candidate for candidate in fitting if not candidate.replaced] or fitting
     exact = [candidate for candidate in fitting if candidate.path == key]
-    averaged = [candidate for candidate in fitting if candidate.averaged]
-    for choice in (fitting, exact, averaged):
+    averaged = [candidate for candidate in whole if candidate.averaged]
+    for choice in (whole, exact, averaged):
         if len(choice) == 1:
             return choice[0], [candidate for candidate in fitting if candidate is not choice[0]]
     places = ", ".join(f"'{candidate.path}'" for candidate in fitting)

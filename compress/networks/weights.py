@@ -174,7 +174,8 @@ def _notes(
         places = ", ".join(f"'{other.path}'" for other in others)
         notes.append(f"the {kind} in '{chosen.path}' are used, not those in {places}; weights_key chooses others")
     parts = matching.left_out(content, chosen)
-    unfit = [part for part in parts if matching.AVERAGED.search(part) and parts[part] > 1]
+    unfit = [part for part in parts if matching.AVERAGED.search(part) and parts[part] > 1
+             and not any(f"{other.path}.".startswith(f"{part}.") for other in others)]  # fmt: skip
     if unfit and key is None and not chosen.averaged:
         notes.append(f"the averaged weights in {listed(map(repr, unfit))} are not used: they do not fit")
     inside = [path for path in content.containers if chosen.prefix.startswith(f"{path}.")]

@@ -166,6 +166,18 @@ def test_a_head_without_the_prefix_of_the_rest_is_used(tmp_path: Path, trained: 
     assert torch.equal(logits(tiny(store(tmp_path / "a.pth", state))), logits(trained))
 
 
+def test_averaged_weights_of_other_classes_do_not_replace_a_trained_classifier(
+    tmp_path: Path, trained: nn.Module
+) -> None:
+    other = weights.create(mobilenet_v2.Config(width=0.25), 5, 1).state_dict()
+    file = store(tmp_path / "a.pth", {"model": trained.state_dict(), "ema": other})
+    assert torch.equal(logits(tiny(file)), logits(trained))
+    assert notes(file) == [
+        "the weights in 'model' are used, not those in 'ema'; weights_key chooses others",
+        f"{len(other)} tensors are left out: ema ({len(other)})",
+    ]
+
+
 def test_averaged_weights_that_do_not_fit_are_named(tmp_path: Path, trained: nn.Module) -> None:
     shadow = dict(trained.named_parameters())
     count = len(shadow)
