@@ -42,15 +42,17 @@ def measure_artifacts(
 def val_metrics(steps: Steps, artifact: Artifact, target: Target, images: SplitImages) -> dict[Metric, float]:
     """Return an artifact's metrics on val, by which sweeps compare settings: the test split is not for that.
 
-    images: the val split; without labels for all of them there are no metrics.
+    images: the val split; without labels for all of them there are no metrics, without images of all classes only top1.
     """
-    samples = images.source.data.val
+    data = images.source.data
+    samples = data.val
     labels = [sample.label for sample in samples if sample.label is not None]
     if len(labels) < len(samples):
         return {}
     folder = steps.run(predict_val, f"val-{target.name}", artifact=artifact, target=target, images=images)
     predicted = read_json(folder / PREDICTED)
-    return {name: metrics.value(name, predicted, labels) for name in get_args(Metric)}
+    known: tuple[Metric, ...] = get_args(Metric) if len({*labels}) == len(data.classes) else ("top1",)
+    return {name: metrics.value(name, predicted, labels) for name in known}
 
 
 def predict_val(step: Step, artifact: Artifact, target: Target, images: SplitImages) -> None:

@@ -184,7 +184,8 @@ def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, float], 
     for name in sweep.objectives:
         value = figures[name]
         if value is None:
-            needs = "a second artifact on the target" if name == "speedup_p50" else "labels in the split val"
+            needs = ("a second artifact on the target" if name == "speedup_p50" else "labels in the split val"
+                     if name == "top1" else "labelled images of every class in the split val")  # fmt: skip
             raise CompressError(f"the objective {name} needs {needs}, which the recipe does not have")
         values[name] = float(value)
     return values, row.metrics.get(sweep.metric)

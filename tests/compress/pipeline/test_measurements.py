@@ -71,6 +71,16 @@ def test_metrics_on_val_are_those_of_the_predictions(
     assert 0 < found["macro_f1"] < found["top1"] + 0.5
 
 
+def test_means_of_classes_on_val_need_images_of_every_class(
+    artifact: Artifact, new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
+) -> None:
+    images = make_images(new_steps()).of("val")
+    data = images.source.data
+    some = replace(data, val=tuple(replace(sample, label=1) for sample in data.val))
+    partial = replace(images, source=replace(images.source, data=some))
+    assert module.val_metrics(new_steps(), artifact, TARGET, partial).keys() == {"top1"}
+
+
 def test_without_labels_there_are_no_metrics_on_val(
     artifact: Artifact, new_steps: Callable[[], Steps], make_images: Callable[[Steps], RunImages]
 ) -> None:

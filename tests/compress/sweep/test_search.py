@@ -298,6 +298,7 @@ def test_the_objectives_are_those_of_the_target(
             "speedup_p50 needs a second artifact on the target, which the recipe does not",
         ),
         ({"objectives": ["top1"]}, "top1 needs labels in the split val, which the recipe does not have"),
+        ({"objectives": ["macro_f1"]}, "macro_f1 needs labelled images of every class in the split val, which"),
     ],
 )
 def test_an_objective_without_a_value_is_an_error(changes: dict[str, Any], message: str) -> None:
