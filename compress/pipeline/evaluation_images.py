@@ -53,7 +53,16 @@ def choose(named: str, split: str, artifacts: Sequence[Artifact], all_images: bo
         samples = _unseen(samples, is_own, () if all_images else _learned(split), notes)
     if not samples:
         raise InputError(f"--data {named}: {notes[-1]}; no image remains")
+    notes += _emptied(data.classes, data.split(split), samples)
     return Choice(data.classes, samples, tuple(notes))
+
+
+def _emptied(classes: Sequence[str], before: Sequence[Sample], after: Sequence[Sample]) -> list[str]:
+    """Return a line about the classes of which no image remains."""
+    labels = {sample.label for sample in before} - {sample.label for sample in after} - {None}
+    names = [name for label, name in enumerate(classes) if label in labels]
+    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return [f"no image remains of {len(names)} of {len(classes)} classes: {listed}"] if names else []
 
 
 def seen_in_evalset(folder: Path, names: Sequence[str], artifacts: Sequence[Artifact]) -> tuple[str, ...]:

@@ -152,3 +152,13 @@ def test_training_images_in_an_evaluation_set_of_the_run_are_named(make_run: Mak
     assert note.startswith(f"3 images ({mixed[2]}, …) of 5 are of the train split of {run}, which it learned from: ")
     assert seen_in_evalset(run / "sample", mixed[:2], [artifact]) == ()
     assert seen_in_evalset(tmp_path / "elsewhere", mixed, [artifact]) == ()
+
+
+def test_a_class_of_which_no_image_remains_is_named(class_folders: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    artifact = make_run()
+    for name in listed(artifact, "train") | {name for name in listed(artifact, "test") if name.startswith("cat/")}:
+        (tmp_path / "new" / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(class_folders / name, tmp_path / "new" / "test" / name)
+    choice = choose(f"imagefolder:{tmp_path / 'new'}", "test", [artifact], all_images=False)
+    assert {sample.label for sample in choice.samples} == {0}
+    assert choice.notes[-1] == "no image remains of 1 of 2 classes: dog"
