@@ -42,7 +42,7 @@ class Table:
         return cls(title, columns, tuple(tuple(row) for row in rows))
 
     def markdown(self) -> list[str]:
-        """Return the lines of a Markdown table, without the title; `|` in texts is escaped."""
+        """Return the lines of a Markdown table, without the title; `|` and HTML in texts are escaped."""
         rule = "|".join(" --- " if column.align == "left" else " ---: " for column in self.columns)
         return [
             _markdown_row(column.name for column in self.columns),
@@ -68,8 +68,13 @@ class Table:
         return max([len(heading), *(len(row[index]) for row in self.rows)])
 
 
+def in_markdown(text: str) -> str:
+    """Return text, such as a file's name, that Markdown shows as it is: without tags of HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def _markdown_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(in_markdown(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def print_table(table: Table) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from compress.process.table import Table
+from compress.process.table import Table, in_markdown
 from compress.pruning import tables as pruning_tables
 from compress.quantization import tables as quantization_tables
 from compress.report import charts
@@ -55,6 +55,7 @@ def write(report: Report, folder: Path) -> None:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=jinja2.select_autoescape(["html.j2"]),
     )  # fmt: skip
+    templates.filters["in_markdown"] = in_markdown
     boards = report_tables.boards(report, folder)
     values = {
         "report": report,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from compress.process.table import Table
+from compress.process.table import Table, in_markdown
 from compress.verdict.accuracy import MIN_RECALL
 from compress.verdict.checks import Check, Verdict
 from compress.verdict.comparison import TargetComparison
@@ -54,7 +54,7 @@ def _accuracy(comparison: TargetComparison, agreement: float) -> str:
 def markdown(recipe: str, comparisons: tuple[TargetComparison, ...], verdict: Verdict) -> str:
     """Return a summary for a pull request."""
     lines = [f"### {recipe}: {verdict}", "", *table(comparisons).markdown()]
-    return "\n".join([*lines, "", *(f"- {line}" for line in details(comparisons)), ""])
+    return "\n".join([*lines, "", *(f"- {in_markdown(line)}" for line in details(comparisons)), ""])
 
 
 def github(comparisons: tuple[TargetComparison, ...]) -> list[str]:

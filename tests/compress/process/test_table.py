@@ -29,6 +29,10 @@ def test_markdown_aligns_columns_and_escapes_bars() -> None:
     assert Table("", (Column("a|b"),), ()).markdown()[0] == r"| a\|b |"
 
 
+def test_markdown_shows_names_with_tags_as_they_are() -> None:
+    assert Table.of("", "<class", [("<b>R&D",)]).markdown()[-1] == "| &lt;b>R&amp;D |"
+
+
 def test_the_terminal_shows_title_headings_and_rows(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(TABLE)
     title, _, headings, rule, *rows = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
