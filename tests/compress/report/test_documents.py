@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from made_report import GATE, PARITY, RUNS, measurement, outputs
 
-from compress.images.samples import LeftOut
+from compress.images.samples import LeftOut, Rejected
 from compress.report import documents
 from compress.report.build import build
 from compress.report.report import Report
@@ -62,6 +62,15 @@ def test_notes_and_files_that_were_left_out_are_shown(report: Report, tmp_path: 
     assert f"- {line}" in text.splitlines()
     for shown in (line, "<li>val: Valid</li>", "weights: classifier replaced"):
         assert shown in page
+
+
+def test_names_of_files_are_no_tags(report: Report, tmp_path: Path) -> None:
+    left_out = (LeftOut("no extension", 1, "train/<img src=x>"),)
+    data = replace(report.data, left_out=left_out, set_aside=(Rejected("<b>.png", "train", "damaged"),))
+    lines = text_of(replace(report, data=data), tmp_path).splitlines()
+    assert "- left out: 1 file: no extension, for example train/&lt;img src=x>" in lines
+    assert "- &lt;b>.png (train): damaged" in lines
+    assert "<img src=x>" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_gate_shows_its_metric_limits_on_classes_and_notes(tmp_path: Path) -> None:
