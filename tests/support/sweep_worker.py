@@ -15,8 +15,6 @@ from made_report import one_row
 from compress.sweep import search
 from runtimes.errors import CompressError
 
-PAUSE_S = 0.15
-
 
 def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, pause_s: float = 0.0) -> None:
     """Stand in for `search._run_recipe`: write the report of a run with those settings; lr 0.5 fails."""
@@ -31,7 +29,7 @@ def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, 
 
 
 if __name__ == "__main__":
-    file, out = Path(sys.argv[1]), Path(sys.argv[2])
+    file, out, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_run_recipe", partial(made_run, pause_s=PAUSE_S))
+        patch.setattr(search, "_run_recipe", partial(made_run, pause_s=pause_s))
         search.run(file, search.load(file), out, None, RecordingConsole(on_say=partial(print, flush=True)))

@@ -328,8 +328,8 @@ def test_a_verdict_of_the_gate_is_not_a_failure(
         search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache")
 
 
-def worker(path: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, sweep_worker.__file__, str(path), str(out)]
+def worker(path: Path, out: Path, pause_s: float = 0.15) -> subprocess.Popen[str]:
+    command = [sys.executable, sweep_worker.__file__, str(path), str(out), str(pause_s)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -355,9 +355,9 @@ def test_a_trial_that_two_processes_requeue_at_once_runs_once(
     tmp_path: Path, runs: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = write_sweep(tmp_path), tmp_path / "out"
-    killed = worker(path, out)
+    killed = worker(path, out, pause_s=3600)  # the kill comes during its first trial
     assert killed.stdout is not None
-    assert any(line.startswith("trial 1,") for line in killed.stdout)
+    assert any(line.startswith("trial 0,") for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()
