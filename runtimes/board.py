@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from runtimes import bundle, conditions, environment, images
 from runtimes.bundle import Bundle
@@ -18,6 +19,7 @@ from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.files import Json, write_text
 from runtimes.measure import infer, measure
+from runtimes.preprocessing import Preprocessing
 from runtimes.session import load, package_of
 from runtimes.target import runtime_names
 
@@ -80,14 +82,19 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Print the most probable labels of images."""
+    """Print the most probable labels of images; raise InputError at the end if some can't be read."""
     opened = _open(options)
     bundle.require_kernels(opened)
     manifest = opened.artifact.manifest
     session = load(opened.artifact, opened.target)
+    unreadable: list[str] = []
     try:
         for path in options.images:
-            pixels = images.read(path, manifest.preprocessing)[None]
+            try:
+                pixels = _read(path, manifest.preprocessing)[None]
+            except images.UnreadableImageError as error:
+                unreadable.append(str(error))
+                continue
             logits = infer(session, opened.artifact, opened.target, pixels)[0].astype(np.float64)
             probabilities = np.exp(logits - logits.max())
             probabilities /= probabilities.sum()
@@ -95,6 +102,15 @@ def predict(options: argparse.Namespace) -> None:
             print(f"{path}: " + ", ".join(f"{manifest.labels[k]} {100 * probabilities[k]:.1f} %" for k in best))
     finally:
         session.close()
+    if unreadable:
+        more = f", and {len(unreadable) - 1} more of {len(options.images)} images" if len(unreadable) > 1 else ""
+        raise InputError(f"{unreadable[0]}{more}")
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    if path.is_dir():
+        raise images.UnreadableImageError(f"{path}: is a folder; give the paths of images, as in {path}/*.jpg")
+    return images.read(path, preprocessing)
 
 
 def _open(options: argparse.Namespace) -> Bundle:

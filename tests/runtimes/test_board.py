@@ -283,6 +283,19 @@ def test_predict_closes_its_session_after_an_error(
     assert closed == [True]
 
 
+def test_predict_reads_the_images_after_one_that_can_not_be_read(packed: Callable[..., Path], tmp_path: Path) -> None:
+    side = bundle.unpack(packed(), tmp_path / "board").artifact.manifest.preprocessing.crop
+    np.save(tmp_path / "image.npy", np.zeros((side, side, 3), np.uint8))
+    images = [str(tmp_path / name) for name in ("none.npy", ".", "image.npy")]
+    done = run(tmp_path / "board", "predict", *images)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"{images[2]}: ")
+    assert done.stderr.endswith(", and 1 more of 3 images\n")
+    assert len(done.stderr.splitlines()) == 1
+    alone = run(tmp_path / "board", "predict", images[1])
+    assert f"is a folder; give the paths of images, as in {tmp_path}/*.jpg" in alone.stderr
+
+
 def test_a_wrong_number_of_threads_is_named(options: Callable[..., argparse.Namespace]) -> None:
     with pytest.raises(InputError, match="--threads: must have 1 to 1024 threads"):
         board.verify(options(threads=-1))
