@@ -117,7 +117,8 @@ def _open(options: argparse.Namespace) -> Bundle:
     """Open the bundle with the given number of threads; build its engine where the target needs one."""
     opened = bundle.load(options.bundle)
     try:
-        opened = replace(opened, target=replace(opened.target, threads=options.threads or opened.target.threads))
+        threads = opened.target.threads if options.threads is None else options.threads
+        opened = replace(opened, target=replace(opened.target, threads=threads))
     except ValueError as error:
         raise InputError(f"--threads: {error}") from error
     return bundle.with_engine(opened, ErrorConsole())

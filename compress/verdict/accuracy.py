@@ -209,8 +209,17 @@ def _agreement(limits: AccuracyLimits, predictions: Predictions) -> Judgement:
         return Judgement(())
     same = statistics.agreement(predictions.before, predictions.after, limits.confidence)
     check = at_least("min_agreement", same, limits.min_agreement)
-    note = _agreement_out_of_reach(limits, len(predictions.after)) if check.verdict == "inconclusive" else None
-    return Judgement((check,), notes=(note,) if note else ())
+    out_of_reach = _agreement_out_of_reach(limits, len(predictions.after)) if check.verdict == "inconclusive" else None
+    notes = (out_of_reach, _constant(predictions.before, predictions.classes))
+    return Judgement((check,), notes=tuple(note for note in notes if note))
+
+
+def _constant(before: Labels, classes: tuple[str, ...]) -> str | None:
+    """Return a line if the reference does not tell the test images apart."""
+    if np.any(before != before[0]):
+        return None
+    return (f"the reference predicts '{classes[before[0]]}' for all test images, so that agreement shows little; check "
+            "its training and the preprocessing")  # fmt: skip
 
 
 def _agreement_out_of_reach(limits: AccuracyLimits, images: int) -> str | None:

@@ -297,8 +297,9 @@ def test_predict_reads_the_images_after_one_that_can_not_be_read(packed: Callabl
 
 
 def test_a_wrong_number_of_threads_is_named(options: Callable[..., argparse.Namespace]) -> None:
-    with pytest.raises(InputError, match="--threads: must have 1 to 1024 threads"):
-        board.verify(options(threads=-1))
+    for threads in (-1, 0):
+        with pytest.raises(InputError, match="--threads: must have 1 to 1024 threads"):
+            board.verify(options(threads=threads))
 
 
 def test_runtimes_are_listed_with_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,9 +74,6 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
         (_without("sha256"), "sha256"),
         (lambda content: content.update(labels=3), "labels: Input should be a valid tuple"),
         (lambda content: content["results"][0]["target"].update(threads=0), "1 to 1024 threads"),
-        (lambda content: content["results"][0].update(environment=None), "environment is None, not a mapping"),
-        (lambda content: content["results"][0].update(environment=[1]), r"environment is \[1\], not a mapping"),
-        (lambda content: content["results"][0].update(sessions=None), "sessions is None, not a whole number"),
         (lambda content: content["results"].append(content["results"][0]), "two results of one target: here, here"),
     ],
 )

@@ -105,6 +105,15 @@ def test_the_bound_of_an_unchanged_network_is_that_of_its_own_predictions() -> N
     assert_matches(judgement.notes[0], f"the bound is {judgement.checks[0].estimate.high:.2g}; use about")
 
 
+def test_agreement_with_a_reference_that_predicts_one_class_is_named() -> None:
+    constant = np.zeros(60, np.int64)
+    judgement = judge(AccuracyLimits(min_agreement=0.9), Predictions(constant, constant, None, CLASSES))
+    assert judgement.checks[0].verdict == "pass"
+    assert_matches(judgement.notes[0], f"the reference predicts '{CLASSES[0]}' for all test images, so that agreement")
+    before = np.repeat([0, 1], 30)
+    assert judge(AccuracyLimits(min_agreement=0.9), Predictions(before, before, None, CLASSES)).notes == ()
+
+
 def assert_matches(text: str, pattern: str) -> None:
     with pytest.raises(InputError, match=pattern):
         raise InputError(text)
