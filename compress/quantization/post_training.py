@@ -198,9 +198,6 @@ def _say_what_is_not_judged(search: Search) -> None:
         reason = f"{images} too few to hold some out: attempts are judged on the images that they are fitted to"
         cure = f"give at least {MIN_IMAGES}"
     else:
-        if len(set(search.reference.argmax(1).tolist())) == 1:
-            request.console.say("the float32 model predicts one class for all held-out images, so that their agreement "
-                                "shows little; check the preprocessing and the calibration images")  # fmt: skip
         return
     for name in ("min_agreement", "max_top1_drop_pp"):
         if getattr(request.settings, name) is not None:
