@@ -12,7 +12,7 @@ TESTS := .venv/for-tests
 TORCH := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}>=[^"]*\)",$$/"\1"/p' pyproject.toml)
 WORKERS := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
-.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile audit bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile reference audit bench-quantize bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
 
 help:  ## print this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ test-load: $(TESTS)  ## many images, classes and trials: memory, time, files; un
 test-arm64: $(TESTS)  ## exported files on an emulated arm64 processor
 	tests/arm64/setup.sh .cache/arm64 $(BIN)/python
 	$(BIN)/python -m pytest -m arm64 -s tests/arm64
+
+reference: $(TESTS)  ## write recipes/KEYS.md, the list of all keys, after a change of a docstring
+	$(BIN)/python -m compress.recipe.reference > recipes/KEYS.md
 
 audit: $(TESTS)  ## installed packages with known vulnerabilities
 	$(BIN)/python tests/hostile/audit.py

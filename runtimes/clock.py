@@ -28,10 +28,13 @@ class Timing:
     """Settings of timing: warm-up runs, then `blocks` blocks of `runs_per_block` runs of each artifact in turn.
 
     Blocks are short, so that a disturbance of the machine affects all artifacts alike.
+
     warmup: minimum number of warm-up runs; warm-up continues until the medians of two windows of ten runs (of `warmup`
-    runs where that is fewer) differ by at most 3 %.
+        runs where that is fewer) differ by at most 3 %.
+    blocks: number of alternating blocks.
+    runs_per_block: number of timed runs of each artifact in a block.
     sessions: how often each artifact is loaded anew; each session is warmed up and times its share of the blocks.
-    Effects of loading (such as memory placement) then show up as random variation between sessions.
+        Effects of loading (such as memory placement) then show up as random variation between sessions.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one

@@ -20,8 +20,10 @@ SMALLEST_STD = 1 / 65535  # gives the network the values of 16-bit pixels
 class Preprocessing:
     """Resize the shorter side, crop the centre square, then `(x / 255 - mean) / std` per RGB channel.
 
-    resize: shorter side in pixels; crop: side of the square in pixels; mean and std: of RGB in 0 to 1. Values for
-    pixels in 0 to 255 are refused.
+    resize: shorter side in pixels.
+    crop: side of the square in pixels; at most `resize`.
+    interpolation: method of the resizing.
+    mean, std: of red, green and blue, for pixels in 0 to 1; values for pixels in 0 to 255 are refused.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold one

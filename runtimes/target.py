@@ -23,11 +23,14 @@ class DataSheet:
     """Published peak figures of a device for dense tensors, from which `export.estimate` estimates latency.
 
     Data sheets often give the peak for 2:4-sparse weights, twice the dense one; enter the dense one.
-    float32_tflops, float16_tflops, int8_tops: 1e12 operations per second of the whole device, where a
-    multiply-accumulate counts as two; None where the device lacks such arithmetic. bandwidth_gb_per_s: memory bandwidth
-    in 1e9 bytes per second. launch_overhead_us: overhead per kernel. cores: number of cores among which threads share
-    the peak, as on a CPU; None where one call gets the whole peak. arithmetic_efficiency, bandwidth_efficiency: share
-    of the peak that a layer of a classifier reaches.
+
+    device: name of the device.
+    float32_tflops, float16_tflops, int8_tops: 1e12 operations per second of the whole device in this arithmetic, where
+        a multiply-accumulate counts as two; null where the device lacks it.
+    bandwidth_gb_per_s: memory bandwidth in 1e9 bytes per second.
+    launch_overhead_us: overhead per kernel in microseconds.
+    cores: number of cores among which threads share the peak, as on a CPU; null where one call gets the whole peak.
+    arithmetic_efficiency, bandwidth_efficiency: share of the peak that a layer of a classifier reaches.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # targets in recipes hold one
@@ -69,10 +72,16 @@ class DataSheet:
 class Target:
     """A device with the runtime that runs an artifact on it.
 
-    runtime: name of a file in runtimes/backends. threads: within one operator. batch: images per call.
-    instruction_set: of the CPU; compute_capability: of the GPU, as in "8.6"; "auto" means those of this machine.
-    cuda_graph: launch all kernels of a batch as one CUDA graph. dla: core of a Jetson's deep learning accelerator, null
-    for the GPU. datasheet: published figures, for a latency estimate where the device is not this machine.
+    name: letters, digits, `-`, `_` and `.`; of a file, by default the file's name.
+    runtime: `ort` (ONNX Runtime), `ov` (OpenVINO), `trt` (TensorRT); `litert` is for `compress measure` only.
+    provider: device of the runtime; `cuda` for `trt`.
+    threads: number of threads inside one operator.
+    batch: images per timed call.
+    instruction_set: of the CPU, which decides how INT8 is made; `auto` is this machine's.
+    compute_capability: of the GPU, in quotes, as in "8.7"; `auto` is this machine's.
+    cuda_graph: launch all kernels of a batch as one CUDA graph.
+    dla: core of a Jetson's deep learning accelerator, 0 or 1; null for the GPU.
+    datasheet: published figures, for a latency estimate where the device is not this machine.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # recipes hold targets

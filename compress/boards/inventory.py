@@ -17,9 +17,12 @@ from runtimes.errors import InputError
 class Board(Config):
     """One board: a section of the inventory.
 
-    user: your own user name by default. python: a Python on the board that has numpy and the runtime. folder: where
-    bundles are stored, relative to the home folder. identity: file of a private key; by default those in ~/.ssh and in
-    the ssh agent.
+    host: name or address.
+    user: your own user name by default.
+    port: of the SSH server.
+    python: a Python on the board that has numpy and the runtime.
+    folder: where bundles are stored, relative to the home folder.
+    identity: file of a private key; by default those in ~/.ssh and in the ssh agent.
     """
 
     host: str

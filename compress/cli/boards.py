@@ -8,6 +8,7 @@ import rich_click as click
 
 from compress.boards import deploy as deployment
 from compress.boards.inventory import find_board
+from compress.cli.parameters import quiet_option
 from compress.cli.report import print_report
 from compress.process.console import Terminal
 from compress.report import artifacts, documents, report
@@ -46,6 +47,7 @@ def bundle(run_folder: Path, target: str | None, out: Path) -> None:
 @click.option("--identity", type=click.Path(path_type=Path), help="Private key. [default: those in ~/.ssh]")
 @click.option("--known-hosts", type=click.Path(path_type=Path), help="[default: ~/.ssh/known_hosts]")
 @click.option("--python", help="Python on the board, with numpy and the runtime. [default: python3]")
+@quiet_option
 def deploy(
     bundle_file: Path,
     board: str,
@@ -54,6 +56,7 @@ def deploy(
     identity: Path | None,
     known_hosts: Path | None,
     python: str | None,
+    quiet: bool,
 ) -> None:
     """Copy a bundle to a board over SSH and measure it there.
 
@@ -70,7 +73,7 @@ def deploy(
     name = board if board.replace("-", "").replace("_", "").isalnum() else settings.host
     if not name or name.startswith("."):
         raise InputError(f"'{board}' is no name for a folder; name the board in an inventory")
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         deployed = deployment.deploy(bundle_file, name, settings, known_hosts, terminal)
     deployment.store(folder, deployed)
     documents.write(content, folder)

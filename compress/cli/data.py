@@ -8,6 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli.parameters import quiet_option
 from compress.images import checks, shards
 from compress.process.console import Terminal
 from compress.process.table import print_table
@@ -27,7 +28,8 @@ def data() -> None:
 @data.command()
 @click.argument("root", metavar="ROOT|NAME:ROOT")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with the count of every class.")
-def check(root: str, as_json: bool) -> None:
+@quiet_option
+def check(root: str, as_json: bool, quiet: bool) -> None:
     """Decode every image and count classes, faulty images and files that are left out.
 
     Faulty images are unreadable, in CMYK or in the wrong place; copies of test images in other splits, equal images in
@@ -39,7 +41,7 @@ def check(root: str, as_json: bool) -> None:
 
     Example: compress data check /data/imagenet
     """
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         inspection = checks.inspect(_contents(root), terminal)
     if as_json:
         click.echo(json.dumps(asdict(inspection)))
@@ -64,14 +66,15 @@ def check(root: str, as_json: bool) -> None:
 @click.option("--images-per-shard", default=2000, show_default=True, type=click.IntRange(1, 1_000_000),
               help="Number of images in each shard.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the order.")
-def shard(root: str, out: Path, images_per_shard: int, seed: int) -> None:
+@quiet_option
+def shard(root: str, out: Path, images_per_shard: int, seed: int, quiet: bool) -> None:
     """Copy an ImageNet into WebDataset shards, in random order.
 
     The bytes of the images are not changed. The same command resumes an interrupted copy.
 
     Example: compress data shard /data/imagenet /data/shards
     """
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         counts = shards.write_shards(root, out, images_per_shard, seed, terminal)
     click.echo(f"wrote {', '.join(f'{count} shards of {split}' for split, count in counts.items())} to {out}")
 

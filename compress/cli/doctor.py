@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import rich_click as click
 
 from compress import doctor
 
 
 @click.command()
-def doctor_command() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor_command(as_json: bool) -> None:
     """Show what this machine can run and what is missing.
 
     Example: compress doctor
     """
-    for subject, finding in doctor.examine():
+    findings = doctor.examine()
+    if as_json:
+        click.echo(json.dumps(dict(findings)))
+        return
+    for subject, finding in findings:
         click.echo(f"{subject:<18} {finding}")

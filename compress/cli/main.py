@@ -20,26 +20,38 @@ from runtimes.errors import CompressError
 
 EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe, 3 regression, 4 inconclusive."
 
-# (module in compress.cli, name, line in the list of commands), in the order of the list; a test compares the lines
-# with the first lines of the commands' own help
-COMMANDS = (
-    ("run", "run", "Train, compress, export, measure and judge as a recipe says."),
-    ("sweep", "sweep", "Run a recipe with many settings and find the Pareto front."),
-    ("recipes", "validate", "Check a recipe and report all its problems at once."),
-    ("recipes", "schema", "Print the JSON Schema of recipes, for editors."),
-    ("recipes", "list", "List what a recipe can name, one line each."),
-    ("quantize", "quantize", "Quantize a float32 ONNX classifier to INT8."),
-    ("boards", "bundle", "Pack an artifact and the program that runs it into one tar."),
-    ("boards", "deploy", "Copy a bundle to a board over SSH and measure it there."),
-    ("measure", "measure", "Measure artifacts on this machine."),
-    ("measure", "evaluate", "Evaluate the accuracy of artifacts on a data set."),
-    ("check", "accept", "Save the results of a run as the reference for later checks."),
-    ("check", "check", "Check a run for lost accuracy or speed."),
-    ("check", "compare", "Compare runs or accepted files with the first of them."),
-    ("report", "report", "Rebuild the report of a run and print its tables."),
-    ("data", "data", "Check data sets and copy them into shards."),
-    ("doctor", "doctor", "Show what this machine can run and what is missing."),
-)
+# Groups of the list of commands, in its order: (module in compress.cli, name, line). A test compares the lines with the
+# first lines of the commands' own help.
+GROUPS = {
+    "Make a network small and fast": (
+        ("run", "run", "Train, compress, export, measure and judge as a recipe says."),
+        ("quantize", "quantize", "Quantize a float32 ONNX classifier to INT8."),
+        ("sweep", "sweep", "Run a recipe with many settings and find the Pareto front."),
+    ),
+    "Write recipes": (
+        ("recipes", "list", "List what a recipe can name, one line each."),
+        ("recipes", "explain", "Explain a key or section of recipes, or list the sections."),
+        ("recipes", "validate", "Check a recipe and report all its problems at once."),
+        ("recipes", "schema", "Print the JSON Schema of recipes, for editors."),
+    ),
+    "Judge results": (
+        ("report", "report", "Rebuild the report of a run and print its tables."),
+        ("check", "accept", "Save the results of a run as the reference for later checks."),
+        ("check", "check", "Check a run for lost accuracy or speed."),
+        ("check", "compare", "Compare runs or accepted files with the first of them."),
+    ),
+    "Measure and deploy": (
+        ("measure", "measure", "Measure artifacts on this machine."),
+        ("measure", "evaluate", "Evaluate the accuracy of artifacts on a data set."),
+        ("boards", "bundle", "Pack an artifact and the program that runs it into one tar."),
+        ("boards", "deploy", "Copy a bundle to a board over SSH and measure it there."),
+    ),
+    "Examine images and machines": (
+        ("data", "data", "Check data sets and copy them into shards."),
+        ("doctor", "doctor", "Show what this machine can run and what is missing."),
+    ),
+}
+COMMANDS = tuple(command for group in GROUPS.values() for command in group)
 
 PILLOW = "PIL"  # folder of the package
 OS_ERROR_ADVICE = {
@@ -125,6 +137,14 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _grouped(group: click.RichGroup) -> click.RichGroup:
+    """Add a panel for each of `GROUPS` to the help."""
+    for title, entries in GROUPS.items():
+        group.add_panel(click.RichCommandPanel(title, commands=[name for _, name, _ in entries]))
+    return group
+
+
+@_grouped
 @click.group(
     cls=LazyGroup,
     commands=[LazyCommand(*entry) for entry in COMMANDS],
@@ -134,6 +154,9 @@ def _fail(message: str, code: int) -> None:
 @click.version_option(__version__, prog_name="compress")
 def commands() -> None:
     """Make image classifiers small and fast for edge devices, and verify the result.
+
+    Completion of commands, options and recipes, in ~/.bashrc: eval "$(_COMPRESS_COMPLETE=bash_source compress)"; the
+    same with zsh_source in ~/.zshrc. For fish: _COMPRESS_COMPLETE=fish_source compress | source
 
     Example: compress run mobilenet_int8
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from compress import evaluate as evaluation
+from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import plain_file_options
 from compress.model_files import Assumptions, open_files
 from compress.process.console import Terminal
@@ -35,6 +36,7 @@ from runtimes.target import Provider, Target
 @click.option("--mlperf", is_flag=True, help="Measure as MLPerf single stream: 1,024 queries, 60 seconds, p90.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @plain_file_options
+@quiet_option
 def measure(
     artifacts: tuple[Path, ...],
     evalset: Path | None,
@@ -45,6 +47,7 @@ def measure(
     mlperf: bool,
     as_json: bool,
     assumed: Assumptions,
+    quiet: bool,
 ) -> None:
     """Measure artifacts on this machine.
 
@@ -60,7 +63,7 @@ def measure(
     images = evalsets.load(evalset) if evalset else None
     opened = open_files(artifacts, assumed, images, needs_pixels=images is not None)
     loaded = opened.artifacts
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         if mlperf:
             streams = [measuring.stream(artifact, target, images, Timing(), terminal) for artifact in loaded]
         else:
@@ -111,6 +114,7 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
               help="Folder for the predictions; the same command resumes there.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @plain_file_options
+@quiet_option
 def evaluate(
     artifacts: tuple[Path, ...],
     data: str | None,
@@ -124,6 +128,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
     assumed: Assumptions,
+    quiet: bool,
 ) -> None:
     """Evaluate the accuracy of artifacts on a data set.
 
@@ -143,7 +148,7 @@ def evaluate(
         raise InputError(f"--runtime: {error}") from error
     opened = open_files(artifacts, assumed, evalsets.load(evalset) if evalset else None, needs_pixels=True)
     images = evaluation.find_images(data, evalset, split, opened.artifacts, all_images)
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         results = evaluation.evaluate(opened.artifacts, images, target, out, terminal)
         for note in opened.notes:
             terminal.say(note)

@@ -9,6 +9,7 @@ from typing import get_args
 import rich_click as click
 from pydantic import ValidationError
 
+from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import preprocessing_options
 from compress.model_files import described
 from compress.process.console import Terminal
@@ -51,6 +52,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
               help="Share of held-out images on which INT8 must predict the same class as float32; needs at "
                    "least 10 images.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
+@quiet_option
 def quantize(
     model: Path,
     calibration: Path,
@@ -62,6 +64,7 @@ def quantize(
     range_method: str | None,
     min_agreement: float | None,
     engine: str | None,
+    quiet: bool,
 ) -> None:
     """Quantize a float32 ONNX classifier to INT8.
 
@@ -79,7 +82,7 @@ def quantize(
         settings = Quantize.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(errors.lines(error, Quantize, content))) from error
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         used = _preprocessing(model, preprocessing, terminal)
         request = FileRequest(model, calibration, target, used, settings, out)
         artifact = quantize_file(request, terminal, user_cache("calibration"))

@@ -9,10 +9,11 @@ from typing import get_args
 import rich_click as click
 
 from compress import doctor
-from compress.cli.shipped_file import ShippedFile
+from compress.cli.parameters import ShippedFile
 from compress.pipeline import preflight
+from compress.recipe import keys, shipped
 from compress.recipe import recipe as recipes
-from compress.recipe import shipped
+from compress.recipe.json_schema import recipe_schema
 from runtimes.errors import InputError, UnavailableError
 
 
@@ -51,7 +52,45 @@ def schema() -> None:
 
     Example: compress schema > recipe.schema.json
     """
-    click.echo(json.dumps(recipes.json_schema(), indent=1))
+    click.echo(json.dumps(recipe_schema(), indent=1))
+
+
+def _complete_key(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [key.path for section in keys.sections() for key in section.keys if key.path.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("key", required=False, shell_complete=_complete_key)
+def explain(key: str | None) -> None:
+    """Explain a key or section of recipes, or list the sections.
+
+    KEY is a dotted path such as gate.max_drop_pp, the end of one, or a section such as stages.prune.
+
+    Example: compress explain stages.prune.latency
+    """
+    known = keys.sections()
+    if key is None:
+        _print_section(known[0])
+        click.echo(f"sections: {', '.join(section.path for section in known if section.path)}")
+        return
+    for entry in keys.find(key, known):
+        if isinstance(entry, keys.Section):
+            _print_section(entry)
+        else:
+            click.echo(f"{entry.path}: {entry.text}")
+            click.echo(f"  value: {entry.type}")
+            click.echo(f"  default: {entry.default or 'see its keys'}")
+    below = [section.path for section in known if section.path.rpartition(".")[0] == key]
+    if below:
+        click.echo(f"sections: {', '.join(below)}")
+
+
+def _print_section(section: keys.Section) -> None:
+    """Print the text of a section and a line for each key."""
+    click.echo(f"{section.path or 'recipe'}: {section.text}")
+    width = max(len(key.name) for key in section.keys)
+    for key in section.keys:
+        click.echo(f"  {key.name:<{width}}  {key.text}")
 
 
 @click.command("list")

@@ -8,8 +8,8 @@ from pathlib import Path
 import rich_click as click
 
 from compress.cli.main import EXIT_CODES_HELP
+from compress.cli.parameters import ShippedFile, quiet_option
 from compress.cli.report import print_report
-from compress.cli.shipped_file import ShippedFile
 from compress.pipeline import run as pipeline
 from compress.pipeline.run_folder import RunFolder
 from compress.process import distributed
@@ -28,7 +28,10 @@ from compress.verdict import checks
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for cached steps; several runs can share it. [default: the run folder]")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
-def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool) -> None:
+@quiet_option
+def run(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool, quiet: bool
+) -> None:
     """Train, compress, export, measure and judge as a recipe says.
 
     RECIPE is a YAML file, or a name from `compress list recipes`. The same command resumes an interrupted run.
@@ -38,8 +41,9 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path 
     checked = recipes.load(recipe, overrides)
     with distributed.process_group():
         folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
+        log = folder.path / "run.log" if distributed.is_first() else None
         with (
-            Terminal(folder.path / "run.log", quiet=not distributed.is_first()) as terminal,
+            Terminal(log, quiet or log is None) as terminal,
             tracking(checked.tracking if distributed.is_first() else (), folder.path, checked.name) as track,
         ):
             result = pipeline.run(checked, folder, terminal, track)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from compress.cli.shipped_file import ShippedFile
+from compress.cli.parameters import ShippedFile, quiet_option
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.recipe import shipped
@@ -20,7 +20,8 @@ from compress.sweep import results, search
 )
 @click.option("--storage", metavar="URL",
               help="Optuna storage that several machines can reach. [default: a file in the folder]")  # fmt: skip
-def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
+@quiet_option
+def sweep(sweep_file: Path, out: Path | None, storage: str | None, quiet: bool) -> None:
     """Run a recipe with many settings and find the Pareto front.
 
     SWEEP is a YAML file, or a name from `compress list sweeps`.
@@ -32,7 +33,7 @@ def sweep(sweep_file: Path, out: Path | None, storage: str | None) -> None:
     """
     checked = search.load(sweep_file)
     folder = out or Path("sweeps") / sweep_file.stem
-    with Terminal(folder / "sweep.log") as terminal:
+    with Terminal(folder / "sweep.log", quiet) as terminal:
         trials = search.run(sweep_file, checked, folder, storage, terminal)
     print_table(results.table(sweep_file.stem, trials, checked))
     click.echo(f"recipes of the Pareto front: {folder / 'front'}; table and chart: {folder / 'sweep.md'}")

@@ -18,9 +18,9 @@ class Config(Section):
     """ImageNet's own validation images become the split test; the split val is held out of train.
 
     root: a folder, or for shards an address that fsspec understands, such as s3://bucket/imagenet. It holds train/ and
-    val/ with one folder per synset (val/ may hold the images directly, with the devkit beside it), or the official
-    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz, or WebDataset shards named
-    train-*.tar and val-*.tar with classes.txt.
+        val/ with one folder per synset (val/ may hold the images directly, with the devkit beside it), or the official
+        ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz, or WebDataset shards named
+        train-*.tar and val-*.tar with classes.txt.
     val_per_class: number of images of each class to hold out of train.
     seed: of the random choice of those images.
     """

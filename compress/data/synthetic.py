@@ -16,6 +16,8 @@ from compress.recipe.section import Config as Section
 class Config(Section):
     """Synthetic stripes.
 
+    classes: number of classes.
+    images_per_class: number of images of each class, over all splits.
     size: side in pixels.
     noise: standard deviation in grey levels.
     seed: of the images and the split.

@@ -16,8 +16,6 @@ class Config(NetworkConfig):
     """AlexNet.
 
     dropout: before both hidden layers of the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["alexnet"] = "alexnet"

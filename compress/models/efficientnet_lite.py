@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 class Config(NetworkConfig):
     """EfficientNet-Lite.
 
-    size: 0 to 4.
+    size: number of the variant, as in EfficientNet-Lite0.
     dropout: before the classifier.
     weights: a file or `package:NAME`; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["efficientnet_lite"] = "efficientnet_lite"

@@ -18,9 +18,8 @@ class Config(NetworkConfig):
     """Inception v3.
 
     dropout: before the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    torchvision's need a mean and standard deviation of 0.5.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
+    weights: a file, `package:NAME`, or a name of weights that torchvision publishes, which need a mean and standard
+        deviation of 0.5; null for random ones.
     """
 
     arch: Literal["inception_v3"] = "inception_v3"

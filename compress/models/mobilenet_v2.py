@@ -17,8 +17,6 @@ class Config(NetworkConfig):
 
     width: multiplier of the number of channels.
     dropout: before the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["mobilenet_v2"] = "mobilenet_v2"

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 class Config(NetworkConfig):
     """MobileNetV3.
 
-    size: `small` or `large`.
+    size: variant of the network.
     dropout: in the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["mobilenet_v3"] = "mobilenet_v3"

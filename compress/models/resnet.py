@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 class Config(NetworkConfig):
     """ResNet.
 
-    depth: 18 (basic blocks) or 50 (bottleneck blocks).
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
+    depth: number of layers; 18 has basic blocks, 50 bottleneck blocks.
     """
 
     arch: Literal["resnet"] = "resnet"

@@ -18,8 +18,6 @@ class Config(NetworkConfig):
     depth: number of layers with weights.
     batch_norm: add a BatchNorm after every convolution.
     dropout: before both hidden layers of the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     arch: Literal["vgg"] = "vgg"

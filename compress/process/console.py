@@ -24,9 +24,9 @@ class Terminal:
     """Implements runtimes.console.Console; use it as a context manager, which removes the progress bar at the end."""
 
     def __init__(self, log_file: Path | None = None, quiet: bool = False) -> None:
-        """Write messages to `log_file` too, if given. quiet: show and write nothing, for all processes but rank 0."""
+        """Write messages to `log_file` too, if given. quiet: show nothing."""
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self._log_file, self._quiet = None if quiet else log_file, quiet
+        self._log_file, self._quiet = log_file, quiet
         self._handler: logging.Handler | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None

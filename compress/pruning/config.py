@@ -16,16 +16,22 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PruneConfig(Config):
-    """Budget, importance and limits of the stage `prune`; exactly one of `latency` and `macs` sets the budget.
+    """Removal of channels; exactly one of `latency` and `macs` sets the budget.
 
-    latency: share of the latency to keep, measured on the target with the exported file. macs: share of the
-    multiplications to keep, for targets that can't be measured on this machine. Both, and all limits, refer to the
-    network before this stage: they hold over all its rounds, and a second stage `prune` starts anew.
-    target: name of a target of the recipe; the first by default. precision: of the measured file.
+    The budget and all limits refer to the network before this stage: they hold over all its rounds, and a second stage
+    `prune` starts anew.
+
+    latency: share of the latency to keep, measured on the target with the exported file.
+    macs: share of the multiplications to keep, for targets that can't be measured on this machine.
+    target: name of the target of the recipe to measure on; the first by default.
+    precision: of the measured file.
     importance: criterion that ranks the channels, see `compress.pruning.importance.unit_scores`.
-    step: channel counts are multiples of it. most_pruned: largest share of a group's channels to remove.
-    limits: another such share for layers, by name or pattern. keep: names or patterns of layers that are not pruned.
+    step: channel counts are multiples of it.
+    most_pruned: largest share of a group's channels to remove.
+    limits: another such share for layers, by name or pattern, as in `{features.1*: 0.5}`.
+    keep: names or patterns of layers that are not pruned.
     rounds: number of pruning rounds, each followed by `fine_tune`.
+    fine_tune: training after each round; required for more than one round.
     """
 
     stage: Literal["prune"] = "prune"

@@ -21,13 +21,12 @@ RangeMethod = Literal["min-max", "moving-average", "percentile", "entropy", "mse
 class CalibrationConfig:
     """Method that chooses the range of a tensor from its values.
 
-    min-max: smallest and largest value.
-    moving-average: exponential moving average of each image's smallest and largest value (Jacob et al., CVPR 2018,
-        section 3.1) with the constant 0.01 of ONNX Runtime and PyTorch. After 100 images, the first still has a weight
-        of 37 %.
-    percentile: `percentile` % of the values are inside.
-    entropy: smallest KL divergence between the distributions before and after quantization, as in TensorRT.
-    mse: smallest squared error.
+    method: `min-max`: smallest and largest value. `moving-average`: exponential moving average of each image's
+        smallest and largest value (Jacob et al., CVPR 2018, section 3.1) with the constant 0.01 of ONNX Runtime and
+        PyTorch; after 100 images, the first still has a weight of 37 %. `percentile`: `percentile` % of the values are
+        inside. `entropy`: smallest KL divergence between the distributions before and after quantization, as in
+        TensorRT. `mse`: smallest squared error.
+    percentile: of the values that the range of the method `percentile` contains.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # unknown keys of a recipe are errors
@@ -45,15 +44,16 @@ class CalibrationConfig:
 class Quantize(Config):
     """Quantization from float32 to INT8.
 
-    method: compress for this package, nncf for NNCF's post-training quantization.
+    The most sensitive layers are reverted to float until both accuracy budgets are met, which needs at least 10
+    calibration images. The method nncf has no budgets and ignores `calibration`.
+
+    method: `compress` for this package, `nncf` for NNCF's post-training quantization.
     calibration_images: maximum number, drawn from the training split by the seed. Some are held out to judge accuracy:
         the larger of a fifth and all beyond 128, but at most 256; of fewer than 10 images, none, and no agreement is
         reported. Ranges come from all images.
+    calibration: method that chooses the range of a tensor.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
     min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
-
-    The most sensitive layers are reverted to float until both budgets are met, which needs at least 10 calibration
-    images. The method nncf has no budgets and ignores `calibration`.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}

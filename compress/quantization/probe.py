@@ -32,7 +32,7 @@ def probe() -> KernelProbe:
 
 
 def _limited(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
-    """Return weights whose neighbours 2k and 2k + 1 in the order (ky, kx, channel) sum to the limit: 127 and 1, …"""
+    """Return weights whose neighbours 2k and 2k + 1 in the order (ky, kx, channel) sum to the limit: 127 and 1, …."""
     inputs = int(np.prod(shape[1:]))
     firsts = np.random.default_rng(0).integers(1, 128, (shape[0], -(-inputs // 2)))
     rows = np.stack([firsts, LARGEST_NEIGHBOUR_SUM - firsts], axis=2).reshape(shape[0], -1)[:, :inputs]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from compress.process.tracking import Tracker
 from compress.quantization.config import Quantize
@@ -20,7 +20,6 @@ from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
 from runtimes.errors import InputError
-from runtimes.files import Json
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -37,8 +36,10 @@ else:
 
 
 class Export(Config):
-    """Settings of the ONNX export. batch: a fixed number of images, or "dynamic".
+    """Settings of the ONNX export.
 
+    opset: version of ONNX's operators.
+    batch: a fixed number of images, or `dynamic`.
     input: `uint8` adds the normalisation to the file, which then takes pixels of shape (N, H, W, 3).
     output: `probabilities` adds the softmax to the file.
     """
@@ -50,8 +51,22 @@ class Export(Config):
 
 
 class Recipe(Config):
-    """All settings of a run. name: also the name of the run folder; defaults to the name of the file.
+    """All settings of a run.
 
+    name: of the run, and of its folder in `runs`; by default the name of the file.
+    seed: of the starting weights, the augmentation and the order of images.
+    device: where PyTorch trains; `auto` is the GPU if there is one.
+    data: the data set; `name` selects it.
+    preprocessing: how an image becomes the network's input.
+    max_unreadable_images: share of images that may be unreadable; the run stops above it.
+    model: the network and its starting weights; `arch` selects the network.
+    stages: training and compression, in this order; `stage` selects each.
+    export: how the network becomes an ONNX file.
+    quantize: how float32 becomes INT8; without this section there are no INT8 files.
+    targets: devices, each the name of a shipped target, the path of a YAML file, or a section; by default this
+        machine's CPU.
+    timing: how latency is measured.
+    gate: limits that decide the verdict and the exit code; without this section there is no verdict.
     tracking: programs to which the training curves are logged, `tensorboard` and `mlflow`.
     """
 
@@ -120,10 +135,3 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Recipe, content))) from None
-
-
-def json_schema() -> Json:
-    """Return the JSON Schema (2020-12) of a recipe, for editors."""
-    schema = TypeAdapter(Recipe).json_schema()
-    schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -61,7 +61,7 @@ class NetworkConfig(Config):
     """Base of the section of every network.
 
     weights: a file, `package:NAME`, or a name of weights that torchvision publishes; null for random ones.
-    weights_key: dotted path of the network inside the file, if the file holds several.
+    weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 
     weights: str | None = None

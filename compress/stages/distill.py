@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Config(FitConfig):
-    """The keys of `train`, with a teacher by default."""
+    """Cross-entropy on the train split with a teacher, by default the network before the first stage `prune`."""
 
     stage: Literal["distill"] = "distill"
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-3

@@ -24,11 +24,13 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # besides those that training 
 
 
 class Config(FitConfig):
-    """Cross-entropy on the train split with rounded weights and activations. Most keys are those of `FitConfig`.
+    """Cross-entropy on the train split with rounded weights and activations.
 
     scheme: INT8 scheme to train for; `auto` is this machine's.
-    teacher: by default the network before this stage. freeze, lr_scale: name convolutions and linear layers, or modules
-    that hold some; BatchNorms are folded into them.
+    teacher: network to learn from, by default the one before this stage.
+    freeze: names or patterns of convolutions and linear layers that are not trained, or of modules that hold some;
+        BatchNorms are folded into them.
+    lr_scale: factors of lr for convolutions and linear layers, or modules that hold some, by name or pattern.
     """
 
     TRAINS_MODULES: ClassVar[bool] = False  # but the layers of the exported graph

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Config(FitConfig):
-    """Cross-entropy on the train split, with a teacher if one is named. The keys are those of `FitConfig`."""
+    """Cross-entropy on the train split, with a teacher if one is named."""
 
     stage: Literal["train"] = "train"
 

@@ -24,8 +24,9 @@ class Augment(Config):
     rotate, shear: greatest angle in degrees, to either side.
     shift: greatest shift, as a share of the side.
     zoom: [least, greatest] factor.
-    policy: `randaugment` (two of 14 transforms, of strength `magnitude`, 0 to 30) or `trivialaugment` (one transform of
-    random strength).
+    policy: `randaugment` (two of 14 transforms, of strength `magnitude`) or `trivialaugment` (one transform of random
+    strength).
+    magnitude: strength of `randaugment`.
     erase: share of images in which a rectangle is erased.
     mixup, cutmix: alpha of the beta distribution from which the mixed share of another image is drawn; 0 for none.
     """
@@ -63,9 +64,10 @@ class Teacher(Config):
 
     network: `baseline`, the recipe's network before its first stage `prune`; `before`, the network before this stage;
     or a section like `model`, with weights.
-    loss: `logits` (Hinton et al., 2015), `decoupled` (Zhao et al., CVPR 2022, non-target classes weighted by `beta`) or
-    `features` (logits and outputs of modules).
+    loss: `logits` (Hinton et al., 2015), `decoupled` (Zhao et al., CVPR 2022) or `features` (logits and outputs of
+    modules).
     share: weight of the teacher's loss; the rest is the labels'.
+    beta: weight of the non-target classes in `decoupled`.
     temperature: by which logits are divided before the softmax.
     layers: for `features`: names of the student's modules, each with the name of the teacher's module that it learns
     from through a trained 1x1 convolution.
@@ -90,17 +92,22 @@ class Teacher(Config):
 class FitConfig(Config):
     """Settings of one training run.
 
-    batch_size: over all processes.
+    epochs: number of passes over the training images.
+    batch_size: number of images in a step, over all processes.
+    optimizer: method that updates the weights.
     lr: highest learning rate.
     momentum: of `sgd` and `rmsprop`.
     weight_decay: not applied to norms and biases.
+    schedule: shape of the learning rate over time.
     warmup_epochs: of linear (`cosine`) or cosine-shaped (`onecycle`) rise of the learning rate.
     ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
+    label_smoothing: share of each label that is spread over all classes.
     precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
     accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts. Each has at least
     two images: a small batch is split into fewer parts.
     clip_norm: greatest norm of the gradient.
     checkpoint_minutes: time between two checkpoints inside an epoch.
+    augment: random changes of the training images.
     repeats: number of differently augmented copies of an image that follow each other; an epoch shows fewer images.
     resize_from: side in pixels of the first epoch's images; it grows linearly to the preprocessing's during the first
     three quarters of the epochs.

@@ -39,9 +39,11 @@ def _quoted(content: JsonValue) -> JsonValue:
 class AccuracyLimits(Config):
     """Limits on accuracy, judged by one-sided bounds at `confidence`; None for no limit.
 
-    metric: of `max_drop_pp`. max_drop_pp: percentage points of the metric, and of the recall of each class, below the
-    reference. min_recall: by class, recall of the new network. min_agreement: share of test images with the
-    reference's prediction; needs no labels.
+    metric: of `max_drop_pp`.
+    max_drop_pp: percentage points of the metric, and of the recall of each class, below the reference.
+    min_recall: least recall of classes, by name, of the new network itself.
+    min_agreement: least share of test images with the reference's prediction; needs no labels.
+    confidence: of the one-sided bounds that decide.
     """
 
     metric: Metric = "top1"

@@ -17,11 +17,13 @@ from runtimes.errors import InputError
 class Gate(AccuracyLimits):
     """Limits for the last artifact of each target, judged by one-sided bounds at `confidence`.
 
-    metric: of `max_drop_pp`, `min_accuracy`, of reports and of sweeps: top1, balanced_accuracy or macro_f1.
+    metric: of `max_drop_pp`, `min_accuracy`, of reports and of sweeps.
     max_drop_pp: percentage points of the metric below the baseline; no class may lose significantly more recall either.
-    min_accuracy: least value of the metric from 0 to 1, top1 or balanced_accuracy, of the artifact itself. min_recall:
-    by class, of the artifact itself. min_agreement: share of test images with the baseline's prediction; needs no
-    labels. min_speedup_p50: baseline / artifact latency. max_size_ratio: artifact / baseline bytes.
+    min_accuracy: least value of the metric from 0 to 1, top1 or balanced_accuracy, of the artifact itself.
+    min_recall: least recall of classes, by name, of the artifact itself, as in `{defective: 0.8}`.
+    min_agreement: least share of test images with the baseline's prediction; needs no labels.
+    min_speedup_p50: least latency of the baseline / latency of the artifact, both at p50.
+    max_size_ratio: greatest size of the artifact / size of the baseline.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"max_top1_drop_pp": "max_drop_pp"}

@@ -128,7 +128,7 @@ def test_help_of_every_command_has_an_example(name: str) -> None:
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_make_targets_exist(document: str) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ((?:test|bench|run|lint|clean|audit)[a-z0-9-]*)", text_of(document)))
+    named = set(re.findall(r"\bmake ((?:test|bench|run|lint|clean|audit|reference)[a-z0-9-]*)", text_of(document)))
     assert named
     assert named <= targets
     if document == "CONTRIBUTING.md":
@@ -217,7 +217,7 @@ def _keys(section: type) -> set[str]:
 
 
 SECTIONS = {
-    "recipes/README.md": (Recipe, Export, Timing, Preprocessing, Target, DataSheet),
+    "recipes/KEYS.md": (Recipe, Export, Timing, Preprocessing, Target, DataSheet),
     "compress/stages/README.md": (FitConfig, Augment, Teacher, *(plugins.load("stages", name).Config
                                                                 for name in ("train", "distill", "qat"))),
     "compress/pruning/README.md": (plugins.load("stages", "prune").Config,),

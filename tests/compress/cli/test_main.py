@@ -33,6 +33,13 @@ def test_the_list_of_commands_shows_the_first_line_of_each_help(module: str, nam
     assert command.help.splitlines()[0] == line
 
 
+def test_the_commands_are_grouped() -> None:
+    output = call("--help").output
+    places = [output.index(f"─ {title} ─") for title in cli.GROUPS]
+    assert places == sorted(places)
+    assert "─ Commands ─" not in output  # commands without a group
+
+
 def test_a_typo_in_a_command_gets_a_suggestion() -> None:
     result = call("valdiate")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""The commands validate, schema and list."""
+"""The commands validate, schema, explain and list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_yaml_that_hides_mistakes_is_one_line(tmp_path: Path, text: str, part: s
     assert_one_line(call("validate", tmp_path / "r.yaml"), 2, part)
 
 
-@pytest.mark.parametrize("kind", ["models", "data", "stages", "runtimes", "recipes", "targets"])
+@pytest.mark.parametrize("kind", ["models", "data", "stages", "runtimes", "recipes", "sweeps", "targets"])
 def test_list_names_everything_with_a_line_about_it(kind: str) -> None:
     result = call("list", kind)
     assert result.exit_code == 0
@@ -47,6 +47,39 @@ def test_schema_is_json_schema_that_knows_every_plugin() -> None:
     schema = json.loads(call("schema").output)
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert set(schema["properties"]["model"]["discriminator"]["mapping"]) == set(plugins.names("models"))
+
+
+def test_a_key_is_explained_with_its_value_and_default() -> None:
+    text, value, default = call("explain", "gate.max_drop_pp").output.splitlines()
+    assert text.startswith("gate.max_drop_pp: percentage points of the metric below the baseline")
+    assert (value, default) == ("  value: number, 0 to 100", "  default: none")
+
+
+def test_a_section_is_explained_with_its_keys() -> None:
+    first, *lines = call("explain", "stages.prune").output.splitlines()
+    assert first.startswith("stages.prune: Removal of channels")
+    assert [line.split()[0] for line in lines[:2]] == ["latency", "macs"]
+    assert lines[-1] == "sections: stages.prune.fine_tune"
+
+
+def test_a_choice_of_plug_ins_names_them() -> None:
+    assert (
+        call("explain", "stages").output.splitlines()[-1]
+        == "sections: stages.distill, stages.prune, stages.qat, stages.train"
+    )
+
+
+def test_without_a_key_the_sections_are_listed() -> None:
+    *lines, last = call("explain").output.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["name", "seed", "device", "data"]
+    assert last.startswith("sections: data.elpv, ")
+    assert "stages.prune" in last
+
+
+def test_an_unknown_key_is_one_line() -> None:
+    assert_one_line(
+        call("explain", "gate.max_drop"), 2, "a recipe has no key 'gate.max_drop'; did you mean gate.max_drop_pp"
+    )
 
 
 def test_a_valid_recipe_is_summarized(recipe: Path) -> None:

@@ -198,3 +198,11 @@ def test_python_warns_as_before_after_the_end(tmp_path: Path) -> None:
         pass
     with pytest.warns(UserWarning, match="again"):
         warnings.warn("again", UserWarning, stacklevel=1)
+
+
+def test_a_quiet_terminal_shows_nothing_and_writes_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal(tmp_path / "run.log", quiet=True) as terminal:
+        terminal.say("one line")
+        terminal.progress("work", 1, 2)
+    assert capsys.readouterr() == ("", "")
+    assert (tmp_path / "run.log").read_text().endswith("one line\n")

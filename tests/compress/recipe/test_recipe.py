@@ -419,34 +419,6 @@ def test_problems_of_named_targets_are_reported_with_all_others(tmp_path: Path) 
     ]
 
 
-def references(node: Any) -> list[str]:
-    if isinstance(node, dict):
-        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
-        return own + [reference for value in node.values() for reference in references(value)]
-    return [reference for value in node for reference in references(value)] if isinstance(node, list) else []
-
-
-def test_the_schema_describes_every_section_and_plug_in() -> None:
-    schema = json.loads(json.dumps(recipe.json_schema()))
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert list(schema["properties"]) == list(Recipe.model_fields)
-    assert sorted(schema["required"]) == ["data", "model"]
-    assert schema["additionalProperties"] is False
-    for section, kind in (("data", "data"), ("model", "models")):
-        assert sorted(schema["properties"][section]["discriminator"]["mapping"]) == plugins.names(kind)  # type: ignore[arg-type]
-    assert references(schema["properties"]["stages"])
-    all_references = references(schema)
-    assert len(all_references) >= 10
-    assert {name.removeprefix("#/$defs/") for name in all_references} <= set(schema["$defs"])
-    assert all(part["additionalProperties"] is False for part in schema["$defs"].values() if part["type"] == "object")
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_schema_accepts_the_shipped_recipes(path: Path) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft202012Validator(recipe.json_schema()).validate(yaml.safe_load(path.read_text()))
-
-
 def test_torch_is_not_loaded_to_check_a_recipe_or_to_judge() -> None:
     modules = [
         "compress.cli.main",

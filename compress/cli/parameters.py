@@ -1,4 +1,4 @@
-"""Parameter type of the command line: a YAML file, or the name of one that comes with the toolkit."""
+"""Parameters that several commands have: shipped files by name, and --quiet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 from compress.recipe import shipped
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress; errors and results are printed.")
 
 
 class ShippedFile(click.ParamType[Path]):

@@ -1,4 +1,4 @@
-"""Names of shipped files on the command line, and their completion in shells."""
+"""Names of shipped files on the command line and their completion in shells, and --quiet."""
 
 from __future__ import annotations
 
@@ -44,3 +44,10 @@ def test_shells_complete_commands_and_names(words: str, completions: list[str]) 
     command = [sys.executable, "-m", "compress"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == completions
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "sweep", "quantize", "measure", "evaluate", "deploy", "data check", "data shard"]
+)
+def test_commands_that_show_progress_can_be_quiet(command: str) -> None:
+    assert "--quiet" in call(*command.split(), "--help").output
