@@ -111,7 +111,7 @@ class FitConfig(Config):
     repeats: number of differently augmented copies of an image that follow each other; an epoch shows fewer images.
     resize_from: side in pixels of the first epoch's images; it grows linearly to the preprocessing's during the first
     three quarters of the epochs.
-    freeze: names or patterns of modules that are not trained.
+    freeze: names or patterns of modules that are not trained; a later stage without it trains them.
     lr_scale: factors of lr for modules, by name or pattern.
     sync_batchnorm: compute BatchNorm statistics over all processes of torchrun.
     teacher: network to learn from; null to learn from labels only.

@@ -17,16 +17,10 @@ import yaml
 from compress.boards import inventory
 from compress.boards.inventory import Board
 from compress.cli.main import LazyCommand, commands
-from compress.quantization.config import CalibrationConfig, Quantize
 from compress.recipe import plugins, recipe, shipped
-from compress.recipe.recipe import Export, Recipe
+from compress.recipe.recipe import Recipe
 from compress.sweep import search as sweep
 from compress.sweep.config import Range, Sweep
-from compress.training.config import Augment, FitConfig, Teacher
-from compress.verdict.gate import Gate
-from runtimes.clock import Timing
-from runtimes.preprocessing import Preprocessing
-from runtimes.target import DataSheet, Target
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("compress", "export", "runtimes", "recipes", ".github")
@@ -217,12 +211,6 @@ def _keys(section: type) -> set[str]:
 
 
 SECTIONS = {
-    "recipes/KEYS.md": (Recipe, Export, Timing, Preprocessing, Target, DataSheet),
-    "compress/stages/README.md": (FitConfig, Augment, Teacher, *(plugins.load("stages", name).Config
-                                                                for name in ("train", "distill", "qat"))),
-    "compress/pruning/README.md": (plugins.load("stages", "prune").Config,),
-    "compress/quantization/README.md": (Quantize, CalibrationConfig),
-    "compress/verdict/README.md": (Gate,),
     "compress/sweep/README.md": (Sweep, Range),
     "compress/boards/README.md": (Board,),
     "compress/data/README.md": tuple(plugins.load("data", name).Config for name in plugins.names("data")),
