@@ -1,4 +1,4 @@
-"""Entry point of the command line; names missing packages of the host installation."""
+"""Entry point of the command line; says in one line what the system, Python or installation lacks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def main() -> None:
     """Run the command line."""
     if sys.platform == "win32":  # signals, file locks and processes of POSIX
         sys.exit("compress: Windows is supported through WSL only: run wsl --install, then install compress in there")
+    if sys.version_info < (3, 11):
+        sys.exit(f"compress: needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; boards need a bundle only")
     missing = [name for name in ("rich_click", "pydantic", "yaml") if importlib.util.find_spec(name) is None]
     if missing:
         in_clone = (Path(__file__).parents[1] / "pyproject.toml").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -72,3 +73,10 @@ def test_a_shipped_recipe_runs_in_an_empty_folder(unpacked: Path, tmp_path: Path
     done = compress(unpacked, tmp_path, "run", "smoke", *(word for value in short for word in ("--set", value)))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()
+
+
+def test_no_message_needs_a_clone() -> None:
+    advice = re.compile(r"pip install (-e )?'?\.|\bmake run")
+    files = [path for name in ("compress", "export", "runtimes") for path in (ROOT / name).rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix() for path in files if advice.search(path.read_text())}
+    assert found <= {"compress/__main__.py", "export/to_litert.py"}  # in a clone only, and a docstring

@@ -14,6 +14,7 @@ import rich_click as click
 from click.testing import CliRunner
 from command_line import assert_one_line, call, make_images
 
+from compress import __main__
 from compress.cli import main as cli
 from compress.quantization.config import Quantize
 from runtimes.errors import CompressError
@@ -38,6 +39,25 @@ def test_the_commands_are_grouped() -> None:
     places = [output.index(f"─ {title} ─") for title in cli.GROUPS]
     assert places == sorted(places)
     assert "─ Commands ─" not in output  # commands without a group
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("sys.platform", "win32", "compress: Windows is supported through WSL only"),
+        ("sys.version_info", (3, 10, 1), "compress: needs Python 3.11 to 3.13, this is "),
+        ("importlib.util.find_spec", lambda name: None, "needs rich_click, pydantic, yaml: pip install -e '.[host]'"),
+    ],
+    ids=["system", "python", "packages"],
+)
+def test_what_is_missing_is_said_in_one_line(
+    name: str, value: object, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name, value)
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_typo_in_a_command_gets_a_suggestion() -> None:
