@@ -36,6 +36,7 @@ VERDICT = {"verdict", *LOW, "recipe.errors", "images.synsets"}
 REPORT = {"report", *VERDICT, "images", "pruning.tables", "pruning.plans", "quantization.tables"}
 RECIPE = {"recipe", *LOW, "verdict.gate", "quantization.config", "images.samples"}
 PIPELINE = {"pipeline", "recipe", *STAGES, *REPORT}
+INIT = {"init", "data", "pipeline.finished_run", "pipeline.run_folder", "recipe", *TRAINING, *VERDICT}
 MAY_IMPORT = {
     "process": {"process"},
     "images": IMAGES,
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "report": REPORT,
     "recipe": RECIPE,
     "pipeline": PIPELINE,
+    "init": INIT,
     "sweep": {"sweep", "recipe", "pipeline.identity", *REPORT},
     "boards": {"boards", "recipe", *REPORT},
 }

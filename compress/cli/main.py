@@ -29,6 +29,7 @@ GROUPS = {
         ("sweep", "sweep", "Run a recipe with many settings and find the Pareto front."),
     ),
     "Write recipes": (
+        ("init", "init", "Inspect a folder of images and write a recipe for it."),
         ("recipes", "list", "List what a recipe can name, one line each."),
         ("recipes", "explain", "Explain a key or section of recipes, or list the sections."),
         ("recipes", "validate", "Check a recipe and report all its problems at once."),

@@ -1,0 +1,64 @@
+"""The command `compress init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from compress.init import duration, start
+from compress.init.draft import draft
+from compress.init.survey import notes, survey, table, warnings
+from compress.pipeline.networks import resolve_device
+from compress.process.console import Terminal
+from compress.process.table import print_table
+from runtimes.errors import InputError
+from runtimes.files import write_text
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--out", default=Path("recipe.yaml"), show_default=True, type=click.Path(path_type=Path),
+              help="Recipe to write.")  # fmt: skip
+@click.option("--weights", metavar="FILE|package:NAME",
+              help="Starting weights of a built-in network. [default: an installed package, else random]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite the recipe.")
+def init(folder: Path, out: Path, weights: str | None, force: bool) -> None:
+    """Inspect a folder of images and write a recipe for it.
+
+    FOLDER holds one folder of images per class, or train, val and test with such folders. The recipe says which weights
+    it starts from, how long it takes, and which limits this many images can decide; change what you like.
+
+    Example: compress init /data/flowers -o flowers.yaml
+    """
+    _require_free(out, force)
+    with Terminal() as terminal:
+        images = survey(folder, terminal)
+        device = resolve_device("auto")
+        drafted = draft(images, start.choose(weights, len(images.data.classes)), device)
+        recipe, data = drafted.recipe(), images.data
+        time_s = duration.estimate_s(recipe, len(data.classes), len(data.train), device)
+    print_table(table(images))
+    for note in notes(images):
+        click.echo(note)
+    advice = drafted.start.advice
+    weights_warning = [f"the starting weights are random: {advice}"] if advice else []
+    for warning in (*warnings(images, drafted.side), *weights_warning, *drafted.gate.warnings):
+        click.echo(f"warning: {warning}")
+    write_text(out, drafted.text(duration.in_words(time_s)))
+    epochs = recipe.stages[0].epochs
+    click.echo(f"weights: {drafted.start.source}")
+    click.echo(
+        f"stages: {', '.join(stage.stage for stage in recipe.stages)}, INT8; {epochs} epochs at {drafted.side} px"
+    )
+    click.echo(f"wrote {out}; it takes {duration.in_words(time_s)} on this machine")
+    click.echo(f"next: compress run {out}")
+
+
+def _require_free(out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a file, such as -o {out / 'recipe.yaml'}")
+    if out.exists() and not force:
+        raise InputError(f"{out}: exists; give another file with -o, or overwrite it with --force")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; create it, or give another file with -o")

@@ -1,0 +1,1 @@
+"""Write a first recipe for a folder of images."""

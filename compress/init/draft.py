@@ -1,0 +1,141 @@
+"""Draft a recipe for a surveyed folder of images, as commented YAML."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import yaml
+
+from compress.data import imagefolder
+from compress.init import limits, training
+from compress.init.start import Start
+from compress.init.survey import IMBALANCED, SPLITS, Survey
+from compress.recipe.recipe import Recipe
+from compress.verdict.metrics import Metric
+
+Section = dict[str, Any]  # Any: values of a section of a recipe
+
+UNREADABLE_BY_DEFAULT = 0.01  # share that a recipe allows
+CALIBRATION_IMAGES = 256
+LEAST_SPEEDUP = {"quantize": 1.0, "prune": 1.5}
+DEFAULT_TEST_SHARE = imagefolder.Config.model_fields["test_share"].default
+HARDLY_FASTER = ("mobilenet_v3",)  # in INT8 on a CPU
+COMMENT_WIDTH = 118
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A recipe with the reasons of its values. side: of the network's input, in pixels."""
+
+    survey: Survey
+    start: Start
+    side: int
+    stages: list[Section]
+    gate: limits.Choice
+
+    @property
+    def prunes(self) -> bool:
+        """Return whether the network is pruned."""
+        return len(self.stages) > 1
+
+    @property
+    def name(self) -> str:
+        """Return the name of the recipe and of its run folder, from the folder's name."""
+        name = re.sub("[^A-Za-z0-9_.-]", "-", self.survey.root.resolve().name)[:64].strip("-_.")
+        return name or "images"
+
+    def sections(self) -> Section:
+        """Return the content of the recipe."""
+        preprocessing = asdict(replace(self.start.preprocessing, resize=self.side, crop=self.side))
+        unreadable = self.survey.unreadable / self.survey.total
+        allowed = {"max_unreadable_images": round(unreadable + 0.005, 2)} if unreadable > UNREADABLE_BY_DEFAULT else {}
+        config = self.survey.config
+        share = {"test_share": config.test_share} if self.survey.test_share not in (None, DEFAULT_TEST_SHARE) else {}
+        content = {
+            "name": self.name,
+            "data": {"name": "imagefolder", "root": str(config.root), "seed": config.seed, **share},
+            **allowed,
+            "preprocessing": {key: list(value) if isinstance(value, tuple) else value
+                              for key, value in preprocessing.items()},
+            "model": self.start.model,
+            "stages": self.stages,
+            "quantize": {"calibration_images": CALIBRATION_IMAGES},
+            "targets": [{"name": "this-cpu", "runtime": "ort", "threads": 1}],
+        }  # fmt: skip
+        return content | ({"gate": self.gate.section} if self.gate.section else {})
+
+    def recipe(self) -> Recipe:
+        """Return the recipe."""
+        return Recipe.model_validate(self.sections())
+
+    def text(self, duration: str) -> str:
+        """Return the recipe as commented YAML. duration: in words."""
+        data = self.survey.data
+        images = sum(len(data.split(split)) for split in SPLITS)
+        comments = self._comments()
+        lines = [
+            f"# Recipe for {images} images of {len(data.classes)} classes; takes {duration} on the machine where "
+            "`compress init` wrote it.",
+            "# All keys and their defaults: recipes/README.md of compress.",
+        ]
+        for key, section in self.sections().items():
+            for comment in comments.get(key, ()):
+                lines += [f"# {line}" for line in textwrap.wrap(comment, COMMENT_WIDTH)]
+            lines += _yaml(key, section)
+        return "\n".join(lines) + "\n"
+
+    def _comments(self) -> dict[str, tuple[str, ...]]:
+        """Return comments by the key that they stand above."""
+        return {
+            "data": ("The seed decides which images become val and test.",)
+            if self.survey.test_share else (),
+            "max_unreadable_images": ("Share of images that may be unreadable; they are left out.",),
+            "preprocessing": (
+                f"The images' shorter sides have a median of {self.survey.typical_side} px; a larger crop is more "
+                "accurate and slower.",
+                "mean, std and interpolation belong to the starting weights.",
+            ),
+            "model": (f"Weights: {self.start.source}.", *([f"{self.start.advice}."] if self.start.advice else [])),
+            "stages": (
+                "augment: images are mirrored left to right. Set hflip: false if that changes the class (letters, left "
+                "and right parts), vflip: true and transpose: true if images have no upright direction, crop_scale: "
+                "[0.6, 1] for objects of varying size.",
+                *(["latency: share of the INT8 latency to keep; distill trains the pruned network to imitate the "
+                   "unpruned one."] if self.prunes else []),
+            ),
+            "quantize": ("INT8, calibrated on images of train.",),
+            "targets": ("`compress list targets` prints others.",),
+            "gate": ("Limits that decide the exit code: 0 pass, 3 regression, 4 inconclusive.", *self.gate.comments,
+                     *(f"{line}." for line in self.gate.warnings)),
+        }  # fmt: skip
+
+
+def draft(survey: Survey, start: Start, device: str) -> Draft:
+    """Decide everything that a recipe for the images needs. device: on which it is trained."""
+    data = survey.data
+    side = training.side(survey.typical_side, device, start.smallest_side)
+    with_pruning = training.prunes(len(data.train), int(survey.counts[0].min()))
+    metric: Metric = "balanced_accuracy" if survey.imbalance > IMBALANCED else "top1"
+    labels = survey.test_labels()
+    if labels is not None and len(set(labels.tolist())) < len(data.classes):
+        metric = "top1"  # the mean of the classes needs test images of each
+    method = "prune" if with_pruning else "quantize"
+    gate = limits.choose(labels, len(data.test), len(data.classes), metric, method, survey.test_share)
+    if with_pruning or start.model["arch"] not in HARDLY_FASTER:
+        gate = replace(gate, section={**gate.section, "min_speedup_p50": LEAST_SPEEDUP[method]})
+    return Draft(survey, start, side, training.stages(len(data.train), start.is_trained, with_pruning), gate)
+
+
+def _yaml(key: str, section: object) -> list[str]:
+    """Return a section on one line, or with one line for each item of a list."""
+    if isinstance(section, list):
+        return [f"{key}:", *(f"  - {_flow(item)}" for item in section)]
+    return [f"{key}: {_flow(section)}"]
+
+
+def _flow(value: object) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()

@@ -1,0 +1,71 @@
+"""The command init."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from coloured_folders import make_classes
+from command_line import assert_one_line, call
+
+from compress.init import duration, start
+from compress.init.start import IMAGENET, Start
+from runtimes.files import read_json
+
+TINY = Start({"arch": "mobilenet_v2", "width": 0.25, "weights": None}, IMAGENET, "random", "install trained weights")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three classes of 30 images; the network is tiny and the estimate needs no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "choose", lambda weights, classes: TINY)
+    monkeypatch.setattr(duration, "estimate_s", lambda *_: 300.0)
+    return make_classes(tmp_path / "flowers", {"rose": 30, "tulip": 30, "daisy": 30})
+
+
+def test_a_valid_recipe_is_written_and_the_next_command_named(folder: Path) -> None:
+    result = call("init", folder)
+    assert result.exit_code == 0, result.output
+    for line in (
+        "warning: the starting weights are random: install trained weights",
+        "weights: random",
+        "wrote recipe.yaml; it takes about 5 min on this machine",
+        "next: compress run recipe.yaml",
+    ):
+        assert line in result.stdout.splitlines()
+    assert [line for line in result.stdout.splitlines() if line.split() == ["rose", *line.split()[1:4], "30"]]
+    validated = call("validate", "recipe.yaml")
+    assert validated.exit_code == 0, validated.output
+    assert "not checked" not in validated.output
+
+
+def test_a_recipe_is_overwritten_with_force_only(folder: Path) -> None:
+    Path("mine.yaml").write_text("precious")
+    assert_one_line(call("init", folder, "-o", "mine.yaml"), 2, "mine.yaml: exists", "--force")
+    assert Path("mine.yaml").read_text() == "precious"
+    assert call("init", folder, "-o", "mine.yaml", "--force").exit_code == 0
+    assert yaml.safe_load(Path("mine.yaml").read_text())["name"] == "flowers"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(["nowhere"], "nowhere"), (["flat"], "class"), (["flowers", "-o", "none/x.yaml"], "there is no folder none"),
+     (["flowers", "-o", "flat"], "is a folder"), (["single"], "class 'b' has 2 images")],
+)  # fmt: skip
+def test_bad_input_is_one_line(folder: Path, arguments: list[str], part: str) -> None:
+    make_classes(folder.parent, {"flat": 3})
+    make_classes(folder.parent / "single", {"a": 9, "b": 2})
+    assert_one_line(call("init", *arguments), 2, part)
+
+
+@pytest.mark.slow  # trains a network: a minute
+def test_the_recipe_runs_to_its_end_and_beats_chance_by_the_margin_of_its_gate(folder: Path) -> None:
+    assert call("init", folder).exit_code == 0
+    result = call("run", "recipe.yaml", "--set", "timing={blocks: 15, sessions: 3}")
+    assert result.exit_code in (0, 4), result.output
+    report = read_json(Path("runs") / "flowers" / "report.json")
+    checks = {check["name"]: check for row in report["rows"] for check in row["checks"]}
+    assert checks["min_accuracy"]["verdict"] == "pass"
+    assert checks["min_accuracy"]["limit"] > 1 / 3

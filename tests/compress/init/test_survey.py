@@ -1,0 +1,113 @@
+"""Inspection of a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coloured_folders import make_classes
+from PIL import Image
+
+from compress.init.survey import Survey, notes, survey, table, warnings
+from runtimes.console import SilentConsole
+from runtimes.errors import InputError
+
+
+def surveyed(root: Path) -> Survey:
+    return survey(root, SilentConsole())
+
+
+def test_classes_splits_and_sides_are_counted(tmp_path: Path) -> None:
+    result = surveyed(make_classes(tmp_path / "flowers", {"rose": 60, "tulip": 40}, side=24))
+    assert result.counts.sum() == result.total == 100
+    assert result.counts.sum(axis=0).tolist() == [60, 40]
+    assert result.typical_side == 24
+    assert result.imbalance == 1.5
+    assert result.modes == {"RGB": 100}
+    rows = [row[0] for row in table(result).rows]
+    assert rows == ["rose", "tulip", "all"]
+    assert table(result).rows[-1][1:] == (*(str(split.sum()) for split in result.counts), "100")
+    assert result.test_labels() is not None
+
+
+def test_a_small_folder_is_split_by_the_seed_that_gives_each_class_its_share(tmp_path: Path) -> None:
+    result = surveyed(make_classes(tmp_path / "flowers", dict.fromkeys("abc", 20), side=8))
+    assert result.config.test_share == result.test_share == 0.3
+    assert np.abs(result.counts[2] - 6).max() <= 1
+    assert surveyed(tmp_path / "flowers").config == result.config
+
+
+def test_folders_of_splits_stay_as_they_are(tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("val", 4), ("test", 5)):
+        make_classes(tmp_path / "flowers" / split, {"rose": count, "tulip": count}, side=8 + count)
+    result = surveyed(tmp_path / "flowers")
+    assert result.counts.tolist() == [[12, 12], [4, 4], [5, 5]]
+    assert result.test_share is None
+    assert result.config.seed == 0
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_shown(tmp_path: Path) -> None:
+    result = surveyed(make_classes(tmp_path / "many", {f"c{index:02d}": 3 + index for index in range(25)}, side=8))
+    names = [row[0] for row in table(result).rows]
+    assert names[:2] == ["c24", "c23"]
+    assert names[5:] == ["… 15 more classes", "c04", "c03", "c02", "c01", "c00", "all"]
+
+
+def test_what_makes_results_worse_is_named(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "odd", {"many": 90, "few": 12}, side=40)
+    Image.new("RGB", (400, 100)).save(root / "many" / "long.png")
+    (root / "many" / "broken.png").write_bytes(b"x")
+    (root / "many" / "copy.png").write_bytes((root / "many" / "0.png").read_bytes())
+    (root / "few" / "copy.png").write_bytes((root / "few" / "0.png").read_bytes())
+    lines = warnings(surveyed(root), 96)
+    assert any(line.startswith("imbalanced: 91 images of 'many', 1") or "imbalanced: 92" in line for line in lines)
+    for part in (
+        "too few images to train on in 1 of 2 classes: 'few' (",
+        "sizes differ: the shorter sides are 40 to 100 px, with a median of 40",
+        "1 images are long",
+        "images are enlarged more than twice, from 40 px on the shorter side to 96",
+        "1 images can't be read and are left out, for example many/broken.png",
+    ):
+        assert [line for line in lines if part in line], part
+
+
+def test_a_good_folder_has_no_warnings(tmp_path: Path) -> None:
+    result = surveyed(make_classes(tmp_path / "good", {"a": 40, "b": 50}, side=64))
+    assert warnings(result, 64) == []
+    assert all(line.startswith(("train: ", "val: ", "test: ")) for line in notes(result))
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [("L", "20 of 20 images are grey; they are read as RGB"),
+     ("I;16", "20 of 20 images have 16 bits per pixel; they are scaled to 8 bits")],
+)  # fmt: skip
+def test_grey_and_16_bit_images_are_named(tmp_path: Path, mode: str, line: str) -> None:
+    root = make_classes(tmp_path / "grey", {"a": 10, "b": 10}, mode="L")
+    if mode == "I;16":
+        for path in root.rglob("*.png"):
+            Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 257).save(path)
+    assert line in notes(surveyed(root))
+
+
+def test_copies_of_test_images_are_not_trained_on(tmp_path: Path) -> None:
+    root = tmp_path / "copies"
+    for split in ("train", "test"):
+        make_classes(root / split, {"a": 10, "b": 10})
+    Image.new("RGB", (32, 32)).save(root / "train" / "a" / "own.png")
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(root / "train" / "b" / "own.png")
+    Image.new("RGB", (32, 32), (5, 9, 9)).save(root / "train" / "a" / "own2.png")
+    Image.new("RGB", (32, 32), (9, 9, 5)).save(root / "train" / "b" / "own2.png")
+    try:
+        result = surveyed(root)
+    except InputError as error:  # the copies may be all val images of a class
+        assert "identical to the test image" in str(error)  # noqa: PT017
+    else:
+        assert any("are left out as copies, for example" in line for line in warnings(result, 32))
+
+
+def test_without_training_images_is_an_error(tmp_path: Path) -> None:
+    make_classes(tmp_path / "flowers" / "test", {"rose": 5, "tulip": 5})
+    with pytest.raises(InputError, match="holds no training images; give a folder with train/CLASS"):
+        surveyed(tmp_path / "flowers")
