@@ -29,7 +29,7 @@ DOCUMENTS = sorted(
     for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")))
 )
 LANGUAGES = {"shell", "yaml", "text", "python"}
-PLACEHOLDERS = {"RECIPE", "recipes/solar.yaml"}  # recipes of the reader
+PLACEHOLDERS = {"RECIPE", "recipes/solar.yaml", "flowers.yaml", "recipe.yaml"}  # recipes of the reader
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
