@@ -8,6 +8,7 @@ import rich_click as click
 
 from compress.process.table import print_table
 from compress.report import documents, report, tables
+from compress.verdict import checks
 
 
 @click.command("report")
@@ -35,8 +36,8 @@ def print_report(content: report.Report, folder: Path) -> None:
         for note in row.notes:
             click.echo(f"{row.target}: {note}")
         for check in row.checks:
-            estimate = check.estimate
-            click.echo(f"{row.target}: {tables.limit_name(content, check)} {check.limit:g}: {estimate.value:.2f} "
-                       f"({estimate.low:.2f} to {estimate.high:.2f}): {check.verdict}")  # fmt: skip
+            value, low, high = checks.shown(check)
+            click.echo(f"{row.target}: {tables.limit_name(content, check)} {check.limit:g}: {value} ({low} to {high}): "
+                       f"{check.verdict}")  # fmt: skip
     click.echo(f"verdict: {content.verdict or 'none, the recipe has no gate'}")
     click.echo(f"report: {folder / 'report.html'}")

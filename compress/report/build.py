@@ -199,11 +199,14 @@ def _steps(
     predictions: Mapping[str, Sequence[int]], measurements: list[Measurement]
 ) -> list[tuple[str, Sequence[int]]]:
     """Return name and predictions of each network, then of each file that was made of the last network."""
+    is_pruned = any(is_baseline(measurement.artifact) for measurement in measurements)
+    names = {"float32": "pruned" if is_pruned else "baseline"}
     files = [
-        (f"{measurement.precision} in {measurement.target.runtime}", measurement.predicted)
+        (f"{names.get(measurement.precision, measurement.precision)} in {measurement.target.runtime}",
+         measurement.predicted)
         for measurement in measurements
         if not is_baseline(measurement.artifact)
-    ]
+    ]  # fmt: skip
     return [*predictions.items(), *files]
 
 

@@ -144,7 +144,7 @@ def latency_chart(report: Report, rows: Sequence[Row]) -> str:
             y = 100 * value
             baseline = y if drop is None else baseline
             low, high = (baseline - drop.high, baseline - drop.low) if drop else (None, None)
-        name = report_tables.label(report, row)
+        name = report_tables.label(report, row.artifact, row.precision)
         name = f"{name} on {row.target}" if several_targets else name
         points.append(
             charts.Point(name, row.precision, row.latency_ms_p50, y, row.latency_ms_p90, y_from=low, y_to=high)
@@ -174,7 +174,7 @@ def _target(report: Report, folder: Path, name: str, table: Table) -> TargetSect
         ],
         classes=_classes(report, measurements),
         confusions=[
-            _confusion(measurement, len(report.data.classes))
+            _confusion(report, measurement)
             for measurement in (measurements[0], measurements[-1])
             if measurement.accuracy
         ],
@@ -252,12 +252,12 @@ def _classes(report: Report, measurements: tuple[Measurement, ...]) -> list[Clas
     ]
 
 
-def _confusion(measurement: Measurement, classes: int) -> Confusion:
+def _confusion(report: Report, measurement: Measurement) -> Confusion:
     assert measurement.accuracy is not None
-    cells = measurement.accuracy.confusion
+    cells, classes = measurement.accuracy.confusion, len(report.data.classes)
     wrong = sorted(((images, true, predicted) for true, predicted, images in cells if true != predicted), reverse=True)
     return Confusion(
-        artifact=measurement.artifact,
+        artifact=report_tables.label(report, measurement.artifact, measurement.precision),
         matrix=confusion_rows(cells, classes) if classes <= MATRIX_CLASSES else None,
         most=[(true, predicted, images) for images, true, predicted in wrong[:CONFUSIONS_SHOWN]],
     )

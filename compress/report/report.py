@@ -198,6 +198,12 @@ class Report:
             if any(not 0 <= number < classes for flip in flips.shown for number in flip.classes):
                 raise ValueError(f"flips have other classes than the data set's {classes}")
 
+    @property
+    def is_pruned(self) -> bool:
+        """True if the baseline is the network before a pruning stage, in a file of its own."""
+        names = [row.artifact for row in self.rows] + [file.artifact for file in self.unmeasured]
+        return any(map(is_baseline, names))
+
     def data_notes(self) -> list[str]:
         """Return the notes about the data set, and the number of excluded images."""
         lines = self.data.notes()

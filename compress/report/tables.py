@@ -8,6 +8,7 @@ from pathlib import Path
 from compress.process.table import Column, Table
 from compress.report.accuracy_steps import AccuracyStep
 from compress.report.report import DataDescription, Report, Row, is_baseline
+from compress.verdict import checks
 from compress.verdict.accuracy import MIN_RECALL
 from compress.verdict.checks import Check
 from compress.verdict.metrics import NAMES, Metric
@@ -19,6 +20,10 @@ from runtimes.metrics import confusion_rows
 METRIC_HEADINGS: dict[Metric, str] = {"top1": "top-1 %", "balanced_accuracy": "balanced %", "macro_f1": "macro-F1 %"}
 CONFUSION_CLASSES = 20  # most classes for which the columns of the confusion matrix are shown
 DATA_CLASSES = 20  # most classes in the table of the data set
+VALUES_NOTE = (
+    "A change is positive for a gain. A paired speed-up is the mean of the ratios within each session; it differs from "
+    "the ratio of two p50 if the speed of the machine varied."
+)
 BOARD_FILES = "boards/*/measurement.json"  # in a run folder
 
 
@@ -35,12 +40,11 @@ def measured(report: Report) -> list[Table]:
     return [_of_target(report, target) for target in report.targets]
 
 
-def label(report: Report, row: Row) -> str:
-    """Return what a row is called: its precision, "baseline" before pruning, or "pruned" for float32 after it."""
-    if is_baseline(row.artifact):
+def label(report: Report, artifact: str, precision: str) -> str:
+    """Return what an artifact is called: "baseline", "pruned" for float32 after pruning, else its precision."""
+    if is_baseline(artifact) or (precision == "float32" and not report.is_pruned):
         return "baseline"
-    is_pruned = any(is_baseline(other.artifact) for other in report.rows_of(row.target))
-    return "pruned" if is_pruned and row.precision == "float32" else row.precision
+    return "pruned" if precision == "float32" else precision
 
 
 def _of_target(report: Report, name: str) -> Table:
@@ -54,15 +58,15 @@ def _of_target(report: Report, name: str) -> Table:
         f"<artifact|{accuracy}|MB|p50 ms|p90|p99|speed-up|<verdict",
         [
             (
-                label(report, row),
+                label(report, row.artifact, row.precision),
                 *((_percent(row.metrics[metric]), _change(row.metric_drop_pp.value if row.metric_drop_pp else None))
                   if labelled
                   else (_percent(row.agreement.value if row.agreement else None),)),
                 _megabytes(row.size_bytes),
-                f"{row.latency_ms_p50:.2f}",
+                _milliseconds(row.latency_ms_p50),
                 _milliseconds(row.latency_ms_p90),
                 _milliseconds(row.latency_ms_p99),
-                f"{row.speedup_p50.value:.2f}x" if row.speedup_p50 else "",
+                "" if row is rows[0] else _speedup(rows[0].latency_ms_p50, row.latency_ms_p50),
                 _verdict(report, row),
             )
             for row in rows
@@ -89,7 +93,7 @@ def unmeasured(report: Report) -> list[Table]:
             title += f"; {file.device}: {file.estimate_label}"
         layers = file.int8_layers
         groups.setdefault(title, []).append((
-            "baseline" if is_baseline(file.artifact) else file.artifact,
+            label(report, file.artifact, file.precision),
             _megabytes(file.size_bytes),
             f"{layers[0]} of {layers[1]}" if layers else "-",
             _milliseconds(file.estimate_ms),
@@ -139,7 +143,7 @@ def without_comparison(measurements: list[Measurement], title: str = "") -> Tabl
                 measurement.artifact,
                 _percent(measurement.accuracy.top1) if measurement.accuracy else "-",
                 _megabytes(measurement.size_bytes),
-                f"{measurement.latency_ms_p50:.2f}",
+                _milliseconds(measurement.latency_ms_p50),
                 _milliseconds(measurement.latency_ms_p90),
                 _milliseconds(measurement.latency_ms_p99),
                 f"{measurement.throughput_images_per_s:.0f}",
@@ -154,8 +158,7 @@ def gate(report: Report) -> Table:
     return Table.of("", "<limit|<target|value|low|high|<verdict", [
         (
             f"{limit_name(report, check)} {check.limit:g}", row.target,
-            *(f"{value + 0.0:.3f}" for value in (check.estimate.value, check.estimate.low, check.estimate.high)),
-            check.verdict,
+            *checks.shown(check), check.verdict,
         )
         for row in report.rows
         for check in row.checks
@@ -239,4 +242,10 @@ def _megabytes(size_bytes: int) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    """Return a latency with at least three digits from 0.1 ms on, "-" for None."""
+    return "-" if value is None else f"{value:.{3 if value < 10 else 2}f}"
+
+
+def _speedup(baseline_ms: float, latency_ms: float) -> str:
+    """Return the ratio of two latencies as the table shows them, so that a reader gets the same quotient."""
+    return f"{float(_milliseconds(baseline_ms)) / max(float(_milliseconds(latency_ms)), 0.001):.2f}x"

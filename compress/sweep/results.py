@@ -14,7 +14,7 @@ from runtimes.files import write_json, write_text
 
 HEADINGS: dict[Objective, str] = {
     "top1": "val %", "balanced_accuracy": "val balanced %", "macro_f1": "val macro-F1 %",
-    "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up", "size_bytes": "MB",
+    "latency_ms_p50": "p50 ms", "speedup_p50": "speed-up (paired)", "size_bytes": "MB",
 }  # fmt: skip
 FRONT_NOTE = (
     "`front` marks the Pareto front: no other trial is at least as good in all objectives and better in one. The "

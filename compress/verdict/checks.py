@@ -9,6 +9,8 @@ from compress.verdict.statistics import Estimate
 
 Verdict = Literal["pass", "regression", "inconclusive"]
 
+DROPS = ("max_drop_pp", "class_recall")  # limits on a loss in percentage points
+SPEEDUP = "min_speedup_p50"
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 3, "inconclusive": 4}
 
 
@@ -30,6 +32,20 @@ def at_most(name: str, estimate: Estimate, limit: float) -> Check:
 def at_least(name: str, estimate: Estimate, limit: float) -> Check:
     """Check a value that must not be below the limit."""
     return Check(name, limit, estimate, _verdict(estimate.low >= limit, estimate.high < limit))
+
+
+def shown(check: Check) -> tuple[str, str, str]:
+    """Return the value and the bounds of a check as text.
+
+    A drop is shown as a change, so that a gain is positive as in the tables of results. A speed-up is the paired one,
+    which differs from the ratio of two p50.
+    """
+    value, low, high = check.estimate.value, check.estimate.low, check.estimate.high
+    if check.name in DROPS:
+        change, least, greatest = (f"{0 - number:+.2f}" for number in (value, high, low))
+        return f"change {change}", least, greatest
+    paired = "paired " if check.name == SPEEDUP else ""
+    return f"{paired}{value + 0.0:.3f}", f"{low + 0.0:.3f}", f"{high + 0.0:.3f}"
 
 
 def overall(checks: list[Check]) -> Verdict:

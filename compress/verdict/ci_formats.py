@@ -5,12 +5,13 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from compress.process.table import Table, in_markdown
+from compress.verdict import checks
 from compress.verdict.accuracy import MIN_RECALL
-from compress.verdict.checks import Check, Verdict
+from compress.verdict.checks import DROPS, Check, Verdict
 from compress.verdict.comparison import TargetComparison
 from compress.verdict.metrics import NAMES, Metric
 
-UNITS = {"class_recall": "percentage points of a class's recall lost",
+UNITS = {"class_recall": "percentage points of a class's recall",
          "min_agreement": "of all predictions unchanged",
          "max_slowdown": "times the old latency",
          "target_measured": "results of a target that the accepted result has"}  # fmt: skip
@@ -22,9 +23,7 @@ def table(comparisons: tuple[TargetComparison, ...], title: str = "") -> Table:
     rows = []
     for comparison in comparisons:
         for check in comparison.checks:
-            estimate = check.estimate
-            numbers = [f"{number:.2f}" for number in (estimate.value, estimate.low, estimate.high)]
-            rows.append([comparison.target, check.name, f"{check.limit:g}", *numbers, check.verdict])
+            rows.append([comparison.target, check.name, f"{check.limit:g}", *checks.shown(check), check.verdict])
     return Table.of(title, "<target|<check|limit|value|low|high|<verdict", rows)
 
 
@@ -81,13 +80,13 @@ def _command(level: str, title: str, message: str) -> str:
 
 def junit(recipe: str, comparisons: tuple[TargetComparison, ...]) -> str:
     """Return JUnit XML with one test case per check; a regression is a failure, an inconclusive check an error."""
-    checks = [(comparison, check) for comparison in comparisons for check in comparison.checks]
-    count = {verdict: sum(check.verdict == verdict for _, check in checks) for verdict in LEVELS}
+    cases = [(comparison, check) for comparison in comparisons for check in comparison.checks]
+    count = {verdict: sum(check.verdict == verdict for _, check in cases) for verdict in LEVELS}
     suite = ElementTree.Element(
-        "testsuite", name=f"compress check {recipe}", tests=str(len(checks)), failures=str(count["regression"]),
+        "testsuite", name=f"compress check {recipe}", tests=str(len(cases)), failures=str(count["regression"]),
         errors=str(count["inconclusive"]),
     )  # fmt: skip
-    for comparison, check in checks:
+    for comparison, check in cases:
         case = ElementTree.SubElement(suite, "testcase", classname=comparison.target, name=check.name)
         if check.verdict != "pass":
             kind = "failure" if check.verdict == "regression" else "error"
@@ -97,12 +96,10 @@ def junit(recipe: str, comparisons: tuple[TargetComparison, ...]) -> str:
 
 
 def _sentence(check: Check, metric: Metric) -> str:
-    estimate = check.estimate
+    value, low, high = checks.shown(check)
     if check.name == "max_drop_pp":
-        unit = f"percentage points of {NAMES[metric]} lost"
+        unit = f"percentage points of {NAMES[metric]}"
     else:
         unit = "of the class's images right" if check.name.startswith(MIN_RECALL) else UNITS[check.name]
-    return (
-        f"{check.verdict}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}) "
-        f"{unit}, the limit is {check.limit:g}"
-    )
+    limit = f"{'a drop of ' if check.name in DROPS else ''}{check.limit:g}"
+    return f"{check.verdict}: {value} ({low} to {high}) {unit}, the limit is {limit}"

@@ -22,7 +22,9 @@ def test_the_documents_are_rebuilt_and_the_tables_printed(tmp_path: Path) -> Non
     assert result.exit_code == 0
     assert {name: (run / name).read_text() for name in before} == before
     lines = result.stdout.splitlines()
-    assert any(line.startswith("board: max_drop_pp 1: 1.00 (") and line.endswith("inconclusive") for line in lines)
+    assert any(
+        line.startswith("board: max_drop_pp 1: change -1.00 (") and line.endswith("inconclusive") for line in lines
+    )
     assert lines[-2:] == ["verdict: inconclusive", f"report: {run / 'report.html'}"]
 
 

@@ -116,7 +116,7 @@ def test_without_labels_agreement_is_judged(tmp_path: Path, wrong: int, verdict:
 
 def test_steps_are_the_networks_and_then_the_files(tmp_path: Path) -> None:
     steps = build(outputs(tmp_path, measurement("int8", 44, 1.0, 1))).accuracy_steps["board"]
-    assert [step.name for step in steps] == ["0-train", "1-prune", "float32 in ort", "int8 in ort"]
+    assert [step.name for step in steps] == ["0-train", "1-prune", "baseline in ort", "int8 in ort"]
     assert [step.top1 for step in steps] == pytest.approx([0.9, 0.89, 0.9, 0.89])
 
 

@@ -14,7 +14,7 @@ from made_report import GATE, PARITY, RUNS, measurement, outputs
 from compress.images.samples import LeftOut, Rejected
 from compress.report import documents
 from compress.report.build import build
-from compress.report.report import Report
+from compress.report.report import BASELINE_FILE, Report
 from runtimes.artifact import Precision
 from runtimes.files import write_json
 from runtimes.lineage import read_lineage
@@ -35,7 +35,7 @@ def text_of(report: Report, folder: Path) -> str:
     "line",
     [
         "# test: inconclusive",
-        "| max_drop_pp 1 | board | 1.000 | 0.321 | 2.209 | inconclusive |",
+        "| max_drop_pp 1 | board | change -1.00 | -2.21 | -0.32 | inconclusive |",
         "- bad.png (train): bad.png: not an image",
         "| nearest rounding | 20.1 | 0.900 | yes |",
         "| stem | depthwise | 8 | int7 | 3 | 31.5 | 0.250 | 0.500 |",
@@ -44,7 +44,7 @@ def text_of(report: Report, folder: Path) -> str:
         "![accuracy against latency](accuracy_latency.svg)",
         "| a | 0.900 | 0.900 | 0.900 | 180 | 20 |",
         "| features.1 | 32 -> 24 | -12.5 % | 0.062 ms |",
-        "| model-int8-tensorrt.onnx | 1.25 | - | 0.81 |",
+        "| int8 | 1.25 | - | 0.810 |",
         "| 0-train | 12.5 |",
     ],
 )
@@ -78,11 +78,11 @@ def test_the_gate_shows_its_metric_limits_on_classes_and_notes(tmp_path: Path) -
     text = text_of(build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), gate)), tmp_path)
     page = (tmp_path / "report.html").read_text()
     lines = text.splitlines()
-    assert any(line.startswith("| max_drop_pp (balanced accuracy) 0.4 | board | 1.000 |") for line in lines)
+    assert any(line.startswith("| max_drop_pp (balanced accuracy) 0.4 | board | change -1.00 |") for line in lines)
     assert "| b | 0.890 | 0.890 | 0.890 | 0.8: pass | 22 | 178 |" in lines
     (note,) = [line.removeprefix("- ") for line in lines if line.startswith("- board: max_drop_pp 0.4: ")]
     assert "only a gain can pass" in note
-    assert "The metric of the gate is balanced accuracy; top-1 is 90.00 % (float32 on board), 89.00 % (int8" in text
+    assert "The metric of the gate is balanced accuracy; top-1 is 90.00 % (baseline on board), 89.00 % (int8" in text
     for shown in (
         note,
         "max_drop_pp (balanced accuracy) 0.4</th>",
@@ -90,6 +90,18 @@ def test_the_gate_shows_its_metric_limits_on_classes_and_notes(tmp_path: Path) -
         "min_recall</button>",
     ):
         assert shown in page
+
+
+@pytest.mark.parametrize(("file", "sentence"), [
+    ("model-float32.onnx", "The baseline is the float32 network;"),
+    (BASELINE_FILE, "The baseline is the float32 network before pruning;"),
+])  # fmt: skip
+def test_the_baseline_is_explained(tmp_path: Path, file: str, sentence: str) -> None:
+    made = outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000))
+    first, last = made.measurements
+    report = build(replace(made, measurements=[replace(first, artifact=file), last]))
+    assert sentence in text_of(report, tmp_path)
+    assert "### baseline on board" in text_of(report, tmp_path)
 
 
 def test_groups_that_keep_all_channels_are_not_listed(report: Report, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_layers_hold_channels_times_and_noise_of_the_last_artifact(tmp_path: Pat
 def test_the_chart_shows_each_row_with_its_bounds(tmp_path: Path, labelled: bool) -> None:
     report = build(outputs(tmp_path, measurement("int8", 44, 1.0, 2_000_000), labelled=labelled))
     chart = page_module.latency_chart(report, report.rows)
-    first = "float32: 90.00 %" if labelled else "float32: 100.00 %"
+    first = "baseline: 90.00 %" if labelled else "baseline: 100.00 %"
     second = "int8: 89.00 %" if labelled else "int8: 99.00 %"
     assert first in chart
     assert second in chart

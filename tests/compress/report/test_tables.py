@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_report import GATE, measurement, outputs
 
 from compress.process.table import Table, print_table
@@ -46,6 +48,22 @@ def test_an_unchanged_accuracy_has_no_minus(tmp_path: Path) -> None:
     assert column(table, "change (pp)") == ["", "+0.00"]
 
 
+@given(
+    baseline=st.floats(0.001, 2000), others=st.lists(st.floats(0.001, 2000), min_size=1, max_size=4)
+)  # fmt: skip
+def test_the_speedup_is_the_ratio_of_the_latencies_beside_it(
+    tmp_path_factory: pytest.TempPathFactory, baseline: float, others: list[float]
+) -> None:
+    made = build(outputs(tmp_path_factory.mktemp("made"), measurement("int8", 44, 1.0, 2)))
+    first, last = made.rows
+    rows = (replace(first, latency_ms_p50=baseline), *(replace(last, latency_ms_p50=latency) for latency in others))
+    (table,) = tables.measured(
+        replace(made, rows=rows, measurements=(made.measurements[0], *[made.measurements[1]] * len(others)))
+    )
+    latencies = [float(cell) for cell in column(table, "p50 ms")]
+    assert column(table, "speed-up") == ["", *(f"{latencies[0] / latency:.2f}x" for latency in latencies[1:])]
+
+
 @pytest.mark.parametrize(
     ("gate", "verdicts"),
     [(None, ["baseline", "no gate", "no gate"]), ({"max_size_ratio": 0.5}, ["baseline", "not judged", "pass"])],
@@ -58,9 +76,9 @@ def test_files_before_and_after_pruning_are_named(
     assert column(table, "verdict") == verdicts
 
 
-def test_without_pruning_float32_keeps_its_name(report: Report) -> None:
+def test_without_pruning_float32_is_the_baseline(report: Report) -> None:
     (table,) = tables.measured(report)
-    assert column(table, "artifact") == ["float32", "int8"]
+    assert column(table, "artifact") == ["baseline", "int8"]
     assert table.title == "board: ort on cpu, 1 thread, batch 1"
 
 
@@ -75,7 +93,7 @@ def test_files_that_were_not_measured_have_an_estimate(report: Report) -> None:
     assert table.title == (
         "orin: not measured, no GPU is here; no engine, the board builds it; Jetson Orin Nano: estimate, not measured"
     )
-    assert table.rows == (("model-int8-tensorrt.onnx", "1.25", "-", "0.81"),)
+    assert table.rows == (("int8", "1.25", "-", "0.810"),)
 
 
 def test_every_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from compress.verdict.checks import EXIT_CODES, Check, Verdict, at_least, at_most, overall
+from compress.verdict.checks import EXIT_CODES, Check, Verdict, at_least, at_most, overall, shown
 from compress.verdict.statistics import Estimate
 
 
@@ -65,3 +65,20 @@ def test_the_worst_verdict_counts(verdicts: list[Verdict], expected: Verdict) ->
 def test_each_verdict_has_its_exit_code() -> None:
     assert EXIT_CODES == {"pass": 0, "regression": 3, "inconclusive": 4}
     assert set(EXIT_CODES) == set(get_args(Verdict))
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("max_drop_pp", ("change +0.76", "-0.50", "+2.00")),
+        ("class_recall", ("change +0.76", "-0.50", "+2.00")),
+        ("min_speedup_p50", ("paired -0.760", "-2.000", "0.500")),
+        ("min_agreement", ("-0.760", "-2.000", "0.500")),
+    ],
+)
+def test_a_drop_is_shown_as_a_change(name: str, texts: tuple[str, str, str]) -> None:
+    assert shown(Check(name, 1.0, Estimate(-0.76, -2.0, 0.5), "pass")) == texts
+
+
+def test_a_change_of_nothing_has_no_minus() -> None:
+    assert shown(at_most("max_drop_pp", Estimate(0.0, 0.0, 0.0), 1.0)) == ("change +0.00", "+0.00", "+0.00")

@@ -30,7 +30,7 @@ def test_the_table_has_a_row_per_check(worse: tuple[TargetComparison, ...]) -> N
         ("here", "class_recall", "regression"),
         ("here", "max_slowdown", "regression"),
     ]
-    assert table.rows[2][2:4] == ("1.1", "1.20")
+    assert table.rows[2][2:4] == ("1.1", "1.200")
 
 
 def test_the_table_fits_80_columns(worse: tuple[TargetComparison, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +67,8 @@ def test_github_annotates_what_did_not_pass_and_notes() -> None:
     lines = ci_formats.github(compare(accepted(), accepted(other), Limits()))
     assert [line.partition("::")[2].partition(" ")[0] for line in lines] == ["warning", "notice", "notice"]
     assert lines[0] == (
-        "::warning title=here max_drop_pp::inconclusive: 0.00 (-100.00 to 100.00) "
-        "percentage points of top-1 lost, the limit is 0.5"
+        "::warning title=here max_drop_pp::inconclusive: change +0.00 (-100.00 to +100.00) "
+        "percentage points of top-1, the limit is a drop of 0.5"
     )
 
 
@@ -78,7 +78,7 @@ def test_the_metric_is_named_with_both_values() -> None:
     assert ci_formats.details(compared)[0].startswith("here: top-1 79.46 % before, 71")
     assert ", macro-F1 79.4" in ci_formats.details(compared)[0]
     lines = ci_formats.github(compared)
-    assert "percentage points of macro-F1 lost, the limit is 0.5" in lines[0]
+    assert "percentage points of macro-F1, the limit is a drop of 0.5" in lines[0]
     (recall,) = [line for line in lines if "min_recall" in line]
     assert recall.startswith("::error title=here min_recall.class-3::regression: 0.7")
     assert recall.endswith(" of the class's images right, the limit is 0.99")
