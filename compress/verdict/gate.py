@@ -22,7 +22,7 @@ class Gate(AccuracyLimits):
     min_accuracy: least value of the metric from 0 to 1, top1 or balanced_accuracy, of the artifact itself.
     min_recall: least recall of classes, by name, of the artifact itself, as in `{defective: 0.8}`.
     min_agreement: least share of test images with the baseline's prediction; needs no labels.
-    min_speedup_p50: least latency of the baseline / latency of the artifact, both at p50.
+    min_speedup_p50: least latency of the baseline / latency of the artifact, at p50, paired by session.
     max_size_ratio: greatest size of the artifact / size of the baseline.
     """
 
