@@ -9,6 +9,7 @@ import rich_click as click
 from compress.init import duration, start
 from compress.init.draft import draft
 from compress.init.survey import notes, survey, table, warnings
+from compress.networks.sources import weights_file
 from compress.pipeline.networks import resolve_device
 from compress.process.console import Terminal
 from compress.process.table import print_table
@@ -32,6 +33,8 @@ def init(folder: Path, out: Path, weights: str | None, force: bool) -> None:
     Example: compress init /data/flowers -o flowers.yaml
     """
     _require_free(out, force)
+    if weights is not None:
+        weights_file(weights)  # raises an error for a missing file before the images are read
     with Terminal() as terminal:
         images = survey(folder, terminal)
         device = resolve_device("auto")
@@ -45,14 +48,23 @@ def init(folder: Path, out: Path, weights: str | None, force: bool) -> None:
     weights_warning = [f"the starting weights are random: {advice}"] if advice else []
     for warning in (*warnings(images, drafted.side), *weights_warning, *drafted.gate.warnings):
         click.echo(f"warning: {warning}")
-    write_text(out, drafted.text(duration.in_words(time_s)))
+    _write(out, drafted.text(duration.in_words(time_s)))
     epochs = recipe.stages[0].epochs
     click.echo(f"weights: {drafted.start.source}")
     click.echo(
         f"stages: {', '.join(stage.stage for stage in recipe.stages)}, INT8; {epochs} epochs at {drafted.side} px"
     )
+    limits = ", ".join(f"{key} {value}" for key, value in drafted.gate.section.items())
+    click.echo(f"gate: {limits or 'none'}")
     click.echo(f"wrote {out}; it takes {duration.in_words(time_s)} on this machine")
     click.echo(f"next: compress run {out}")
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise InputError(f"{out}: can't be written ({error.strerror}); give another file with -o") from error
 
 
 def _require_free(out: Path, force: bool) -> None:

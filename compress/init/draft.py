@@ -79,7 +79,7 @@ class Draft:
         lines = [
             f"# Recipe for {images} images of {len(data.classes)} classes; takes {duration} on the machine where "
             "`compress init` wrote it.",
-            "# All keys and their defaults: recipes/README.md of compress.",
+            "# All keys with their defaults: compress explain",
         ]
         for key, section in self.sections().items():
             for comment in comments.get(key, ()):

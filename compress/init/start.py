@@ -106,7 +106,7 @@ def _network_of(weights: str, classes: int) -> Section:
     names = ", ".join(dict.fromkeys(str(network["arch"]) for network in NETWORKS))
     raise InputError(
         f"--weights {weights}: fits none of the networks {names}; for a network of your own, write the section "
-        "`model` of the recipe as compress/models/README.md says"
+        "`model` of the recipe, see: compress explain model"
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from compress.data import imagefolder
 from compress.images.exclusion import examine
-from compress.images.samples import Data
+from compress.images.samples import Data, data_notes
 from compress.process.table import Table
 from runtimes.console import Console
 from runtimes.errors import InputError
@@ -164,7 +164,9 @@ def notes(result: Survey) -> list[str]:
     lines = [f"{grey} of {len(result.sides)} images are grey; they are read as RGB"] if grey else []
     if deep:
         lines.append(f"{deep} of {len(result.sides)} images have 16 bits per pixel; they are scaled to 8 bits")
-    return [*result.data.notes(), *lines]
+    data = result.data
+    folders = {} if _is_split_off(data) else data.folders
+    return [*data_notes(folders, data.left_out, data.images_per_class()), *lines]
 
 
 def _class_warnings(result: Survey) -> Iterator[str]:
@@ -193,21 +195,21 @@ def _image_warnings(result: Survey, side: int) -> Iterator[str]:
     elongated = int(np.sum(longer > ELONGATED * shorter))
     if elongated:
         yield (
-            f"{elongated} images are long: only the centre square is used; cut them into squares if what "
-            "matters is outside"
+            f"long images, of which only the centre square is used: {elongated}; cut them into squares if what matters "
+            "is outside"
         )
     small = int(np.sum(shorter < side / 2))
     if small:
-        yield f"{small} images are enlarged more than twice, from {smallest} px on the shorter side to {side}"
+        yield f"images enlarged more than twice: {small}, from {smallest} px on the shorter side to {side}"
 
 
 def _file_warnings(result: Survey) -> Iterator[str]:
     rejected = result.data.rejected
     copies = [image for image in rejected if "identical to" in image.reason]
     unreadable = [image for image in rejected if image not in copies]
-    for images, what in ((unreadable, "can't be read and are left out"), (copies, "are left out as copies")):
+    for images, what in ((unreadable, "images that can't be read, left out"), (copies, "copies, left out")):
         if images:
-            yield f"{len(images)} images {what}, for example {images[0].name}: {images[0].reason}"
+            yield f"{what}: {len(images)}, for example {images[0].name}: {images[0].reason}"
     yield from result.data.doubts
 
 
