@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 
 import runtimes
+from export import application
 from export.scheme import summed_exactly
 from export.trt_lint import require_clean
 from runtimes import bundle
@@ -44,6 +45,7 @@ def write_bundle(artifact: Artifact, target: Target, sample_folder: Path, sample
         artifact.path.name: artifact.path,
         manifest_path(artifact.path).name: manifest_path(artifact.path),
         bundle.GOLDEN: _npy(golden),
+        **application.examples(artifact),
         **{f"{bundle.SAMPLE}/{file.name}": file for file in sorted(sample_folder.iterdir()) if file.is_file()},
     }
     description = {

@@ -4,6 +4,7 @@ bundle.json      schema version, file name of the artifact, target, sha256 of ev
 run.pyz          this package: `python run.pyz doctor | verify | bench | predict IMAGE`
 MODEL            the artifact, with its manifest MODEL.json
 sample/          an evaluation set of a few test images
+examples/        programs in Python and C++ that use the model in an application; only for ONNX files
 golden.npy       float32 (N, classes) logits of the artifact on the machine that made the bundle
 """
 

@@ -30,6 +30,7 @@ PREPROCESSING = Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
 ARM64 = Target("board", instruction_set="arm64", threads=4)
 NAMES = {
     "bundle.json", "run.pyz", "model.onnx", "model.onnx.json", "golden.npy",
+    *(f"examples/{name}" for name in ("CMakeLists.txt", "README.txt", "model.h", "predict.cpp", "predict.py")),
     "sample/evalset.json", "sample/images.npy", "sample/labels.npy",
 }  # fmt: skip
 
