@@ -126,7 +126,9 @@ def draft(survey: Survey, start: Start, device: str) -> Draft:
     gate = limits.choose(labels, len(data.test), len(data.classes), metric, method, survey.test_share)
     if with_pruning or start.model["arch"] not in HARDLY_FASTER:
         gate = replace(gate, section={**gate.section, "min_speedup_p50": LEAST_SPEEDUP[method]})
-    return Draft(survey, start, side, training.stages(len(data.train), start.is_trained, with_pruning), gate)
+    imbalanced = survey.imbalance > IMBALANCED
+    stages = training.stages(len(data.train), start.is_trained, with_pruning, imbalanced)
+    return Draft(survey, start, side, stages, gate)
 
 
 def _yaml(key: str, section: object) -> list[str]:

@@ -36,12 +36,17 @@ def prunes(images: int, images_of_smallest_class: int) -> bool:
     return images >= PRUNABLE_IMAGES and images_of_smallest_class >= PRUNABLE_IMAGES_PER_CLASS
 
 
-def stages(images: int, is_trained: bool, with_pruning: bool) -> list[Section]:
-    """Return the stages. images: of the train split. is_trained: whether the starting weights are."""
+def stages(images: int, is_trained: bool, with_pruning: bool, imbalanced: bool = False) -> list[Section]:
+    """Return the stages. images: of the train split. is_trained: whether the starting weights are.
+
+    imbalanced: whether all classes get the same weight.
+    """
     batch = next(size for least, size in BATCHES if images >= least)
     least, most = EPOCHS[is_trained]
     epochs = min(max(least, math.ceil(STEPS[is_trained] / max(1, images // batch))), most)
-    fit = {"batch_size": batch, "lr": LEARNING_RATE[is_trained]}
+    fit: Section = {"batch_size": batch, "lr": LEARNING_RATE[is_trained]}
+    if imbalanced:
+        fit["balance_classes"] = True
     train = {"stage": "train", "epochs": epochs, **fit, **_end(epochs)}
     if not with_pruning:
         return [train]

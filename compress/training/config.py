@@ -103,6 +103,7 @@ class FitConfig(Config):
     ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
     label_smoothing: share of each label that is spread over all classes.
     precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
+    balance_classes: give all classes the same weight, whatever their number of images, by logit adjustment.
     accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts. Each has at least
     two images: a small batch is split into fewer parts.
     clip_norm: greatest norm of the gradient.
@@ -130,6 +131,7 @@ class FitConfig(Config):
     warmup_epochs: Annotated[float, Field(ge=0)] = 3
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    balance_classes: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None

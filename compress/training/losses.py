@@ -5,7 +5,7 @@ labels: int64 (N,), or for mixed images float (N, classes), the probabilities of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,14 +15,22 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Teacher = Callable[[Tensor], Tensor]
 
 
-def cross_entropy(label_smoothing: float) -> Loss:
+def cross_entropy(label_smoothing: float, class_counts: Sequence[int] | None = None) -> Loss:
     """Return the mean cross-entropy with smoothed labels (Szegedy et al., CVPR 2016, section 7), in nats.
 
+    class_counts: number of training images of each class, to minimise the mean error of the classes instead of that of
+    the images: the logarithms of their shares are added to the logits (Menon et al., Long-tail learning via logit
+    adjustment, ICLR 2021, equation 10, tau = 1).
     logits: float (N, classes). labels: int64 (N,), or float (N, classes) probabilities. images: unused.
     """
+    adjustment = None
+    if class_counts is not None:
+        counts = torch.tensor(class_counts, dtype=torch.float32).clamp_min(1)
+        adjustment = torch.log(counts / counts.sum())
 
     def loss(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        adjusted = logits.float() if adjustment is None else logits.float() + adjustment.to(logits.device)
+        return functional.cross_entropy(adjusted, labels, label_smoothing=label_smoothing)
 
     return loss
 

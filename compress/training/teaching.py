@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -27,7 +28,7 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
 
     before: the network for `teacher.network: before`, if it is not a copy of `network`.
     """
-    loss = cross_entropy(config.label_smoothing)
+    loss = cross_entropy(config.label_smoothing, _class_counts(context) if config.balance_classes else None)
     if config.teacher is None:
         return fit(network, context, config, loss).cpu()
     if config.teacher.network == "before":
@@ -42,6 +43,11 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
     trained = fit(pair, context, config, pair.loss(_with_teacher(loss, config.teacher, pair.teacher_logits)))
     assert isinstance(trained, Projected)
     return trained.student.cpu()
+
+
+def _class_counts(context: Context) -> list[int]:
+    counts = Counter(sample.label for sample in context.train)
+    return [counts[label] for label in range(len(context.classes))]
 
 
 def _teacher_logits(teacher: nn.Module, context: Context, config: FitConfig) -> Callable[[Tensor], Tensor]:

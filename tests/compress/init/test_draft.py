@@ -76,9 +76,11 @@ def test_many_images_are_pruned_and_distilled(flowers: Survey) -> None:
     assert recipe.gate.min_speedup_p50 == 1.5
 
 
-def test_imbalanced_classes_are_judged_by_their_mean(tmp_path: Path) -> None:
+def test_imbalanced_classes_are_trained_and_judged_by_their_mean(tmp_path: Path) -> None:
     images = survey(make_classes(tmp_path / "x", {"good": 240, "bad": 90}, side=8), SilentConsole())
-    gate = draft(images, LITE0, "cpu").recipe().gate
+    recipe = draft(images, LITE0, "cpu").recipe()
+    gate = recipe.gate
+    assert recipe.stages[0].balance_classes
     assert gate is not None
     assert gate.metric == "balanced_accuracy"
     assert gate.min_accuracy == 0.6

@@ -34,6 +34,29 @@ def test_cross_entropy_equals_the_formula(images: int, classes: int, scale: floa
     assert float(value) == pytest.approx(reference(logits, labels, smoothing), rel=1e-5)
 
 
+def test_class_counts_add_the_logarithms_of_their_shares_to_the_logits() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(32, 3)).astype(np.float32), rng.integers(0, 3, 32)
+    counts = np.asarray([90, 9, 1])
+    value = cross_entropy(0.1, counts.tolist())(torch.empty(0), torch.from_numpy(logits), torch.from_numpy(labels))
+    assert float(value) == pytest.approx(reference(logits + np.log(counts / 100), labels, 0.1), rel=1e-5)
+
+
+def test_class_counts_make_a_network_without_information_predict_equal_probabilities() -> None:
+    logits = torch.zeros(3, requires_grad=True)
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2])
+    optimizer = torch.optim.SGD([logits], lr=1.0)
+    for _ in range(2000):
+        optimizer.zero_grad()
+        cross_entropy(0.0, [90, 9, 1])(torch.empty(0), logits.expand(100, 3), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert logits.softmax(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+def test_a_class_without_training_images_keeps_the_loss_finite() -> None:
+    assert cross_entropy(0.0, [4, 0])(torch.empty(0), torch.zeros(1, 2), torch.tensor([0])).isfinite()
+
+
 def test_uniform_logits_give_the_logarithm_of_the_number_of_classes() -> None:
     value = cross_entropy(0.3)(torch.empty(0), torch.zeros(4, 10), torch.arange(4))
     assert float(value) == pytest.approx(np.log(10))

@@ -16,6 +16,7 @@ from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig, Teacher
 from compress.training.context import Context
 from compress.training.loop import predict
+from compress.training.losses import Loss, cross_entropy
 from runtimes.errors import InputError
 
 MakeContext = Callable[..., Context]
@@ -80,6 +81,24 @@ def test_a_taught_student_is_closer_to_the_teacher_than_an_untaught_one(
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("balance", [True, False])
+def test_balanced_classes_are_those_of_the_train_split(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, balance: bool
+) -> None:
+    given: list[object] = []
+
+    def recorded(label_smoothing: float, class_counts: list[int] | None) -> Loss:
+        given.append(class_counts)
+        return cross_entropy(label_smoothing, class_counts)
+
+    monkeypatch.setattr(teaching, "cross_entropy", recorded)
+    context = make_context("balanced")
+    teaching.train(Small(8, seed=1), context, FitConfig(**{**FEW, "epochs": 2}, balance_classes=balance))
+    counts = [sum(sample.label == label for sample in context.train) for label in range(3)]
+    assert given == [counts if balance else None]
+
+
 def test_before_is_the_network_before_training(make_context: MakeContext) -> None:
     network = Small(8, seed=1)
     before = copy.deepcopy(network)
