@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli.parameters import quiet_option
 from compress.init import duration, start
 from compress.init.draft import draft
 from compress.init.survey import notes, survey, table, warnings
@@ -24,7 +25,8 @@ from runtimes.files import write_text
 @click.option("--weights", metavar="FILE|package:NAME",
               help="Starting weights of a built-in network. [default: an installed package, else random]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite the recipe.")
-def init(folder: Path, out: Path, weights: str | None, force: bool) -> None:
+@quiet_option
+def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool) -> None:
     """Inspect a folder of images and write a recipe for it.
 
     FOLDER holds one folder of images per class, or train, val and test with such folders. The recipe says which weights
@@ -35,7 +37,7 @@ def init(folder: Path, out: Path, weights: str | None, force: bool) -> None:
     _require_free(out, force)
     if weights is not None:
         weights_file(weights)  # raises an error for a missing file before the images are read
-    with Terminal() as terminal:
+    with Terminal(quiet=quiet) as terminal:
         images = survey(folder, terminal)
         device = resolve_device("auto")
         drafted = draft(images, start.choose(weights, len(images.data.classes)), device)

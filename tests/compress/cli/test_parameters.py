@@ -47,7 +47,7 @@ def test_shells_complete_commands_and_names(words: str, completions: list[str]) 
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "sweep", "quantize", "measure", "evaluate", "deploy", "data check", "data shard"]
+    "command", ["run", "init", "sweep", "quantize", "measure", "evaluate", "deploy", "data check", "data shard"]
 )
 def test_commands_that_show_progress_can_be_quiet(command: str) -> None:
     assert "--quiet" in call(*command.split(), "--help").output
