@@ -8,6 +8,7 @@ import rich_click as click
 
 from compress.boards import deploy as deployment
 from compress.boards.inventory import find_board
+from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.report import print_report
 from compress.process.console import Terminal
@@ -21,7 +22,7 @@ from runtimes.errors import InputError
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--target", help="Target of the recipe. [default: the first]")
-@click.option("-o", "--out", metavar="OUT.tar", required=True, type=click.Path(dir_okay=False, path_type=Path),
+@click.option("-o", "--out", metavar="OUT.tar", required=True, type=outputs.FILE,
               help="File to write.")  # fmt: skip
 def bundle(run_folder: Path, target: str | None, out: Path) -> None:
     """Pack an artifact and the program that runs it into one tar.

@@ -18,6 +18,7 @@ import rich_click as click
 from click import get_current_context
 from click.core import ParameterSource
 
+from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
 from compress.process.table import print_table
 from compress.recipe.renamed import RenamedKeyWarning
@@ -28,7 +29,7 @@ from compress.verdict.metrics import Metric
 from runtimes.errors import InputError
 from runtimes.files import write_text
 
-OLD_MAX_DROP = "max_top1_drop_pp"
+OLD_MAX_DROP, NO_LATENCY = "max_top1_drop_pp", "no_latency"
 LIMITS = (
     click.option("--metric", default="top1", show_default=True, type=click.Choice(get_args(Metric)),
                  help="Metric of --max-drop-pp; the other two give all classes the same weight."),
@@ -42,6 +43,8 @@ LIMITS = (
     click.option("--max-slowdown", default=1.1, show_default=True, type=click.FloatRange(1, 100),
                  help="Allowed slowdown, new / old; each latency is first divided by that of the float32 file of its "
                       "run."),
+    click.option("--no-latency", is_flag=True,
+                 help="Do not compare latency, on machines whose speed varies, as in CI."),
     click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 1, True, True),
                  help="Confidence of the bounds that decide."),
 )  # fmt: skip
@@ -52,7 +55,7 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_limits(**parameters: Any) -> None:  # Any: the parameters of the command
-        options = {name: parameters.pop(name) for name in (*comparison.Limits.model_fields, OLD_MAX_DROP)}
+        options = {name: parameters.pop(name) for name in (*comparison.Limits.model_fields, OLD_MAX_DROP, NO_LATENCY)}
         command(limits=_limits(**options), **parameters)
 
     for option in reversed(LIMITS):
@@ -61,21 +64,34 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _limits(
-    *, max_drop_pp: float, max_top1_drop_pp: float | None, min_recall: tuple[str, ...], **others: Any
+    *,
+    max_drop_pp: float,
+    max_top1_drop_pp: float | None,
+    min_recall: tuple[str, ...],
+    max_slowdown: float,
+    no_latency: bool,
+    **others: Any,
 ) -> comparison.Limits:
     """Return the limits that options give; others: options that are the fields of `Limits`."""
+    if no_latency and _is_given("max_slowdown"):
+        raise InputError("--no-latency and --max-slowdown contradict each other; remove one")
     return comparison.Limits(
+        max_slowdown=None if no_latency else max_slowdown,
         max_drop_pp=_with_old_option(max_drop_pp, max_top1_drop_pp),
         min_recall=_shares_by_class(min_recall),
         **others,
     )
 
 
+def _is_given(option: str) -> bool:
+    return get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
 def _with_old_option(max_drop_pp: float, max_top1_drop_pp: float | None) -> float:
     """Return the value of --max-drop-pp or of its old name, with a warning; raises InputError if both are given."""
     if max_top1_drop_pp is None:
         return max_drop_pp
-    if get_current_context().get_parameter_source("max_drop_pp") is not ParameterSource.DEFAULT:
+    if _is_given("max_drop_pp"):
         raise InputError("--max-top1-drop-pp is the old name of --max-drop-pp, which is given too; remove it")
     warnings.warn(
         "'--max-top1-drop-pp' is now called '--max-drop-pp'; the next version no longer accepts '--max-top1-drop-pp'",
@@ -112,7 +128,7 @@ def _class_and_share(text: str) -> tuple[str, float]:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=outputs.FILE,
     help="File to write. [default: recipes/accepted/RECIPE.json]",
 )
 def accept(run_folder: Path, out: Path | None) -> None:
@@ -130,8 +146,8 @@ def accept(run_folder: Path, out: Path | None) -> None:
 @click.option("--against", type=click.Path(path_type=Path),
               help="Accepted file or run folder. [default: recipes/accepted/RECIPE.json]")  # fmt: skip
 @_with_limits
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to this file.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--junit", type=outputs.FILE, help="Write JUnit XML to this file.")
+@click.option("--markdown", type=outputs.FILE,
               help="Write a Markdown summary to this file. [default: append it to $GITHUB_STEP_SUMMARY]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.images import checks, shards
+from compress.images.imagenet_layout import looks_like_imagenet
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.recipe import named_data, plugins
@@ -36,10 +38,10 @@ def check(root: str, as_json: bool, quiet: bool) -> None:
     two classes, and images that look like one of another split. Files left by other tools, in other formats or behind
     broken links are left out; they are counted by reason, with an example.
 
-    ROOT is an ImageNet in folders, in the official tar files or in shards. For another data set give NAME:ROOT, for
-    example imagefolder:/data/flowers.
+    ROOT is a folder of images, with one folder per class or with train, val and test, or an ImageNet in folders, in the
+    official tar files or in shards. NAME:ROOT names the kind of data set itself, for example imagefolder:/data/flowers.
 
-    Example: compress data check /data/imagenet
+    Example: compress data check /data/flowers
     """
     with Terminal(quiet=quiet) as terminal:
         inspection = checks.inspect(_contents(root), terminal)
@@ -62,7 +64,7 @@ def check(root: str, as_json: bool, quiet: bool) -> None:
 
 @data.command()
 @click.argument("root")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=outputs.FOLDER)
 @click.option("--images-per-shard", default=2000, show_default=True, type=click.IntRange(1, 1_000_000),
               help="Number of images in each shard.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the order.")
@@ -80,10 +82,11 @@ def shard(root: str, out: Path, images_per_shard: int, seed: int, quiet: bool) -
 
 
 def _contents(named: str) -> checks.Contents:
-    """Return the data set `NAME:ROOT`, or the ImageNet in `ROOT`."""
+    """Return the data set `NAME:ROOT`, or the ImageNet or the folder of images in `ROOT`."""
     name, _, root = named.partition(":")
     if name not in plugins.names("data"):
-        return checks.imagenet_contents(named)
+        name, root = "imagenet" if looks_like_imagenet(named) else "imagefolder", named
+        named = f"{name}:{root}"
     return checks.imagenet_contents(root) if name == "imagenet" else checks.contents(named_data.load(named))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.init import duration, start
 from compress.init.draft import draft
@@ -20,7 +21,7 @@ from runtimes.files import write_text
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--out", default=Path("recipe.yaml"), show_default=True, type=click.Path(path_type=Path),
+@click.option("-o", "--out", default=Path("recipe.yaml"), show_default=True, type=outputs.OutputPath(path_type=Path),
               help="Recipe to write.")  # fmt: skip
 @click.option("--weights", metavar="FILE|package:NAME",
               help="Starting weights of a built-in network. [default: an installed package, else random]")  # fmt: skip

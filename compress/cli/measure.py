@@ -9,6 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from compress import evaluate as evaluation
+from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import plain_file_options
 from compress.model_files import Assumptions, open_files
@@ -110,7 +111,7 @@ def _print_streams(artifacts: tuple[Path, ...], streams: list[Stream], as_json: 
               help="Device of the runtime.")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(1, 4096), help="Images per call.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+@click.option("--out", type=outputs.FOLDER,
               help="Folder for the predictions; the same command resumes there.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @plain_file_options

@@ -9,6 +9,7 @@ from typing import get_args
 import rich_click as click
 from pydantic import ValidationError
 
+from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import preprocessing_options
 from compress.model_files import described
@@ -36,7 +37,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--calibration", metavar="FOLDER", required=True, type=click.Path(path_type=Path),
               help="Calibration images, without labels; of 10 or more, some are held out to judge.")  # fmt: skip
-@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=click.Path(dir_okay=False, path_type=Path),
+@click.option("-o", "--out", metavar="OUT.onnx", required=True, type=outputs.FILE,
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
               help=f"Scheme: auto (this machine) or one of {', '.join(SCHEMES)}.")  # fmt: skip

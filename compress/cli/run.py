@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
 from compress.cli.parameters import ShippedFile, quiet_option
 from compress.cli.report import print_report
@@ -23,9 +24,9 @@ from compress.verdict import checks
 @click.command(epilog=EXIT_CODES_HELP)
 @click.argument("recipe", metavar="RECIPE", type=ShippedFile(shipped.recipes))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
-              help="Override a value of the recipe, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/NAME]")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path),
+              help="Override a value of the recipe, e.g. stages.0.epochs=5; repeatable.")  # fmt: skip
+@click.option("--out", type=outputs.FOLDER, help="Run folder. [default: runs/NAME]")
+@click.option("--cache", type=outputs.FOLDER,
               help="Folder for cached steps; several runs can share it. [default: the run folder]")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
 @quiet_option

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.cli import outputs
 from compress.cli.parameters import ShippedFile, quiet_option
 from compress.process.console import Terminal
 from compress.process.table import print_table
@@ -15,9 +16,7 @@ from compress.sweep import results, search
 
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP", type=ShippedFile(shipped.sweeps))
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for all trials. [default: sweeps/NAME]"
-)
+@click.option("--out", type=outputs.FOLDER, help="Folder for all trials. [default: sweeps/NAME]")
 @click.option("--storage", metavar="URL",
               help="Optuna storage that several machines can reach. [default: a file in the folder]")  # fmt: skip
 @quiet_option

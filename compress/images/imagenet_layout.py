@@ -47,6 +47,16 @@ class ImagenetFiles:
     left_out: LeftOutFiles = field(default_factory=LeftOutFiles)
 
 
+def looks_like_imagenet(root: str) -> bool:
+    """Return whether a root is an ImageNet: a remote address, folder of tars, or synsets in a split."""
+    folder = Path(root)
+    if archives.is_remote(root):
+        return True
+    splits = [folder / split for split in ("train", "val") if (folder / split).is_dir()]
+    names = [entry.name for split in splits for entry in split.iterdir()]
+    return any(SYNSET.fullmatch(name) for name in names) or (not names and any(folder.glob("*.tar")))
+
+
 def read_imagenet(root: str) -> ImagenetFiles:
     """Return all images with their labels, and the problems; raises InputError if the root has none of the layouts.
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from compress.recipe import plugins
 from compress.recipe.section import Config
+from runtimes.files import JsonValue
 
 if TYPE_CHECKING:
     ModelConfig: TypeAlias = Any  # the Config of whichever plug-in of compress/models
@@ -99,7 +100,8 @@ class FitConfig(Config):
     momentum: of `sgd` and `rmsprop`.
     weight_decay: not applied to norms and biases.
     schedule: shape of the learning rate over time.
-    warmup_epochs: of linear (`cosine`) or cosine-shaped (`onecycle`) rise of the learning rate.
+    warmup_epochs: of linear (`cosine`) or cosine-shaped (`onecycle`) rise of the learning rate. Not given with
+    at most 3 epochs, a third of the epochs.
     ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
     label_smoothing: share of each label that is spread over all classes.
     precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
@@ -145,10 +147,24 @@ class FitConfig(Config):
     teacher: Teacher | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 2
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shorten_warmup(cls, content: JsonValue) -> JsonValue:
+        """Shorten a warm-up that is not given, so that few epochs alone are valid."""
+        if not isinstance(content, dict) or "warmup_epochs" in content:
+            return content
+        epochs, warmup = content.get("epochs"), cls.model_fields["warmup_epochs"].default
+        if not isinstance(epochs, int) or not 1 <= epochs <= warmup:
+            return content
+        return {**content, "warmup_epochs": round(epochs / 3, 2)}
+
     @model_validator(mode="after")
     def _consistent(self) -> FitConfig:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: must be less than epochs: {self.epochs}, not {self.warmup_epochs:g}")
+            raise ValueError(
+                f"warmup_epochs: must be less than epochs: {self.epochs}, not {self.warmup_epochs:g}; set both, or "
+                "remove warmup_epochs"
+            )
         if 2 * self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate: {self.accumulate} parts are too many for batch_size: {self.batch_size}; each part needs "

@@ -26,12 +26,12 @@ class Limits(AccuracyLimits):
 
     max_drop_pp: percentage points of the metric, and of the recall of each class. min_recall: by class. min_agreement:
     share of test images with unchanged prediction; used if they have no labels. max_slowdown: new / old latency at p50;
-    each is first divided by that of the float32 file of its run.
+    each is first divided by that of the float32 file of its run. None: latency is not compared.
     """
 
     max_drop_pp: Annotated[float, Field(ge=0, le=100)] = 0.5
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.98
-    max_slowdown: Annotated[float, Field(ge=1, le=100)] = 1.1
+    max_slowdown: Annotated[float, Field(ge=1, le=100)] | None = 1.1
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
@@ -151,6 +151,10 @@ def _is_identical(before: Result, after: Result) -> bool:
     return bool(after.sha256) and before.sha256 == after.sha256
 
 
+def _is_same_measurement(before: Result, after: Result) -> bool:
+    return (before.latency_ms, before.reference_ms) == (after.latency_ms, after.reference_ms)
+
+
 def _old_and_new(metric: Metric, predictions: Predictions) -> tuple[float, float] | None:
     """Return a metric of the old and the new predictions, None if they can't be compared by it."""
     if predictions.before is None or predictions.labels is None:
@@ -166,13 +170,18 @@ def _mcnemar(predictions: Predictions) -> float | None:
 
 
 def _compare_latency(before: Result, after: Result, limits: Limits) -> tuple[list[Check], list[str]]:
-    """Return the check of latency, none if the environments differ, and notes."""
+    """Return the check of latency, none without a limit or if the environments differ, and notes."""
+    if limits.max_slowdown is None:
+        return [], ["latency is not compared, as asked"]
     different = _differences(before, after)
     if different:
         return [], [f"latency is not compared, the environments differ: {'; '.join(different)}"]
     notes = []
     if before.reference_bytes != after.reference_bytes:
         notes.append("the float32 networks differ: latency is compared in milliseconds, not relative to float32")
+    if _is_same_measurement(before, after):
+        unchanged = at_most("max_slowdown", Estimate(1.0, 1.0, 1.0), limits.max_slowdown)
+        return [unchanged], []
     check = at_most("max_slowdown", _slowdown(before, after, limits), limits.max_slowdown)
     if _is_identical(before, after) and check.verdict != "pass":
         notes.append("the file is identical: a slowdown is one of the machine or its load, not of the file")

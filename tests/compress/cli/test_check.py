@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from made_results import accepted, broken, result, slower, written
@@ -166,3 +167,23 @@ def test_accepted_results_that_contradict_themselves_are_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     code, said = call("check", path, "--against", path)
     assert (code, message in said) == (2, True)
+
+
+def test_the_result_that_was_just_accepted_passes_however_noisy_its_latency(tmp_path: Path) -> None:
+    noisy = tuple(tuple(row) for row in np.random.default_rng(0).uniform(0.1, 10, (30, 10)).tolist())
+    run = written(tmp_path / "run.json", accepted(result(latency_ms=noisy)))
+    code, said = call("check", run, "--against", run)
+    assert code == 0, said
+    assert "max_slowdown" in said
+
+
+def test_latency_is_not_compared_if_asked(tmp_path: Path) -> None:
+    old = written(tmp_path / "old.json", accepted())
+    new = written(tmp_path / "new.json", accepted(result(latency_ms=slower(2))))
+    assert call("check", new, "--against", old)[0] == 3
+    code, said = call("check", new, "--against", old, "--no-latency")
+    assert (code, "max_slowdown" in said) == (0, False)
+    assert "latency is not compared, as asked" in said
+    code, said = call("check", new, "--against", old, "--no-latency", "--max-slowdown", 3)
+    assert (code, said) == (2, "compress: --no-latency and --max-slowdown contradict each other; remove one\n")
+    assert call("compare", old, new, "--no-latency")[0] == 0

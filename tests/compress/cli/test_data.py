@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,28 @@ def test_shard_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert_one_line(call("data", "shard", root, tmp_path / "imagenet"), 2, str(tmp_path / "imagenet"))
 
 
-@pytest.mark.parametrize("command", ["check", "shard"])
-def test_each_command_has_help_with_an_example(command: str) -> None:
+@pytest.mark.parametrize(("command", "root"), [("check", "/data/flowers"), ("shard", "/data/imagenet")])
+def test_each_command_has_help_with_an_example(command: str, root: str) -> None:
     output = " ".join(call("data", command, "--help").output.split())
-    assert f"Example: compress data {command} /data/imagenet" in output
+    assert f"Example: compress data {command} {root}" in output
+
+
+def test_check_recognizes_class_folders(flowers: Path) -> None:
+    named, plain = (call("data", "check", root) for root in (f"imagefolder:{flowers}", flowers))
+    assert (plain.exit_code, plain.stdout) == (0, named.stdout)
+    assert "rose" in plain.stdout
+
+
+def test_check_recognizes_splits_with_class_folders(flowers: Path) -> None:
+    root = flowers.parent / "splits"
+    for split in ("train", "val"):
+        shutil.copytree(flowers, root / split)
+    result = call("data", "check", root)
+    assert result.exit_code == 0, result.output
+    assert f"train: {root / 'train'}" in result.stdout
+
+
+def test_check_recognizes_an_imagenet(tmp_path: Path) -> None:
+    result = call("data", "check", in_folders(tmp_path / "imagenet", make_images()))
+    assert result.exit_code == 0, result.output
+    assert "n01440764" in result.stdout

@@ -150,8 +150,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stages": [{"stage": "train", "lr": 0}]}, "stages.0.lr: must be greater than 0, not 0"),
     ({"stages": [{"stage": "train", "lr": float("nan")}]}, "stages.0.lr: must be a finite number, not NaN"),
     (
-        {"stages": [{"stage": "train", "epochs": 2}]},
-        "stages.0: warmup_epochs: must be less than epochs: 2, not 3",
+        {"stages": [{"stage": "train", "epochs": 2, "warmup_epochs": 3}]},
+        "stages.0: warmup_epochs: must be less than epochs: 2, not 3; set both, or remove warmup_epochs",
     ),
     (
         {"stages": [{"stage": "train", "augment": {"crop_scale": [1, 0.5]}}]},

@@ -17,7 +17,8 @@ from compress.training.config import Augment, FitConfig, Teacher
 @pytest.mark.parametrize(
     ("build", "wrong", "message"),
     [
-        (FitConfig, {"epochs": 3, "warmup_epochs": 3}, "warmup_epochs: must be less than epochs: 3, not 3"),
+        (FitConfig, {"epochs": 3, "warmup_epochs": 3},
+         "warmup_epochs: must be less than epochs: 3, not 3; set both, or remove warmup_epochs"),
         (FitConfig, {"lr": 0}, "greater than 0"),
         (FitConfig, {"lr": float("inf")}, "finite"),
         (FitConfig, {"momentum": 1}, "less than 1"),
@@ -44,6 +45,22 @@ from compress.training.config import Augment, FitConfig, Teacher
 def test_wrong_settings_raise(build: Callable[..., Any], wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         build(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "warmup"),
+    [
+        ({}, 3),
+        ({"epochs": 4}, 3),
+        ({"epochs": 3}, 1),
+        ({"epochs": 1}, 0.33),
+        ({"epochs": 2, "warmup_epochs": 1.5}, 1.5),
+    ],
+)
+def test_a_warmup_that_is_not_given_fits_the_epochs(given: dict[str, Any], warmup: float) -> None:
+    config = FitConfig(**given)
+    assert config.warmup_epochs == warmup
+    assert FitConfig(**config.model_dump()) == config
 
 
 def test_a_teacher_may_be_any_network_with_weights() -> None:
