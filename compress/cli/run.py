@@ -11,13 +11,16 @@ from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
 from compress.cli.parameters import ShippedFile, quiet_option
 from compress.cli.report import print_report
+from compress.pipeline import plan, preflight
 from compress.pipeline import run as pipeline
-from compress.pipeline.run_folder import RunFolder
+from compress.pipeline.run_folder import RunFolder, require_usable
 from compress.process import distributed
 from compress.process.console import Terminal
+from compress.process.table import print_table
 from compress.process.tracking import tracking
 from compress.recipe import recipe as recipes
 from compress.recipe import shipped
+from compress.recipe.recipe import Recipe
 from compress.verdict import checks
 
 
@@ -29,10 +32,16 @@ from compress.verdict import checks
 @click.option("--cache", type=outputs.FOLDER,
               help="Folder for cached steps; several runs can share it. [default: the run folder]")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Empty the run folder first instead of resuming.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List the steps that would run and be reused, with an estimate of their duration; write nothing.",
+)
 @quiet_option
 def run(
-    recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool, quiet: bool
-) -> None:
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool, dry_run: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
     """Train, compress, export, measure and judge as a recipe says.
 
     RECIPE is a YAML file, or a name from `compress list recipes`. The same command resumes an interrupted run.
@@ -40,6 +49,9 @@ def run(
     Example: compress run mobilenet_int8 --set stages.0.epochs=5 --out runs/short
     """
     checked = recipes.load(recipe, overrides)
+    if dry_run:
+        _print_plan(checked, out or Path("runs") / checked.name, cache, fresh)
+        return
     with distributed.process_group():
         folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
         log = folder.path / "run.log" if distributed.is_first() else None
@@ -52,3 +64,13 @@ def run(
         return
     print_report(result, folder.path)
     sys.exit(checks.EXIT_CODES[result.verdict] if result.verdict else 0)
+
+
+def _print_plan(recipe: Recipe, out: Path, cache: Path | None, fresh: bool) -> None:
+    """Print the steps of a run without starting it."""
+    require_usable(out, recipe.name)
+    preflight.require_recipe(recipe)
+    emptied = out / "steps"  # holds no cache, as if it were empty
+    planned = plan.of_recipe(recipe, cache or (emptied if fresh else out))
+    print_table(planned.table())
+    click.echo(planned.summary())

@@ -63,12 +63,14 @@ class SplitImages:
 
     def load(self) -> EvalSet:
         """Return the images as uint8 `(N, H, W, 3)` with labels, names and classes."""
+        return _opened(self.prepared())
+
+    def prepared(self) -> Path:
+        """Return the folder with the images, resized and cropped."""
         name = f"images-{self.selection.split}"
         name += f"-{self.selection.count}" if self.selection.count and self.selection.seed is None else ""
-        return _opened(
-            self.steps.run(
-                prepare_images, name, source=self.source, preprocessing=self.preprocessing, selection=self.selection
-            )
+        return self.steps.run(
+            prepare_images, name, source=self.source, preprocessing=self.preprocessing, selection=self.selection
         )
 
 

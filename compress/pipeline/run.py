@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.pipeline import preflight
-from compress.pipeline.artifacts import PARITY_IMAGES, Builder
+from compress.pipeline import plan, preflight
 from compress.pipeline.checks import CHECK_IMAGES, load_data, unavailable_targets
-from compress.pipeline.images import RunImages
-from compress.pipeline.measurements import measure_target, val_metrics
-from compress.pipeline.networks import Networks, predictions_on, train_networks
+from compress.pipeline.eta import RunConsole
+from compress.pipeline.networks import train_networks
+from compress.pipeline.outputs import build, predictions, run_images
 from compress.pipeline.run_folder import SEEN, RunFolder
 from compress.pipeline.steps import Steps
 from compress.process import distributed
@@ -18,14 +17,12 @@ from compress.pruning.plans import PruningPlan
 from compress.recipe.recipe import Recipe
 from compress.report.build import RunOutputs
 from compress.report.publish import publish
-from compress.report.report import BASELINE_FILE, FLOAT32_FILE, SAMPLE, EpochRecord, Report, UnmeasuredFile
-from compress.verdict.metrics import Metric
+from compress.report.report import SAMPLE, EpochRecord, Report
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.console import Console
 from runtimes.evalset import EvalSet
 from runtimes.files import read_json
-from runtimes.measure import Measurement
 
 SAMPLE_IMAGES = 64  # of the test split, for bundles
 
@@ -39,33 +36,17 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
     unavailable = unavailable_targets(recipe)
     steps = Steps(folder.cache, console, track)
     data = load_data(recipe, steps)
-    calibration_count = recipe.quantize.calibration_images if recipe.quantize else PARITY_IMAGES
-    images = RunImages(steps, data, recipe.preprocessing, recipe.seed, calibration_count)
+    if distributed.is_first():
+        planned = plan.of_data(recipe, data, folder.cache)
+        console.say(planned.summary())
+        steps.console = RunConsole(console, planned.expected_s, steps.folders)
+    images = run_images(recipe, data, steps)
     networks = train_networks(recipe, steps, images)
     if not distributed.is_first():
         return None
     distributed.detach()
 
-    builder = Builder(steps, recipe, images.calibration())
-    float32 = builder.float32(networks.final, FLOAT32_FILE)
-    baseline = builder.float32(networks.unpruned, BASELINE_FILE) if networks.unpruned else None
-    artifacts: list[Artifact] = []
-    measurements: list[Measurement] = []
-    unmeasured: list[UnmeasuredFile] = []
-    val: dict[str, dict[Metric, float]] = {}
-    for target in recipe.targets:
-        files = builder.onnx_files(baseline, float32, networks.final, target)
-        reason = unavailable[target.name]
-        if reason is None:
-            deployed = builder.engines(files, target) if target.runtime == "trt" else files
-            measurements += measure_target(steps, deployed, target, images.of("test"), recipe.timing)
-            if images.data.val:
-                val[target.name] = val_metrics(steps, deployed[-1], target, images.of("val"))
-        else:
-            records, deployed = builder.unmeasured(files, target, reason)
-            unmeasured += records
-        artifacts += [artifact for artifact in deployed if artifact not in artifacts]
-
+    built = build(recipe, images, networks, unavailable)
     test = images.of("test").load()
     _write_sample(folder.path / SAMPLE, test)
     outputs = RunOutputs(
@@ -73,13 +54,13 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         gate=recipe.gate,
         data=images.data,
         images=test,
-        artifacts=artifacts,
-        measurements=measurements,
+        artifacts=built.artifacts,
+        measurements=built.measurements,
         environment=environment.describe(),
-        unmeasured=unmeasured,
-        predictions=_predictions(steps, networks, images, recipe.device),
-        channels=_channels(baseline, float32),
-        val_metrics=val,
+        unmeasured=built.unmeasured,
+        predictions=predictions(networks, images, recipe.device),
+        channels=_channels(built.baseline, built.float32),
+        val_metrics=built.val_metrics,
         training=_training_histories(steps),
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),
@@ -88,15 +69,6 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
     seen = steps.folders[CHECK_IMAGES] / SEEN
     folder.write_inputs(recipe.to_yaml(), images.data.splits_json(), seen)  # now, as accept reads them with the report
     return publish(outputs, folder.path)
-
-
-def _predictions(steps: Steps, networks: Networks, images: RunImages, device: str) -> dict[str, list[int]]:
-    """Return the test predictions of each network whose accuracy is reported, by the name of its step."""
-    test = images.of("test")
-    return {
-        "published weights" if network.name == "network" else network.name: predictions_on(steps, network, test, device)
-        for network in networks.evaluated
-    }
 
 
 def _channels(baseline: Artifact | None, float32: Artifact) -> dict[str, tuple[int, int]]:

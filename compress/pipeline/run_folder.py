@@ -40,11 +40,7 @@ class RunFolder:
 
     def _open(self, recipe_name: str, fresh: bool) -> None:
         path, marker = self.path, self.path / MARKER
-        for part in (path, *path.parents):
-            if part.exists() and not part.is_dir():
-                raise InputError(f"{part}: is a file; choose another folder with --out")
-        if path.is_dir() and {part.name for part in path.iterdir()} - {LOCK}:
-            _require_own(marker, recipe_name)
+        require_usable(path, recipe_name)
         if not self._stack.enter_context(locks.held(path / LOCK)):
             raise InputError(f"{path}: {locks.owner(path / LOCK)} works in it; wait for it, stop it, or choose "
                              "another folder with --out")  # fmt: skip
@@ -58,6 +54,15 @@ class RunFolder:
         write_text(self.path / RECIPE, recipe_yaml)
         write_json(self.path / SPLITS, splits)
         write_bytes(self.path / SEEN, seen.read_bytes())
+
+
+def require_usable(path: Path, recipe_name: str) -> None:
+    """Raise InputError for a path that can't be the run folder of a recipe; another process may work in it."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise InputError(f"{part}: is a file; choose another folder with --out")
+    if path.is_dir() and {part.name for part in path.iterdir()} - {LOCK}:
+        _require_own(path / MARKER, recipe_name)
 
 
 def _empty(folder: Path) -> None:

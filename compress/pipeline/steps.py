@@ -8,7 +8,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,12 @@ from compress.pipeline.identity import identity
 from compress.process import distributed
 from compress.process.code_digest import code_digest
 from compress.process.tracking import Track
-from runtimes.console import Console
+from runtimes.console import Console, SilentConsole
 from runtimes.environment import package_versions
 from runtimes.files import Json, read_json, write_json
 
 DONE, LOCK = "done.json", "lock"
+MISSING = "no-such-step"  # a folder that never exists
 TRAINING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors")
 RESULT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "nncf", "scipy", "torch-pruning")
 
@@ -79,7 +80,7 @@ class Steps:
 
     def __init__(self, cache: Path, console: Console, track: Track) -> None:
         self.console = console
-        self._cache, self._track = cache, track
+        self.cache, self._track = cache, track
         self.folders: dict[str, Path] = {}  # of this run's steps by name, in order
         self._package_versions = functools.cache(package_versions)  # looked up once, not for each step
 
@@ -98,17 +99,15 @@ class Steps:
         again, which may resume from it. Raises TypeError for an argument without an identity.
         """
         options = _OPTIONS.get(function, Options())
-        bound = inspect.signature(function).bind(None, *positional, **arguments)
-        bound.apply_defaults()
-        _, *values = bound.arguments.items()
+        named = _named(function, *positional, **arguments)
         with ExitStack() as stack:
-            begin = partial(self._begin, function, name, dict(values), stack)
+            begin = partial(self._begin, function, name, named, stack)
             text, content, missing = distributed.from_first(begin)
             folder = Path(text)
             if missing:
                 start = time.monotonic()
                 if options.collective or distributed.is_first():
-                    step = Step(name, folder, self._cache, self.console, partial(self._track, folder.name))
+                    step = Step(name, folder, self.cache, self.console, partial(self._track, folder.name))
                     function(step, *positional, **arguments)
                 if distributed.is_first():
                     write_json(folder / DONE, {**content, "duration_s": round(time.monotonic() - start, 2)})
@@ -120,6 +119,14 @@ class Steps:
         self, function: Callable[..., None], name: str, arguments: Json, stack: ExitStack
     ) -> tuple[str, Json, bool]:
         """Return the step's folder, the content of its key, and whether this process must run it."""
+        folder, content = self._keyed(function, name, arguments)
+        if duration_s(folder) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.held(folder / LOCK, wait=True))  # another run may share the cache
+        return str(folder), content, duration_s(folder) is None
+
+    def _keyed(self, function: Callable[..., None], name: str, arguments: Json) -> tuple[Path, Json]:
+        """Return the step's folder, which need not exist, and the content of its key."""
         content = {
             "step": name,
             "function": f"{function.__module__}.{function.__qualname__}",
@@ -128,20 +135,52 @@ class Steps:
             "code": code_digest(),
         }
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        folder = self._cache / "steps" / f"{name}-{key[:12]}"
-        if _duration_s(folder) is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locks.held(folder / LOCK, wait=True))  # another run may share the cache
-        return str(folder), {**content, "key": key}, _duration_s(folder) is None
+        return self.cache / "steps" / f"{name}-{key[:12]}", {**content, "key": key}
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each step of this run took when it ran, in order."""
-        return {name: _duration_s(folder) or 0.0 for name, folder in self.folders.items()}
+        return {name: duration_s(folder) or 0.0 for name, folder in self.folders.items()}
 
 
-def _duration_s(folder: Path) -> float | None:
+class KnownSteps(Steps):
+    """Steps that never run: `folders` gets those whose results are in the cache, `missing` the names of others."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__(cache, SilentConsole(), lambda step, epoch, values: None)
+        self.missing: dict[str, None] = {}  # in order
+
+    def run(
+        self,
+        function: Callable[Concatenate[Step, Parameters], None],
+        name: str,
+        /,
+        *positional: Parameters.args,
+        **arguments: Parameters.kwargs,
+    ) -> Path:
+        """Return the folder with the results, or one that does not exist if they are not there.
+
+        A step whose arguments are results that are not there yet has none either.
+        """
+        with suppress(FileNotFoundError):
+            folder, _ = self._keyed(function, name, _named(function, *positional, **arguments))
+            if duration_s(folder) is not None:
+                self.folders[name] = folder
+                return folder
+        self.missing[name] = None
+        return self.cache / MISSING
+
+
+def duration_s(folder: Path) -> float | None:
     """Return how long a finished step took; None for a step that is not done, or whose done.json is damaged."""
     try:
         return float(read_json(folder / DONE)["duration_s"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _named(function: Callable[..., None], *positional: object, **arguments: object) -> Json:
+    """Return a step's arguments by name, with defaults."""
+    bound = inspect.signature(function).bind(None, *positional, **arguments)
+    bound.apply_defaults()
+    _, *values = bound.arguments.items()
+    return dict(values)

@@ -20,6 +20,22 @@ from rich.progress import (
 PLAIN_INTERVAL_S = 15.0  # between two lines of progress if standard error is no terminal
 
 
+class Pace:
+    """Time left of work, from the time of its units so far. `topic`: the work's name up to its first comma."""
+
+    def __init__(self) -> None:
+        self.topic = ""
+        self.first = 0
+        self._started = time.monotonic()
+
+    def left_s(self, what: str, done: int, total: int) -> float:
+        """Return the expected seconds until `total` units of `what` are done; another topic is other work."""
+        topic = what.partition(",")[0]
+        if topic != self.topic:
+            self.topic, self.first, self._started = topic, done - 1, time.monotonic()  # resumed work starts above 0
+        return (time.monotonic() - self._started) / max(done - self.first, 1) * (total - done)
+
+
 class Terminal:
     """Implements runtimes.console.Console; use it as a context manager, which removes the progress bar at the end."""
 
@@ -30,9 +46,8 @@ class Terminal:
         self._handler: logging.Handler | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._what = ""
-        self._started = self._last_line = time.monotonic()
-        self._first = 0
+        self._pace = Pace()
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Terminal:
         """Redirect warnings of libraries to the log, away from the progress bar."""
@@ -69,27 +84,25 @@ class Terminal:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` units are done; a new `what`, up to its first comma, starts a new bar."""
-        topic = what.partition(",")[0]
-        if topic != self._what.partition(",")[0]:
+        before = self._pace.topic
+        left_s = self._pace.left_s(what, done, total)
+        if self._pace.topic != before:
             self._remove_bar()
-            self._started = self._last_line = time.monotonic()
-            self._first = done - 1  # a resumed stage does not begin at 0
-        self._what = what
+            self._last_line = time.monotonic()
         if self.console.is_terminal:
             self._draw(what, done, total)
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
-            remaining_s = (self._last_line - self._started) / max(done - self._first, 1) * (total - done)
             self.console.print(
-                f"{what}: {done}/{total}, about {remaining_s:.0f} s left", markup=False, emoji=False, soft_wrap=True
+                f"{what}: {done}/{total}, about {left_s:.0f} s left", markup=False, emoji=False, soft_wrap=True
             )
         if done >= total:
             self._remove_bar()
-            self._what = ""
+            self._pace = Pace()
 
     def _draw(self, what: str, done: int, total: int) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(),
                        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task(what, total=total)
