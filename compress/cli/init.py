@@ -8,10 +8,11 @@ import rich_click as click
 
 from compress.cli import outputs
 from compress.cli.parameters import quiet_option
-from compress.init import duration, start
+from compress.init import start
 from compress.init.draft import draft
 from compress.init.survey import notes, survey, table, warnings
 from compress.networks.sources import weights_file
+from compress.pipeline import duration, plan
 from compress.pipeline.networks import resolve_device
 from compress.process.console import Terminal
 from compress.process.table import print_table
@@ -43,7 +44,7 @@ def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool)
         device = resolve_device("auto")
         drafted = draft(images, start.choose(weights, len(images.data.classes)), device)
         recipe, data = drafted.recipe(), images.data
-        time_s = duration.estimate_s(recipe, len(data.classes), len(data.train), device)
+        time_s = plan.estimate_s(recipe, data)
     print_table(table(images))
     for note in notes(images):
         click.echo(note)

@@ -11,6 +11,7 @@ import rich_click as click
 from compress import doctor
 from compress.cli.parameters import ShippedFile
 from compress.pipeline import preflight
+from compress.pipeline.checks import unavailable_targets
 from compress.recipe import keys, shipped
 from compress.recipe import recipe as recipes
 from compress.recipe.json_schema import recipe_schema
@@ -24,23 +25,25 @@ from runtimes.errors import InputError, UnavailableError
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check a recipe and report all its problems at once.
 
-    Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules and
-    the data set are checked as before a run; a data set that is not on this machine is not checked, which is said.
+    Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules,
+    files and folders of the data set, its images' labels and the runtimes of the targets are checked as before a run.
+    The command says what it can't check: a data set at a URL, a package or a target that is not on this machine.
 
     RECIPE is a YAML file, or a name from `compress list recipes`.
 
     Example: compress validate mobilenet_int8
     """
     checked = recipes.load(recipe, overrides)
-    unchecked = []
-    try:
-        for check in (preflight.require_recipe, preflight.require_data_here):
-            try:
-                check(checked)
-            except UnavailableError as error:
-                unchecked += str(error).splitlines()
-    except InputError as error:
-        raise InputError("\n".join(f"{recipe}: {line}" for line in str(error).splitlines())) from error
+    problems, unchecked = [], []
+    for check in (preflight.require_recipe, preflight.require_data_here, unavailable_targets):
+        try:
+            check(checked)
+        except UnavailableError as error:
+            unchecked += str(error).splitlines()
+        except InputError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise InputError("\n".join(f"{recipe}: {line}" for line in problems))
     click.echo(f"{recipe}: valid; {len(checked.stages)} stages, {len(checked.targets)} targets")
     for line in unchecked:
         click.echo(f"{recipe}: not checked: {line}")

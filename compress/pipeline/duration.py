@@ -81,8 +81,10 @@ def earlier_s(recipe: Recipe, images: RunImages) -> dict[str, float]:
 
 def in_words(seconds: float) -> str:
     """Return a duration, rounded as an estimate is."""
+    if seconds < 10:
+        return "under 10 s"
     if seconds < 90:
-        return f"about {max(10, round(seconds / 10) * 10)} s"
+        return f"about {round(seconds / 10) * 10} s"
     minutes = round(seconds / 60)
     return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} hours"
 

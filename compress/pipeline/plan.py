@@ -61,7 +61,7 @@ def of_recipe(recipe: Recipe, cache: Path) -> Plan:
     # The images have not been checked; every step depends on that.
     data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
     require_data(recipe, data)
-    names = tuple(step_names(recipe, data, unavailable_targets(recipe)))
+    names = tuple(dict.fromkeys(step_names(recipe, data, unavailable_targets(recipe))))
     images = run_images(recipe, LoadedData.of(data), steps)
     return Plan(names, duration.expected_s(recipe, names, data, duration.earlier_s(recipe, images)))
 
@@ -81,6 +81,12 @@ def of_data(recipe: Recipe, loaded: LoadedData, cache: Path) -> Plan:
 
 def _short(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 90 else duration.in_words(seconds).removeprefix("about ")
+
+
+def estimate_s(recipe: Recipe, data: Data) -> float:
+    """Return the seconds that a run without earlier steps is expected to take."""
+    names = dict.fromkeys(step_names(recipe, data, unavailable_targets(recipe)))
+    return sum(duration.expected_s(recipe, names, data, {}).values())
 
 
 def step_names(recipe: Recipe, data: Data, unavailable: Mapping[str, str | None]) -> Iterator[str]:

@@ -66,13 +66,24 @@ def known_labels(data: Data) -> npt.NDArray[np.int64] | None:
 
 
 def require_data_here(recipe: Recipe) -> None:
-    """Load the data set and check it as `require_data`; raises UnavailableError if it is not on this machine."""
+    """Load the data set and check it as `require_data`.
+
+    Raises InputError with a line for each missing file or folder, UnavailableError for a data set on another machine.
+    """
+    missing = [f"data.{key}: {value}: no such file or folder; correct the path, or validate where it is"
+               for key, value in recipe.data if _is_missing(key, value)]  # fmt: skip
+    if missing:
+        raise InputError("\n".join(missing))
     for key, value in recipe.data:
         if isinstance(value, str) and "://" in value:
             raise UnavailableError(f"data.{key}: {value} is not on this machine")
-        if key in ("root", *SPLITS) and isinstance(value, (str, Path)) and not Path(value).exists():
-            raise UnavailableError(f"data.{key}: {value}: no such folder")
     require_data(recipe, plugins.load("data", recipe.data.name).load(recipe.data))
+
+
+def _is_missing(key: str, value: object) -> bool:
+    """Return whether a setting of the data set names a file or folder that is not there."""
+    is_path = isinstance(value, Path) or (key in ("root", *SPLITS) and isinstance(value, str) and "://" not in value)
+    return is_path and not Path(str(value)).exists()
 
 
 def _require_calibration(recipe: Recipe, data: Data) -> None:

@@ -9,8 +9,9 @@ import yaml
 from coloured_folders import make_classes
 from command_line import assert_one_line, call
 
-from compress.init import duration, start
+from compress.init import start
 from compress.init.start import IMAGENET, Start
+from compress.pipeline import plan
 from runtimes.files import read_json
 
 TINY = Start({"arch": "mobilenet_v2", "width": 0.25, "weights": None}, IMAGENET, "random", "install trained weights")
@@ -21,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three classes of 30 images; the network is tiny and the estimate needs no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "choose", lambda weights, classes: TINY)
-    monkeypatch.setattr(duration, "estimate_s", lambda *_: 300.0)
+    monkeypatch.setattr(plan, "estimate_s", lambda *_: 300.0)
     return make_classes(tmp_path / "flowers", {"rose": 30, "tulip": 30, "daisy": 30})
 
 

@@ -96,10 +96,23 @@ def test_weights_and_names_are_checked_too(recipe: Path, tmp_path: Path) -> None
     assert second.startswith(f"compress: {recipe}: stages.0.freeze: there is no module 'nothing'")
 
 
-def test_a_data_set_that_is_elsewhere_is_said_to_be_unchecked(recipe: Path) -> None:
-    result = call("validate", recipe, "--set", "data={name: imagefolder, root: /no/such/folder}")
+def test_missing_files_and_folders_are_problems(recipe: Path) -> None:
+    data = "{name: imagefolder, root: /no/root, calibration: /no/photos, classes: /no/classes.txt}"
+    result = call("validate", recipe, "--set", f"data={data}", "--set", "model.weights=/no/weights.pth")
+    assert result.exit_code == 2
+    starts = [
+        line.removeprefix(f"compress: {recipe}: ").partition(": no such")[0] for line in result.stderr.splitlines()
+    ]
+    assert starts == ["model.weights: /no/weights.pth", "data.root: /no/root", "data.calibration: /no/photos",
+                      "data.classes: /no/classes.txt"]  # fmt: skip
+
+
+def test_what_is_elsewhere_is_said_to_be_unchecked(recipe: Path) -> None:
+    data = "data={name: imagenet, root: 's3://bucket/imagenet'}"
+    result = call("validate", recipe, "--set", data, "--set", "targets=[jetson-orin-nano]")
     assert result.exit_code == 0
-    assert "not checked: data.root: /no/such/folder: no such folder" in result.output
+    assert "not checked: data.root: s3://bucket/imagenet is not on this machine" in result.output
+    assert "not checked: no target can be measured on this machine" in result.output
 
 
 def test_an_unknown_kind_is_bad_usage() -> None:

@@ -160,3 +160,24 @@ def test_a_missing_tracker_is_an_error_before_any_work(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = call("run", recipe, "--out", tmp_path / "run", "--set", "tracking=[mlflow]")
     assert_one_line(result, 1, "tracking: mlflow needs its package: pip install 'compress-classifiers[track]'")
+
+
+def test_a_dry_run_lists_the_steps_and_writes_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.pipeline.duration.time_per_image_s", lambda *_: 0.01)
+    before = sorted(tmp_path.rglob("*"))
+    for options in ((), ("--fresh",), ("--cache", tmp_path / "cache")):
+        result = call("run", recipe, "--out", tmp_path / "run", "--dry-run", *options)
+        assert result.exit_code == 0, result.output
+        assert "0-train" in result.stdout
+        assert "estimate: about" in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_finds_the_mistakes_of_a_run(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    dry_run = ("run", recipe, "--dry-run", "--out")
+    assert_one_line(call(*dry_run, tmp_path / "other"), 2, "is not empty and no run folder")
+    assert_one_line(call(*dry_run, tmp_path / "run", "--set", "model.weights=missing.pth"), 2, "no such file")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from consoles import RecordingConsole
 
+from compress.pipeline import outputs
 from compress.pipeline import run as module
 from compress.pipeline.run_folder import RunFolder
 from compress.process import distributed
@@ -73,7 +74,7 @@ def test_an_interrupted_run_leaves_the_results_of_the_one_before_as_they_are(
     run()
     names = ("recipe.yaml", "splits.json", "report.json")
     before = [(tmp_path / "run" / name).read_bytes() for name in names]
-    monkeypatch.setattr(module, "measure_target", interrupt)
+    monkeypatch.setattr(outputs, "measure_target", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(seed=1)
     assert [(tmp_path / "run" / name).read_bytes() for name in names] == before

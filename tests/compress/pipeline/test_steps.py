@@ -200,3 +200,16 @@ with locks.held(Path({str(folder / "lock")!r})):
         assert new_steps().run(train, "0-train", lr=1) == folder
     assert len(CALLS) == 1  # the other's result was taken
     assert opened[0] <= before + 6  # two pipes to the other process, the lock, and the listing itself
+
+
+def test_known_steps_finds_results_and_neither_runs_nor_writes(steps: Steps, tmp_path: Path) -> None:
+    first = steps.run(train, "a", lr=1)
+    before = sorted(tmp_path.rglob("*"))
+    known = module.KnownSteps(tmp_path / "run")
+    assert known.run(train, "a", lr=1) == first
+    assert not known.run(train, "b", lr=1).exists()
+    assert not known.run(train, "c", tmp_path / "no such file").exists()  # type: ignore[arg-type]
+    assert known.folders == {"a": first}
+    assert list(known.missing) == ["b", "c"]
+    assert [first] == CALLS
+    assert sorted(tmp_path.rglob("*")) == before

@@ -206,3 +206,12 @@ def test_a_quiet_terminal_shows_nothing_and_writes_the_log(tmp_path: Path, capsy
         terminal.progress("work", 1, 2)
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "run.log").read_text().endswith("one line\n")
+
+
+def test_pace_starts_anew_with_another_topic(clock: Clock) -> None:
+    pace = console.Pace()
+    assert pace.left_s("a, part 1", 1, 10) == 0
+    clock.now += 4
+    assert pace.left_s("a, part 2", 2, 10) == 16
+    assert pace.left_s("b", 5, 10) == 0
+    assert (pace.topic, pace.first) == ("b", 4)
