@@ -192,7 +192,7 @@ def compare(runs: tuple[Path, ...], limits: comparison.Limits) -> None:
 
     No verdict is given and the exit code is 0; `compress check` judges.
 
-    Example: compress compare recipes/accepted/mobilenet_int8.json runs/a runs/b
+    Example: compress compare recipes/accepted/mobilenet_int8.json runs/mobilenet_int8 runs/short
     """
     if len(runs) < 2:
         raise InputError("give two or more runs; the others are compared with the first")

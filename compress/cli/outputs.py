@@ -20,7 +20,7 @@ class OutputPath(click.Path):
     ) -> Any:  # Any: as the class that it extends
         """Return the path; raises InputError if nothing can be written there."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        _require_writable(path, param.opts[-1] if param else "path")
+        require_writable(path, param.opts[-1] if param else "path")
         return path
 
 
@@ -28,7 +28,7 @@ FILE = OutputPath(dir_okay=False, path_type=Path)
 FOLDER = OutputPath(file_okay=False, path_type=Path)
 
 
-def _require_writable(path: Path, option: str) -> None:
+def require_writable(path: Path, option: str) -> None:
     """Raise InputError unless a file can be made in the folder `path`, or in the nearest one above that exists."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():

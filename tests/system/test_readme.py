@@ -13,41 +13,19 @@ from typing import Any
 import click
 import pytest
 import yaml
+from documents import COMMANDS, DOCUMENTS, FENCE, ROOT, all_commands, blocks, text_of
 
 from compress.boards import inventory
 from compress.boards.inventory import Board
+from compress.cli import outputs
 from compress.cli.main import LazyCommand, commands
 from compress.recipe import plugins, recipe, shipped
 from compress.recipe.recipe import Recipe
 from compress.sweep import search as sweep
 from compress.sweep.config import Range, Sweep
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("compress", "export", "runtimes", "recipes", ".github")
-DOCUMENTS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")))
-)
 LANGUAGES = {"shell", "yaml", "text", "python"}
 PLACEHOLDERS = {"RECIPE", "recipes/solar.yaml", "flowers.yaml", "recipe.yaml"}  # recipes of the reader
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-def text_of(document: str) -> str:
-    return (ROOT / document).read_text()
-
-
-def blocks(document: str, language: str) -> list[str]:
-    """Return the fenced blocks in that language."""
-    return [block for tag, block in FENCE.findall(text_of(document)) if tag == language]
-
-
-def command_lines(document: str) -> Iterator[str]:
-    """Yield the commands in shell blocks and workflows, without comments; a continued line is one command."""
-    for block in [*blocks(document, "shell"), *blocks(document, "yaml")]:
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            command = line.strip().removeprefix("- run: ").partition(" #")[0].strip()
-            yield re.sub(r"^(torchrun|\S*python\S*) .*-m compress ", "compress ", command)
 
 
 def yaml_blocks() -> Iterator[tuple[str, Any]]:
@@ -55,7 +33,6 @@ def yaml_blocks() -> Iterator[tuple[str, Any]]:
         yield from ((document, yaml.safe_load(block)) for block in blocks(document, "yaml"))
 
 
-COMMANDS = sorted({line for name in DOCUMENTS for line in command_lines(name) if re.match("compress [a-z]", line)})
 INLINE = sorted({code for name in DOCUMENTS for code in re.findall(r"`(compress [a-z][^`\n]*)`", text_of(name))})
 RUNS = [line for line in COMMANDS if line.startswith(("compress run", "compress validate"))]
 
@@ -91,7 +68,8 @@ def test_blocks_of_code_are_fenced_and_name_a_language(document: str) -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_parses(line: str) -> None:
+def test_a_command_parses(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "require_writable", lambda path, option: None)  # the reader's folders
     words = [word for word in shlex.split(line)[1:] if word != ">" and not word.endswith(".schema.json")]
     command, arguments = command_named(words)
     assert command.make_context(words[0], arguments).command is command
@@ -112,11 +90,30 @@ def test_a_recipe_with_its_overrides_is_valid(line: str) -> None:
         assert recipe.load(shipped.find(words[2], shipped.recipes(), ROOT), overrides).name
 
 
-@pytest.mark.parametrize("name", sorted(commands.commands))
-def test_help_of_every_command_has_an_example(name: str) -> None:
-    command, _ = command_named([name])
-    for one in command.commands.values() if isinstance(command, click.Group) else [command]:
-        assert "Example: compress " in (one.help or ""), name
+@pytest.mark.parametrize(("name", "command"), [*all_commands()])
+def test_help_of_every_command_has_an_example_of_that_command(name: str, command: click.Command) -> None:
+    examples = re.findall(r"Example: (compress .*)", command.help or "")
+    assert examples
+    assert all(example.startswith(f"compress {name}") for example in examples)
+
+
+def test_runs_and_sweeps_in_commands_exist() -> None:
+    outs = {word for line in COMMANDS for option, word in pairwise(line.split()) if option == "--out"}
+    made = {*outs, *(f"runs/{path.stem}" for path in shipped.recipes().values()), "runs/flowers"}
+    named = {match for line in COMMANDS for match in re.findall(r"\bruns/\w+", line)}
+    assert named <= made
+    sweeps = {line.split()[2] for line in COMMANDS if line.startswith("compress sweep")}
+    assert sweeps <= set(shipped.sweeps())
+
+
+@pytest.mark.parametrize("name", sorted(name for name in shipped.recipes() if "/" not in name))
+def test_overrides_in_the_help_of_options_are_valid(name: str) -> None:
+    texts = [parameter.help or "" for _, command in all_commands() for parameter in command.params
+             if isinstance(parameter, click.Option) and "--set" in parameter.opts]  # fmt: skip
+    overrides = re.findall(r"e\.g\. (\S+=\w+)", " ".join(texts))
+    assert overrides
+    if recipe.load(shipped.recipes()[name]).stages:
+        assert recipe.load(shipped.recipes()[name], overrides[:1])
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
