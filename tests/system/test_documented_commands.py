@@ -83,10 +83,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(run, folder / "runs" / name)
     for name in ("model", "your_own", "a", "b", "float32"):
         onnx.save(classifier(), folder / f"{name}.onnx")
-    for name in ("elsewhere/int8", "int8", "model-int8"):
-        quantized = folder / f"{name}.onnx"
-        result = call("quantize", folder / "model.onnx", "--calibration", folder / "photos", "-o", quantized)
-        assert result.exit_code == 0, result.output
+    quantized = folder / "int8.onnx"
+    result = call("quantize", folder / "model.onnx", "--calibration", folder / "photos", "-o", quantized)
+    assert result.exit_code == 0, result.output
+    (folder / "elsewhere").mkdir()
+    for suffix in (".onnx", ".onnx.json"):
+        for name in ("elsewhere/int8", "model-int8"):
+            shutil.copy(folder / f"int8{suffix}", folder / f"{name}{suffix}")
     manifest = folder / "elsewhere/int8.onnx.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "labels": CLASSES}))
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
