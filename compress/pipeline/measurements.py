@@ -8,6 +8,7 @@ from compress.pipeline.images import SplitImages
 from compress.pipeline.steps import Step, Steps
 from compress.verdict import metrics
 from compress.verdict.metrics import Metric
+from compress.verdict.statistics import Estimate
 from runtimes import environment
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
@@ -16,6 +17,7 @@ from runtimes.measure import Measurement, evaluate, measure
 from runtimes.target import Target
 
 MEASUREMENTS, PREDICTED = "measurements.json", "predicted.json"
+CONFIDENCE = 0.95  # of each bound of the metrics on val
 
 
 def measure_target(
@@ -39,7 +41,7 @@ def measure_artifacts(
     write_json(step.folder / MEASUREMENTS, [measurement.to_json() for measurement in measurements])
 
 
-def val_metrics(steps: Steps, artifact: Artifact, target: Target, images: SplitImages) -> dict[Metric, float]:
+def val_metrics(steps: Steps, artifact: Artifact, target: Target, images: SplitImages) -> dict[Metric, Estimate]:
     """Return an artifact's metrics on val, by which sweeps compare settings: the test split is not for that.
 
     images: the val split; without labels for all of them there are no metrics, without images of all classes only top1.
@@ -52,7 +54,7 @@ def val_metrics(steps: Steps, artifact: Artifact, target: Target, images: SplitI
     folder = steps.run(predict_val, f"val-{target.name}", artifact=artifact, target=target, images=images)
     predicted = read_json(folder / PREDICTED)
     known: tuple[Metric, ...] = get_args(Metric) if len({*labels}) == len(data.classes) else ("top1",)
-    return {name: metrics.value(name, predicted, labels) for name in known}
+    return {name: metrics.with_bounds(name, predicted, labels, CONFIDENCE) for name in known}
 
 
 def predict_val(step: Step, artifact: Artifact, target: Target, images: SplitImages) -> None:

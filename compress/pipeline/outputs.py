@@ -13,6 +13,7 @@ from compress.pipeline.steps import Steps
 from compress.recipe.recipe import Recipe
 from compress.report.report import BASELINE_FILE, FLOAT32_FILE, UnmeasuredFile
 from compress.verdict.metrics import Metric
+from compress.verdict.statistics import Estimate
 from runtimes.artifact import Artifact
 from runtimes.measure import Measurement
 
@@ -29,7 +30,7 @@ class Built:
     artifacts: list[Artifact] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     unmeasured: list[UnmeasuredFile] = field(default_factory=list)
-    val_metrics: dict[str, dict[Metric, float]] = field(default_factory=dict)
+    val_metrics: dict[str, dict[Metric, Estimate]] = field(default_factory=dict)
 
 
 def run_images(recipe: Recipe, data: LoadedData, steps: Steps) -> RunImages:

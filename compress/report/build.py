@@ -62,7 +62,7 @@ class RunOutputs:
     pruning: Mapping[str, Sequence[PruningPlan]] = field(default_factory=dict)
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    val_metrics: Mapping[str, Mapping[Metric, float]] = field(default_factory=dict)
+    val_metrics: Mapping[str, Mapping[Metric, Estimate]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
@@ -182,7 +182,12 @@ def _compared_row(outputs: RunOutputs, baseline: Measurement, measurement: Measu
 
 def _judged_row(outputs: RunOutputs, row: Row, baseline: Measurement, last: Measurement) -> Row:
     """Return the row of a target's last artifact with its metrics on val and the verdict of the gate."""
-    row = replace(row, val_metrics=dict(outputs.val_metrics.get(row.target, {})))
+    val = outputs.val_metrics.get(row.target, {})
+    row = replace(
+        row,
+        val_metrics={name: estimate.value for name, estimate in val.items()},
+        val_bounds={name: (estimate.low, estimate.high) for name, estimate in val.items()},
+    )
     if outputs.gate is None:
         return row
     before = None if baseline is last else np.asarray(baseline.predicted)

@@ -43,8 +43,8 @@ class Row:
     top1, top1_drop_pp: None if the test images have no labels; a positive drop is a loss. metrics: on the test images,
     empty without labels. metric_drop_pp: drop of the report's metric. agreement: share of test images with the
     baseline's prediction. The comparisons are None for the baseline itself. val_metrics: on the val split, for sweeps;
-    empty except for a target's last artifact. verdict: None for artifacts without a gate. notes: of the gate, one line
-    each.
+    empty except for a target's last artifact. val_bounds: their one-sided confidence bounds. verdict: None for
+    artifacts without a gate. notes: of the gate, one line each.
     """
 
     target: str
@@ -65,6 +65,7 @@ class Row:
     checks: tuple[Check, ...]
     verdict: Verdict | None
     notes: tuple[str, ...] = ()
+    val_bounds: dict[Metric, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

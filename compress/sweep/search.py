@@ -6,8 +6,11 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -19,17 +22,23 @@ from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.report import report
-from compress.report.report import Report
+from compress.report.report import Report, Row
 from compress.sweep import results, study
 from compress.sweep.config import Objective, Range, Sweep
 from compress.sweep.results import Trial
+from compress.verdict import statistics
 from compress.verdict.checks import EXIT_CODES
 from compress.verdict.metrics import Metric
+from compress.verdict.statistics import Estimate
 from runtimes.console import Console
 from runtimes.errors import CompressError, InputError
+from runtimes.measure import Measurement
 
 if TYPE_CHECKING:
     import optuna
+
+ERROR = "compress: "  # starts the line of an error of the command line
+POLL_S = 0.5  # between two looks at the log of a trial
 
 
 def load(path: Path) -> Sweep:
@@ -123,7 +132,8 @@ class _Search:
         content = json.dumps([self.recipe_name, settings])
         folder = self.out / "trials" / hashlib.sha256(content.encode()).hexdigest()[:12]
         try:
-            _run_recipe(self.recipe_file, settings, folder, self.out / "cache")
+            show = partial(self._show, trial.number)
+            _run_recipe(self.recipe_file, settings, folder, self.out / "cache", show)
             values, test_metric = _objectives(self.sweep, report.read(folder))
         except CompressError as error:
             trial.set_user_attr("why", str(error))
@@ -131,9 +141,15 @@ class _Search:
             raise
         trial.set_user_attr("test_metric", test_metric)
         trial.set_user_attr("recipe", (folder / "recipe.yaml").read_text("utf-8"))
-        figures = (f"{results.HEADINGS[name]} {results.format_value(name, value)}" for name, value in values.items())
+        trial.set_user_attr("bounds", {name: (value.low, value.high) for name, value in values.items()})
+        figures = (f"{results.HEADINGS[name]} {results.with_interval(name, value)}" for name, value in values.items())
         self.console.say(f"trial {trial.number}: {', '.join(figures)}")
-        return tuple(values.values())
+        return tuple(value.value for value in values.values())
+
+    def _show(self, number: int, line: str) -> None:
+        """Show a line of a trial's run; its error follows when the trial has failed."""
+        if not line.startswith(ERROR):
+            self.console.say(f"trial {number}: {line}")
 
 
 def _recipe_file(path: Path, sweep: Sweep) -> Path:
@@ -151,63 +167,113 @@ def _base_recipe(recipe_file: Path, sweep: Sweep) -> Recipe:
     return recipes.load(recipe_file, [f"{key}={study.yaml_text(first)}"])
 
 
-def _run_recipe(recipe_file: Path, settings: dict[str, str], folder: Path, cache: Path) -> None:
-    """Run the recipe in a new process with a log beside the folder; any verdict of a gate counts as success."""
+def _run_recipe(
+    recipe_file: Path, settings: dict[str, str], folder: Path, cache: Path, show: Callable[[str], None]
+) -> None:
+    """Run the recipe in a new process with a log beside the folder; any verdict of a gate counts as success.
+
+    show: called with each line of the log, while the process runs.
+    """
     command = [sys.executable, "-m", "compress", "run", str(recipe_file), "--out", str(folder), "--cache", str(cache)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
-    with log.open("a", encoding="utf-8") as stream:
-        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
+    # A file instead of a pipe: if this process is killed, the run goes on. Its table is in the folder's report.md.
+    with log.open("ab") as stream:
+        start = stream.tell()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stream)
+    try:
+        code = _follow(process, log, start, show)
+    finally:
+        process.kill()  # after an interruption
+        process.wait()
     if code not in EXIT_CODES.values():
-        lines = [
-            line for line in log.read_text("utf-8", errors="replace").splitlines() if line.startswith("compress: ")
-        ]
-        raise CompressError(f"{lines[-1].removeprefix('compress: ') if lines else f'exit code {code}'} (log: {log})")
+        lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.startswith(ERROR)]
+        raise CompressError(f"{lines[-1].removeprefix(ERROR) if lines else f'exit code {code}'} (log: {log})")
 
 
-def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, float], float | None]:
-    """Return the objectives of the target's last artifact, and its metric on the test split."""
+def _follow(process: subprocess.Popen[bytes], log: Path, start: int, show: Callable[[str], None]) -> int:
+    """Show the lines of a process's log from byte `start` on until the process ends; return its exit code."""
+    rest = b""
+    with log.open("rb") as stream:
+        stream.seek(start)
+        while True:
+            code = process.poll()
+            *lines, rest = (rest + stream.read()).split(b"\n")
+            for line in lines:
+                show(line.decode("utf-8", errors="replace"))
+            if code is not None:
+                return code
+            time.sleep(POLL_S)
+
+
+def _objectives(sweep: Sweep, content: Report) -> tuple[dict[Objective, Estimate], float | None]:
+    """Return the objectives of the target's last artifact with bounds, and its metric on the test split."""
     target = sweep.target or content.targets[0]
     rows = content.rows_of(target)
     if not rows:
         raise CompressError(f"target '{target}' was not measured")
     row = rows[-1]
-    figures: dict[Objective, float | None] = {
-        **{name: row.val_metrics.get(name) for name in get_args(Metric)},
-        "latency_ms_p50": row.latency_ms_p50,
-        "speedup_p50": row.speedup_p50.value if row.speedup_p50 else None,
-        "size_bytes": row.size_bytes,
+    measured = content.measurements[content.rows.index(row)]
+    figures: dict[Objective, Estimate | None] = {
+        **{name: _on_val(row, name) for name in get_args(Metric)},
+        "latency_ms_p50": _latency(measured, content.confidence),
+        "speedup_p50": row.speedup_p50,
+        "size_bytes": Estimate(row.size_bytes, row.size_bytes, row.size_bytes),
     }
-    values: dict[Objective, float] = {}
+    values: dict[Objective, Estimate] = {}
     for name in sweep.objectives:
         value = figures[name]
         if value is None:
             needs = ("a second artifact on the target" if name == "speedup_p50" else "labels in the split val"
                      if name == "top1" else "labelled images of every class in the split val")  # fmt: skip
             raise CompressError(f"the objective {name} needs {needs}, which the recipe does not have")
-        values[name] = float(value)
+        values[name] = value
     return values, row.metrics.get(sweep.metric)
+
+
+def _on_val(row: Row, metric: Metric) -> Estimate | None:
+    """Return a metric on val with its bounds; None for a row without it."""
+    value = row.val_metrics.get(metric)
+    return None if value is None else Estimate(value, *row.val_bounds.get(metric, (value, value)))
+
+
+def _latency(measured: Measurement, confidence: float) -> Estimate:
+    """Return the p50 with the bounds of the median over sessions."""
+    sessions = len(measured.timing.blocks_per_session())
+    median, p50 = statistics.latency_ms(measured.latency_ms, confidence, sessions), measured.latency_ms_p50
+    return Estimate(p50, p50 * median.low / median.value, p50 * median.high / median.value)
 
 
 def _finished(shared: optuna.Study, sweep: Sweep) -> list[Trial]:
     """Return the finished trials with their place on the Pareto front."""
     finished = study.finished_trials(shared)
-    values = {trial.number: trial.values for trial in finished if trial.values is not None}
+    values = {trial.number: _estimates(trial, sweep) for trial in finished if trial.values is not None}
     front = results.pareto_front(values, sweep.objectives)
     return [
         Trial(
             number=trial.number,
             settings={
-                key: study.yaml_text(trial.params[key]) if isinstance(choices, Range) else str(trial.params[key])
+                key: study.range_text(trial.params[key], choices) if isinstance(choices, Range)
+                else str(trial.params[key])
                 for key, choices in sweep.vary.items() if key in trial.params
             },
             values=dict(zip(sweep.objectives, values.get(trial.number, ()), strict=False)),
             test_metric=trial.user_attrs.get("test_metric"),
             why=trial.user_attrs.get("why") if trial.number not in values else None,
             on_front=trial.number in front,
+            like=front.get(trial.number, ()),
             recipe=trial.user_attrs.get("recipe"),
         )
         for trial in finished
     ]  # fmt: skip
+
+
+def _estimates(trial: optuna.trial.FrozenTrial, sweep: Sweep) -> list[Estimate]:
+    """Return the objectives of a complete trial with their bounds."""
+    bounds = trial.user_attrs.get("bounds", {})
+    return [
+        Estimate(value, *bounds.get(name, (value, value)))
+        for name, value in zip(sweep.objectives, trial.values, strict=True)
+    ]

@@ -145,7 +145,17 @@ def _suggested(trial: optuna.Trial, key: str, values: list[Any] | Range) -> Scal
         return choice
     if isinstance(values.low, int) and isinstance(values.high, int):
         return trial.suggest_int(key, values.low, values.high, log=values.log)
-    return trial.suggest_float(key, values.low, values.high, log=values.log)
+    return _rounded(trial.suggest_float(key, values.low, values.high, log=values.log), values)
+
+
+def range_text(value: float, choices: Range) -> str:
+    """Return the YAML text of a value that the search took from a range, as its trial's recipe has it."""
+    return yaml_text(value if isinstance(value, int) else _rounded(value, choices))
+
+
+def _rounded(value: float, choices: Range) -> float:
+    """Return a number of a range with three significant digits, or the end of the range that it would pass."""
+    return min(max(float(f"{value:.3g}"), float(choices.low)), float(choices.high))
 
 
 def mark_owner(trial: optuna.Trial) -> None:

@@ -54,6 +54,14 @@ def estimate(metric: Metric, predicted: npt.ArrayLike, labels: npt.ArrayLike, co
     return Estimate(mean, max(0.0, mean - float(below)), min(1.0, mean + float(above)))
 
 
+def with_bounds(metric: Metric, predicted: npt.ArrayLike, labels: npt.ArrayLike, confidence: float) -> Estimate:
+    """Estimate any metric, from 0 to 1, to compare networks: macro_f1 by its drop from a network without errors."""
+    if metric != "macro_f1":
+        return estimate(metric, predicted, labels, confidence)
+    drop = drop_pp(metric, labels, predicted, labels, confidence)
+    return Estimate(value(metric, predicted, labels), 1 - drop.high / 100, 1 - drop.low / 100)
+
+
 def drop_pp(
     metric: Metric, baseline: npt.ArrayLike, candidate: npt.ArrayLike, labels: npt.ArrayLike, confidence: float
 ) -> Estimate:

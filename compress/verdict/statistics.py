@@ -123,6 +123,17 @@ def slowdown(
     return _exponential(new_mean - old_mean, variance, degrees_of_freedom, confidence)
 
 
+def latency_ms(runs_ms: npt.ArrayLike, confidence: float, sessions: int = 1) -> Estimate:
+    """Estimate the median latency, to compare measurements at different times; runs_ms: (blocks, runs).
+
+    Bounds as in `speedup`, widened by `OCCASION_SD`.
+    """
+    runs = np.asarray(runs_ms, np.float64)
+    mean, variance, degrees = _trimmed(_log_ratios(runs, np.ones_like(runs), sessions))
+    total = variance + OCCASION_SD**2
+    return _exponential(mean, total, total**2 / max(variance**2 / degrees, TINY), confidence)
+
+
 def _log_ratios(above_ms: npt.ArrayLike, below_ms: npt.ArrayLike, sessions: int) -> npt.NDArray[np.float64]:
     """Return the logarithm of the ratio of medians in each block, or its median over each session's blocks.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from compress.sweep import search
 from runtimes.errors import CompressError
 
 
-def made_run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, pause_s: float = 0.0) -> None:
+def made_run(
+    recipe: Path,
+    settings: dict[str, str],
+    folder: Path,
+    cache: Path,
+    show: Callable[[str], None],
+    pause_s: float = 0.0,
+) -> None:
     """Stand in for `search._run_recipe`: write the report of a run with those settings; lr 0.5 fails."""
     time.sleep(pause_s)
     lr, width = float(settings["stages.0.lr"]), float(settings["model.width"])

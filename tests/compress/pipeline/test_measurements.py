@@ -66,9 +66,10 @@ def test_metrics_on_val_are_those_of_the_predictions(
     assert labels is not None
     right = np.asarray(labels) == 1
     found = module.val_metrics(steps, artifact, TARGET, images)
-    assert found["top1"] == float(np.mean(right))
-    assert found["balanced_accuracy"] == pytest.approx(1 / len(set(labels.tolist())))
-    assert 0 < found["macro_f1"] < found["top1"] + 0.5
+    assert found["top1"].value == float(np.mean(right))
+    assert found["balanced_accuracy"].value == pytest.approx(1 / len(set(labels.tolist())))
+    assert 0 < found["macro_f1"].value < found["top1"].value + 0.5
+    assert all(estimate.low < estimate.value < estimate.high for estimate in found.values())
 
 
 def test_means_of_classes_on_val_need_images_of_every_class(

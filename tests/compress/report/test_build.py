@@ -13,6 +13,7 @@ from made_report import EPOCHS, GATE, IMAGES, PLAN, UNMEASURED, measurement, out
 from compress.pruning.plans import PruningPlan
 from compress.report.build import FLIPS_SHOWN, build
 from compress.report.report import Report
+from compress.verdict.statistics import Estimate
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,14 @@ def test_a_class_that_is_lost_is_a_regression_and_named(tmp_path: Path) -> None:
 def test_the_metric_of_the_gate_is_that_of_the_report(tmp_path: Path) -> None:
     gate = {"metric": "macro_f1", "max_drop_pp": 4, "min_recall": {"a": 0.5}}
     made = outputs(tmp_path, measurement("int8", 44, 1.0, 1), gate)
-    report = build(replace(made, val_metrics={"board": {"top1": 0.7, "macro_f1": 0.6}}))
+    report = build(replace(made, val_metrics={"board": {"top1": Estimate(0.7, 0.6, 0.8)}}))
     baseline, int8 = report.rows
     assert report.metric == "macro_f1"
     assert [check.name for check in int8.checks] == ["max_drop_pp", "min_recall.a"]
     assert int8.metric_drop_pp == int8.checks[0].estimate != int8.top1_drop_pp
     assert int8.metrics.keys() == {"top1", "balanced_accuracy", "macro_f1"}
-    assert (baseline.val_metrics, int8.val_metrics) == ({}, {"top1": 0.7, "macro_f1": 0.6})
+    assert (baseline.val_metrics, int8.val_metrics) == ({}, {"top1": 0.7})
+    assert (baseline.val_bounds, int8.val_bounds) == ({}, {"top1": (0.6, 0.8)})
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 

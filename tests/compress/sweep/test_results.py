@@ -12,8 +12,13 @@ import pytest
 from compress.sweep import results
 from compress.sweep.config import Objective, Sweep
 from compress.sweep.results import Trial
+from compress.verdict.statistics import Estimate
 
 BOTH: tuple[Objective, ...] = ("top1", "latency_ms_p50")
+
+
+def exact(value: float) -> Estimate:
+    return Estimate(value, value, value)
 
 
 def sweep(**fields: Any) -> Sweep:
@@ -22,8 +27,9 @@ def sweep(**fields: Any) -> Sweep:
 
 
 def trial(number: int, top1: float, latency_ms: float, on_front: bool = False) -> Trial:
+    values: dict[Objective, Estimate] = {"top1": exact(top1), "latency_ms_p50": exact(latency_ms)}
     return Trial(
-        number, {"stages.0.lr": "0.1", "model.width": str(number)}, {"top1": top1, "latency_ms_p50": latency_ms},
+        number, {"stages.0.lr": "0.1", "model.width": str(number)}, values,
         test_metric=top1 - 0.01, why=None, on_front=on_front, recipe=f"name: trial-{number}\n",
     )  # fmt: skip
 
@@ -45,7 +51,47 @@ FAILED = Trial(7, {"stages.0.lr": "0.2", "model.width": "2"}, {}, None, "the los
 def test_the_front_has_the_trials_that_none_dominates(
     objectives: tuple[Objective, ...], values: dict[int, list[float]], front: set[int]
 ) -> None:
-    assert results.pareto_front(values, objectives) == front
+    estimates = {number: [exact(value) for value in own] for number, own in values.items()}
+    assert results.pareto_front(estimates, objectives).keys() == front
+
+
+def near(value: float, half: float) -> Estimate:
+    return Estimate(value, value - half, value + half)
+
+
+def test_a_trial_is_on_the_front_only_by_more_than_noise() -> None:
+    values = {
+        0: [near(0.90, 0.01), near(5.0, 0.1)],
+        1: [near(0.901, 0.01), near(4.0, 0.1)],  # beats 0: faster, and not less accurate
+        2: [near(0.895, 0.01), near(3.98, 0.1)],  # as good as 1
+        3: [near(0.80, 0.01), near(3.0, 0.1)],
+        4: [near(0.79, 0.01), near(4.5, 0.1)],
+    }
+    assert results.pareto_front(values, BOTH) == {1: (2,), 2: (1,), 3: ()}
+
+
+def test_equal_trials_are_marked_as_not_distinguishable() -> None:
+    values = {number: [exact(0.9), exact(5.0)] for number in range(5)}
+    front = results.pareto_front(values, BOTH)
+    assert front[0] == (1, 2, 3, 4)
+    rows = results.table("try", [replace(trial(0, 0.9, 5.0, True), like=front[0])], sweep()).rows
+    assert rows[0][-1] == "~ 1, 2, 3, …"
+
+
+def test_the_front_of_a_circle_is_the_circle() -> None:
+    objectives: tuple[Objective, ...] = ("top1", "balanced_accuracy", "macro_f1")
+    values = {
+        0: [near(0.9, 0.01), near(0.5, 0.2), near(0.5, 0.01)],
+        1: [near(0.5, 0.01), near(0.6, 0.01), near(0.5, 0.2)],
+        2: [near(0.7, 0.25), near(0.4, 0.01), near(0.9, 0.01)],
+    }
+    assert results.pareto_front(values, objectives).keys() <= values.keys()
+    assert results.pareto_front(values, objectives)
+
+
+def test_a_value_has_half_its_interval_beside_it() -> None:
+    assert results.with_interval("top1", near(0.9, 0.0125)) == "90.00 ±1.25"
+    assert results.with_interval("size_bytes", exact(2e6)) == "2.00"
 
 
 def test_the_table_has_the_front_first_and_failed_trials_last() -> None:
@@ -111,7 +157,7 @@ def test_without_both_accuracy_and_latency_there_is_no_chart(tmp_path: Path) -> 
 
 def test_the_metric_has_its_heading_and_chart(tmp_path: Path) -> None:
     metric: tuple[Objective, ...] = ("balanced_accuracy", "latency_ms_p50")
-    made = [replace(trial(1, 0.7, 3.0, True), values={"balanced_accuracy": 0.65, "latency_ms_p50": 3.0})]
+    made = [replace(trial(1, 0.7, 3.0, True), values={"balanced_accuracy": exact(0.65), "latency_ms_p50": exact(3.0)})]
     results.write("try", made, sweep(objectives=metric), tmp_path)
     text = (tmp_path / "sweep.md").read_text()
     assert "| val balanced % | p50 ms | test % |" in text

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from compress.recipe.renamed import RenamedKeyWarning
 from compress.sweep import results, search
 from compress.sweep import study as study_module
 from compress.sweep.config import Sweep
+from compress.verdict.statistics import Estimate
 from runtimes.console import SilentConsole
 from runtimes.errors import CompressError, InputError
 
@@ -49,9 +51,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Replace the runs of trials by made-up ones; return the settings of each run."""
     settings_of_runs: list[dict[str, str]] = []
 
-    def run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path) -> None:
+    def run(recipe: Path, settings: dict[str, str], folder: Path, cache: Path, show: Callable[[str], None]) -> None:
         settings_of_runs.append(settings)
-        made_run(recipe, settings, folder, cache)
+        show("0-train, epoch 1/2: 3/9, about 20 s left")
+        show("compress: an error")
+        made_run(recipe, settings, folder, cache, show)
 
     monkeypatch.setattr(search, "_run_recipe", run)
     return settings_of_runs
@@ -104,11 +108,41 @@ def test_the_first_objective_is_the_metric_of_the_gate(
     assert sweep.metric == objectives[0]
 
 
+def test_the_progress_of_a_trial_is_shown_with_its_number(tmp_path: Path, runs: list[dict[str, str]]) -> None:
+    path, console = write_sweep(tmp_path), RecordingConsole()
+    search.run(path, search.load(path), tmp_path / "out", None, console)
+    shown = [line for line in console.said if line.endswith("0-train, epoch 1/2: 3/9, about 20 s left")]
+    assert sorted(line.partition(":")[0] for line in shown) == [f"trial {number}" for number in range(len(runs))]
+    assert not any("an error" in line for line in console.said)
+
+
+def test_lines_are_shown_while_a_run_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The run ends only when its first line has been shown.
+    code = (f"import sys, time, pathlib; print('first', file=sys.stderr, flush=True)\n"
+            f"while not pathlib.Path({str(tmp_path / 'seen')!r}).exists(): time.sleep(0.01)\n"
+            "print('last', end='', file=sys.stderr)")  # fmt: skip
+    popen = subprocess.Popen
+    monkeypatch.setattr("subprocess.Popen", lambda command, **options: popen([sys.executable, "-c", code], **options))
+    shown: list[str] = []
+
+    def show(line: str) -> None:
+        shown.append(line)
+        (tmp_path / "seen").touch()
+
+    search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache", show)
+    assert shown == ["first"]  # the last line has no end and may be half a line
+
+
 def test_the_metric_is_that_of_val_and_beside_it_that_of_the_test_split() -> None:
     report = one_row("pi", 0.8, 2.5, 1000)
-    row = replace(report.rows[0], val_metrics={"macro_f1": 0.6}, metrics={"top1": 0.9, "macro_f1": 0.55})
+    row = replace(
+        report.rows[0],
+        val_metrics={"macro_f1": 0.6},
+        val_bounds={"macro_f1": (0.5, 0.7)},
+        metrics={"top1": 0.9, "macro_f1": 0.55},
+    )
     sweep = Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, "objectives": ["macro_f1"]})
-    assert search._objectives(sweep, replace(report, rows=(row,))) == ({"macro_f1": 0.6}, 0.55)
+    assert search._objectives(sweep, replace(report, rows=(row,))) == ({"macro_f1": Estimate(0.6, 0.5, 0.7)}, 0.55)
 
 
 def test_a_grid_runs_each_combination_once_and_writes_the_front(tmp_path: Path, runs: list[dict[str, str]]) -> None:
@@ -286,7 +320,9 @@ def test_the_objectives_are_those_of_the_target(
 ) -> None:
     sweep = Sweep.model_validate({"recipe": "r.yaml", "vary": GRID, **changes})
     report = one_row("pi", 0.8, 2.5, 1000)
-    assert search._objectives(sweep, report) == (values, report.rows[0].top1)
+    found, test_metric = search._objectives(sweep, report)
+    assert ({name: value.value for name, value in found.items()}, test_metric) == (values, report.rows[0].top1)
+    assert all(value.low <= value.value <= value.high for value in found.values())
 
 
 @pytest.mark.parametrize(
@@ -309,9 +345,14 @@ def test_an_objective_without_a_value_is_an_error(changes: dict[str, Any], messa
 
 
 def test_a_run_that_fails_is_an_error_with_the_last_line_of_its_log(tmp_path: Path) -> None:
+    shown: list[str] = []
+    (tmp_path / "trial.log").write_text("compress: an earlier attempt\n")
     with pytest.raises(CompressError, match=r"missing\.yaml: no such file.* \(log: .*trial\.log\)"):
-        search._run_recipe(tmp_path / "missing.yaml", {"seed": "1"}, tmp_path / "trial", tmp_path / "cache")
+        search._run_recipe(
+            tmp_path / "missing.yaml", {"seed": "1"}, tmp_path / "trial", tmp_path / "cache", shown.append
+        )
     assert "no such file" in (tmp_path / "trial.log").read_text()
+    assert (tmp_path / "trial.log").read_text().splitlines()[1:] == shown  # without the line of an earlier attempt
 
 
 @pytest.mark.parametrize(
@@ -320,12 +361,12 @@ def test_a_run_that_fails_is_an_error_with_the_last_line_of_its_log(tmp_path: Pa
 def test_a_verdict_of_the_gate_is_not_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_failure: bool
 ) -> None:
-    monkeypatch.setattr(
-        "subprocess.run", lambda command, **options: subprocess.CompletedProcess(command, code)
-    )  # fmt: skip
+    popen = subprocess.Popen
+    exits = [sys.executable, "-c", f"raise SystemExit({code})"]
+    monkeypatch.setattr("subprocess.Popen", lambda command, **options: popen(exits, **options))
     expectation = pytest.raises(CompressError, match=f"exit code {code}") if is_failure else contextlib.nullcontext()
     with expectation:
-        search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache")
+        search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache", print)
 
 
 def worker(path: Path, out: Path, pause_s: float = 0.15) -> subprocess.Popen[str]:

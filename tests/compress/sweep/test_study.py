@@ -12,13 +12,16 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from consoles import RecordingConsole
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
 from compress.sweep import study
-from compress.sweep.config import Sweep
+from compress.sweep.config import Range, Sweep
 from runtimes.console import SilentConsole
 from runtimes.errors import InputError, UnavailableError
 
@@ -127,6 +130,18 @@ def test_suggested_settings_are_yaml_of_the_values() -> None:
         "a": "null", "b": "true", "c": "[1, 2]", "e": "{k: v w}", "f": "text"
     }  # fmt: skip
     assert suggested["d"] in ("3", "4")
+
+
+@given(low=st.floats(-1e6, 1e6), width=st.floats(1e-6, 1e6), share=st.floats(0, 1))
+def test_numbers_of_a_range_have_three_digits_and_stay_in_it(low: float, width: float, share: float) -> None:
+    assume(low < low + width)
+    choices = Range(low=low, high=low + width)
+    value = min(low + share * width, low + width)
+    text = study.range_text(value, choices)
+    rounded = yaml.safe_load(text)
+    assert choices.low <= rounded <= choices.high
+    assert rounded in (choices.low, choices.high) or abs(rounded - value) <= 0.005 * abs(value)
+    assert study.range_text(rounded, choices) == text
 
 
 def test_a_grid_is_started_when_every_combination_is(tmp_path: Path) -> None:

@@ -148,3 +148,13 @@ def test_the_bounds_of_a_metric_contain_its_value_and_narrow_with_the_images() -
     assert widths["balanced_accuracy"] > widths["top1"]  # the class of 10 images weighs a third
     with pytest.raises(ValueError, match="macro_f1 has no bounds"):
         metrics.estimate("macro_f1", predicted, labels, 0.95)
+
+
+def test_every_metric_has_bounds_to_compare_networks() -> None:
+    labels = np.arange(300) % 3
+    predicted = labels.copy()
+    predicted[:60] = (predicted[:60] + 1) % 3
+    for metric in metrics.NAMES:
+        estimate = metrics.with_bounds(metric, predicted, labels, 0.95)
+        assert estimate.value == pytest.approx(metrics.value(metric, predicted, labels))
+        assert 0.7 < estimate.low < estimate.value < estimate.high < 0.9

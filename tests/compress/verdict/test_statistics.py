@@ -269,3 +269,12 @@ def test_bounds_of_agreement_are_those_of_the_posterior_with_jeffreys_prior(same
 def test_bounds_of_agreement_end_at_none_and_all() -> None:
     assert agreement([0, 1], [0, 1], 0.95).high == 1.0
     assert agreement([0, 1], [1, 0], 0.95).low == 0.0
+
+
+def test_the_bounds_of_a_latency_hold_a_difference_between_occasions() -> None:
+    runs = np.random.default_rng(0).uniform(0.95, 1.05, (30, 10))
+    estimate = statistics.latency_ms(5 * runs, 0.95, 3)
+    assert estimate.value == pytest.approx(5, rel=0.01)
+    assert estimate.low < 5 * (1 - statistics.OCCASION_SD) < 5 * (1 + statistics.OCCASION_SD) < estimate.high
+    constant = statistics.latency_ms(np.full((4, 2), 3.0), 0.95)
+    assert np.log(constant.high / 3) == pytest.approx(1.645 * statistics.OCCASION_SD, rel=0.01)
