@@ -25,8 +25,9 @@ def sweep(sweep_file: Path, out: Path | None, storage: str | None, quiet: bool) 
 
     SWEEP is a YAML file, or a name from `compress list sweeps`.
 
-    The front holds the trials that no other trial beats in both accuracy and latency. The same command resumes an
-    interrupted sweep. Several processes that run it at once share the trials.
+    The front holds the trials to which no other is preferable by more than noise. `~ 3` in its column marks a trial that
+    is not distinguishable from trial 3. The same command resumes an interrupted sweep. Several processes that run it at
+    once share the trials.
 
     Example: compress sweep solar
     """
