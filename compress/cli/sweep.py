@@ -25,7 +25,7 @@ def sweep(sweep_file: Path, out: Path | None, storage: str | None, quiet: bool) 
 
     SWEEP is a YAML file, or a name from `compress list sweeps`.
 
-    The front holds the trials to which no other is preferable by more than noise. `~ 3` in its column marks a trial that
+    The front holds the trials to which no other is preferable by more than noise. `~ 3` marks a trial of the front that
     is not distinguishable from trial 3. The same command resumes an interrupted sweep. Several processes that run it at
     once share the trials.
 
