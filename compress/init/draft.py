@@ -103,6 +103,8 @@ class Draft:
                 "augment: images are mirrored left to right. Set hflip: false if that changes the class (letters, left "
                 "and right parts), vflip: true and transpose: true if images have no upright direction, crop_scale: "
                 "[0.6, 1] for objects of varying size.",
+                *(["balance_classes: rare classes count as much as frequent ones."]
+                  if "balance_classes" in self.stages[0] else []),
                 *(["latency: share of the INT8 latency to keep; distill trains the pruned network to imitate the "
                    "unpruned one."] if self.prunes else []),
             ),
@@ -118,7 +120,8 @@ def draft(survey: Survey, start: Start, device: str) -> Draft:
     data = survey.data
     side = training.side(survey.typical_side, device, start.smallest_side)
     with_pruning = training.prunes(len(data.train), int(survey.counts[0].min()))
-    metric: Metric = "balanced_accuracy" if survey.imbalance > IMBALANCED else "top1"
+    imbalanced = survey.imbalance > IMBALANCED
+    metric: Metric = "balanced_accuracy" if imbalanced else "top1"
     labels = survey.test_labels()
     if labels is not None and len(set(labels.tolist())) < len(data.classes):
         metric = "top1"  # the mean of the classes needs test images of each
@@ -126,7 +129,6 @@ def draft(survey: Survey, start: Start, device: str) -> Draft:
     gate = limits.choose(labels, len(data.test), len(data.classes), metric, method, survey.test_share)
     if with_pruning or start.model["arch"] not in HARDLY_FASTER:
         gate = replace(gate, section={**gate.section, "min_speedup_p50": LEAST_SPEEDUP[method]})
-    imbalanced = survey.imbalance > IMBALANCED
     stages = training.stages(len(data.train), start.is_trained, with_pruning, imbalanced)
     return Draft(survey, start, side, stages, gate)
 

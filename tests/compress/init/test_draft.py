@@ -61,6 +61,7 @@ def test_name_root_and_seed_are_those_of_the_folder(flowers: Survey) -> None:
 def test_few_images_are_quantized_only(flowers: Survey) -> None:
     recipe = draft(flowers, LITE0, "cpu").recipe()
     assert [stage.stage for stage in recipe.stages] == ["train"]
+    assert not recipe.stages[0].balance_classes
     assert recipe.quantize is not None
     assert recipe.gate is not None
     assert recipe.gate.metric == "top1"
