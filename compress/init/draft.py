@@ -103,6 +103,8 @@ class Draft:
                 "augment: images are mirrored left to right. Set hflip: false if that changes the class (letters, left "
                 "and right parts), vflip: true and transpose: true if images have no upright direction, crop_scale: "
                 "[0.6, 1] for objects of varying size.",
+                *(["freeze: BatchNorms keep the statistics of the starting weights; small batches give poor ones."]
+                  if "freeze" in self.stages[0] else []),
                 *(["balance_classes: rare classes count as much as frequent ones."]
                   if "balance_classes" in self.stages[0] else []),
                 *(["latency: share of the INT8 latency to keep; distill trains the pruned network to imitate the "
@@ -129,7 +131,7 @@ def draft(survey: Survey, start: Start, device: str) -> Draft:
     gate = limits.choose(labels, len(data.test), len(data.classes), metric, method, survey.test_share)
     if with_pruning or start.model["arch"] not in HARDLY_FASTER:
         gate = replace(gate, section={**gate.section, "min_speedup_p50": LEAST_SPEEDUP[method]})
-    stages = training.stages(len(data.train), start.is_trained, with_pruning, imbalanced)
+    stages = training.stages(len(data.train), start.is_trained, with_pruning, imbalanced, start.batchnorms)
     return Draft(survey, start, side, stages, gate)
 
 

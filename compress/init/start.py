@@ -39,6 +39,7 @@ NETWORKS: tuple[Section, ...] = (
     {"arch": "alexnet"},
     *({"arch": "vgg", "depth": depth, "batch_norm": norm} for depth in (11, 13, 16, 19) for norm in (False, True)),
 )
+BATCHNORMS = {"efficientnet_lite": ("*bn*",)}
 SMALLEST_SIDE = {"inception_v3": 96, "alexnet": 64}
 
 
@@ -59,6 +60,11 @@ class Start:
     def is_trained(self) -> bool:
         """Return whether the weights are not random."""
         return self.model.get("weights") is not None
+
+    @property
+    def batchnorms(self) -> tuple[str, ...]:
+        """Return patterns of the names of the BatchNorms, none for networks that have no common names for them."""
+        return BATCHNORMS.get(self.model["arch"], ())
 
     @property
     def smallest_side(self) -> int:

@@ -14,7 +14,9 @@ TINY = 24  # px; smaller images are not enlarged to SMALLEST_SIDE
 STEPS = {True: 400, False: 1500}
 EPOCHS = {True: (5, 60), False: (20, 120)}
 LEARNING_RATE = {True: 0.001, False: 0.003}
-BATCHES = ((320, 32), (100, 16), (0, 8))  # from so many training images on, so large a batch
+FULL_BATCH = 32  # smaller batches have too few images for the statistics of BatchNorms, which are then frozen
+BATCHES = ((320, FULL_BATCH), (100, 16), (0, 8))  # from so many training images on, so large a batch
+FROZEN: Section = {"lr": 0.0005, "clip_norm": 1.0}  # training with frozen BatchNorms diverges more easily
 WARMUP_SHARE = 0.15
 PRUNABLE_IMAGES, PRUNABLE_IMAGES_PER_CLASS = 1000, 50  # training images; a smaller network must be learned from them
 PRUNED_LATENCY = 0.5
@@ -36,15 +38,19 @@ def prunes(images: int, images_of_smallest_class: int) -> bool:
     return images >= PRUNABLE_IMAGES and images_of_smallest_class >= PRUNABLE_IMAGES_PER_CLASS
 
 
-def stages(images: int, is_trained: bool, with_pruning: bool, imbalanced: bool = False) -> list[Section]:
+def stages(
+    images: int, is_trained: bool, with_pruning: bool, imbalanced: bool = False, batchnorms: tuple[str, ...] = ()
+) -> list[Section]:
     """Return the stages. images: of the train split. is_trained: whether the starting weights are.
 
-    imbalanced: whether all classes get the same weight.
+    imbalanced: whether all classes get the same weight. batchnorms: patterns of the names of the BatchNorms.
     """
     batch = next(size for least, size in BATCHES if images >= least)
     least, most = EPOCHS[is_trained]
     epochs = min(max(least, math.ceil(STEPS[is_trained] / max(1, images // batch))), most)
     fit: Section = {"batch_size": batch, "lr": LEARNING_RATE[is_trained]}
+    if is_trained and batchnorms and batch < FULL_BATCH:
+        fit |= {**FROZEN, "freeze": list(batchnorms)}
     if imbalanced:
         fit["balance_classes"] = True
     train = {"stage": "train", "epochs": epochs, **fit, **_end(epochs)}

@@ -38,6 +38,7 @@ def test_the_text_is_the_recipe_with_comments(flowers: Survey, start: Start, tmp
     text = drafted.text("about 5 min")
     assert yaml.safe_load(text) == drafted.sections()
     assert read(drafted, tmp_path) == drafted.recipe()
+    assert ("freeze: ['*bn*']" in text) is (start is LITE0)
     assert "# Recipe for 135 images of 3 classes; takes about 5 min" in text
     assert f"# Weights: {start.source}." in text
     assert ("# install better ones." in text) is (start is RANDOM)

@@ -48,3 +48,14 @@ def test_a_pruned_network_is_distilled_longer_than_it_was_trained() -> None:
     assert [train["stage"], prune["stage"], distill["stage"]] == ["train", "prune", "distill"]
     assert distill["epochs"] > train["epochs"]
     assert distill["teacher"]["network"] == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("images", "is_trained", "frozen"), [(60, True, True), (200, True, True), (400, True, False), (60, False, False)]
+)
+def test_batchnorms_with_trained_statistics_are_frozen_for_small_batches(
+    images: int, is_trained: bool, frozen: bool
+) -> None:
+    (train,) = stages(images, is_trained, False, batchnorms=("*bn*",))
+    assert (train.get("freeze") == ["*bn*"]) is frozen
+    assert "freeze" not in stages(images, is_trained, False)[0]
