@@ -103,5 +103,8 @@ def test_evaluation_names_the_classes_and_agrees_with_the_run(folder: Path, run:
     rows = json.loads((run / "report.json").read_text())["rows"]
     for answer in answers:
         assert answer["top1"] == next(row["top1"] for row in rows if row["artifact"] == artifact.name)
-        assert answer["unreadable"] == [TRUNCATED[1]]
         assert [row["class"] for row in answer["per_class"]] == NAMES
+    other_files, own = answers
+    assert other_files["unreadable"] == [TRUNCATED[1]]
+    assert own["unreadable"] == []  # the run excluded it
+    assert "left out: 2 images" in own["notes"][0]
