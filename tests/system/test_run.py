@@ -76,7 +76,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
 def test_the_smoke_recipe_ends_in_a_table_and_a_report(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, done = smoke
     assert done.returncode == 0, done.stderr
-    assert "float32" in done.stdout
+    assert "baseline" in done.stdout
     assert "int8" in done.stdout
     assert done.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert "epoch 1/" in done.stderr
@@ -277,8 +277,8 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     given = command(tmp_path / "locked" / "run")
     done = subprocess.run(given, capture_output=True, text=True, cwd=ROOT, **AS_ANYBODY)
-    assert done.returncode == 1
-    assert "Permission denied" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert "Permission denied); choose another path" in done.stderr.splitlines()[-1]
 
 
 def test_a_failing_gate_exits_with_3_and_an_undecided_one_with_4(
