@@ -10,7 +10,7 @@ Section = dict[str, Any]  # Any: values of a section of a recipe
 LARGEST_SIDE = {"cuda": 224, "cpu": 160}  # in pixels; on a CPU, training at 224 takes twice as long
 SIDE_STEP, SMALLEST_SIDE = 32, 64  # networks halve the side five times
 TINY = 24  # px; smaller images are not enlarged to SMALLEST_SIDE
-# By whether the starting weights are trained: optimizer steps that are enough for few images, and limits of the epochs.
+# By whether the starting weights are trained: optimizer steps that are enough for few images; limits of the epochs.
 STEPS = {True: 400, False: 1500}
 EPOCHS = {True: (5, 60), False: (20, 120)}
 LEARNING_RATE = {True: 0.001, False: 0.003}
@@ -19,8 +19,9 @@ BATCHES = ((320, FULL_BATCH), (100, 16), (0, 8))  # from so many training images
 FROZEN: Section = {"lr": 0.0005, "clip_norm": 1.0}  # training with frozen BatchNorms diverges more easily
 WARMUP_SHARE = 0.15
 PRUNABLE_IMAGES, PRUNABLE_IMAGES_PER_CLASS = 1000, 50  # training images; a smaller network must be learned from them
-PRUNED_LATENCY = 0.5
-DISTILL_FACTOR = 1.5  # epochs of distillation / epochs of training
+PRUNED_LATENCY = 0.6
+DISTILL_EPOCHS = {True: 3.0, False: 1.5}  # epochs of distillation / epochs of training
+DISTILL_RATE = {True: 0.002, False: 0.003}
 
 
 def side(typical_side: int, device: str, smallest_side: int) -> int:
@@ -56,7 +57,8 @@ def stages(
     train = {"stage": "train", "epochs": epochs, **fit, **_end(epochs)}
     if not with_pruning:
         return [train]
-    again = math.ceil(DISTILL_FACTOR * epochs)
+    again = math.ceil(DISTILL_EPOCHS[is_trained] * epochs)
+    fit["lr"] = DISTILL_RATE[is_trained]
     teacher = {"network": "baseline", "share": 0.9, "temperature": 2}
     distill = {"stage": "distill", "epochs": again, **fit, **_end(again), "teacher": teacher}
     return [train, {"stage": "prune", "latency": PRUNED_LATENCY}, distill]
