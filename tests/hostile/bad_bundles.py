@@ -20,8 +20,8 @@ from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 
-def bundles(folder: Path) -> Iterator[Case]:
-    """Yield bundles with members outside the folder, links, devices or wrong contents."""
+def good_bundle(folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """Write a correct bundle into the folder; return its path and the bytes of its members."""
     artifact = artifact_in(folder / "model")
     pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
     sample = evalset.write(
@@ -31,6 +31,12 @@ def bundles(folder: Path) -> Iterator[Case]:
     write_bundle(Artifact.load(artifact), Target("here"), folder / "sample", sample, good)
     with tarfile.open(good) as opened:
         members = {item.name: opened.extractfile(item).read() for item in opened.getmembers()}  # type: ignore[union-attr]
+    return good, members
+
+
+def bundles(folder: Path) -> Iterator[Case]:
+    """Yield bundles with members outside the folder, links, devices or wrong contents."""
+    good, members = good_bundle(folder)
     description = json.loads(members["bundle.json"])
     cases = {
         f"truncated to {share} %": good.read_bytes()[: good.stat().st_size * share // 100]

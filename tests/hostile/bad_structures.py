@@ -9,24 +9,17 @@ import copy
 import functools
 import json
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from bad_bundles import packed
-from case import CLASSES, ROOT, SIDE, Case, artifact_in, evalset_in, put, written
+from bad_bundles import good_bundle, packed
+from case import ROOT, Case, artifact_in, evalset_in, put, written
 
 from compress.pruning.plans import Cut, PruningPlan
 from compress.recipe import recipe
 from compress.report.schema import upgraded
-from export.bundle import write_bundle
-from runtimes import evalset
-from runtimes.artifact import Artifact
-from runtimes.preprocessing import Preprocessing
-from runtimes.target import Target
 
 OTHERS: tuple[Any, ...] = ([], {}, None, "text", -1, [["a"]])
 SAMPLE = ROOT / "tests/samples/schema-1"
@@ -125,15 +118,7 @@ def _evalsets(folder: Path) -> Iterator[Case]:
 
 
 def _bundles(folder: Path) -> Iterator[Case]:
-    artifact = artifact_in(folder / "model")
-    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
-    sample = evalset.write(
-        folder / "sample", pixels, np.zeros(4, np.int64), tuple("wxyz"), CLASSES, Preprocessing(SIDE, SIDE)
-    )
-    good = folder / "good.tar"
-    write_bundle(Artifact.load(artifact), Target("here"), folder / "sample", sample, good)
-    with tarfile.open(good) as opened:
-        members = {item.name: opened.extractfile(item).read() for item in opened.getmembers()}  # type: ignore[union-attr]
+    _, members = good_bundle(folder)
     for index, (name, changed) in enumerate(changes(json.loads(members["bundle.json"]))):
         content = packed({**members, "bundle.json": json.dumps(changed).encode()})
         path = written(folder / f"case-{index}" / "bundle.tar", content)
