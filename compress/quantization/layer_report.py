@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.quantization.ort_graph import OrtGraph, batches
-from compress.quantization.post_training import Candidate, Search
+from compress.quantization.search.candidates import Candidate, Search
 from export.layers import layers_of, limits_neighbours, row_scales, to_rows
 from export.quantize import DEQUANTIZED
 from export.subgraph import with_outputs

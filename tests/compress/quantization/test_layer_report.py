@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from compress.quantization import post_training
 from compress.quantization.config import Quantize
 from compress.quantization.layer_report import IMAGES, describe_layers
-from compress.quantization.post_training import Candidate, Search
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES
+from compress.quantization.search import candidates
+from compress.quantization.search.candidates import Candidate, Search
 from export.layers import layers_of
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ def search(scheme: str, model: onnx.ModelProto | None = None, leading: int = 0) 
     best, attempted = post_training.quantize(model, request, lambda *_: "slower")
     if leading:
         floats = frozenset(NAMES[:leading])
-        best = post_training._attempt(attempted, best.graph, floats)
+        best = candidates.attempt(attempted, best.graph, floats)
     return best, attempted
 
 
@@ -88,7 +89,7 @@ def test_limited_channels_are_those_with_too_large_pairs_of_weights() -> None:
     expected["depthwise"] = 0  # sums in 32 bits
     for scheme in ("x86-avx2", "x86-vnni"):
         best, attempted = search(scheme, model)
-        best = post_training._attempt(attempted, replace(best.graph, model=model))  # not the equalized one
+        best = candidates.attempt(attempted, replace(best.graph, model=model))  # not the equalized one
         counted = {line.name: line.limited_channels for line in describe_layers(best, attempted)}
         assert counted == (expected if scheme == "x86-avx2" else dict.fromkeys(NAMES, 0))
 

@@ -1,0 +1,1 @@
+"""Search for the best quantization: candidates, their comparison, and operators that revert to float."""

@@ -1,0 +1,172 @@
+"""Candidates of the search: how they are made, judged and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from compress.quantization.correction.channels import Channels
+from compress.quantization.correction.recovery import correct_biases, recover
+from compress.quantization.ort_graph import logits
+from compress.quantization.request import QuantizationRequest, Range
+from export.head import Activation
+from export.parity import compare
+from export.quantize import Quantized, insert_qdq
+from export.scheme import Scheme
+from runtimes.artifact import two_columns
+from runtimes.evalset import EvalSet
+from runtimes.lineage import Attempt
+
+NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits' length
+IDENTICAL = 1e-6  # noise below this share of the signal is float32 rounding
+
+# Condition for keeping a candidate instead of the best so far.
+#   better     less noise, by more than one standard error
+#   not-worse  not more noise, by more than one standard error
+#   faster     as not-worse, or with negligible noise and no lower agreement: for candidates that reduce latency
+Criterion = Literal["better", "not-worse", "faster"]
+
+
+@dataclass(frozen=True)
+class CalibratedGraph:
+    """A float32 graph, and what calibration measured of its tensors.
+
+    statistics: low and high of each channel over all images, mean over the rounding images.
+    ranges: (low, high) of each tensor to quantize.
+    """
+
+    model: onnx.ModelProto
+    statistics: Mapping[str, Channels]
+    ranges: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantized model, the float32 graph it is made from, and both models' logits (N, classes) of the judged images.
+
+    float_nodes: names of the nodes that stay float. reference: logits of the float32 graph. answers: of the quantized.
+    """
+
+    graph: CalibratedGraph
+    float_nodes: frozenset[str]
+    quantized: Quantized
+    reference: npt.NDArray[np.float32]
+    answers: npt.NDArray[np.float32]
+
+    @property
+    def noise(self) -> npt.NDArray[np.float64]:
+        """Return each image's Euclidean distance (N,) from the float32 logits."""
+        distances: npt.NDArray[np.float64] = np.linalg.norm(self.reference.astype(np.float64) - self.answers, axis=1)
+        return distances
+
+    @property
+    def sqnr_db(self) -> float:
+        """Return the ratio of the logits' mean length to their mean distance from float32, in dB.
+
+        A mean of squares would depend on the few images with the largest logits, a mean of decibels on the few images
+        with the smallest distances.
+        """
+        signal = max(float(np.linalg.norm(self.reference.astype(np.float64), axis=1).mean()), 1e-30)
+        return 20 * math.log10(signal / max(float(self.noise.mean()), signal * IDENTICAL))
+
+    @property
+    def agreement(self) -> float | None:
+        """Return the share of images with the same top-1 as float32; None with one column, where it is always 1."""
+        return compare(self.reference, self.answers).agreement
+
+    def agrees_as_often_as(self, other: Candidate) -> bool:
+        """Return whether no fewer images have float32's top-1."""
+        return self.agreement is None or other.agreement is None or self.agreement >= other.agreement
+
+    def drop_pp(self, labels: npt.NDArray[np.int64]) -> float:
+        """Return how many percentage points top-1 is below that of float32."""
+        accuracies = [float(np.mean(logits.argmax(1) == labels)) for logits in (self.reference, self.answers)]
+        return 100 * (accuracies[0] - accuracies[1])
+
+
+@dataclass
+class Search:
+    """Request, images and reference that all attempts share, and the attempts so far.
+
+    rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
+    that attempts are judged on the rounding images. reference: float32 logits of the judged images. activation: that
+    computes the graph's output.
+    """
+
+    request: QuantizationRequest
+    rounding: EvalSet
+    held_out: EvalSet | None
+    reference: npt.NDArray[np.float32]
+    activation: Activation | None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def judged(self) -> EvalSet:
+        """Return the images on which attempts are judged."""
+        return self.held_out or self.rounding
+
+    def answers(self, model: onnx.ModelProto, images: EvalSet) -> npt.NDArray[np.float32]:
+        """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes."""
+        return answers_of(model, images, self.activation)
+
+    @property
+    def scheme(self) -> Scheme:
+        """Return the scheme of the request."""
+        return self.request.scheme
+
+    def better(self, best: Candidate, step: str, candidate: Candidate, criterion: Criterion = "better") -> Candidate:
+        """Record an attempt and return the better candidate of the two.
+
+        Differences within one standard error decide nothing (as in Breiman et al., CART, 1984, section 3.4.3).
+        """
+        gain = best.noise - candidate.noise
+        mean = float(gain.mean())
+        error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        kept = candidate is best or (mean > error if criterion == "better" else mean >= -error)
+        negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
+        kept = kept or (criterion == "faster" and negligible)
+        agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
+        self.attempts.append(Attempt(step, candidate.sqnr_db, agreement, kept))
+        judged = "" if self.held_out else ", on the images of the fit"
+        same = "" if agreement is None else f", agreement {agreement:.3f}"
+        self.request.console.say(
+            f"{step}: SQNR {candidate.sqnr_db:.1f} dB{judged}{same}, {'kept' if kept else 'not kept'}"
+        )
+        return candidate if kept else best
+
+
+def attempt(
+    search: Search, graph: CalibratedGraph, float_nodes: frozenset[str] = frozenset(), correct: bool = True
+) -> Candidate:
+    """Return a candidate with nearest rounding. correct: with analytic bias correction."""
+    quantized = insert_qdq(graph.model, graph.ranges, search.scheme, float_nodes=float_nodes)
+    if correct:
+        correct_biases(graph.model, quantized, search.scheme, graph.statistics)
+    return _candidate(search, graph, quantized, float_nodes)
+
+
+def recovered(search: Search, candidate: Candidate) -> Candidate:
+    """Return the candidate rounded again with error feedback."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(candidate.quantized.model)
+    quantized = replace(candidate.quantized, model=copy, weights=dict(candidate.quantized.weights))
+    graph = candidate.graph
+    recover(graph.model, quantized, search.scheme, search.rounding, graph.statistics, search.request.console)
+    return _candidate(search, graph, quantized, candidate.float_nodes)
+
+
+def _candidate(search: Search, graph: CalibratedGraph, quantized: Quantized, float_nodes: frozenset[str]) -> Candidate:
+    answers = search.answers(quantized.model, search.judged)
+    return Candidate(graph, float_nodes, quantized, search.reference, answers)
+
+
+def answers_of(model: onnx.ModelProto, images: EvalSet, activation: Activation | None) -> npt.NDArray[np.float32]:
+    """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes."""
+    outputs = logits(model, images)
+    return two_columns(outputs, "probabilities") if outputs.shape[1] == 1 and activation == "Sigmoid" else outputs
