@@ -65,7 +65,7 @@ class TestImages:
     notes: tuple[str, ...] = ()
 
     def batches(self, preprocessing: Preprocessing, start: int, stop: int, size: int) -> Iterator[list[Pixels | None]]:
-        """Yield images `start` to `stop`, `size` at a time: uint8 (H, W, 3), or None for an unreadable image."""
+        """Yield images `start` to `stop`, `size` at a time: uint8 (H, W, C), or None for an unreadable image."""
         pixels = (
             _decoded(self.samples[start:stop], preprocessing, 2 * size)
             if self.prepared is None
@@ -288,7 +288,7 @@ def _decoded(samples: tuple[Sample, ...], preprocessing: Preprocessing, ahead: i
 
 def _decode(sample: Sample, preprocessing: Preprocessing) -> Pixels | None:
     try:
-        return image_files.resize_and_crop(image_files.decode(sample.source), preprocessing)
+        return image_files.read(sample.source, preprocessing)
     except image_files.UnreadableImageError:
         return None
 

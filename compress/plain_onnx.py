@@ -81,7 +81,7 @@ class PlainFile:
             format="onnx",
             precision=_precision(self.model),
             input_name=_inputs(self.model)[0].name,
-            input_shape=(self.input_shape[0], 3, preprocessing.crop, preprocessing.crop),
+            input_shape=(self.input_shape[0], 3, preprocessing.height, preprocessing.width),
             output_name=self.model.graph.output[0].name,
             preprocessing=preprocessing,
             labels=(),

@@ -15,8 +15,11 @@ HEADER = "model.h"
 
 
 def examples(artifact: Artifact) -> dict[str, bytes]:
-    """Return the example programs by file name in the bundle; none for files that ONNX Runtime does not run."""
-    if artifact.manifest.format != "onnx":
+    """Return the example programs by file name in the bundle.
+
+    None for files that ONNX Runtime does not run, and for networks that take no picture files.
+    """
+    if artifact.manifest.format != "onnx" or artifact.manifest.preprocessing.channels == "array":
         return {}
     sources = {f"{FOLDER}/{name}": (SOURCES / name).read_bytes() for name in FILES}
     return {**sources, f"{FOLDER}/{HEADER}": header(artifact).encode()}
@@ -31,12 +34,16 @@ def header(artifact: Artifact) -> str:
         "char* const input": _text(manifest.input_name),
         "char* const output": _text(manifest.output_name),
         "int batch": str(manifest.input_shape[0] or 1),
-        "int resize": str(preprocessing.resize),
-        "int crop": str(preprocessing.crop),
+        "int resized_height": str(preprocessing.resized[0]),
+        "int resized_width": str(preprocessing.resized[1]),
+        "int height": str(preprocessing.height),
+        "int width": str(preprocessing.width),
+        "std::string channels": _text(preprocessing.channels),
         "std::string interpolation": _text(preprocessing.interpolation),
-        "float mean[3]": _list(map(repr, preprocessing.mean)),
-        "float std[3]": _list(map(repr, preprocessing.std)),
+        "std::vector<float> mean": _list(map(repr, preprocessing.mean)),
+        "std::vector<float> std": _list(map(repr, preprocessing.std)),
         "bool takes_pixels": "true" if manifest.input_dtype == "uint8" else "false",
+        "bool channels_first": "true" if manifest.input_layout == "NCHW" else "false",
         "float threshold": "0" if manifest.output == "logits" else "0.5",
         "std::vector<std::string> labels": _list(map(_text, manifest.labels)),
         "std::vector<std::pair<std::string, std::string>> session_options": _list(

@@ -139,8 +139,8 @@ def _sample_images(artifact: Artifact, folder: Path | None, batch: int) -> Image
     """Return normalised images of an evaluation set, or of seeded noise."""
     preprocessing, count = artifact.manifest.preprocessing, max(PARITY_IMAGES, batch)
     if folder is None:
-        side = preprocessing.crop
-        return preprocessing.normalize(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8))
+        shape = preprocessing.image_shape
+        return preprocessing.normalize(np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8))
     images = evalset.load(folder)
     if images.preprocessing != preprocessing:
         raise InputError(f"{folder}: has another preprocessing than {artifact.path.name}")

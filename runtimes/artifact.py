@@ -28,9 +28,10 @@ Output = Literal["logits", "probabilities"]
 class Manifest:
     """Description of a model file: its bytes, input, output, preprocessing and labels, and how it was made.
 
-    input_shape: (N, 3, H, W); N is None for a dynamic batch. The input is RGB: normalised float32 NCHW, or uint8 NHWC
-    where the file normalises. output: logits or probabilities, float32 (N, classes), or (N, 1) of the second of two
-    classes (a sigmoid). A single label means that the output is no class: neither accuracy nor agreement apply.
+    input_shape: (N, C, H, W), whatever the layout; N is None for a dynamic batch. The input is normalised float32, or
+    uint8 pixels where the file normalises. output: logits or probabilities, float32 (N, classes), or (N, 1) of the
+    second of two classes (a sigmoid). A single label means that the output is no class: neither accuracy nor agreement
+    apply.
     session_options: options that the runtime's session needs for correct results.
     scheme: name of the quantization scheme, None for float32.
     lineage: the steps that made the file, oldest first.
@@ -80,8 +81,11 @@ class Manifest:
         )
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Convert uint8 (N, H, W, 3) RGB of the right size to the file's input."""
-        return pixels if self.input_dtype == "uint8" else self.preprocessing.normalize(pixels)
+        """Convert uint8 (N, H, W, C) of the right size to the file's input, C-contiguous."""
+        if self.input_dtype == "uint8":
+            return np.ascontiguousarray(pixels if self.input_layout == "NHWC" else pixels.transpose(0, 3, 1, 2))
+        images = self.preprocessing.normalize(pixels)
+        return images if self.input_layout == "NCHW" else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
     def logits(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Convert the file's output to logits (N, classes): of probabilities, return the logarithms."""
@@ -191,15 +195,16 @@ def _check_fields(fields: Json) -> None:
             raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
     if fields.get("output", "logits") not in get_args(Output):  # absent from manifests of older versions
         raise ValueError(f"output is {fields['output']!r}, not one of {', '.join(get_args(Output))}")
-    if (fields["input_layout"], fields["input_dtype"]) not in (("NCHW", "float32"), ("NHWC", "uint8")):
-        raise ValueError(f"input is {fields['input_dtype']} {fields['input_layout']}, not float32 NCHW or uint8 NHWC")
     if not re.fullmatch("[0-9a-f]{64}", fields["sha256"]):
         raise ValueError("sha256 is not 64 hexadecimal digits")
     batch, *rest = fields["input_shape"]
-    if (batch is not None and (type(batch) is not int or batch < 1)) or len(rest) != 3 or rest[0] != 3:
-        raise ValueError(f"input_shape is {fields['input_shape']}, not [batch or null, 3, height, width]")
+    if (batch is not None and (type(batch) is not int or batch < 1)) or len(rest) != 3:
+        raise ValueError(f"input_shape is {fields['input_shape']}, not [batch or null, channels, height, width]")
     if not all(type(side) is int and side > 0 for side in rest):
         raise ValueError(f"input_shape is {fields['input_shape']}, not of positive integers")
+    channels = len(fields["preprocessing"]["mean"])
+    if rest[0] != channels:
+        raise ValueError(f"input_shape is {fields['input_shape']}, and the preprocessing gives {channels} channels")
     labels, options = fields["labels"], fields["session_options"]
     if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
         raise ValueError("labels is not a list of strings")

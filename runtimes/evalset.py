@@ -1,6 +1,7 @@
 """Evaluation sets: preprocessed images with labels as files, used on host and board.
 
-images.npy    uint8 (N, H, W, 3) RGB, resized and cropped, not normalised; memory-mapped
+images.npy    uint8 (N, H, W, C), resized and cropped, channels in the preprocessing's order, not normalised;
+              memory-mapped
 labels.npy    int64 (N,), absent for unlabelled images
 evalset.json  class names, preprocessing, image names, sha256 of both arrays; written last
 """
@@ -26,7 +27,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Preprocessed images with their labels: uint8 (N, H, W, 3) and int64 (N,) or None."""
+    """Preprocessed images with their labels: uint8 (N, H, W, C) and int64 (N,) or None."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64] | None
@@ -56,7 +57,7 @@ class EvalSet:
         return self.take(spread(len(self), count))
 
     def pixels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return a copy of the uint8 (n, H, W, 3) images at `indices`; release the pages of the file that were read."""
+        """Return a copy of the uint8 (n, H, W, C) images at `indices`; release the pages of the file that were read."""
         pixels = np.array(self.images[indices])
         mapped = getattr(self.images, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -64,7 +65,7 @@ class EvalSet:
         return pixels
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield normalised float32 `(size, 3, H, W)` batches in order; the last may be smaller."""
+        """Yield normalised float32 `(size, C, H, W)` batches in order; the last may be smaller."""
         for start in range(0, len(self), size):
             yield self.preprocessing.normalize(self.pixels(np.arange(start, min(start + size, len(self)))))
 
@@ -82,14 +83,14 @@ def write(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
 ) -> EvalSet:
-    """Write `len(names)` uint8 (H, W, 3) images one by one, then open the set; raises InputError without images."""
+    """Write `len(names)` uint8 (H, W, C) images one by one, then open the set; raises InputError without images."""
     if not names:
         raise InputError(f"{folder.name}: there are no images to write")
     if labels is not None and len(labels) != len(names):
         raise ValueError(f"{len(labels)} labels for {len(names)} images")
-    side = preprocessing.crop
+    shape = (len(names), *preprocessing.image_shape)
     with replacing(folder / "images.npy") as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(names), side, side, 3))
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         for row, image in zip(array, images, strict=True):
             row[:] = image
         array.flush()
@@ -147,11 +148,9 @@ def read_array(path: Path) -> npt.NDArray[Any]:
 
 
 def _check(opened: EvalSet) -> None:
-    side, count = opened.preprocessing.crop, len(opened.names)
-    if opened.images.dtype != np.uint8 or opened.images.shape != (count, side, side, 3) or not count:
-        raise ValueError(
-            f"images are {opened.images.dtype} {opened.images.shape}, not uint8 {(max(count, 1), side, side, 3)}"
-        )
+    shape, count = opened.preprocessing.image_shape, len(opened.names)
+    if opened.images.dtype != np.uint8 or opened.images.shape != (count, *shape) or not count:
+        raise ValueError(f"images are {opened.images.dtype} {opened.images.shape}, not uint8 {(max(count, 1), *shape)}")
     if opened.labels is None:
         return
     if opened.labels.dtype != np.int64 or opened.labels.shape != (count,):

@@ -1,4 +1,4 @@
-"""Decode image files to upright uint8 RGB with Pillow; resize and crop them for a network."""
+"""Decode image files to upright uint8 pixels with Pillow; resize and crop them for a network."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Readable(Protocol):
 Source = Readable | bytes
 
 MAX_ASPECT_RATIO = 16  # of images that are resized whole; of longer ones, only the part that is kept is resized
+MODES = {"rgb": "RGB", "bgr": "RGB", "grey": "L", "rgba": "RGBA"}  # of Pillow, by the channels of a preprocessing
 MAX_BLACK = 15  # in 8 bits; an image of more bits that reaches no higher value looks black
 # Formats of Pillow that are no still pictures or that it can't decode alone: EPS needs Ghostscript, WMF needs Windows.
 NO_PICTURES = frozenset({"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
@@ -79,8 +80,8 @@ def extension_of(name: str) -> str:
     return f".{extension.lower()}" if dot and stem and extension else ""
 
 
-def decode(source: Source) -> Image.Image:
-    """Decode to RGB, rotated by the EXIF orientation.
+def decode(source: Source, with_alpha: bool = False) -> Image.Image:
+    """Decode to RGB, or to RGBA, rotated by the EXIF orientation.
 
     Raises UnreadableImageError for a damaged file, UnavailableError without Pillow.
     """
@@ -88,50 +89,71 @@ def decode(source: Source) -> Image.Image:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise UnavailableError("decoding images needs Pillow: pip install pillow") from error
+    mode = "RGBA" if with_alpha else "RGB"
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(content(source))) as image:
             has_16_bit_colours = ";16" in repr(image.tile)  # Pillow itself reduces them to 8 bits
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
-                return _from_16_bits(np.asarray(upright)).convert("RGB")
+                return _from_16_bits(np.asarray(upright)).convert(mode)
             if upright.mode == "F":
                 raise ValueError("floating-point pixels have no defined white level; convert the image to 8 or 16 bits")
             if "transparency" in upright.info:
                 upright = upright.convert("RGBA")
-            rgb = upright.convert("RGB")
+            decoded = upright.convert(mode)
             if has_16_bit_colours:
-                _require_visible(int(np.asarray(rgb).max()) * 256 + 255)
-            return rgb
+                _require_visible(int(np.asarray(decoded)[..., :3].max()) * 256 + 255)
+            return decoded
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         name = f"{len(source)} bytes" if isinstance(source, bytes) else printable(str(source))
         raise UnreadableImageError(f"{name}: not a readable image ({error})") from error
 
 
-def read(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Return uint8 (crop, crop, 3) of an image file, or of a .npy file with uint8 RGB (height, width, 3).
+def read(source: Source, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Return the uint8 (height, width, channels) that a preprocessing makes of an image file, or of a .npy file.
 
-    Raises UnreadableImageError. A .npy of size (crop, crop) needs no Pillow.
+    A .npy file holds uint8 (height, width, channels): RGB, RGBA for `rgba`, and any channels for `array`, which takes
+    no other files. Raises UnreadableImageError. A .npy file of the right size needs no Pillow.
     """
-    if path.suffix != ".npy":
-        return resize_and_crop(decode(path), preprocessing)
+    if isinstance(source, Path) and source.suffix == ".npy":
+        return _prepared_array(_read_array(source, preprocessing), preprocessing)
+    if preprocessing.channels == "array":
+        raise UnreadableImageError(f"{printable(str(source))}: is no .npy file; a network with "
+                                   f"{preprocessing.channel_count} channels takes arrays")  # fmt: skip
+    return resize_and_crop(decode(source, preprocessing.channels == "rgba"), preprocessing)
+
+
+def _read_array(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Return the array of a .npy file, (height, width, 3) for `grey`, too."""
     try:
         pixels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UnreadableImageError(f"{path}: not a readable array ({error})") from error
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UnreadableImageError(f"{path}: is not uint8 (height, width, 3)")
-    if pixels.shape[:2] == (preprocessing.crop, preprocessing.crop):
-        return pixels
-    return resize_and_crop(as_image(pixels), preprocessing)
+    channels = preprocessing.channel_count if preprocessing.channels in ("rgba", "array") else 3
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (channels,):
+        raise UnreadableImageError(f"{path}: is not uint8 (height, width, {channels})")
+    return pixels
+
+
+def _prepared_array(pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    if preprocessing.channels == "array":
+        parts = [as_image(pixels[..., channel]) for channel in range(pixels.shape[2])]
+        return np.concatenate([resize_and_crop(part, preprocessing) for part in parts], axis=2)
+    if preprocessing.channels == "grey" or pixels.shape[:2] != preprocessing.image_shape[:2]:
+        return resize_and_crop(as_image(pixels), preprocessing)
+    return pixels[..., ::-1] if preprocessing.channels == "bgr" else pixels
 
 
 def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return uint8 RGB (height, width, 3) as a Pillow image; raises UnavailableError without Pillow."""
+    """Return uint8 (height, width, 3 or 4) or (height, width) as a Pillow image.
+
+    Raises UnavailableError without Pillow.
+    """
     try:
         from PIL import Image
     except ImportError as error:
         raise UnavailableError("resizing an array needs Pillow: pip install pillow") from error
-    return Image.fromarray(pixels)
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _from_16_bits(pixels: npt.NDArray[np.integer[Any]]) -> Image.Image:
@@ -155,21 +177,29 @@ def _require_visible(largest: int) -> None:
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Resize the shorter side and crop the centre square; return uint8 (crop, crop, 3).
+    """Resize an image, crop its centre, and return uint8 (height, width, channels).
 
-    The cost is bounded: of an image longer than MAX_ASPECT_RATIO times its shorter side, only the square is resized.
+    The cost is bounded: of an image longer than MAX_ASPECT_RATIO times its shorter side, only the crop is resized.
     """
-    width, height = image.size
-    scale = preprocessing.resize / min(width, height)
-    size = (max(preprocessing.resize, round(width * scale)), max(preprocessing.resize, round(height * scale)))
-    x, y = (size[0] - preprocessing.crop) // 2, (size[1] - preprocessing.crop) // 2
-    if max(size) > MAX_ASPECT_RATIO * preprocessing.resize:
-        step_x, step_y = width / size[0], height / size[1]
-        box = (x * step_x, y * step_y, (x + preprocessing.crop) * step_x, (y + preprocessing.crop) * step_y)
-        return np.asarray(image.resize((preprocessing.crop, preprocessing.crop), resampling(preprocessing), box))
+    if (mode := MODES.get(preprocessing.channels, image.mode)) != image.mode:
+        image = image.convert(mode)
+    pixels = np.asarray(_resized_and_cropped(image, preprocessing))
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    return pixels[..., ::-1] if preprocessing.channels == "bgr" else pixels
+
+
+def _resized_and_cropped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    rows, columns = preprocessing.resized
+    width, height = size = preprocessing.resized_size(*image.size)
+    left, top = (width - preprocessing.width) // 2, (height - preprocessing.height) // 2
+    box = left, top, left + preprocessing.width, top + preprocessing.height
+    if width > MAX_ASPECT_RATIO * columns or height > MAX_ASPECT_RATIO * rows:
+        step_x, step_y = image.width / width, image.height / height
+        part = box[0] * step_x, box[1] * step_y, box[2] * step_x, box[3] * step_y
+        return image.resize((preprocessing.width, preprocessing.height), resampling(preprocessing), part)
     if size != image.size:
         image = image.resize(size, resampling(preprocessing))
-    return np.asarray(image.crop((x, y, x + preprocessing.crop, y + preprocessing.crop)))
+    return image.crop(box)
 
 
 def resampling(preprocessing: Preprocessing) -> Image.Resampling:

@@ -185,7 +185,7 @@ def evaluate(artifact: Artifact, target: Target, evalset: EvalSet) -> npt.NDArra
 def infer(
     session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Return the finite `(n, classes)` logits of uint8 `(n, H, W, 3)` images; a fixed batch takes at most its size.
+    """Return the finite `(n, classes)` logits of uint8 `(n, H, W, C)` images; a fixed batch takes at most its size.
 
     Raises ArtifactError for outputs of another shape, CompressError for NaN and infinity.
     """
@@ -260,9 +260,9 @@ def _all_logits(
 
 
 def _inputs(manifest: Manifest, batch: int, evalset: EvalSet | None) -> list[Images]:
-    side = manifest.preprocessing.crop
+    shape = manifest.preprocessing.image_shape
     if evalset is None:
-        pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, side, side, 3), np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (batch * INPUTS, *shape), np.uint8)
     else:
         pixels = evalset.pixels(np.arange(batch * INPUTS) % len(evalset))
     return [manifest.prepare(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]

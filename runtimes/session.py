@@ -21,8 +21,8 @@ class Session(Protocol):
     def run(self, images: Images) -> npt.NDArray[np.float32]:
         """Return the `(N, classes)` float32 logits or probabilities of C-contiguous images, both in host memory.
 
-        images: float32 `(N, 3, H, W)` or uint8 `(N, H, W, 3)`, as the manifest says. The call returns when the outputs
-        are complete, so that the time of a call means the same on every runtime.
+        images: normalised float32 or uint8 pixels, (N, C, H, W) or (N, H, W, C), as the manifest says. The call returns
+        when the outputs are complete, so that the time of a call means the same on every runtime.
         """
         ...
 

@@ -218,9 +218,7 @@ def _preprocessed(
             0, len(samples), 64
         ):  # pool.map on all samples would decode them faster than they are written
             chunk = samples[start : start + 64]
-            yield from pool.map(
-                lambda sample: images.resize_and_crop(images.decode(sample.source), preprocessing), chunk
-            )
+            yield from pool.map(lambda sample: images.read(sample.source, preprocessing), chunk)
             done(start + len(chunk))
 
 

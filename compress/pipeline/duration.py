@@ -48,7 +48,7 @@ def expected_s(recipe: Recipe, names: Iterable[str], data: Data, earlier: Mappin
         elif name in stages:
             if image_s is None and trainings(stages[name]):
                 image_s = time_per_image_s(recipe, len(data.classes), trainings(stages[name])[0][1].batch_size)
-            expected[name] = _stage_s(stages[name], data, image_s or 0.0, recipe.preprocessing.crop)
+            expected[name] = _stage_s(stages[name], data, image_s or 0.0, recipe.preprocessing.side)
         else:
             expected[name] = USUAL_S.get(name.partition("-")[0], OTHER_S)
     return expected
@@ -126,7 +126,7 @@ def time_per_image_s(recipe: Recipe, classes: int, batch: int) -> float:
 
     from compress.training.optimization import make_optimizer  # imports torch
 
-    device, side, processes = resolve_device(recipe.device), recipe.preprocessing.crop, distributed.world_size()
+    device, side, processes = resolve_device(recipe.device), recipe.preprocessing.side, distributed.world_size()
     batch = max(2, batch // processes)
     with torch.random.fork_rng(devices=[]):  # later steps draw the same numbers with and without an estimate
         network = plugins.load("models", recipe.model.arch).build(recipe.model, classes).to(device).train()

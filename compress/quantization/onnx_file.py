@@ -67,7 +67,7 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         with path_in_errors(model_path):
             model = standard_form(read_onnx(model_path))
-            require_side(model, preprocessing.crop, model_path)
+            require_side(model, preprocessing.side, model_path)
             float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
         readable = _readable(samples, console)
         images = write_evalset(
@@ -173,7 +173,7 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
     write_bytes(path, model.SerializeToString())
     graph_input = model.graph.input[0]
     batch = graph_input.type.tensor_type.shape.dim[0].dim_value or None
-    side = preprocessing.crop
+    side = preprocessing.side
     graph = OrtGraph(model)
     noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
     shape = graph.run({graph_input.name: noise})[graph.outputs[0]].shape

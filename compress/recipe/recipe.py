@@ -92,6 +92,9 @@ class Recipe(Config):
             for target in self.targets
             if self.export.batch not in ("dynamic", target.batch)
         ]
+        if (self.preprocessing.crop, self.preprocessing.channels) != (self.preprocessing.height, "rgb"):
+            problems.append("preprocessing: must have a square crop and channels rgb, with which networks are trained; "
+                            "compress quantize takes files with others")  # fmt: skip
         target_names = [target.name for target in self.targets]
         if len(set(target_names)) < len(target_names):
             problems.append(f"targets: must have different names, not {', '.join(target_names)}")

@@ -69,7 +69,7 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     from export.plan import plan_quantization
     from export.to_onnx import to_onnx
 
-    scheme, side = scheme_named(config.scheme), context.preprocessing.crop
+    scheme, side = scheme_named(config.scheme), context.preprocessing.side
     network = network.eval().cpu()
     with tempfile.TemporaryDirectory() as folder:  # of this process; several may run in the stage's folder
         graph = onnx.load(to_onnx(network, Path(folder) / "before.onnx", side, opset=18, batch=None).path)

@@ -42,7 +42,7 @@ class TrainingBatches:
         if self._size < ranks:
             raise InputError(f"a batch of {self._size} images can't be shared by {ranks} processes; start fewer")
         self._positions = _Positions()
-        self._side, self._repeats = context.preprocessing.crop, config.repeats
+        self._side, self._repeats = context.preprocessing.side, config.repeats
         workers = config.workers if self._images.is_slow else 0
         self._loader: DataLoader[Batch] = DataLoader(
             self._images, batch_sampler=self._positions, collate_fn=_unchanged, num_workers=workers,

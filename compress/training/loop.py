@@ -171,7 +171,7 @@ def _train_epoch(
     what = f"{context.name}, epoch {run.epoch + 1}/{config.epochs}"
     done, all_steps = run.epoch * batches.steps, config.epochs * batches.steps
     saved = time.monotonic()
-    for pixels, labels in batches.epoch(run.epoch, run.step, config.side(run.epoch, context.preprocessing.crop)):
+    for pixels, labels in batches.epoch(run.epoch, run.step, config.side(run.epoch, context.preprocessing.side)):
         torch.manual_seed(context.seed * 1_000_003 + done + run.step)  # for dropout
         train_step(pixels, labels)
         run.step += 1

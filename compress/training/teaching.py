@@ -113,7 +113,7 @@ class Projected(nn.Module):
         ):
             for name in names:
                 _module(network, name).register_forward_hook(_recorder(outputs, name))
-        side = context.preprocessing.crop
+        side = context.preprocessing.side
         with torch.no_grad():
             example = torch.zeros(1, 3, side, side)
             student.cpu().eval()(example)

@@ -88,34 +88,51 @@ Image resize_and_transpose(const Image& image, int width) {
   return result;
 }
 
-// Resizes the shorter side and crops the centre square.
+// Replaces red, green and blue by their luma (ITU-R BT.601, rounded as in Pillow).
+void make_grey(Image& image) {
+  for (auto rgb = image.rgb.begin(); rgb != image.rgb.end(); rgb += 3)
+    std::fill_n(rgb, 3, static_cast<uint8_t>((rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 0x8000) >> 16));
+}
+
+// Resizes the image and crops the centre.
 Image resize_and_crop(const Image& image) {
-  const double scale = static_cast<double>(model::resize) / std::min(image.width, image.height);
-  const int width = std::max(model::resize, static_cast<int>(std::nearbyint(image.width * scale)));
-  const int height = std::max(model::resize, static_cast<int>(std::nearbyint(image.height * scale)));
+  const double scale = std::max(static_cast<double>(model::resized_height) / image.height,
+                                static_cast<double>(model::resized_width) / image.width);
+  const int width = std::max(model::resized_width, static_cast<int>(std::nearbyint(image.width * scale)));
+  const int height = std::max(model::resized_height, static_cast<int>(std::nearbyint(image.height * scale)));
   const Image whole = resize_and_transpose(resize_and_transpose(image, width), height);
-  const int left = (width - model::crop) / 2, top = (height - model::crop) / 2;
-  Image result{model::crop, model::crop, {}};
-  for (int y = top; y < top + model::crop; ++y) {
+  const int left = (width - model::width) / 2, top = (height - model::height) / 2;
+  Image result{model::width, model::height, {}};
+  for (int y = top; y < top + model::height; ++y) {
     const auto row = whole.rgb.begin() + (ptrdiff_t(y) * width + left) * 3;
-    result.rgb.insert(result.rgb.end(), row, row + ptrdiff_t{3} * model::crop);
+    result.rgb.insert(result.rgb.end(), row, row + ptrdiff_t{3} * model::width);
   }
   return result;
 }
 
-// Returns normalised float32 (3, height, width).
-std::vector<float> normalize(const Image& image) {
-  const size_t pixels = size_t(image.width) * image.height;
-  std::vector<float> result(3 * pixels);
+// Returns a channel of a pixel in the model's order; the example's images have no alpha.
+uint8_t value(const uint8_t* rgb, size_t channel) {
+  if (model::channels == "bgr") return rgb[2 - channel];
+  return channel < 3 ? rgb[channel] : 255;
+}
+
+// Returns the pixels in the model's layout, each of them converted by `convert(value, channel)`.
+template <typename Number, typename Convert>
+std::vector<Number> input(const Image& image, Convert convert) {
+  const size_t pixels = size_t(image.width) * image.height, channels = model::mean.size();
+  std::vector<Number> result(channels * pixels);
   for (size_t i = 0; i < pixels; ++i)
-    for (size_t channel = 0; channel < 3; ++channel)
-      result[channel * pixels + i] =
-          (image.rgb[3 * i + channel] / 255.0f - model::mean[channel]) / model::std[channel];
+    for (size_t channel = 0; channel < channels; ++channel)
+      result[model::channels_first ? channel * pixels + i : i * channels + channel] =
+          convert(value(&image.rgb[3 * i], channel), channel);
   return result;
 }
 
 template <typename Number>
-std::vector<float> run(Ort::Session& session, const std::vector<Number>& image, std::vector<int64_t> shape) {
+std::vector<float> run(Ort::Session& session, const std::vector<Number>& image) {
+  const int64_t channels = model::mean.size(), height = model::height, width = model::width;
+  std::vector<int64_t> shape = {model::batch, channels, height, width};
+  if (!model::channels_first) shape = {model::batch, height, width, channels};
   std::vector<Number> images;
   for (int64_t i = 0; i < shape[0]; ++i) images.insert(images.end(), image.begin(), image.end());
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
@@ -133,10 +150,15 @@ int main(int count, char** arguments) try {
   Ort::SessionOptions options;
   for (const auto& [key, value] : model::session_options) options.AddConfigEntry(key.c_str(), value.c_str());
   Ort::Session session(env, (std::string(arguments[1]) + "/" + model::file).c_str(), options);
-  const Image image = resize_and_crop(read_ppm(arguments[2]));
-  const int64_t batch = model::batch, side = model::crop;
-  const std::vector<float> scores = model::takes_pixels ? run(session, image.rgb, {batch, side, side, 3})
-                                                        : run(session, normalize(image), {batch, 3, side, side});
+  Image whole = read_ppm(arguments[2]);
+  if (model::channels == "grey") make_grey(whole);
+  const Image image = resize_and_crop(whole);
+  const auto unchanged = [](uint8_t pixel, size_t) { return pixel; };
+  const auto normalized = [](uint8_t pixel, size_t channel) {
+    return (pixel / 255.0f - model::mean[channel]) / model::std[channel];
+  };
+  const std::vector<float> scores = model::takes_pixels ? run(session, input<uint8_t>(image, unchanged))
+                                                        : run(session, input<float>(image, normalized));
   size_t best = std::max_element(scores.begin(), scores.end()) - scores.begin();
   if (scores.size() < model::labels.size()) best = scores[0] > model::threshold;  // one score, of the second class
   std::cout << arguments[2] << ": " << model::labels[best] << "\n";

@@ -14,16 +14,23 @@ BUNDLE = Path(__file__).resolve().parents[1]
 
 
 def prepare(image: Image.Image, manifest: dict[str, Any]) -> npt.NDArray[Any]:  # Any: an object of JSON
-    """Return the input of the model: the shorter side resized, the centre cropped, pixels normalised."""
+    """Return the input of the model: the image resized, its centre cropped, its pixels normalised."""
     wanted = manifest["preprocessing"]
-    resize, crop = wanted["resize"], wanted["crop"]
-    width, height = (max(resize, round(side * resize / min(image.size))) for side in image.size)
-    left, top = (width - crop) // 2, (height - crop) // 2
+    batch, channels, *crop = manifest["input_shape"]
+    covered = [round(wanted["resize"] * side / min(crop)) for side in crop]  # height and width
+    scale = max(covered[0] / image.height, covered[1] / image.width)
+    width, height = max(covered[1], round(image.width * scale)), max(covered[0], round(image.height * scale))
+    left, top = (width - crop[1]) // 2, (height - crop[0]) // 2
+    image = image.convert("RGBA" if channels == 4 else "RGB").convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     image = image.resize((width, height), Image.Resampling[wanted["interpolation"].upper()])
-    pixels = np.asarray(image.crop((left, top, left + crop, top + crop)))[None]
+    pixels = np.asarray(image.crop((left, top, left + crop[1], top + crop[0]))).reshape(1, *crop, channels)
+    if wanted["channels"] == "bgr":
+        pixels = pixels[..., ::-1]
     if manifest["input_dtype"] == "float32":  # otherwise the file itself normalises
-        pixels = ((pixels / 255 - wanted["mean"]) / wanted["std"]).transpose(0, 3, 1, 2).astype(np.float32)
-    return np.repeat(pixels, manifest["input_shape"][0] or 1, axis=0)
+        pixels = ((pixels / 255 - wanted["mean"]) / wanted["std"]).astype(np.float32)
+    if manifest["input_layout"] == "NCHW":
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(np.repeat(pixels, batch or 1, axis=0))
 
 
 def main() -> None:
@@ -34,7 +41,7 @@ def main() -> None:
     for key, value in manifest["session_options"].items():  # needed for correct results
         options.add_session_config_entry(key, value)
     session = ort.InferenceSession(BUNDLE / file, options, providers=["CPUExecutionProvider"])
-    image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(sys.argv[1]))
     scores = session.run(None, {manifest["input_name"]: prepare(image, manifest)})[0][0]
     is_single = len(scores) < len(manifest["labels"])  # one score, of the second of two classes
     best = int(scores[0] > (0 if manifest["output"] == "logits" else 0.5)) if is_single else int(scores.argmax())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import math
 from types import ModuleType
 from typing import Any
 
@@ -66,9 +67,8 @@ class TrtSession:
         self._started, self._finished = (_done(cuda, cuda.cudaEventCreate()) for _ in range(2))
         self._graphs: dict[int, Any] = {}
         max_batch = _largest_batch(engine, artifact)
-        side = self._manifest.preprocessing.crop
         item = np.dtype(self._manifest.input_dtype).itemsize
-        self._inputs = _Buffer(cuda, max_batch * 3 * side * side * item)
+        self._inputs = _Buffer(cuda, max_batch * math.prod(self._manifest.input_shape[1:]) * item)
         self._columns = int(engine.get_tensor_shape(self._manifest.output_name)[-1])
         self._outputs = _Buffer(cuda, max_batch * self._columns * 4)
         self._context.set_tensor_address(self._manifest.input_name, self._inputs.device)

@@ -164,8 +164,9 @@ def test_a_manifest_whose_sha256_is_no_text_is_refused(fake_artifact: Callable[.
     [
         ("format", "zip"),
         ("precision", "int4"),
-        ("input_layout", "NHWC"),
-        ("input_dtype", "uint8"),
+        ("input_layout", "CHWN"),
+        ("input_dtype", "float64"),
+        ("input_shape", [None, 1, 4, 4]),
         ("labels", "cat"),
         ("input_shape", [None, 3, 4]),
     ],

@@ -247,6 +247,63 @@ def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
     np.testing.assert_array_equal(images.resize_and_crop(image, Preprocessing(32, 32)), np.asarray(image)[4:36])
 
 
+@settings(max_examples=100, derandomize=True)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)), crop=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    margin=st.integers(0, 9), channels=st.sampled_from(["rgb", "bgr", "grey", "rgba"]),
+)  # fmt: skip
+def test_every_image_covers_a_crop_of_any_shape_and_order(
+    size: tuple[int, int], crop: tuple[int, int], margin: int, channels: Any
+) -> None:
+    count = {"grey": 1, "rgba": 4}.get(channels, 3)
+    preprocessing = Preprocessing(min(crop) + margin, crop, mean=(0.5,) * count, std=(0.5,) * count, channels=channels)
+    width, height = preprocessing.resized_size(*size)
+    assert width >= crop[1]
+    assert height >= crop[0]
+    assert width == preprocessing.resized[1] or height == preprocessing.resized[0]
+    image = noise(*size)
+    result = images.resize_and_crop(image, preprocessing)
+    assert result.shape == (*crop, count)
+    rgb = images.resize_and_crop(image, Preprocessing(min(crop) + margin, crop))
+    if channels in ("rgb", "bgr"):
+        np.testing.assert_array_equal(result[..., :: 1 if channels == "rgb" else -1], rgb)
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "grey", "rgba"])
+def test_colours_come_in_the_order_of_the_channels(tmp_path: Path, channels: Any) -> None:
+    pixels = np.broadcast_to(np.array([200, 100, 50, 128], np.uint8), (6, 9, 4))
+    expected = {"rgb": (200, 100, 50), "bgr": (50, 100, 200), "grey": (124,), "rgba": (200, 100, 50, 128)}[channels]
+    count = len(expected)
+    preprocessing = Preprocessing(6, (6, 9), mean=(0.5,) * count, std=(0.5,) * count, channels=channels)
+    stored = pixels if channels == "rgba" else pixels[..., :3]
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "picture.png")
+    np.save(tmp_path / "array.npy", stored)
+    np.save(tmp_path / "larger.npy", stored.repeat(2, 0).repeat(2, 1))
+    for name in ("picture.png", "array.npy", "larger.npy"):
+        result = images.read(tmp_path / name, preprocessing)
+        wanted = np.broadcast_to(np.array(expected, np.uint8), (6, 9, count))
+        np.testing.assert_allclose(result.astype(int), wanted, atol=1)  # Pillow multiplies by alpha and divides
+
+
+def test_an_image_without_alpha_is_opaque() -> None:
+    preprocessing = Preprocessing(8, 8, mean=(0.5,) * 4, std=(0.5,) * 4, channels="rgba")
+    assert (images.read(encode(noise(20, 10)), preprocessing)[..., 3] == 255).all()
+
+
+def test_networks_with_other_channels_take_arrays(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(8, 8, mean=(0.5,) * 6, std=(0.5,) * 6, channels="array")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 6), np.uint8)
+    np.save(tmp_path / "spectrum.npy", pixels)
+    result = images.read(tmp_path / "spectrum.npy", preprocessing)
+    rgb = images.resize_and_crop(Image.fromarray(pixels[..., 3:]), Preprocessing(8, 8))
+    np.testing.assert_array_equal(result[..., 3:], rgb)
+    np.save(tmp_path / "rgb.npy", pixels[..., :3])
+    noise(9, 9).save(tmp_path / "picture.png")
+    for name, message in (("rgb.npy", r"is not uint8 \(height, width, 6\)"), ("picture.png", "is no .npy file")):
+        with pytest.raises(images.UnreadableImageError, match=message):
+            images.read(tmp_path / name, preprocessing)
+
+
 FORMATS = ["jpg", "jpe", "jfif", "png", "apng", "bmp", "dib", "webp", "tif", "gif", "pbm", "pgm", "pnm", "ppm", "tga",
            "avif", "jp2", "j2k", "pcx", "sgi", "qoi", "ico", "dds"]  # fmt: skip
 

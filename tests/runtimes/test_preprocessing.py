@@ -70,10 +70,11 @@ def test_scale_and_offset_say_the_same_as_mean_and_std(
     made=st.builds(
         Preprocessing,
         resize=st.integers(100, 300),
-        crop=st.integers(1, 100),
+        crop=st.integers(1, 100) | st.tuples(st.integers(20, 100), st.integers(20, 100)),
         interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
         mean=MEANS,
         std=STDS,
+        channels=st.sampled_from(["rgb", "bgr"]),
     )
 )
 def test_json_gives_back_the_same(made: Preprocessing) -> None:
@@ -87,6 +88,13 @@ def test_json_gives_back_the_same(made: Preprocessing) -> None:
         ({"crop": -1}, "crop -1"),
         ({"crop": 225, "resize": 224}, "crop 225 and resize 224"),
         ({"resize": 4097}, "resize 4097"),
+        ({"crop": (48, 192), "resize": 47}, "crop 48x192 and resize 47"),
+        ({"crop": (16, 512), "resize": 256}, "crop 16x512 and resize 256"),
+        ({"crop": (16, 512, 3)}, r"not \(16, 512, 3\) and 256"),
+        ({"crop": "224"}, "not '224' and 256"),
+        ({"channels": "gbr"}, r"channels of \('rgb', .*, not 'gbr'"),
+        ({"channels": "grey"}, r"as channels \(grey: 1\), not 3 and 3"),
+        ({"channels": "array", "mean": (), "std": ()}, "not 0 and 0"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0, not 0.0"),
         ({"std": (0.2, 0.2, -1.0)}, "std above 0, not -1.0"),
         ({"std": (0.2, 0.2, 1e-9)}, r"std of at least 1/65535, not 1e-09"),
@@ -131,6 +139,19 @@ def test_a_dictionary_without_a_setting_is_a_key_error(field: str) -> None:
     del fields[field]
     with pytest.raises(KeyError, match=field):
         Preprocessing.from_json(fields)
+
+
+def test_older_files_have_no_channels() -> None:
+    fields = asdict(Preprocessing())
+    del fields["channels"]
+    assert Preprocessing.from_json(fields) == Preprocessing()
+
+
+def test_a_square_has_one_crop() -> None:
+    assert Preprocessing(crop=(96, 96)) == Preprocessing(crop=96)
+    assert (Preprocessing(crop=96).side, Preprocessing(crop=(48, 192)).image_shape) == (96, (48, 192, 3))
+    with pytest.raises(AssertionError, match="48x192 is no square"):
+        _ = Preprocessing(crop=(48, 192)).side
 
 
 def test_an_unknown_key_is_refused() -> None:

@@ -158,6 +158,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "stages.0.augment: crop_scale: must be [least, greatest], not [1.0, 0.5]",
     ),
     (
+        {"preprocessing": {"crop": [48, 192]}},
+        "preprocessing: must have a square crop and channels rgb, with which networks are trained; compress quantize "
+        "takes files with others",
+    ),
+    (
         {"preprocessing": {"resize": 32, "crop": 64}},
         "preprocessing: must have 1 <= crop <= resize <= 4096, not crop 64 and resize 32",
     ),

@@ -21,7 +21,7 @@ from PIL import Image
 
 from export.bundle import write_bundle
 from runtimes import evalset
-from runtimes.artifact import Artifact, Manifest
+from runtimes.artifact import Artifact, InputDtype, InputLayout, Manifest
 from runtimes.files import sha256_file
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -30,16 +30,21 @@ LABELS = ('dark "red"', "grün", "blue??=")
 MakeBundle = Callable[..., Path]
 
 
-def brightest_channel(path: Path, pixels: bool, batch: int | None) -> None:
-    """Write a classifier whose logits are the means of red, green and blue."""
-    shape = [batch, 24, 24, 3] if pixels else [batch, 3, 24, 24]
-    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT)] if pixels else []
-    nodes.append(helper.make_node("ReduceMean", ["f" if pixels else "x", "axes"], ["y"], keepdims=0))
-    axes = numpy_helper.from_array(np.array([1, 2] if pixels else [2, 3]), "axes")
-    kind = TensorProto.UINT8 if pixels else TensorProto.FLOAT
+def brightest_channel(manifest: Manifest, path: Path) -> None:
+    """Write a classifier whose logits are the means of the first three channels; of one, it and its negative."""
+    kind = TensorProto.UINT8 if manifest.input_dtype == "uint8" else TensorProto.FLOAT
+    axes = np.array([2, 3] if manifest.input_layout == "NCHW" else [1, 2])
+    channels = manifest.preprocessing.channel_count
+    matrix = np.array([[1, -1, 0]]) if channels == 1 else np.eye(channels, 3)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0),
+        helper.make_node("MatMul", ["m", "matrix"], ["y"]),
+    ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])], [axes],
+        nodes, "g", [helper.make_tensor_value_info("x", kind, manifest.file_shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [manifest.input_shape[0], 3])],
+        [numpy_helper.from_array(axes, "axes"), numpy_helper.from_array(matrix.astype(np.float32), "matrix")],
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
 
@@ -48,19 +53,20 @@ def brightest_channel(path: Path, pixels: bool, batch: int | None) -> None:
 def bundle(tmp_path: Path) -> MakeBundle:
     """Return a function that writes a bundle of a classifier, unpacks it and returns its folder."""
 
-    def make(pixels: bool = False, batch: int | None = None, **preprocessing: Any) -> Path:
+    def make(
+        dtype: InputDtype = "float32", layout: InputLayout = "NCHW", batch: int | None = None, **preprocessing: Any
+    ) -> Path:
         prepared = Preprocessing(**{"resize": 30, "crop": 24, **preprocessing})
         path = tmp_path / "model.onnx"
-        brightest_channel(path, pixels, batch)
+        height, width, channels = prepared.image_shape
         manifest = Manifest(
-            sha256_file(path), path.stat().st_size, "onnx", "float32", "x", (batch, 3, 24, 24), "y", prepared, LABELS,
-            session_options={"session.intra_op.allow_spinning": "0"},
+            "", 0, "onnx", "float32", "x", (batch, channels, height, width), "y", prepared, LABELS,
+            session_options={"session.intra_op.allow_spinning": "0"}, input_layout=layout, input_dtype=dtype,
         )  # fmt: skip
-        if pixels:
-            manifest = replace(manifest, input_layout="NHWC", input_dtype="uint8")
-        artifact = Artifact(path, manifest)
+        brightest_channel(manifest, path)
+        artifact = Artifact(path, replace(manifest, sha256=sha256_file(path), size_bytes=path.stat().st_size))
         artifact.save_manifest()
-        images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (3, *prepared.image_shape), np.uint8)
         names = tuple("abc")
         sample = evalset.write(tmp_path / "sample", images, np.zeros(3, np.int64), names, LABELS, prepared)
         write_bundle(artifact, Target("here", batch=batch or 1), tmp_path / "sample", sample, tmp_path / "out.tar")
@@ -104,7 +110,11 @@ def answers(folder: Path, pictures: list[Path]) -> list[str]:
 
 CASES = [
     {"interpolation": "bilinear"}, {"interpolation": "nearest", "mean": (0.4, 0.5, 0.6), "std": (0.25, 0.25, 0.5)},
-    {"interpolation": "bicubic", "pixels": True}, {"interpolation": "lanczos", "batch": 4}, {"resize": 24},
+    {"interpolation": "bicubic", "dtype": "uint8", "layout": "NHWC"}, {"interpolation": "lanczos", "batch": 4},
+    {"resize": 24}, {"crop": (16, 40)}, {"crop": (31, 17), "resize": 17, "layout": "NHWC"},
+    {"channels": "bgr", "mean": (0.4, 0.5, 0.6), "std": (0.25, 0.25, 0.5)}, {"channels": "bgr", "dtype": "uint8"},
+    {"channels": "grey", "mean": (0.5,), "std": (0.5,)},
+    {"channels": "rgba", "mean": (0.5,) * 4, "std": (0.25,) * 4, "layout": "NHWC"},
 ]  # fmt: skip
 
 
