@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 
@@ -146,7 +145,6 @@ def measure(
     observed = [_Observed() for _ in artifacts]
     readings: Json = {}
     shares = timing.blocks_per_session()
-    gc.collect()  # only once: with torch loaded it takes a third of a second
     for number, blocks in enumerate(shares):
         with ExitStack() as stack:
             sessions, resident_bytes = _open(artifacts, target, stack)

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress.networks.layers import LayerShape, macs_per_connection
+from compress.networks.layers import macs_per_connection
 from compress.pruning.config import PruneConfig
 from compress.pruning.groups import find_groups
 from compress.pruning.latency import LatencyBench, LatencyTable, measure_latency_table
@@ -27,14 +27,13 @@ from runtimes.target import Target
 class CostModel:
     """Predicts the cost of a network from its layer shapes.
 
-    baseline_cost, full, units: cost, layer shapes and number of units of each group of the network before the first
-    round. bench, table: for latency only.
+    baseline_cost, units: cost and number of units of each group of the network before the first round. bench, table:
+    for latency only.
     """
 
     costs: Costs
     unit: Unit
     baseline_cost: float
-    full: Mapping[str, LayerShape]
     units: Mapping[str, int]
     bench: LatencyBench | None = None
     table: LatencyTable | None = None
@@ -49,7 +48,7 @@ def build_cost_model(network: nn.Module, context: Context, config: PruneConfig) 
         return _latency_model(network, shapes, target, context, config)
     macs = macs_per_connection(network, example)
     costs = Costs(lambda layer, shape: macs[layer] * shape.connections, lambda channels: 0.0)
-    return CostModel(costs, "MACs", costs.total(shapes, {}), shapes.full, shapes.units)
+    return CostModel(costs, "MACs", costs.total(shapes, {}), shapes.units)
 
 
 def example_input(context: Context) -> Tensor:
@@ -64,11 +63,11 @@ def _latency_model(
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(network, context)
     names = layer_names(network, example_input(context), onnx.load(artifact.path))
-    bench = LatencyBench(artifact, names, target, scheme)
+    bench = LatencyBench(artifact, names, shapes.full, target, scheme)
     cache = context.folder.parent.parent / "widths"  # in the run folder, shared by all steps
     table = measure_latency_table(bench, shapes, allowed_widths(shapes, config), context.seed, context.console, cache)
     costs = Costs(table.layer_ms, table.rest_ms)
-    return CostModel(costs, "ms", table.full_ms, shapes.full, shapes.units, bench, table)
+    return CostModel(costs, "ms", table.full_ms, shapes.units, bench, table)
 
 
 def _exported(network: nn.Module, context: Context) -> Artifact:

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,13 @@ def _fit(features: list[Float64], milliseconds: list[float]) -> Float64:
 class LatencyBench:
     """Measures resized copies of an exported network against the network itself.
 
-    layers: module name by the layer's name in the graph. scheme: of the INT8 file to measure; None for float32.
+    layers: module name by the layer's name in the graph. full: the network's own shapes, by module. scheme: of the INT8
+    file to measure; None for float32.
     """
 
     float32: Artifact
     layers: Mapping[str, str]
+    full: Mapping[str, LayerShape]
     target: Target
     scheme: Scheme | None
 
@@ -145,12 +148,14 @@ class LatencyBench:
             model = rewrite_hard_activations(model)
         return insert_qdq(model, dict.fromkeys(plan_quantization(model, self.scheme).ranged, RANGE), self.scheme).model
 
-    def measure_copy(
-        self, full: Mapping[str, LayerShape], shapes: Mapping[str, LayerShape]
-    ) -> tuple[LatencySample, float]:
+    @cached_property
+    def _unpruned(self) -> onnx.ModelProto:
+        return self.graph(self.full)
+
+    def measure_copy(self, shapes: Mapping[str, LayerShape]) -> tuple[LatencySample, float]:
         """Measure a copy with the given shapes; return the sample and the p50 of the unpruned network in ms."""
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-            unpruned = self._artifact(Path(folder) / "unpruned.onnx", self.graph(full))
+            unpruned = self._artifact(Path(folder) / "unpruned.onnx", self._unpruned)
             pruned = self._artifact(Path(folder) / "pruned.onnx", self.graph(shapes))
             first, second = measure([unpruned, pruned], self.target, None, TIMING, SilentConsole(), with_energy=False)
             times = dict.fromkeys([*shapes, REST], 0.0)
@@ -174,14 +179,13 @@ def measure_latency_table(
     if path.exists():
         return _from_json(json.loads(path.read_text()))
     rng = np.random.default_rng(seed)
-    full = shapes.layers({})
     samples, full_ms = [], []
     for index in range(SAMPLES):
         share = NARROWEST + (1 - NARROWEST) * index / (SAMPLES - 1)  # rises from NARROWEST to 1
         shares = {name: np.clip(share * rng.uniform(0.5, 1.5), 0, 1) for name in allowed}
         widths = {name: counts[round(shares[name] * (len(counts) - 1))] for name, counts in allowed.items()}
         widths = {} if index == SAMPLES - 1 else widths
-        sample, ms = bench.measure_copy(full, shapes.layers(widths))
+        sample, ms = bench.measure_copy(shapes.layers(widths))
         samples.append(sample)
         full_ms.append(ms)
         console.progress("measure widths", index + 1, SAMPLES)

@@ -91,7 +91,7 @@ def _measured_candidate(search: _Search, cost_model: CostModel, console: Console
     while len(candidates) < MAX_MEASUREMENTS and all(distance > TOLERANCE for distance in distances):
         widths = search.widths(costs, share * baseline / scale)
         predicted = scale * costs.total(search.shapes, widths) / baseline
-        sample, _ = cost_model.bench.measure_copy(cost_model.full, search.shapes.layers(widths))
+        sample, _ = cost_model.bench.measure_copy(search.shapes.layers(widths))
         samples.append(sample)
         candidates.append(_Candidate(widths, predicted, sample.ratio))
         distances.append(abs(sample.ratio / share - 1))

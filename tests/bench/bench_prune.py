@@ -279,7 +279,7 @@ def _at_latency(trainer: Trainer, cost_model: CostModel, pruner: Pruner, request
     for _ in range(TRIES):
         removed = (low + high) / 2
         shapes = layer_shapes(pruner(trainer.unpruned(), removed))
-        measured = [cost_model.bench.measure_copy(cost_model.full, shapes)[0] for _ in range(REPEATS)]
+        measured = [cost_model.bench.measure_copy(shapes)[0] for _ in range(REPEATS)]
         ratio = float(np.median([sample.ratio for sample in measured]))
         tries.append((abs(ratio - requested), removed))
         low, high = (removed, high) if ratio > requested else (low, removed)

@@ -100,7 +100,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LatencyBench
     artifact = file.artifact(Preprocessing(32, 32), tuple("abcde"))
     names = layer_names(network, example, onnx.load(file.path))
     shapes = Shapes(network, find_groups(network, example))
-    return LatencyBench(artifact, names, Target("here"), SCHEMES["x86-vnni"]), shapes
+    return LatencyBench(artifact, names, shapes.full, Target("here"), SCHEMES["x86-vnni"]), shapes
 
 
 def test_a_table_is_measured_once_and_stored(bench: tuple[LatencyBench, Shapes], tmp_path: Path) -> None:

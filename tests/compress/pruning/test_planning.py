@@ -36,7 +36,7 @@ def measured_model(cost_model: CostModel, ratio: Ratio) -> CostModel:
     """Return a latency model whose table predicts MACs and whose measurements are given by `ratio`."""
     costs = SimpleNamespace(layer_ms=cost_model.costs.layer, rest_ms=cost_model.costs.rest)
     table = SimpleNamespace(refined=lambda samples: costs)
-    bench = SimpleNamespace(measure_copy=lambda full, shapes: (LatencySample(shapes, ratio(shapes), {}), 1.0))
+    bench = SimpleNamespace(measure_copy=lambda shapes: (LatencySample(shapes, ratio(shapes), {}), 1.0))
     return replace(cost_model, unit="ms", bench=bench, table=table)  # type: ignore[arg-type]
 
 
