@@ -71,6 +71,21 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True)
+class RevertedOperator:
+    """An operator that was reverted to float, since the file would not be accurate enough otherwise.
+
+    op: its ONNX type. sqnr_db: of the outputs with only this operator quantized. integer_ms, float_ms: time of its
+    kernel before and after; None where it was not profiled.
+    """
+
+    name: str
+    op: str
+    sqnr_db: float
+    integer_ms: float | None = None
+    float_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class KernelProbe:
     """Saturation of a machine's integer kernels with 8-bit weights, and with limited weights.
 
@@ -209,7 +224,8 @@ class QuantizeRecord(Record):
 
     from_sha256: of the float32 file. method: compress or nncf. held_out_images: 0 where there were too few images to
     hold some out. float_ops: number of operators left in float, by type. ranges: calibrated or learned. probe,
-    speedup_p50: of the machine that quantized; None for the scheme of another processor.
+    speedup_p50: of the machine that quantized; None for the scheme of another processor. reverted: operators in float
+    for the sake of accuracy. reverting_ms: what they add to the latency, p50; None where it was not measured.
     """
 
     step = "quantize"
@@ -225,6 +241,8 @@ class QuantizeRecord(Record):
     ranges: str | None = None
     probe: KernelProbe | None = None
     speedup_p50: Speedup | None = None
+    reverted: tuple[RevertedOperator, ...] | None = None
+    reverting_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,9 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
               help="Share of held-out images on which INT8 must predict the same class as float32; needs at "
                    "least 10 images.")  # fmt: skip
+@click.option("--allow-poor", is_flag=True,
+              help="Write the file even with an SQNR under 10 dB or an agreement under 0.9 on held-out images, instead "
+                   "of reverting operators to float until both are met.")  # fmt: skip
 @click.option("--engine", hidden=True, type=click.Choice(METHODS), help="Old name of --method.")
 @quiet_option
 def quantize(
@@ -64,6 +67,7 @@ def quantize(
     method: str | None,
     range_method: str | None,
     min_agreement: float | None,
+    allow_poor: bool,
     engine: str | None,
     quiet: bool,
 ) -> None:
@@ -77,7 +81,7 @@ def quantize(
     method, range_method = _with_old_options(method, range_method, engine)
     content: YamlValue = {
         "method": method, "calibration_images": images, "calibration": {"method": range_method},
-        "min_agreement": min_agreement,
+        "min_agreement": min_agreement, "allow_poor": allow_poor,
     }  # fmt: skip
     try:
         settings = Quantize.model_validate(content)

@@ -44,8 +44,10 @@ class CalibrationConfig:
 class Quantize(Config):
     """Quantization from float32 to INT8.
 
-    The most sensitive layers are reverted to float until both accuracy budgets are met, which needs at least 10
-    calibration images. The method nncf has no budgets and ignores `calibration`.
+    The most sensitive operators are reverted to float until the accuracy floor is met: an SQNR of 10 dB and an
+    agreement of 0.9 on the held-out images. No file below is written, except with `allow_poor`. The accuracy budgets
+    ask for more; they need at least 10 calibration images. The method nncf has neither floor nor budgets and ignores
+    `calibration`.
 
     method: `compress` for this package, `nncf` for NNCF's post-training quantization.
     calibration_images: maximum number, drawn from the training split by the seed. Some are held out to judge accuracy:
@@ -54,6 +56,7 @@ class Quantize(Config):
     calibration: method that chooses the range of a tensor.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
     min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
+    allow_poor: revert no operators for the accuracy floor, and write the file however inaccurate it is.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"engine": "method"}
@@ -63,6 +66,7 @@ class Quantize(Config):
     calibration: CalibrationConfig = CalibrationConfig()
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    allow_poor: bool = False
 
     @model_validator(mode="after")
     def _budgets_can_fail(self) -> Quantize:

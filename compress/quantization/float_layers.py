@@ -21,7 +21,7 @@ from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
 from runtimes.files import write_bytes
-from runtimes.measure import measure
+from runtimes.measure import Measurement, measure
 from runtimes.target import Target
 
 MAX_LEADING_LAYERS = 3  # first layers: few channels and many pixels, where integer kernels gain least
@@ -74,22 +74,32 @@ def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> CompareSpeed:
 
 
 def latency_ratio(float32: Artifact, target: Target, first: onnx.ModelProto, second: onnx.ModelProto) -> Estimate:
-    """Return the p50 latency of the first model over that of the second.
+    """Return the p50 latency of the first model over that of the second, with bounds."""
+    measured = latencies(float32, target, first, second)
+    return speedup(measured[0].latency_ms, measured[1].latency_ms, 0.95)
+
+
+def latencies(
+    float32: Artifact, target: Target, first: onnx.ModelProto, second: onnx.ModelProto
+) -> tuple[Measurement, Measurement]:
+    """Measure two models on this machine, interleaved.
 
     float32: artifact with the inputs, outputs and batch size of both models.
     """
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
-            _artifact(float32, Path(folder) / f"{index}.onnx", model) for index, model in enumerate((first, second))
+            temporary_artifact(float32, Path(folder) / f"{index}.onnx", model)
+            for index, model in enumerate((first, second))
         ]
         rough, _ = measure(artifacts, target, None, FIRST_TIMING, SilentConsole(), with_energy=False)
         blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * rough.latency_ms_p50), MIN_BLOCKS, MAX_BLOCKS))
         timing = Timing(5, blocks, RUNS_PER_BLOCK, sessions=1)
-        results = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
-    return speedup(results[0].latency_ms, results[1].latency_ms, 0.95)
+        before, after = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
+    return before, after
 
 
-def _artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:
+def temporary_artifact(float32: Artifact, path: Path, model: onnx.ModelProto) -> Artifact:
+    """Write a model to `path` as an artifact without a manifest; float32: with the same inputs and outputs."""
     write_bytes(path, model.SerializeToString())
     return float32.derive(path)
 

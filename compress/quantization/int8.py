@@ -15,6 +15,7 @@ from compress.quantization.inspection import executed_operators
 from compress.quantization.layer_report import describe_layers
 from compress.quantization.probe import probe
 from compress.quantization.request import QuantizationRequest
+from compress.quantization.search.costs import with_costs
 from export.hard_activations import rewrite_hard_activations
 from export.parity import compare
 from export.scheme import EXACT_KERNELS, Scheme, summed_exactly
@@ -89,12 +90,17 @@ def _quantize(
         "attempts": tuple(search.attempts),
         "float_ops": best.quantized.float_ops,
         "layers": tuple(describe_layers(best, search)),
+        "reverted": search.reverted or None,
         "ranges": "calibrated" if request.learned is None else "learned",
     }
     if runs_here(scheme):
         details["probe"] = _probe(scheme)
         ratio = latency_ratio(float32, target, model, best.quantized.model)
         details["speedup_p50"] = Speedup(ratio.value, ratio.low, ratio.high)
+        if search.before_reverting:
+            before, after = search.before_reverting.quantized.model, best.quantized.model
+            costs = with_costs(search.reverted, float32, target, before, after)
+            details["reverted"], details["reverting_ms"] = costs
         if ratio.high < 1:
             request.console.say(
                 f"INT8 is slower than float32 on this machine: {ratio.value:.2f}x its speed ({ratio.low:.2f} to "

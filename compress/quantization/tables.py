@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from compress.process.table import Table
 from runtimes.artifact import Manifest
-from runtimes.lineage import Attempt, QuantizedLayer, QuantizeRecord, RuntimeNode, VerifyRecord, find_record
+from runtimes.lineage import (
+    Attempt,
+    QuantizedLayer,
+    QuantizeRecord,
+    RevertedOperator,
+    RuntimeNode,
+    VerifyRecord,
+    find_record,
+)
 
 LAYER_NAME_WIDTH = 17  # characters at the end of a layer's name; with them, the table has at most 80 columns
 
@@ -24,7 +32,10 @@ def tables(manifest: Manifest) -> list[Table]:
     if not quantized.held_out_images:
         judged = f"the {quantized.calibration_images} images of the fit: nothing is held out"
     title = f"{manifest.scheme or ''}: attempts, judged on {judged}"
-    result = [attempt_table(title, quantized.attempts or ()), layer_table(quantized.layers, operators)]
+    result = [attempt_table(title, quantized.attempts or ())]
+    if quantized.reverted:
+        result.append(reverted_table(quantized.reverted, quantized.reverting_ms))
+    result.append(layer_table(quantized.layers, operators))
     return [*result, operator_table(operators)] if operators else result
 
 
@@ -40,6 +51,27 @@ def attempt_table(title: str, attempts: Iterable[Attempt]) -> Table:
         for attempt in attempts
     )
     return Table.of(title, "<attempt|SQNR dB|agreement|kept", rows)
+
+
+def reverted_table(operators: Iterable[RevertedOperator], reverting_ms: float | None) -> Table:
+    """Return a table with one row per operator that was reverted to float for the sake of accuracy.
+
+    SQNR dB: of the outputs when only this operator is quantized. INT8 ms, float ms: time of its kernel, empty if the
+    runtime fuses it. The last row is the difference of the latencies, which includes conversions.
+    """
+    rows = [
+        (
+            operator.name[-LAYER_NAME_WIDTH:],
+            operator.op,
+            f"{operator.sqnr_db:.1f}",
+            _milliseconds(operator.integer_ms),
+            _milliseconds(operator.float_ms),
+        )
+        for operator in operators
+    ]
+    if reverting_ms is not None:
+        rows.append(("all, with conversions", "", "", "", f"{reverting_ms:+.3f}"))
+    return Table.of("reverted to float", "<operator|<kind|SQNR dB|INT8 ms|float ms", rows)
 
 
 def layer_table(layers: Iterable[QuantizedLayer], operators: Mapping[str, Sequence[RuntimeNode]]) -> Table:

@@ -90,6 +90,28 @@ def deep_model(blocks: int = 6, crippled: tuple[int, ...] = ()) -> onnx.ModelPro
     return _centred(model)
 
 
+def shifted_model(shift: float = 1000.0) -> onnx.ModelProto:
+    """Return a network that adds a large number to all features and subtracts it again.
+
+    In 8 bits, the features between both steps are lost.
+    """
+    rng = np.random.default_rng(0)
+    constants = {
+        "w1": rng.normal(0, 0.5, (8, 3, 1, 1)).astype(np.float32), "b1": rng.normal(0, 0.1, 8).astype(np.float32),
+        "w": rng.normal(0, 1, (5, 8)).astype(np.float32), "b": np.zeros(5, np.float32),
+        "up": np.asarray(shift, np.float32), "down": np.asarray(-shift, np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="first"),
+        helper.make_node("Add", ["c1", "up"], ["high"], name="shift"),
+        helper.make_node("Add", ["high", "down"], ["back"], name="shift_back"),
+        helper.make_node("GlobalAveragePool", ["back"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w", "b"], ["y"], name="gemm", transB=1),
+    ]
+    return _centred(onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2))
+
+
 def _centred(model: onnx.ModelProto) -> onnx.ModelProto:
     """Set the last layer's biases so that its mean logits are 0 and images have different top-1 classes."""
     mean = logits(model, images(40)).mean(0)

@@ -5,6 +5,8 @@ Frantar et al., GPTQ, ICLR 2023, after Hassibi and Stork, Optimal Brain Surgeon,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg
@@ -16,7 +18,8 @@ Float64 = npt.NDArray[np.float64]
 # Share of the mean second moment added to the diagonal, since the moments of calibration images are only an estimate:
 # at least MIN_DAMPING, and more for few samples of many inputs (squeeze-excite, classifiers).
 MIN_DAMPING, DAMPING_PER_INPUT = 0.01, 0.25
-BLOCK = 64  # columns whose effect on later columns is applied in one matrix product
+ROWS_AT_ONCE = 512  # of layers with many inputs, which bounds memory
+BLOCK = 64  # even; columns whose effect on later columns is applied in one matrix product
 
 
 def error_feedback(
@@ -30,25 +33,59 @@ def error_feedback(
     from the columns not yet rounded (GPTQ, equations 2 and 3, step 3). Errors caused by limits are fed back like
     rounding errors. Weights of inputs that are always 0 round to nearest.
     """
-    outputs, inputs = rows.shape
+    inputs = rows.shape[1]
     factor = _inverse_factor(moments, _damping(inputs, samples))
     rest = rows.T.copy()  # for a single row, the transpose shares memory
-    integers = np.empty((inputs, outputs))
-    inverse_scale = 1 / scale
+    integers = np.empty(rest.shape, np.int8)
     for start in range(0, inputs, BLOCK):
-        end = min(start + BLOCK, inputs)
-        errors = np.empty((end - start, outputs))
-        for k in range(start, end):
-            lowest: Float64 | int = -largest
-            highest: Float64 | int = largest
-            if limit_neighbours and k % 2 == 1:
-                lowest = np.maximum(lowest, -LARGEST_NEIGHBOUR_SUM - integers[k - 1])
-                highest = np.minimum(highest, LARGEST_NEIGHBOUR_SUM - integers[k - 1])
-            integers[k] = np.clip(np.rint(rest[k] * inverse_scale), lowest, highest)
-            errors[k - start] = (rest[k] - integers[k] * scale) / factor[k, k]
-            rest[k + 1 : end] -= factor[k, k + 1 : end, None] * errors[k - start]
-        rest[end:] -= factor[start:end, end:].T @ errors
-    return integers.T.astype(np.int8)
+        block = slice(start, min(start + BLOCK, inputs))
+        integers[block], errors = _round_block(rest[block], scale, factor[block, block], largest, limit_neighbours)
+        rest[block.stop :] -= factor[block, block.stop :].T @ errors
+    return integers.T
+
+
+def error_feedback_of_samples(
+    rows: npt.NDArray[np.floating], scale: Float64, samples: npt.NDArray[np.float32], largest: int,
+    limit_neighbours: bool,
+) -> npt.NDArray[np.int8]:  # fmt: skip
+    """Round weights (O, K) as `error_feedback` does, for many inputs: without any matrix (K, K).
+
+    samples: (S, K), of which the moments are the mean of x xT; S is much smaller than K. The inverse of the moments and
+    its factor follow block by block from matrices (S, S) by the Woodbury identity.
+    """
+    inputs = samples.astype(np.float64)
+    blocks = list(_factor_blocks(inputs))
+    integers = np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        feedback = np.zeros((len(inputs), len(rows[part])))
+        for block, factor, spread in blocks:
+            rest = rows[part, block].T + inputs[:, block].T @ feedback
+            rounded, errors = _round_block(rest, scale[part], factor, largest, limit_neighbours)
+            integers[part, block] = rounded.T
+            feedback += spread @ errors
+    return integers
+
+
+def _round_block(
+    rest: Float64, scale: Float64, factor: Float64, largest: int, limit_neighbours: bool
+) -> tuple[npt.NDArray[np.int8], Float64]:
+    """Round columns of weights (B, O) in turn, in place; return integers and weighted errors (B, O).
+
+    factor: (B, B), of these columns. The first column is not the second of two neighbours.
+    """
+    integers, errors = np.empty(rest.shape), np.empty(rest.shape)
+    inverse_scale = 1 / scale
+    for k in range(len(rest)):
+        lowest: Float64 | int = -largest
+        highest: Float64 | int = largest
+        if limit_neighbours and k % 2 == 1:
+            lowest = np.maximum(lowest, -LARGEST_NEIGHBOUR_SUM - integers[k - 1])
+            highest = np.minimum(highest, LARGEST_NEIGHBOUR_SUM - integers[k - 1])
+        integers[k] = np.clip(np.rint(rest[k] * inverse_scale), lowest, highest)
+        errors[k] = (rest[k] - integers[k] * scale) / factor[k, k]
+        rest[k + 1 :] -= factor[k, k + 1 :, None] * errors[k]
+    return integers.astype(np.int8), errors
 
 
 def error_feedback_depthwise(
@@ -68,6 +105,25 @@ def error_feedback_depthwise(
 
 def _damping(inputs: int, samples: int) -> float:
     return max(MIN_DAMPING, DAMPING_PER_INPUT * inputs / samples)
+
+
+def _factor_blocks(inputs: Float64) -> Iterator[tuple[slice, Float64, Float64]]:
+    """Yield for each block of the inputs (S, K) the factor within the block (B, B), and its effect on later blocks.
+
+    With H = d I + X XT / S for the inputs X from this block on, H^-1 = (I - X M^-1 XT) / d, where M = S d I + XT X is
+    (S, S). The factor of the block is that of this matrix's upper left corner, and the rows of the factor to its right
+    are the product of later inputs with an (S, B) matrix, which is yielded.
+    """
+    samples, count = inputs.shape
+    damping = _damping(count, samples) * float(np.mean(np.square(inputs))) or 1.0
+    gram = inputs @ inputs.T + np.eye(samples) * samples * damping
+    for start in range(0, count, BLOCK):
+        block = slice(start, min(start + BLOCK, count))
+        own = inputs[:, block]
+        solved = linalg.cho_solve(linalg.cho_factor(gram, lower=True), own)
+        factor = linalg.cholesky((np.eye(own.shape[1]) - own.T @ solved) / damping)
+        yield block, factor, linalg.solve_triangular(factor, solved.T / damping, trans="T").T
+        gram -= own @ own.T
 
 
 def _inverse_factor(moments: Float64, share: float) -> Float64:

@@ -1,80 +1,119 @@
-"""Revert the most sensitive operators to float until the accuracy budget is met."""
+"""Revert the most sensitive operators to float until the accuracy floor and the accuracy budgets are met."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from compress.quantization.correction.recovery import analytic_bias
 from compress.quantization.search.candidates import Candidate, Search, attempt, recovered
 from export.layers import layers_of
-from export.parity import compare
 from export.quantize import insert_qdq
-from runtimes.errors import InputError
-from runtimes.lineage import Parity
+from runtimes.errors import CompressError, InputError
+from runtimes.lineage import RevertedOperator
 
-SENSITIVITY_IMAGES = 16
+SENSITIVITY_IMAGES = 8
+FLOOR_SQNR_DB, FLOOR_AGREEMENT = 10.0, 0.9  # no file below is written, except with quantize.allow_poor
 
 
 def within_budget(search: Search, best: Candidate) -> Candidate:
-    """Revert the most sensitive layers to float, twice as many each time, until the accuracy budget is met."""
-    if _meets_budget(search, best):
+    """Revert the most sensitive operators to float, twice as many each time, until floor and budgets are met.
+
+    Raises CompressError if the floor is met only with all operators in float.
+    """
+    if not _unmet(search, best):
         return best
-    order = sorted(sensitivities(search, best).items(), key=lambda pair: _or_infinite(pair[1].sqnr_db))
+    start, poor = best, _below_floor(search, best)
+    sqnr_db = sensitivities(search, best)
+    order = sorted(sqnr_db, key=lambda name: sqnr_db[name])
     for count in _float_counts(len(order)):
-        if _meets_budget(search, best):
+        candidate = recovered(search, attempt(search, start.graph, start.float_nodes | frozenset(order[:count])))
+        step = f"{count} most sensitive operator{'s' * (count > 1)} float"
+        best = search.better(best, step, candidate, "not-worse")
+        if not _unmet(search, best):
             break
-        most_sensitive = frozenset(name for name, _ in order[:count])
-        candidate = recovered(search, attempt(search, best.graph, best.float_nodes | most_sensitive))
-        best = search.better(best, f"{count} most sensitive layers float", candidate, "not-worse")
-    if not _meets_budget(search, best):
-        search.request.console.say(
-            f"the accuracy budget is not met: agreement is {best.agreement:.3f}; relax quantize.min_agreement or "
-            "quantize.max_top1_drop_pp"
+    if poor and (_below_floor(search, best) or not best.quantized.plan.integer_nodes):
+        raise CompressError(
+            f"no INT8 file of this network is accurate enough: {' and '.join(poor)}, and only float operators reach "
+            "that; use the float32 file, or write the INT8 file with --allow-poor (quantize.allow_poor in a recipe)"
         )
-    elif not best.quantized.weights:
-        search.request.console.say(
-            "the accuracy budget is met only with all layers in float; use the float32 file, or relax the budget"
-        )
+    _say_what_is_unmet(search, best)
+    search.before_reverting, search.reverted = start, _reverted(start, best, sqnr_db)
     return best
 
 
-def _float_counts(layers: int) -> list[int]:
-    """Return how many layers to revert to float in turn: powers of two, then all."""
-    return [*(2**power for power in range((layers - 1).bit_length())), layers] if layers else []
+def _float_counts(operators: int) -> list[int]:
+    """Return how many operators to revert to float in turn: powers of two, then all."""
+    return [*(2**power for power in range((operators - 1).bit_length())), operators] if operators else []
 
 
-def _or_infinite(sqnr_db: float | None) -> float:
-    """Return the ratio, or infinity for None: identical logits. 0 dB, noise as large as the signal, stays 0."""
-    return math.inf if sqnr_db is None else sqnr_db
+def _reverted(start: Candidate, best: Candidate, sqnr_db: Mapping[str, float]) -> tuple[RevertedOperator, ...]:
+    """Return the operators that are float in `best` only, in graph order."""
+    names = best.float_nodes - start.float_nodes
+    nodes = [node for node in best.graph.model.graph.node if node.name in names]
+    return tuple(RevertedOperator(node.name, node.op_type, sqnr_db[node.name]) for node in nodes)
 
 
-def _meets_budget(search: Search, best: Candidate) -> bool:
-    """Return whether the candidate meets the accuracy budget on the held-out images; without a budget, it does."""
-    settings, labels = search.request.settings, search.judged.labels
-    if settings.min_agreement is not None and (best.agreement or 0.0) < settings.min_agreement:
-        return False
-    if settings.max_top1_drop_pp is None:
-        return True
-    if labels is None:
-        raise InputError("quantize.max_top1_drop_pp: the calibration images have no labels; set min_agreement instead")
-    return best.drop_pp(labels) <= settings.max_top1_drop_pp
+def _say_what_is_unmet(search: Search, best: Candidate) -> None:
+    unmet = _unmet(search, best)
+    if unmet:
+        search.request.console.say(f"the accuracy budget is not met: {' and '.join(unmet)}; relax the budget")
+    elif not best.quantized.plan.integer_nodes:
+        search.request.console.say(
+            "the accuracy budget is met only with all operators in float; use the float32 file, or relax the budget"
+        )
 
 
-def sensitivities(search: Search, best: Candidate) -> dict[str, Parity]:
-    """Return for each integer layer the parity of logits when only that layer is quantized, on a few judged images.
+def _unmet(search: Search, candidate: Candidate) -> list[str]:
+    """Return what is below the floor or not within the budgets on the held-out images, as texts."""
+    settings, labels, unmet = search.request.settings, search.judged.labels, _below_floor(search, candidate)
+    if settings.min_agreement is not None and (candidate.agreement or 0.0) < settings.min_agreement:
+        unmet.append(f"agreement is {candidate.agreement:.3f}, under min_agreement of {settings.min_agreement:g}")
+    if settings.max_top1_drop_pp is not None:
+        if labels is None:
+            raise InputError(
+                "quantize.max_top1_drop_pp: the calibration images have no labels; set min_agreement instead"
+            )
+        drop_pp = candidate.drop_pp(labels)
+        if drop_pp > settings.max_top1_drop_pp:
+            unmet.append(f"top-1 drops by {drop_pp:.2f} pp, over max_top1_drop_pp of {settings.max_top1_drop_pp:g}")
+    return unmet
 
-    The layer gets its analytic bias: the corrected bias also compensates errors of the layers before it, which are
-    absent here.
+
+def _below_floor(search: Search, candidate: Candidate) -> list[str]:
+    """Return which figures are below the floor, as texts; none with quantize.allow_poor.
+
+    After the stage `qat`, float32 without its rounding is no reference for the size of errors, only for answers.
+    """
+    request = search.request
+    poor: list[str] = []
+    if request.settings.allow_poor:
+        return poor
+    if request.learned is None and candidate.sqnr_db < FLOOR_SQNR_DB:
+        poor.append(f"its SQNR is {candidate.sqnr_db:.1f} dB, under {FLOOR_SQNR_DB:g} dB")
+    if search.held_out and candidate.agreement is not None and candidate.agreement < FLOOR_AGREEMENT:
+        poor.append(f"its agreement is {candidate.agreement:.3f}, under {FLOOR_AGREEMENT:g}")
+    return poor
+
+
+def sensitivities(search: Search, best: Candidate) -> dict[str, float]:
+    """Return for each integer operator the SQNR in dB when only that one is quantized, on a few judged images.
+
+    An operator's inputs and outputs are quantized with it, so that every quantized tensor counts. A layer gets its
+    analytic bias: the corrected bias also compensates errors of the layers before it, which are absent here.
     """
     model, ranges, statistics = best.graph.model, best.graph.ranges, best.graph.statistics
     images = search.judged.head(SENSITIVITY_IMAGES)
-    operators = frozenset(node.name for node in model.graph.node)
-    layers = layers_of(model)
-    parities = {}
-    for index, (name, weights) in enumerate(best.quantized.weights.items()):
-        bias = analytic_bias(layers[name], weights, statistics[layers[name].input].mean)
-        only_layer = insert_qdq(model, ranges, search.scheme, {name: replace(weights, bias=bias)}, operators - {name})
-        parities[name] = compare(search.reference[: len(images)], search.answers(only_layer.model, images))
-        search.request.console.progress("sensitivity of layers", index + 1, len(best.quantized.weights))
-    return parities
+    operators = [node.name for node in model.graph.node]
+    layers, weights = layers_of(model), dict(best.quantized.weights)
+    for name in weights:
+        bias = analytic_bias(layers[name], weights[name], statistics[layers[name].input].mean)
+        weights[name] = replace(weights[name], bias=bias)
+    integer = [name for name in operators if name in best.quantized.plan.integer_nodes]
+    sqnr_db = {}
+    for index, name in enumerate(integer):
+        only_this = insert_qdq(model, ranges, search.scheme, weights, frozenset(operators) - {name})
+        answers = search.answers(only_this.model, images)
+        sqnr_db[name] = replace(best, reference=search.reference[: len(images)], answers=answers).sqnr_db
+        search.request.console.progress("sensitivity of operators", index + 1, len(integer))
+    return sqnr_db

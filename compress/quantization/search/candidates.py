@@ -21,9 +21,10 @@ from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
 from runtimes.artifact import two_columns
 from runtimes.evalset import EvalSet
-from runtimes.lineage import Attempt
+from runtimes.lineage import Attempt, RevertedOperator
 
 NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits' length
+RUINED = 1e9  # in the place of NaN and infinity
 IDENTICAL = 1e-6  # noise below this share of the signal is float32 rounding
 
 # Condition for keeping a candidate instead of the best so far.
@@ -96,7 +97,8 @@ class Search:
 
     rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
     that attempts are judged on the rounding images. reference: float32 logits of the judged images. activation: that
-    computes the graph's output.
+    computes the graph's output. before_reverting, reverted: the candidate and its operators that were reverted to float
+    for the sake of accuracy, in graph order.
     """
 
     request: QuantizationRequest
@@ -105,6 +107,8 @@ class Search:
     reference: npt.NDArray[np.float32]
     activation: Activation | None
     attempts: list[Attempt] = field(default_factory=list)
+    before_reverting: Candidate | None = None
+    reverted: tuple[RevertedOperator, ...] = ()
 
     @property
     def judged(self) -> EvalSet:
@@ -112,8 +116,11 @@ class Search:
         return self.held_out or self.rounding
 
     def answers(self, model: onnx.ModelProto, images: EvalSet) -> npt.NDArray[np.float32]:
-        """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes."""
-        return answers_of(model, images, self.activation)
+        """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes.
+
+        NaN and infinity become RUINED, a large number, so that they count as noise.
+        """
+        return np.nan_to_num(answers_of(model, images, self.activation), nan=RUINED, posinf=RUINED, neginf=-RUINED)
 
     @property
     def scheme(self) -> Scheme:

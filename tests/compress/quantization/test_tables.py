@@ -77,3 +77,18 @@ def test_files_of_nncf_have_no_tables() -> None:
 def test_files_that_were_not_profiled_have_no_operators() -> None:
     titles = [table.title for table in quantization_tables.tables(manifest(quantize_step()))]
     assert titles == ["arm64: attempts, judged on 9 held-out images", "layers"]
+
+
+def test_operators_that_were_reverted_to_float() -> None:
+    reverted = [
+        {"name": "add_epsilon", "op": "Add", "sqnr_db": -3.61, "integer_ms": 0.004, "float_ms": 0.0125},
+        {"name": "a/very/long/name/of/a/layer/conv_123", "op": "Conv", "sqnr_db": 7.0},
+    ]
+    step = {**quantize_step(), "reverted": reverted, "reverting_ms": 0.25}
+    _, table, _, _ = quantization_tables.tables(manifest(step, VERIFIED))
+    assert table.title == "reverted to float"
+    assert table.rows == (
+        ("add_epsilon", "Add", "-3.6", "0.004", "0.013"),
+        ("of/a/layer/conv_123"[-17:], "Conv", "7.0", "", ""),
+        ("all, with conversions", "", "", "", "+0.250"),
+    )
