@@ -13,7 +13,7 @@ from compress.quantization.config import CalibrationConfig, Quantize
 def test_the_defaults() -> None:
     assert Quantize().model_dump() == {
         "method": "compress", "calibration_images": 256, "calibration": {"method": "min-max", "percentile": 99.99},
-        "max_top1_drop_pp": None, "min_agreement": None,
+        "max_top1_drop_pp": None, "min_agreement": None, "allow_poor": False,
     }  # fmt: skip
 
 
