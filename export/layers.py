@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.scheme import Sums
 from runtimes.errors import InputError
 
 WEIGHTED_OPS = ("Conv", "Gemm")
+LINEAR_OPS = (*WEIGHTED_OPS, "ConvTranspose")  # operators whose float weights ONNX Runtime quantizes between Q/DQ pairs
 SMALLEST_RANGE = 1e-30  # smaller ranges count as zero: their float32 scales would be subnormal and lose precision
 
 # `vpmaddubsw` adds a0 * q0 + a1 * q1 in int16 with 0 <= a <= 255: 255 * 128 fits in 32,767, 255 * 129 does not.
@@ -23,7 +25,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Layer:
-    """A Conv or Gemm with constant weights.
+    """A 2D Conv or Gemm with constant weights.
 
     weight: float64 in the file's shape; bias: float64 (O,), zeros where the node has none; axis: the output axis.
     """
@@ -65,10 +67,7 @@ class IntegerWeights:
 
 
 def layers_of(model: onnx.ModelProto) -> dict[str, Layer]:
-    """Return the layers with constant weights by node name, in graph order.
-
-    Raises InputError for a Gemm with alpha, beta or transA.
-    """
+    """Return the layers by node name, in graph order."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if is_layer(node, constants)]
     return {node.name: _layer(node, constants) for node in nodes}
@@ -87,27 +86,44 @@ def output_channels(path: Path) -> dict[str, int]:
     return channels
 
 
-def is_layer(node: NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
-    """Return whether a node is a Conv or Gemm with constant weights and bias."""
-    return node.op_type in WEIGHTED_OPS and all(name in constants for name in node.input[1:] if name)
+def is_layer(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Return whether integer kernels can compute a node: a 2D Conv, or a Gemm without alpha, beta and transA.
+
+    Its weights and bias are float constants.
+    """
+    if node.op_type not in WEIGHTED_OPS or bias_of(node, constants) is None:
+        return False
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "Conv":
+        return len(constants[node.input[1]].dims) == 4
+    return attributes.get("alpha", 1.0) == 1 and attributes.get("beta", 1.0) == 1 and not attributes.get("transA", 0)
 
 
-def _layer(node: NodeProto, constants: dict[str, onnx.TensorProto]) -> Layer:
+def bias_of(node: NodeProto, constants: Mapping[str, TensorProto]) -> Float64 | None:
+    """Return the bias (O,) of one of the `LINEAR_OPS`, zeros if it has none.
+
+    None if weights or bias are no float constants, or the bias is no vector.
+    """
+    names = [name for name in node.input[1:] if name]
+    if not names or any(name not in constants or constants[name].data_type != TensorProto.FLOAT for name in names):
+        return None
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    axis = 1 if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and not attributes.get("transB", 0)) else 0
+    outputs = int(constants[names[0]].dims[axis])
+    if node.op_type == "ConvTranspose":
+        outputs *= attributes.get("group", 1)
+    if len(names) == 1:
+        return np.zeros(outputs)
+    bias = numpy_helper.to_array(constants[names[1]]).astype(np.float64).ravel()
+    return np.zeros(outputs) + bias if len(bias) in (1, outputs) else None
+
+
+def _layer(node: NodeProto, constants: Mapping[str, TensorProto]) -> Layer:
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     weight = numpy_helper.to_array(constants[node.input[1]]).astype(np.float64)
-    axis = 0
-    if node.op_type == "Gemm":
-        if attributes.get("alpha", 1.0) != 1 or attributes.get("beta", 1.0) != 1 or attributes.get("transA", 0):
-            raise InputError(
-                f"{node.name}: cannot quantize a Gemm with alpha, beta or transA; export the model without them"
-            )
-        axis = 0 if attributes.get("transB", 0) else 1
-    elif weight.ndim != 4:
-        raise InputError(f"{node.name}: has weights of {weight.ndim} dimensions; only 2D convolutions are supported")
-    has_bias = len(node.input) > 2 and bool(node.input[2])
-    bias = np.zeros(weight.shape[axis])
-    if has_bias:
-        bias = bias + numpy_helper.to_array(constants[node.input[2]]).astype(np.float64).ravel()
+    axis = 1 if node.op_type == "Gemm" and not attributes.get("transB", 0) else 0
+    bias = bias_of(node, constants)
+    assert bias is not None
     return Layer(
         node.name, node.op_type, node.input[0], node.output[0], weight, bias, axis,
         groups=int(attributes.get("group", 1)),

@@ -9,13 +9,21 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from export.layers import is_layer
+from export.layers import LINEAR_OPS, is_layer
 from export.scheme import Scheme
 from runtimes.errors import InputError
 
-# Operators that move values without changing them.
-SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+# Operators that move values of their first input without changing them, with integer kernels in the runtimes.
+SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Slice", "Split",
+                "Gather", "Expand", "Tile", "DepthToSpace")  # fmt: skip
 CLAMPING_OPS = ("Relu", "Clip")  # with the lower bound 0, as QuantizeLinear with zero point 0 has
+# Operators whose values are as coarse as those of their inputs, so that 8 bits are enough for both. Others (Div, Sqrt,
+# Exp, means, normalization) may compute values that need relative precision: scales, variances, sums of exponentials.
+ACTIVATION_OPS = frozenset({
+    "Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish",
+    "HardSwish", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Cast", "Dropout",
+    "BatchNormalization", "Resize", "Upsample", "Pad", "SpaceToDepth", "Add", "Sub", "Mul", "Max", "Min",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,20 +76,20 @@ def _around_operators(
     model: onnx.ModelProto, constants: dict[str, TensorProto], operators: frozenset[str], float_nodes: frozenset[str]
 ) -> QuantizationPlan:
     nodes = model.graph.node
-    integer = [
-        node for node in nodes
-        if node.name not in float_nodes
-        and (is_layer(node, constants) or (node.op_type in operators and _takes_integers(node, constants)))
-    ]  # fmt: skip
-    chosen = {name for node in integer for name in (*_activations(node, constants), *node.output)}
+    with_kernel = _worth_integers(model, constants, operators)
+    integer = [node for node in nodes
+               if node.name not in float_nodes and (node.name in with_kernel or is_layer(node, constants))]  # fmt: skip
+    needed = _needed(model, constants, frozenset(node.name for node in integer))
+    written = {name for node in integer for name in node.output if node.op_type != "Gemm" or name in needed}
+    chosen = {name for node in integer for name in _activations(node, constants)} | written
     read = {name for node in integer for name in node.input}
     rescaled = _rescaled(model, chosen, read, constants)
     chosen = (chosen - set(rescaled)) | {source for source, _ in rescaled.values()}
-    clamps = _clamps(model, {name for node in integer for name in node.output}, constants)
+    clamps = _clamps(model, written, constants)
     chosen |= set(clamps)
     for node in nodes:
         if node.op_type in SAME_RANGE_OPS and node.input[0] in chosen:
-            chosen.add(node.output[0])
+            chosen.update(node.output)
     chosen -= {output.name for output in model.graph.output} - read
     return QuantizationPlan(
         integer_nodes=frozenset(node.name for node in integer),
@@ -89,6 +97,62 @@ def _around_operators(
         clamps=clamps,
         rescaled=rescaled,
     )
+
+
+def _worth_integers(
+    model: onnx.ModelProto, constants: Mapping[str, TensorProto], operators: frozenset[str]
+) -> frozenset[str]:
+    """Return the names of the operators without weights to compute in integers.
+
+    These are operators with a kernel that read only `_coarse` tensors, and whose result a layer reads, directly or
+    through other such operators. So what an epsilon, a variance or a sum of exponentials goes through stays float, and
+    so do sizes and other numbers that are no activations.
+    """
+    coarse = _coarse(model, constants, operators)
+    candidates = frozenset(
+        node.name for node in model.graph.node
+        if node.op_type in operators
+        and _takes_integers(node, constants)
+        and coarse.issuperset(_activations(node, constants))
+    )  # fmt: skip
+    linear = frozenset(node.name for node in model.graph.node if node.op_type in LINEAR_OPS)
+    needed = _needed(model, constants, candidates | linear)
+    return frozenset(node.name for node in model.graph.node
+                     if node.name in candidates and needed.intersection(node.output))  # fmt: skip
+
+
+def _coarse(model: onnx.ModelProto, constants: Mapping[str, TensorProto], operators: frozenset[str]) -> set[str]:
+    """Return the float tensors computed from the input only by layers, activations and integer operators."""
+    coarse = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    for node in model.graph.node:
+        data = node.input[:1] if node.op_type in SAME_RANGE_OPS else _activations(node, constants)
+        passes_on = node.op_type in ACTIVATION_OPS or node.op_type in SAME_RANGE_OPS or node.op_type in operators
+        if node.op_type in LINEAR_OPS or (passes_on and data and coarse.issuperset(data)):
+            coarse.update(node.output if node.op_type == "Split" else node.output[:1])
+    return coarse
+
+
+def _needed(model: onnx.ModelProto, constants: Mapping[str, TensorProto], readers: frozenset[str]) -> set[str]:
+    """Return the tensors that operators named in `readers` read, if these lead to a layer.
+
+    Operators that do not change the integers lie between: they move values, clamp or rescale them.
+    """
+    needed: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in LINEAR_OPS:
+            needed.update(_activations(node, constants)[:1] if node.name in readers else ())
+        elif needed.intersection(node.output):
+            if node.name in readers:
+                needed.update(_activations(node, constants))
+            elif node.op_type in SAME_RANGE_OPS or node.op_type in CLAMPING_OPS:
+                needed.add(node.input[0])
+            elif node.op_type == "Mul" and any(_is_number_named(name, constants) for name in node.input):
+                needed.update(_activations(node, constants))
+    return needed
+
+
+def _is_number_named(name: str, constants: Mapping[str, TensorProto]) -> bool:
+    return name in constants and is_number(constants[name])
 
 
 def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
@@ -111,7 +175,7 @@ def _rescaled(
     outputs = {output.name for output in model.graph.output}
     candidates = chosen & read - outputs
     for node in model.graph.node:
-        numbers = [name for name in node.input if name in constants and is_number(constants[name])]
+        numbers = [name for name in node.input if _is_number_named(name, constants)]
         if node.op_type != "Mul" or len(numbers) != 1 or node.output[0] not in candidates:
             continue
         source = next(name for name in node.input if name != numbers[0])

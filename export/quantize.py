@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.layers import SMALLEST_RANGE, IntegerWeights, Layer, layers_of, nearest
+from export.layers import LINEAR_OPS, SMALLEST_RANGE, IntegerWeights, Layer, bias_of, layers_of, nearest
 from export.plan import SAME_RANGE_OPS, QuantizationPlan, is_number, plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
@@ -63,16 +63,14 @@ def insert_qdq(
     scales = {name: activation_scale(*ranges[owner], scheme.signed) for name, owner in plan.range_of.items()}
     for name, (source, factor) in plan.rescaled.items():
         scales[name] = float(np.float32(scales[source][0] * factor)), scales[source][1]
-    all_layers = layers_of(model)
-    layers = {name: layer for name, layer in all_layers.items() if name in plan.integer_nodes}
+    layers = {name: layer for name, layer in layers_of(model).items() if name in plan.integer_nodes}
     rounded = {
         name: (weights or {}).get(name) or nearest(layer, scheme.sums, scales[layer.input][0])
         for name, layer in layers.items()
     }
     numbers = {tensor.name: float(numpy_helper.to_array(tensor))
                for tensor in model.graph.initializer if is_number(tensor)}  # fmt: skip
-    floats = {name: layer for name, layer in all_layers.items() if name not in layers}
-    graph = _Graph(scheme, scales, layers, rounded, numbers, floats)
+    graph = _Graph(scheme, scales, layers, rounded, numbers, _float_biases(model, layers))
     for value in model.graph.input:
         if value.name in plan.range_of:
             graph.quantize(value.name, value.name)
@@ -112,6 +110,14 @@ def activation_scale(low: float, high: float, signed: bool) -> tuple[float, int]
     return scale, int(np.rint(-low / scale).clip(0, 255))
 
 
+def _float_biases(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> dict[str, Float64]:
+    """Return the biases of the nodes with constant weights that stay float, by name."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    biases = {node.name: bias_of(node, constants) for node in model.graph.node
+              if node.op_type in LINEAR_OPS and node.name not in layers}  # fmt: skip
+    return {name: bias for name, bias in biases.items() if bias is not None}
+
+
 @dataclass
 class _Graph:
     """The graph under construction: nodes in topological order, new constants, names of dequantized tensors."""
@@ -121,7 +127,7 @@ class _Graph:
     layers: dict[str, Layer]
     weights: dict[str, IntegerWeights]
     numbers: dict[str, float]
-    float_layers: dict[str, Layer]
+    float_biases: dict[str, Float64]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
     dequantized: dict[str, str] = field(default_factory=dict)
@@ -190,7 +196,7 @@ def _write_node(graph: _Graph, node: NodeProto, plan: QuantizationPlan) -> None:
             copy.input[index] = graph.dequantized[name]
     if node.name in graph.layers:
         _use_integers(graph, copy)
-    elif node.name in graph.float_layers and copy.input[0] != node.input[0]:
+    elif node.name in graph.float_biases and copy.input[0] != node.input[0]:
         _keep_float(graph, copy)
     elif node.name in plan.integer_nodes:
         for index, name in enumerate(node.input):
@@ -219,13 +225,13 @@ def _keep_float(graph: _Graph, node: NodeProto) -> None:
     Its `WeightBiasQuantization` silently does so, per tensor, where weight and bias are float constants. 24 bits with a
     scale per element are lossless.
     """
-    layer = graph.float_layers[node.name]
-    scale = np.where(np.abs(layer.bias) < SMALLEST_RANGE, 1.0, np.abs(layer.bias) / 2.0**24).astype(np.float32)
-    graph.constant(f"{layer.name}_bias{QUANTIZED}", np.rint(layer.bias / scale).astype(np.int32))
-    graph.constant(f"{layer.name}_bias_scale", scale)
-    graph.constant(f"{layer.name}_bias_zero_point", np.zeros(len(scale), np.int32))
+    bias, name = graph.float_biases[node.name], f"{node.name}_bias"
+    scale = np.where(np.abs(bias) < SMALLEST_RANGE, 1.0, np.abs(bias) / 2.0**24).astype(np.float32)
+    graph.constant(f"{name}{QUANTIZED}", np.rint(bias / scale).astype(np.int32))
+    graph.constant(f"{name}_scale", scale)
+    graph.constant(f"{name}_zero_point", np.zeros(len(scale), np.int32))
     del node.input[2:]
-    node.input.append(graph.dequantize_constant(f"{layer.name}_bias", 0))
+    node.input.append(graph.dequantize_constant(name, 0))
 
 
 def _weight_constants(layer: Layer, weights: IntegerWeights, input_scale: float, int32_bias: bool) -> list[TensorProto]:

@@ -40,7 +40,7 @@ def calibrate(
 ) -> dict[str, Range]:
     """Return the (low, high) of each tensor over all images, in the tensor's unit, computed by ONNX Runtime in float32.
 
-    model: float32, with one image input. tensors: names in its graph; their first axis is the batch.
+    model: float32, with one image input. tensors: names in its graph.
     cache: folder for computed ranges, with a hash of all inputs as file name; unreadable files are replaced.
     Images are read once, or twice for methods with histograms. A range may exclude 0, except with the method
     `mse`.
@@ -87,14 +87,14 @@ def _measure(
     merge = MERGE_RULES[settings.method]
     ranges: dict[str, Range] = {}
 
-    def widen(name: str, values: Values, first: int) -> None:
-        ranges[name] = merge(ranges.get(name), _extremes(name, values, images.names[first : first + len(values)]))
+    def widen(name: str, values: Values, indices: range) -> None:
+        ranges[name] = merge(ranges.get(name), _extremes(name, values, [images.names[index] for index in indices]))
 
     visit_tensors(model, names, images, widen, lambda done: console.progress("calibrate", done, passes * len(images)))
     if passes == 2:
         histograms = {name: _histogram(known, settings) for name, known in ranges.items() if known[0] < known[1]}
 
-        def count(name: str, values: Values, first: int) -> None:
+        def count(name: str, values: Values, indices: range) -> None:
             if name in histograms:
                 histograms[name].add(values)
 
@@ -109,9 +109,9 @@ def _measure(
     return {name: ranges[name] for name in tensors}
 
 
-def _extremes(name: str, values: Values, images: tuple[str, ...]) -> list[Range]:
+def _extremes(name: str, values: Values, images: list[str]) -> list[Range]:
     """Return each image's smallest and largest value; raise InputError if one is not finite."""
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(images), -1)
     lows, highs = flat.min(axis=1), flat.max(axis=1)
     finite = np.isfinite(lows) & np.isfinite(highs)
     if not finite.all():

@@ -47,12 +47,33 @@ class OrtGraph:
         return dict(zip(self.outputs, values, strict=True))
 
 
-def batches(images: EvalSet, fixed: int | None) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield normalised batches of `fixed` or BATCH images; the first images fill up the last batch of a fixed size."""
-    size = fixed or BATCH
+def batches(images: EvalSet, fixed: int | None, single: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield normalised batches of `fixed` or BATCH images; the first images fill up the last batch of a fixed size.
+
+    single: yield each image alone, or for a fixed size as many times.
+    """
+    size = 1 if single else fixed or BATCH
     for start in range(0, len(images), size):
         indices = np.arange(start, start + size if fixed else min(start + size, len(images)))
-        yield images.preprocessing.normalize(images.pixels(indices % len(images)))
+        repeated = np.repeat(indices, fixed or 1) if single else indices
+        yield images.preprocessing.normalize(images.pixels(repeated % len(images)))
+
+
+def mixes_images(model: onnx.ModelProto, tensors: list[str], images: EvalSet) -> bool:
+    """Return whether the first axis of one of the tensors is not the batch, as with tokens or windows.
+
+    Then images have to run alone, so that all values of such a tensor are of one image.
+    """
+    graph = OrtGraph(with_outputs(model, tensors))
+    _, *shape = images.preprocessing.normalize(images.pixels(np.arange(0))).shape
+    batch = np.zeros((graph.fixed_batch or 2, *shape), np.float32)
+    values = graph.run({graph.inputs[0]: batch})
+    return any(values[name].shape[:1] != batch.shape[:1] for name in tensors if name in values)
+
+
+def of_images(values: npt.NDArray[Any], batch: int, count: int) -> npt.NDArray[Any]:
+    """Return the values of the first `count` images of a batch; all of them if the first axis is not the batch."""
+    return values[:count] if values.shape[:1] == (batch,) else values
 
 
 def logits(model: onnx.ModelProto, images: EvalSet, exact: bool = True) -> npt.NDArray[np.float32]:
@@ -67,19 +88,20 @@ def visit_tensors(
     model: onnx.ModelProto,
     tensors: list[str],
     images: EvalSet,
-    visit: Callable[[str, npt.NDArray[np.float32], int], None],
+    visit: Callable[[str, npt.NDArray[np.float32], range], None],
     done: Callable[[int], None],
 ) -> None:
-    """Call `visit(tensor, values (n, …), index of the first image)` for each tensor and batch; each image counts once.
+    """Call `visit(tensor, values, indices of the images)` for each tensor and batch; each image counts once.
 
-    done: called after each batch with the number of images so far. One batch is in memory at a time. Raises InputError
-    if a tensor's first axis is not the batch.
+    The values' first axis is the batch, or there is only one image. done: called after each batch with the number of
+    images so far. One batch is in memory at a time.
     """
+    single = mixes_images(model, tensors, images)
     graph = OrtGraph(with_outputs(model, tensors))
     start = 0
-    for batch in batches(images, graph.fixed_batch):
-        count = min(len(batch), len(images) - start)  # without the images that fill up a fixed batch
-        _visit_batch(graph, tensors, batch, count, start, visit)
+    for batch in batches(images, graph.fixed_batch, single):
+        count = 1 if single else min(len(batch), len(images) - start)  # without the images that fill up a fixed batch
+        _visit_batch(graph, tensors, batch, range(start, start + count), visit)
         start += count
         done(start)
 
@@ -88,13 +110,10 @@ def _visit_batch(
     graph: OrtGraph,
     tensors: list[str],
     batch: npt.NDArray[np.float32],
-    count: int,
-    start: int,
-    visit: Callable[[str, npt.NDArray[np.float32], int], None],
+    indices: range,
+    visit: Callable[[str, npt.NDArray[np.float32], range], None],
 ) -> None:
     """Run a batch and visit its tensors; their memory is released on return."""
     values = {graph.inputs[0]: batch, **graph.run({graph.inputs[0]: batch})}
     for name in tensors:
-        if values[name].shape[:1] != batch.shape[:1]:
-            raise InputError(f"calibration: the first axis of tensor {name} {values[name].shape} is not the batch")
-        visit(name, values[name][:count], start)
+        visit(name, of_images(values[name], len(batch), len(indices)), indices)

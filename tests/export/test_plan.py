@@ -20,6 +20,8 @@ AROUND, AT_INPUTS = unsigned_scheme(), signed_scheme()
 IMAGES = np.random.default_rng(1).normal(0, 1, (8, 4, 8, 8)).astype(np.float32)
 NUMBERS = {"zero": 0.0, "six": 6.0, "half": 0.5, "sixth": 1 / 6, "minus": -0.5, "one": 1.0}
 
+SIZES = {"i0": [0], "i1": [1], "i2": [2], "i4": [4], "row": [0, 1, 4], "column": [0, 4, 1, 1], "box": [0, 4, 1, 1, 1]}
+
 
 def conv(name: str, given: str, output: str, **attributes: int) -> NodeProto:
     return helper.make_node("Conv", [given, f"w_{name}"], [output], name=name, **attributes)
@@ -36,6 +38,7 @@ def graph(*nodes: NodeProto, **shapes: tuple[int, ...]) -> onnx.ModelProto:
     constants = {f"w_{node.name}": rng.normal(0, 0.7, shapes.get(node.name, (4, 4, 1, 1))).astype(np.float32)
                  for node in nodes if node.op_type == "Conv"}  # fmt: skip
     constants |= {name: np.asarray(value, np.float32) for name, value in NUMBERS.items() if name in used}
+    constants |= {name: np.asarray(value) for name, value in SIZES.items() if name in used}
     return make_model(list(nodes), constants)
 
 
@@ -266,6 +269,59 @@ def test_adds_of_no_layer_and_of_constants_are_no_epilogue() -> None:
 def test_a_layer_added_to_itself_keeps_one_side_raw() -> None:
     model = graph(conv("a", "x", "ca"), op("Add", ["ca", "ca"], "y"))
     assert sorted(read_as(quantized(model, AT_INPUTS).model)["y"]) == ["ca", "ca_dequantized"]
+
+
+@pytest.mark.parametrize("normalize", ["Div", "Sqrt", "Reciprocal"])
+def test_an_epsilon_and_the_variance_before_it_stay_float(normalize: str) -> None:
+    """A variance in 8 bits has no relative precision where it is small, and an epsilon becomes 0."""
+    divide = [op("Div", ["ca", "e"], "d")] if normalize == "Div" else \
+        [op("Sqrt", ["e"], "r"), op("Div", ["ca", "r"], "d")] if normalize == "Sqrt" else \
+        [op("Reciprocal", ["e"], "r"), op("Mul", ["ca", "r"], "d")]  # fmt: skip
+    model = graph(conv("a", "x", "ca"), op("Mul", ["ca", "ca"], "q"), op("GlobalAveragePool", ["q"], "v"),
+                  op("Add", ["v", "half"], "e"), *divide, conv("b", "d", "y"))  # fmt: skip
+    assert list(around_every_operator(model)) == ["x", "ca", "d"]
+    assert plan_quantization(model, AROUND).integer_nodes == {"a", "b"}
+
+
+def test_computations_of_sizes_stay_what_they_are() -> None:
+    model = graph(conv("a", "x", "ca"), op("Shape", ["ca"], "n"), op("Slice", ["n", "i0", "i2"], "n0"),
+                  op("Slice", ["n", "i2", "i4"], "n1"), op("Concat", ["n0", "n1"], "m", axis=0),
+                  op("Reshape", ["ca", "m"], "r"), conv("b", "r", "y"))  # fmt: skip
+    assert around_every_operator(model) == {"x": "x", "ca": "ca", "r": "ca"}
+
+
+def test_a_gemm_whose_output_no_integer_operator_reads_writes_floats() -> None:
+    nodes = [
+        op("Flatten", ["x"], "f"),
+        op("Gemm", ["f", "w"], "g"),
+        op("Tanh", ["g"], "t"),
+        op("Gemm", ["t", "v"], "y"),
+    ]
+    weights = np.random.default_rng(0).normal(0, 0.1, (256, 6)).astype(np.float32)
+    model = make_model(nodes, {"w": weights, "v": weights[:6, :3].copy()}, output_rank=2)
+    assert list(plan_quantization(model, AROUND).range_of) == ["f", "t"]
+    assert plan_quantization(model, AROUND).integer_nodes == {"g", "y"}
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_convolutions_of_other_dimensions_stay_float_and_leave_the_pool_before_them_integer(dimensions: int) -> None:
+    shape = "row" if dimensions == 1 else "box"
+    model = graph(conv("a", "x", "ca"), op("GlobalAveragePool", ["ca"], "p"), op("Reshape", ["p", shape], "q"),
+                  conv("odd", "q", "o"), op("Reshape", ["o", "column"], "g"), op("Mul", ["ca", "g"], "m"),
+                  conv("b", "m", "y"), odd=(1, 1, 1) if dimensions == 1 else (4, 4, 1, 1, 1))  # fmt: skip
+    around_every_operator(model)
+    assert plan_quantization(model, AROUND).integer_nodes == {"a", "p", "m", "b"}
+
+
+@pytest.mark.parametrize("kind", ["Slice", "Split"])
+def test_parts_of_the_channels_have_the_range_of_all(kind: str) -> None:
+    if kind == "Split":
+        parts = [helper.make_node("Split", ["ca"], ["p0", "p1"], name="split", axis=1, num_outputs=2)]
+    else:
+        parts = [op("Slice", ["ca", "i0", "i2", "i1"], "p0"), op("Slice", ["ca", "i2", "i4", "i1"], "p1")]
+    model = graph(conv("a", "x", "ca"), *parts, conv("b", "p1", "cb"), op("Concat", ["p0", "cb"], "k", axis=1),
+                  conv("c", "k", "y"), b=(2, 2, 1, 1))  # fmt: skip
+    assert around_every_operator(model) == {"x": "x", "ca": "ca", "p0": "ca", "p1": "ca", "cb": "cb", "k": "k"}
 
 
 def test_quantized_and_weightless_models_are_refused() -> None:

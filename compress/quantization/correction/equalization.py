@@ -43,12 +43,13 @@ class Equalized:
 
     def scale(self, statistics: Mapping[str, Channels]) -> dict[str, Channels]:
         """Return the statistics of the scaled tensors."""
-        return {
-            name: before if name not in self.factors else Channels(
-                before.low * self.factors[name], before.high * self.factors[name], before.mean * self.factors[name]
-            )
-            for name, before in statistics.items()
-        }  # fmt: skip
+        return {name: _scale(before, self.factors[name]) if name in self.factors else before
+                for name, before in statistics.items()}  # fmt: skip
+
+
+def _scale(channels: Channels, factor: Float64) -> Channels:
+    factor = _per_input(factor, len(channels.mean))
+    return Channels(channels.low * factor, channels.high * factor, channels.mean * factor)
 
 
 def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantized: Iterable[str]) -> Equalized:
@@ -65,11 +66,12 @@ def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantiz
     factors: dict[str, Float64] = {}
     for group in _groups(model, layers):
         reaches = [statistics[name].reach for name in sorted(group.tensors & names)]
-        if not reaches or any(len(reach) != len(group.writers[0].bias) for reach in reaches):
+        channels = len(group.writers[0].bias)
+        if not reaches or not _has_channels(group, channels) or any(len(reach) != channels for reach in reaches):
             continue
         factor = _factor(np.max(reaches, axis=0))
         written |= {layer.name: factor for layer in group.writers}
-        read |= {layer.name: factor for layer in group.readers}
+        read |= {layer.name: _per_input(factor, _channels_read(layer)) for layer in group.readers}
         factors |= dict.fromkeys(group.tensors, factor)
     return Equalized(_scaled(model, layers, written, read), factors)
 
@@ -84,7 +86,8 @@ def _groups(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> list[_Group]
         return name
 
     constants = {tensor.name for tensor in model.graph.initializer}
-    ties = [node for node in model.graph.node if node.op_type in HOMOGENEOUS_OPS and not set(node.input) & constants]
+    ties = [node for node in model.graph.node
+            if node.op_type in HOMOGENEOUS_OPS and not set(node.input) & constants and _keeps_batch(node)]  # fmt: skip
     for node in ties:
         for name in node.input:
             if root(name) != root(node.output[0]):
@@ -105,6 +108,25 @@ def _groups(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> list[_Group]
             groups.append(_Group(frozenset(names), *(tuple(layers[node.name] for node in part)
                                                     for part in (writers, readers))))  # fmt: skip
     return groups
+
+
+def _keeps_batch(node: NodeProto) -> bool:
+    """Return whether a node is no Flatten, or one of all axes but the batch."""
+    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    return node.op_type != "Flatten" or axes in ([], [1])
+
+
+def _has_channels(group: _Group, channels: int) -> bool:
+    """Return whether all layers write that many channels and read as many, or after a Flatten several inputs each."""
+    return all(len(layer.bias) == channels for layer in group.writers) and all(
+        _channels_read(layer) % channels == 0 if layer.op == "Gemm" else _channels_read(layer) == channels
+        for layer in group.readers
+    )
+
+
+def _per_input(factor: Float64, inputs: int) -> Float64:
+    """Return the factors of the inputs that Flatten makes of the channels, those of a channel after each other."""
+    return np.repeat(factor, inputs // len(factor))
 
 
 def _reads_weights(readers: list[NodeProto], names: set[str]) -> bool:

@@ -11,12 +11,12 @@ import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from compress.quantization.correction.activations import Activations
-from compress.quantization.correction.channels import Channels
+from compress.quantization.correction.channels import Channels, by_channel
 from compress.quantization.correction.moments import second_moments
 from compress.quantization.correction.rounding import error_feedback, error_feedback_depthwise
-from compress.quantization.ort_graph import OrtGraph, batches
+from compress.quantization.ort_graph import OrtGraph, batches, mixes_images, of_images
 from export.layers import (
-    WEIGHTED_OPS,
+    LINEAR_OPS,
     IntegerWeights,
     Layer,
     from_rows,
@@ -93,7 +93,8 @@ def recover(
     last_use = {name: index for index, step in enumerate(steps) for name in step.inputs}
     with Activations() as activations:
         recovery = _Recovery(quantized, scheme, statistics, activations)
-        recovery.store_images(model.graph.input[0], images)
+        single = mixes_images(model, quantized.plan.ranged, images)
+        recovery.store_images(model.graph.input[0], images, single)
         for index, step in enumerate(steps):
             for name in step.layers:
                 recovery.round(layers[name])
@@ -119,7 +120,7 @@ def _steps(quantized: Quantized, integer_type: int) -> Iterator[_Step]:
     done: set[str] = set()
     for output in (*cuts, model.graph.output[0].name):
         part = between(model, {name: integer_type for name in cuts if name != output}, [output])
-        weighted = [node.name for node in part.graph.node if node.op_type in (*WEIGHTED_OPS, "MatMul")]
+        weighted = [node.name for node in part.graph.node if node.op_type in (*LINEAR_OPS, "MatMul")]
         layers = tuple(name for name in weighted if name in quantized.weights and name not in done)
         done.update(layers)
         yield _Step(output, tuple(value.name for value in part.graph.input), layers, len(weighted) == 1)
@@ -129,20 +130,22 @@ def _steps(quantized: Quantized, integer_type: int) -> Iterator[_Step]:
 class _Recovery:
     """A quantized model whose layers are being rounded, with the activations computed so far.
 
-    sizes: images in each stored batch, without those that only fill up the last batch of a fixed size.
+    batch_sizes: images in each stored batch. sizes: the same without those that only fill up a batch of a fixed size.
     """
 
     quantized: Quantized
     scheme: Scheme
     statistics: Mapping[str, Channels]
     activations: Activations
+    batch_sizes: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
-    def store_images(self, graph_input: ValueInfoProto, images: EvalSet) -> None:
-        """Store the normalised images as the graph's input."""
-        for batch in batches(images, graph_input.type.tensor_type.shape.dim[0].dim_value or None):
+    def store_images(self, graph_input: ValueInfoProto, images: EvalSet, single: bool) -> None:
+        """Store the normalised images as the graph's input. single: each alone."""
+        for batch in batches(images, graph_input.type.tensor_type.shape.dim[0].dim_value or None, single):
             self.activations.append(graph_input.name, batch)
-            self.sizes.append(min(len(batch), len(images) - sum(self.sizes)))
+            self.batch_sizes.append(len(batch))
+            self.sizes.append(1 if single else min(len(batch), len(images) - sum(self.sizes)))
 
     def round(self, layer: Layer) -> None:
         """Round a layer's weights with error feedback and set its analytic bias."""
@@ -151,7 +154,9 @@ class _Recovery:
         while source in self.quantized.plan.rescaled:  # the same integers with another scale
             source, _ = self.quantized.plan.rescaled[source]
         stored = self.activations.batches(source + QUANTIZED)
-        inputs = (batch[:size] for batch, size in zip(stored, self.sizes, strict=True))
+        inputs = (
+            of_images(values, *sizes) for values, *sizes in zip(stored, self.batch_sizes, self.sizes, strict=True)
+        )
         moments, samples = second_moments(layer, inputs, scale, zero_point)
         row_scale = row_scales(layer, self.scheme.sums, scale)
         rows = _round_rows(layer, row_scale, moments, samples, self.scheme)
@@ -170,10 +175,11 @@ class _Recovery:
         graph = OrtGraph(between(self.quantized.model, inputs, [step.output]))
         scale, zero_point = self.quantized.scales.get(step.output.removesuffix(QUANTIZED), (1.0, 0))
         total, clamped, count, checked = 0.0, 0.0, 0, 0
-        for size, *values in zip(self.sizes, *map(self.activations.batches, step.inputs), strict=True):
+        sizes = zip(self.batch_sizes, self.sizes, strict=True)
+        for (batch, size), *values in zip(sizes, *map(self.activations.batches, step.inputs), strict=True):
             output = graph.run(dict(zip(step.inputs, values, strict=True)))[step.output]
             self.activations.append(step.output, output)
-            flat = output[:size].reshape(size, output.shape[1], -1)
+            flat = by_channel(of_images(output, batch, size))
             dtype = np.float32 if flat.dtype == np.float32 else np.int32
             total += flat.sum(axis=2, dtype=dtype).sum(0, dtype=np.float64)
             count += flat.shape[0] * flat.shape[2]

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnx_graphs
 import pytest
+from onnx import helper
 
 from compress.quantization import ort_graph
-from compress.quantization.ort_graph import OrtGraph, batches, logits
+from compress.quantization.ort_graph import OrtGraph, batches, logits, mixes_images, visit_tensors
 from runtimes import environment
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
@@ -83,3 +84,30 @@ def test_exact_kernels_are_requested_only_where_others_saturate(
     monkeypatch.setattr(ort_graph.ort, "SessionOptions", Options)
     OrtGraph(onnx_graphs.residual_model(channels=3), exact)
     assert requested.get("session.x64quantprecision") == option
+
+
+def windows() -> onnx.ModelProto:
+    """Return a model that cuts each image of 8 px into 4 windows, which are the first axis of the tensor `w`."""
+    node = helper.make_node
+    nodes = [node("Reshape", ["x", "cut"], ["w"], name="cut"), node("Relu", ["w"], ["r"], name="relu"),
+             node("Reshape", ["r", "join"], ["y"], name="join")]  # fmt: skip
+    return onnx_graphs.make_model(
+        nodes, {"cut": np.asarray((-1, 3, 16)), "join": np.asarray((-1, 192))}, 3, output_rank=2
+    )
+
+
+@pytest.mark.parametrize("fixed", [None, 1, 3])
+def test_images_run_alone_if_a_tensor_has_another_first_axis(fixed: int | None) -> None:
+    model = windows()
+    if fixed:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+    assert mixes_images(model, ["w"], images(5))
+    assert not mixes_images(model, ["x", "y"], images(5))
+    seen: list[tuple[str, tuple[int, ...], float, range]] = []
+    done: list[int] = []
+    visit_tensors(model, ["x", "w"], images(5), lambda name, values, indices:
+                  seen.append((name, values.shape, float(values[-1].max()), indices)), done.append)  # fmt: skip
+    assert done == [1, 2, 3, 4, 5]
+    for index, (of_x, of_w) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
+        assert (of_x[:2], of_x[3]) == (("x", (1, 3, 8, 8)), range(index, index + 1))
+        assert (of_w[:2], of_w[3]) == (("w", (4 * (fixed or 1), 3, 16)), range(index, index + 1))

@@ -86,17 +86,20 @@ def network(kind: str, seed: int = 0, spread: float = 100.0) -> onnx.ModelProto:
     if kind == "gemm":
         constants["w3"] = np.ascontiguousarray(constants["w3"].T)
         gemm = node("Gemm", ["f", "w3", "b3"], "y")
+    flat = "p"
+    if kind == "flatten":  # of all positions, so that the Gemm has several inputs for each channel
+        constants["w3"], flat = weights(5, WIDTH * 64), "r2"
     nodes = [
         node("Conv", ["x", "w1", *bias], "c1", pads=[1] * 4),
         node("Clip", ["c1", "zero", "six"], "r1") if clip else node("Relu", ["c1"], "r1"),
         *middle,
         node("Conv", [last, "w2", "b2"], "c2", group=2 if kind == "groups" else 1), node("Relu", ["c2"], "r2"),
-        node("GlobalAveragePool", ["r2"], "p"), node("Flatten", ["p"], "f"), gemm,
+        node("GlobalAveragePool", ["r2"], "p"), node("Flatten", [flat], "f"), gemm,
     ]  # fmt: skip
     return onnx_graphs.make_model(nodes, constants, channels=3, output_rank=2)
 
 
-KINDS = ["plain", "depthwise", "groups", "residual", "pools", "no bias", "gemm", "shared", "clip"]
+KINDS = ["plain", "depthwise", "groups", "residual", "pools", "no bias", "gemm", "flatten", "shared", "clip"]
 
 
 def equalized(model: onnx.ModelProto, given_images: EvalSet) -> tuple:
