@@ -149,7 +149,7 @@ def _with_min_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _write_plain_gemms(model: onnx.ModelProto) -> None:
     """Replace matrix products with constant weights by Gemm with alpha and beta 1."""
-    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, shapes_of(model)
     for node in model.graph.node:
         weight = constants.get(node.input[1]) if len(node.input) > 1 else None
         if weight is None or len(weight.dims) != 2 or weight.data_type != TensorProto.FLOAT:
@@ -177,7 +177,7 @@ def _fold_factor(
 
 def use_global_average_pool(model: onnx.ModelProto) -> None:
     """Replace ReduceMean over height and width by GlobalAveragePool, which has integer kernels."""
-    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    constants, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, shapes_of(model)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         if (
@@ -211,7 +211,7 @@ def _reduced(node: NodeProto, constants: dict[str, TensorProto]) -> list[int]:
 
 def _write_explicit_pads(model: onnx.ModelProto) -> None:
     """Replace auto_pad of convolutions and pools by explicit pads."""
-    weights, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, _shapes(model)
+    weights, shapes = {tensor.name: tensor for tensor in model.graph.initializer}, shapes_of(model)
     for node in model.graph.node:
         if node.op_type not in PADDED_OPS or not _has(node, "auto_pad"):
             continue
@@ -272,7 +272,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         used.add(name)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
+def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | None]]:
     """Return the inferred shapes by tensor name; None for dynamic sizes."""
     graph = shape_inference.infer_shapes(model).graph
     return {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)

@@ -21,9 +21,9 @@ from compress.process.code_digest import code_digest
 from compress.pruning.shapes import Shapes, resize_graph
 from compress.quantization.inspection import executed_operators
 from compress.verdict.statistics import speedup
-from export.hard_activations import rewrite_hard_activations
 from export.plan import plan_quantization
 from export.quantize import insert_qdq
+from export.rewrites.hard_activations import rewrite_hard_activations
 from export.scheme import Scheme
 from runtimes import environment
 from runtimes.artifact import Artifact

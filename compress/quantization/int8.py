@@ -16,8 +16,9 @@ from compress.quantization.layer_report import describe_layers
 from compress.quantization.probe import probe
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.search.costs import with_costs
-from export.hard_activations import rewrite_hard_activations
 from export.parity import compare
+from export.rewrites.hard_activations import rewrite_hard_activations
+from export.rewrites.integer_form import integer_form
 from export.scheme import EXACT_KERNELS, Scheme, summed_exactly
 from runtimes import environment
 from runtimes.artifact import Artifact
@@ -81,7 +82,7 @@ def _quantize(
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Return the INT8 model of the method `compress` and the fields of its record."""
     scheme = request.scheme
-    graph = rewrite_hard_activations(model) if scheme.placement == "every-operator" else model
+    graph = _rewritten(model, request) if scheme.placement == "every-operator" else model
     compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(graph, scheme)
     best, search = post_training.quantize(graph, request, compare_speed)
     details: dict[str, Any] = {
@@ -107,6 +108,14 @@ def _quantize(
                 f"{ratio.high:.2f}); use the float32 file"
             )
     return best.quantized.model, details
+
+
+def _rewritten(model: onnx.ModelProto, request: QuantizationRequest) -> onnx.ModelProto:
+    """Return the graph with operators that have integer kernels.
+
+    Learned ranges are of tensors and weights that the other rewrites would change.
+    """
+    return integer_form(model) if request.learned is None else rewrite_hard_activations(model)
 
 
 def _probe(scheme: Scheme) -> KernelProbe:

@@ -13,7 +13,7 @@ SchemeName = Literal["x86-avx2", "x86-vnni", "arm64", "tensorrt", "generic"]
 
 # Operators with integer kernels in ONNX Runtime on a CPU. Activations are uint8 and weights int8: on x86, int8
 # activations would use slow kernels; on arm64, uint8 activations give the same integers.
-ORT_OPERATORS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat"})
+ORT_OPERATORS = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
 
 SCHEMES: dict[str, Scheme] = {
     # Without VNNI, `vpmaddubsw` adds two products in int16, which saturates without notice.

@@ -65,8 +65,8 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     from compress.quantization.qat.fake_quant import FakeQuantNetwork
     from compress.quantization.qat.fold import module_names, write_back
     from compress.training.teaching import train
-    from export.hard_activations import rewrite_hard_activations
     from export.plan import plan_quantization
+    from export.rewrites.hard_activations import rewrite_hard_activations
     from export.to_onnx import to_onnx
 
     scheme, side = scheme_named(config.scheme), context.preprocessing.side

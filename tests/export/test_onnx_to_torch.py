@@ -10,9 +10,9 @@ import torch
 from networks import Tangle, make_lively
 from onnx import helper
 
-from export.hard_activations import rewrite_hard_activations
 from export.onnx_to_torch import OnnxNetwork
 from export.quantize import insert_qdq
+from export.rewrites.hard_activations import rewrite_hard_activations
 from export.scheme import Scheme
 from export.to_onnx import to_onnx
 from runtimes.errors import InputError
@@ -74,10 +74,12 @@ def test_pairs_round_as_onnx_runtimes(residual_model: onnx.ModelProto, scheme: S
 
 
 def test_integers_that_are_read_with_another_scale_are_a_product() -> None:
-    constants = {"w": RANDOM.normal(0, 0.4, (8, 4, 3, 3)).astype(np.float32)}
+    constants = {"w": RANDOM.normal(0, 0.4, (8, 4, 3, 3)).astype(np.float32),
+                 "v": RANDOM.normal(0, 0.4, (4, 8, 1, 1)).astype(np.float32)}  # fmt: skip
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
-        helper.make_node("HardSwish", ["c"], ["y"], name="swish"),
+        helper.make_node("HardSwish", ["c"], ["s"], name="swish"),
+        helper.make_node("Conv", ["s", "v"], ["y"], name="last"),
     ]
     model = rewrite_hard_activations(onnx_graphs.make_model(nodes, constants))
     scheme = onnx_graphs.unsigned_scheme()

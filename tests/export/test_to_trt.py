@@ -185,7 +185,7 @@ def test_older_versions_are_asked_for_what_newer_ones_always_do() -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "mobilenet_v3_small"])
 def test_engines_of_whole_networks(name: str, capability: str, tmp_path: Path) -> None:
     torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision.models")
-    from export.hard_activations import rewrite_hard_activations
+    from export.rewrites.hard_activations import rewrite_hard_activations
     from export.to_onnx import to_onnx
 
     torch.manual_seed(0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,6 +43,26 @@ def make_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
+    return model
+
+
+def parsed(nodes: str, constants: str, tensors: Sequence[TensorProto] = ()) -> onnx.ModelProto:
+    """Return the opset-17 graph of nodes in ONNX's text form, from x (N, 4, 6, 6) to y; each node has a name.
+
+    constants: `<type name = {values}, …>`. tensors: more constants, of which the graph has those that it reads.
+    """
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4, 6, 6] x) => (float y) {constants} {{ {nodes} }}'
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for node in model.graph.node:
+        node.name = f"{node.op_type}_{node.output[0]}"
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in (*model.graph.initializer, *tensors) if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    del model.graph.value_info[:]
+    model.graph.output[0].CopyFrom(onnx.shape_inference.infer_shapes(model).graph.output[0])
     return model
 
 

@@ -1,4 +1,4 @@
-"""Tests of export.hard_activations: unchanged outputs, and only integer kernels in INT8."""
+"""Tests of export.rewrites.hard_activations: unchanged outputs, and only integer kernels in INT8."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from onnx import helper
 from onnx_graphs import make_model, optimized_ops, ranges_of, run_model, sqnr_db
 
 from compress.quantization.schemes import SCHEMES
-from export.hard_activations import rewrite_hard_activations
 from export.quantize import insert_qdq
+from export.rewrites.hard_activations import rewrite_hard_activations
 
 IMAGES = np.random.default_rng(1).normal(0, 2, (8, 4, 8, 8)).astype(np.float32)
 SCHEME = SCHEMES["x86-vnni"]
