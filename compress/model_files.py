@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.plain_onnx import PlainFile
+from export.inputs.options import NONE_GIVEN, PreprocessingOptions, described, options_text
 from runtimes.artifact import Artifact, Manifest, manifest_path, read_manifest
 from runtimes.errors import ArtifactError, InputError
 from runtimes.evalset import EvalSet
@@ -15,12 +16,12 @@ from runtimes.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Options of a command about files without a manifest. preprocessing: None if no option about it is given.
+    """Options of a command about files without a manifest. preprocessing: the settings that are given.
 
     manifest: of another file, whose preprocessing and labels hold for them. labels: file of class names, one per line.
     """
 
-    preprocessing: Preprocessing | None = None
+    preprocessing: PreprocessingOptions = NONE_GIVEN
     manifest: Path | None = None
     labels: Path | None = None
 
@@ -42,7 +43,7 @@ def open_files(paths: Sequence[Path], assumed: Assumptions, evalset: EvalSet | N
     """
     plain = {path: PlainFile.read(path) for path in paths if _is_plain(path)}
     artifacts = {path: Artifact.load(path) for path in paths if path not in plain}
-    if not plain and (assumed.preprocessing is not None or assumed.manifest is not None):
+    if not plain and (assumed.preprocessing != NONE_GIVEN or assumed.manifest is not None):
         raise InputError("every file has its own manifest, whose preprocessing holds; remove --manifest and the "
                          "options of the preprocessing")  # fmt: skip
     sources = _Sources(assumed, _reference(assumed), tuple(artifacts.values()), evalset, needs_pixels)
@@ -78,7 +79,7 @@ class _Sources:
         source, preprocessing = self._preprocessing(file)
         artifact, note = file.artifact(preprocessing), f"preprocessing {source}: {described(preprocessing)}"
         if not self.needs_pixels:
-            note = f"measured with images of {preprocessing.crop} x {preprocessing.crop} pixels"
+            note = f"measured with images of {preprocessing.height} x {preprocessing.width} pixels"
         meaning = file.meaning_of_one_output(artifact.manifest)
         note = f"{note}; {meaning}" if meaning else note
         if self.reference is not None:
@@ -94,14 +95,15 @@ class _Sources:
 
     def _preprocessing(self, file: PlainFile) -> tuple[str, Preprocessing]:
         """Return where a file's preprocessing comes from, and the preprocessing."""
-        if self.assumed.preprocessing is not None:
-            return "of the options", self.assumed.preprocessing
+        options = self.assumed.preprocessing
+        if options != NONE_GIVEN:
+            return "of the options", file.preprocessing(options)
         if self.reference is not None:
             return f"of {self.assumed.manifest}", self.reference.preprocessing
         if self.evalset is not None:
             return "of the evaluation set", self.evalset.preprocessing
-        if not self.needs_pixels and file.side is not None:
-            return "of any kind", Preprocessing(max(file.side, 256), file.side)  # does not change the latency
+        if not self.needs_pixels and None not in file.image.sides:
+            return "of any kind", file.preprocessing(options)  # does not change the latency
         known = {other.manifest.preprocessing: other for other in self.others}
         if len(known) > 1:
             one, other = list(known.values())[:2]
@@ -112,11 +114,11 @@ class _Sources:
         for preprocessing, other in known.items():
             return f"of {other.path.name}", preprocessing
         if not self.needs_pixels:
-            raise InputError(f"{file.path}: takes images of any size; give the side to measure with, as in --crop 224")
+            raise InputError(f"{file.path}: takes images of any size; give the size to measure with, as in --crop 224 "
+                             "or, of height and width, --crop 48x192")  # fmt: skip
         raise InputError(
             f"{file.path}: has no manifest beside it, so its preprocessing is unknown; give --manifest FILE.json of a "
-            f"file with the same preprocessing, or options: --resize 256 --crop {file.side or 224} "
-            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+            f"file with the same preprocessing, or options, as in {options_text(file.preprocessing(options))}"
         )
 
 
@@ -138,13 +140,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return names
 
 
-def described(preprocessing: Preprocessing) -> str:
-    """Return all settings in one line."""
-    mean, std = (",".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
-    sides = f"resize {preprocessing.resize}, crop {preprocessing.crop}, {preprocessing.interpolation}"
-    return f"{sides}, mean {mean}, std {std}"
-
-
 def _is_plain(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" and path.is_file() and not manifest_path(path).exists()
 
@@ -153,7 +148,7 @@ def _reference(assumed: Assumptions) -> Manifest | None:
     """Return the manifest of `--manifest`."""
     if assumed.manifest is None:
         return None
-    if assumed.preprocessing is not None:
+    if assumed.preprocessing != NONE_GIVEN:
         raise InputError("--manifest names a preprocessing already; remove it or the options of the preprocessing")
     if not assumed.manifest.is_file():
         raise InputError(

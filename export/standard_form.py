@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ from runtimes.errors import InputError
 
 REJECTIONS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
             state.NoModel, state.RuntimeException)  # fmt: skip
+OLDEST_OPSET = 7  # that ONNX Runtime loads
 MIN_OPSET = 13  # the first with a scale per channel in Q/DQ
 MAX_PASSES = 5  # of folding; two or three suffice for all exporters tried
 MIN_IR = 4  # the first in which constants need not be inputs
 STANDARD = ("", "ai.onnx")
 QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-NARROW_OR_WIDE = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 PADDED_OPS = ("Conv", "MaxPool", "AveragePool")
 
 
@@ -29,13 +28,15 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return an image classifier with constants as initializers, BatchNorm folded, and a unique name for every node.
 
     ONNX Runtime's basic optimizations do the folding; they produce standard operators only. Raises InputError, with
-    advice, if the model is not a float32 classifier of (N, 3, H, W) images.
+    advice, if the model is not a float32 classifier. It takes (N, C, H, W), see `export.inputs`.
     """
     result = inliner.inline_local_functions(model)
     _keep_constants_out_of_inputs(result)
     _name_nodes(result)  # ONNX Runtime rejects duplicate names
-    require_float32_classifier(result)
+    require_classifier(result)
     _require_plain_inference(result)
+    if _opset(result) < OLDEST_OPSET:
+        result = _with_min_opset(result)
     result = _with_min_opset(_folded(result))
     _write_plain_gemms(result)
     use_global_average_pool(result)
@@ -44,6 +45,27 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     _name_nodes(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put nodes behind those that they read; sorted graphs and graphs with a cycle stay as they are."""
+    unknown = {name for node in graph.node for name in node.output}
+    waiting, ordered = list(graph.node), list[NodeProto]()
+    while waiting:
+        later: list[NodeProto] = []
+        for node in waiting:
+            if unknown.isdisjoint(node.input):
+                ordered.append(node)
+                unknown.difference_update(node.output)
+            else:
+                later.append(node)
+        if len(later) in (0, len(waiting)):
+            break
+        waiting = later
+    if len(ordered) == len(graph.node) and len(waiting) < len(ordered):
+        copies = [_copy(node) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
@@ -55,23 +77,15 @@ def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, MIN_IR)
 
 
-def require_float32_classifier(model: onnx.ModelProto) -> None:
-    """Raise InputError, with advice, unless the model has one input, (N, 3, H, W), and one output, (N, classes)."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs, outputs = [value for value in model.graph.input if value.name not in constants], model.graph.output
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InputError(f"the model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each; "
-                         "export the classifier alone, from images to logits")  # fmt: skip
-    for value in (*inputs, *outputs):
-        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-            kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-            raise InputError(f"the model's '{value.name}' is {kind}, not float; export it in float32")
-    sides = _shape(inputs[0])
-    if len(sides) != 4 or sides[1] not in (3, None):
-        advice = "with channels first" if len(sides) == 4 else "with a batch of RGB images"
-        raise InputError(
-            f"the model's input '{inputs[0].name}' is {_shape_text(sides)}, not (N, 3, H, W); export it {advice}"
-        )
+def require_classifier(model: onnx.ModelProto) -> None:
+    """Raise InputError, with advice, unless the model has one output, float32 (N, classes)."""
+    outputs = model.graph.output
+    if len(outputs) != 1:
+        raise InputError(f"the model has {len(outputs)} outputs, not one; export the classifier alone, from images to "
+                         "logits")  # fmt: skip
+    if outputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
+        kind = TensorProto.DataType.Name(outputs[0].type.tensor_type.elem_type).lower()
+        raise InputError(f"the model's output '{outputs[0].name}' is {kind}, not float; export it in float32")
     classes = _shape(outputs[0])
     if outputs[0].type.tensor_type.HasField("shape") and len(classes) != 2:
         raise InputError(f"the model's output '{outputs[0].name}' is {_shape_text(classes)}, not (N, classes); "
@@ -86,22 +100,11 @@ def _require_plain_inference(model: onnx.ModelProto) -> None:
     if domains:
         raise InputError(f"the model has operators of {', '.join(sorted(domains))}; export it without runtime-specific "
                          "optimizations, with operators of ai.onnx only")  # fmt: skip
-    narrow = [tensor for tensor in _constants(model) if tensor.data_type in NARROW_OR_WIDE and np.prod(tensor.dims) > 1]
-    if narrow:
-        kind = TensorProto.DataType.Name(narrow[0].data_type).lower()
-        raise InputError(f"the model's weights are {kind} (in '{narrow[0].name}'); export it in float32")
     for node in nodes:
         trains = helper.get_node_attr_value(node, "training_mode") if _has(node, "training_mode") else 0
         if node.op_type == "BatchNormalization" and (trains or any(node.output[1:])):
             raise InputError(f"the model was exported in training mode ('{node.name}' takes its statistics from the "
                              "batch); export it in evaluation mode, in torch after model.eval()")  # fmt: skip
-
-
-def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    yield from model.graph.initializer
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -136,8 +139,12 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
+def _opset(model: onnx.ModelProto) -> int:
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), MIN_OPSET)
+
+
 def _with_min_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    version = next(entry.version for entry in model.opset_import)
+    version = _opset(model)
     if version >= MIN_OPSET:
         return model
     try:

@@ -227,7 +227,7 @@ def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> N
     if not manifest.dynamic_batch and manifest.input_shape[0] != target.batch:
         raise InputError(
             f"{artifact.path.name} has the fixed batch {manifest.input_shape[0]}, target '{target.name}' has batch "
-            f"{target.batch}; export with batch: dynamic or with batch: {target.batch}"
+            f"{target.batch}; set the batch to {manifest.input_shape[0]}, or export with batch: dynamic"
         )
     if evalset is None:
         return

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import rich_click as click
 
 from compress.model_files import Assumptions
+from export.inputs.options import PreprocessingOptions
 from runtimes.errors import InputError
-from runtimes.preprocessing import Interpolation, Preprocessing
+from runtimes.preprocessing import Channels, Interpolation, Sides
 
 Command = Callable[..., None]
 
 PREPROCESSING = (
-    click.option("--resize", type=int, help="Shorter side after resizing, in pixels. [default: 256]"),
-    click.option("--crop", type=int, help="Side of the centre crop, in pixels. [default: 224]"),
+    click.option("--resize", type=int,
+                 help="Shorter side after resizing, in pixels. [default: 8/7 of the crop's shorter side]"),
+    click.option("--crop", metavar="SIDE|HxW",
+                 help="Side, or height and width, of the centre crop in pixels, as in 224 or 48x192. [default: the "
+                      "network's size; 224 if it takes any]"),
     click.option("--interpolation", help="nearest, bilinear, bicubic or lanczos. [default: bilinear]"),
-    click.option("--mean", help="Mean of red, green and blue, of pixels in 0 to 1. [default: 0.485,0.456,0.406]"),
-    click.option("--std", help="Standard deviation of red, green and blue. [default: 0.229,0.224,0.225]"),
-)
+    click.option("--mean", help="Mean of all channels, or one for each, of pixels in 0 to 1. [default: "
+                                "0.485,0.456,0.406; 0.449 for other channels than red, green and blue]"),
+    click.option("--std", help="Standard deviation, likewise. [default: 0.229,0.224,0.225; 0.226]"),
+    click.option("--channels", type=click.Choice(get_args(Channels)),
+                 help="Order of the network's channels, also of mean and std; array: uint8 (height, width, C) "
+                      "in .npy files. [default: rgb, grey or rgba by the number of channels, else array]"),
+)  # fmt: skip
 ASSUMPTIONS = (
     click.option("--manifest", metavar="FILE", type=click.Path(path_type=Path),
                  help="Manifest whose preprocessing and labels hold for ONNX files that have none."),
@@ -30,21 +39,23 @@ ASSUMPTIONS = (
 
 
 def preprocessing_options(command: Command) -> Command:
-    """Add the options of the preprocessing; the command gets `preprocessing`, None if none of them is given."""
+    """Add the options of the preprocessing; the command gets `preprocessing`."""
 
     @functools.wraps(command)
     def with_preprocessing(
         *,
         resize: int | None,
-        crop: int | None,
+        crop: str | None,
         interpolation: Interpolation | None,
         mean: str | None,
         std: str | None,
+        channels: Channels | None,
         **arguments: object,
     ) -> None:
-        triples = {"mean": _triple("mean", mean), "std": _triple("std", std)}
-        given = {"resize": resize, "crop": crop, "interpolation": interpolation, **triples}
-        command(preprocessing=_preprocessing(given), **arguments)
+        options = PreprocessingOptions(
+            resize, _crop(crop), interpolation, _numbers("mean", mean), _numbers("std", std), channels
+        )
+        command(preprocessing=options, **arguments)
 
     return _with_options(with_preprocessing, PREPROCESSING)
 
@@ -54,7 +65,7 @@ def plain_file_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_assumptions(
-        *, preprocessing: Preprocessing | None, manifest: Path | None, labels: Path | None, **arguments: object
+        *, preprocessing: PreprocessingOptions, manifest: Path | None, labels: Path | None, **arguments: object
     ) -> None:
         command(assumed=Assumptions(preprocessing, manifest, labels), **arguments)
 
@@ -67,18 +78,22 @@ def _with_options(command: Command, options: tuple[Callable[[Command], Command],
     return command
 
 
-def _preprocessing(given: Mapping[str, object]) -> Preprocessing | None:
-    chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        return Preprocessing(**chosen) if chosen else None  # type: ignore[arg-type]  # checked by Preprocessing
-    except ValueError as error:
-        raise InputError(f"preprocessing {error}") from error
+def _crop(text: str | None) -> int | Sides | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--crop: give one side or height and width, as in 224 or 48x192, not {text!r}")
+    height, width = int(parts[0]), int(parts[-1])
+    return height if height == width else (height, width)
 
 
-def _triple(name: str, text: str | None) -> tuple[float, ...] | None:
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--{name}: give three numbers, as in 0.5,0.5,0.5, not {text!r}") from error
+        raise InputError(
+            f"--{name}: give one number, or one for each channel, as in 0.5,0.5,0.5, not {text!r}"
+        ) from error

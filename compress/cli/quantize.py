@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import preprocessing_options
-from compress.model_files import described
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.user_cache import user_cache
@@ -23,11 +22,11 @@ from compress.quantization.schemes import SCHEMES
 from compress.recipe import errors
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.recipe.strict_yaml import YamlValue
+from export.inputs.options import PreprocessingOptions, described
 from runtimes.artifact import Artifact, manifest_path, read_manifest
 from runtimes.console import Console
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
-from runtimes.preprocessing import Preprocessing
 
 METHODS, RANGE_METHODS = get_args(Method), get_args(RangeMethod)
 OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # range methods of --method before 0.2.0
@@ -62,7 +61,7 @@ def quantize(
     calibration: Path,
     out: Path,
     target: str,
-    preprocessing: Preprocessing | None,
+    preprocessing: PreprocessingOptions,
     images: int,
     method: str | None,
     range_method: str | None,
@@ -74,7 +73,8 @@ def quantize(
     """Quantize a float32 ONNX classifier to INT8.
 
     The file is calibrated with a folder of images, which need no labels. The preprocessing of a manifest beside it
-    holds.
+    holds. Size, layout and number of channels are those of the file; for open sizes, give --crop. Files in float16 are
+    converted to float32 first; a file that takes uint8 normalises by itself.
 
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
@@ -94,22 +94,20 @@ def quantize(
     _print_quantization(artifact)
 
 
-def _preprocessing(model: Path, given: Preprocessing | None, console: Console) -> Preprocessing:
-    """Return the preprocessing of the manifest beside a model, else that of the options; say what nobody gave.
+def _preprocessing(model: Path, given: PreprocessingOptions, console: Console) -> PreprocessingOptions:
+    """Return the preprocessing of the manifest beside a model, else that of the options.
 
     Raises InputError if the options contradict the manifest.
     """
     path = manifest_path(model)
     if not path.is_file():
-        if given is None:
-            console.say(f"preprocessing by default: {described(Preprocessing())}")
-        return given or Preprocessing()
+        return given
     own = read_manifest(path).preprocessing
-    if given not in (None, own):
+    if given.contradict(own):
         raise InputError(f"{path}: names another preprocessing than the options: {described(own)}; remove the options, "
                          "or move that manifest away if it is wrong")  # fmt: skip
     console.say(f"preprocessing of {path.name}: {described(own)}")
-    return own
+    return PreprocessingOptions.of(own)
 
 
 def _with_old_options(method: str | None, range_method: str | None, engine: str | None) -> tuple[str, str]:

@@ -23,7 +23,12 @@ from compress.quantization.ort_graph import OrtGraph
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
 from export.head import described
-from export.standard_form import standard_form
+from export.inputs.as_float32 import all_tensors, other_float, to_float32
+from export.inputs.channels_first import take_channels_first, take_own_input
+from export.inputs.image_input import ImageInput, image_input
+from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
+from export.inputs.options import described as preprocessing_text
+from export.standard_form import sort_nodes, standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
@@ -34,6 +39,8 @@ from runtimes.lineage import GivenRecord
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
+MAX_BYTES = 2**31 - 1  # of a message of protobuf
+NEWEST_OPSET = 27  # in which ONNX Runtime 1.32 has QuantizeLinear
 MIN_READABLE_SHARE = 0.99  # of the calibration images
 SHOWN = 20  # unreadable images on the console
 
@@ -42,14 +49,15 @@ SHOWN = 20  # unreadable images on the console
 class FileRequest:
     """An ONNX classifier to quantize, with calibration images from a folder.
 
-    model: path of the float32 ONNX file. calibration: folder of images. target: name of a scheme, or auto for that of
-    this machine. out: path of the INT8 file to write.
+    model: path of the float32 ONNX file. calibration: folder of images, of .npy files for a network that takes arrays.
+    target: name of a scheme, or auto for that of this machine. preprocessing: the settings that are given. out: path of
+    the INT8 file to write.
     """
 
     model: Path
     calibration: Path
     target: str
-    preprocessing: Preprocessing
+    preprocessing: PreprocessingOptions
     settings: Quantize
     out: Path
 
@@ -60,24 +68,65 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
     cache: folder for calibrated ranges, None to calibrate each time. Raises InputError for a file or folder that can't
     be used.
     """
-    scheme, model_path, preprocessing = scheme_named(request.target), request.model, request.preprocessing
-    if request.out.resolve() == model_path.resolve():
+    scheme = scheme_named(request.target)
+    if request.out.resolve() == request.model.resolve():
         raise InputError(f"{request.out}: is the model to quantize; choose another file with -o")
-    samples = _samples(request.calibration, request.settings.calibration_images, console)
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        with path_in_errors(model_path):
-            model = standard_form(read_onnx(model_path))
-            require_side(model, preprocessing.side, model_path)
-            float32 = _float32(Path(folder) / "float32.onnx", model, preprocessing, model_path)
-        readable = _readable(samples, console)
+    with tempfile.TemporaryDirectory(prefix="compress-") as name:
+        folder = Path(name)
+        with path_in_errors(request.model):
+            network = _read(request, console)
+            float32 = _float32(folder / request.model.name, network, request.model)
+        samples = _samples(request, network.preprocessing, console)
         images = write_evalset(
-            Path(folder) / "calibration", readable, float32.manifest.labels, preprocessing,
-            console,
-        )  # fmt: skip
+            folder / "calibration", samples, float32.manifest.labels, float32.manifest.preprocessing, console
+        )
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
-        with path_in_errors(model_path):
+        with path_in_errors(request.model):
             quantization = QuantizationRequest(images, scheme, request.settings, console, cache)
-            return make_int8(float32, here, quantization, request.out)
+            return _with_own_input(make_int8(float32, here, quantization, request.out), network)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network in standard form, which takes normalised float32 (N, C, H, W), or pixels in float32 if its file takes
+    uint8. image: input of its file. preprocessing: of its file.
+    """
+
+    model: onnx.ModelProto
+    image: ImageInput
+    preprocessing: Preprocessing
+
+
+def _read(request: FileRequest, console: Console) -> _Network:
+    """Read the file; say which preprocessing and conversions are chosen where the request leaves them open."""
+    model = read_onnx(request.model)
+    require_opset(model, NEWEST_OPSET, request.model)
+    if kind := other_float(model):
+        console.say(f"{request.model.name}: its {kind} tensors are converted to float32")
+        to_float32(model)
+        require_writable(request.model, model.ByteSize())
+    image = image_input(model)
+    preprocessing = request.preprocessing.for_file(image)
+    if None in vars(request.preprocessing).values():
+        by_default = " by default" if request.preprocessing == NONE_GIVEN else ""
+        console.say(f"preprocessing{by_default}: {preprocessing_text(preprocessing)}")
+    take_channels_first(model, image, preprocessing)
+    return _Network(standard_form(model), image, preprocessing)
+
+
+def _with_own_input(int8: Artifact, network: _Network) -> Artifact:
+    """Let the INT8 file take what the float32 file takes: its layout, and pixels if it takes uint8."""
+    image = network.image
+    if (image.layout, image.dtype) == ("NCHW", "float32"):
+        return int8
+    model = onnx.load(int8.path)
+    take_own_input(model, image)
+    write_bytes(int8.path, model.SerializeToString())
+    finished = int8.derive(
+        int8.path, input_layout=image.layout, input_dtype=image.dtype, preprocessing=network.preprocessing
+    )
+    finished.save_manifest()
+    return finished
 
 
 @contextmanager
@@ -93,23 +142,39 @@ def path_in_errors(model_path: Path) -> Iterator[None]:
         raise InputError(f"{model_path}: not an ONNX file ({error})") from error
 
 
-def _samples(folder: Path, count: int, console: Console) -> tuple[Sample, ...]:
-    """Return at most `count` images of a folder and its subfolders, spread evenly over the sorted names.
-
-    The files that are left out are counted on the console.
-    """
+def _samples(request: FileRequest, preprocessing: Preprocessing, console: Console) -> tuple[Sample, ...]:
+    """Return the calibration images, spread evenly over the sorted names; say which cannot be read or look odd."""
+    folder, count = request.calibration, request.settings.calibration_images
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; set --calibration to a folder of images")
+    arrays = preprocessing.channels == "array"
+    found = _arrays(folder, preprocessing) if arrays else _images(folder, console)
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
+    if len(chosen) < len(found):
+        console.say(f"calibration images: {len(chosen)} of {len(found)}, evenly spaced; --images sets their number")
+    samples = tuple(found[index] for index in chosen)
+    return samples if arrays else _readable(samples, console)
+
+
+def _images(folder: Path, console: Console) -> list[Sample]:
+    """Return all images of a folder and its subfolders; count the files that are left out on the console."""
     walk = FolderWalk(folder)
-    paths = list(walk.all_images())
+    samples = [Sample(walk.name(path), Path(path), None) for path in walk.all_images()]
     for files in walk.left_out.all():
         console.say(files.line())
-    if not paths:
+    if not samples:
         raise InputError(f"{folder}: has no images ({', '.join(sorted(extensions()))})")
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
-    if len(chosen) < len(paths):
-        console.say(f"calibration images: {len(chosen)} of {len(paths)}, evenly spaced; --images sets their number")
-    return tuple(Sample(walk.name(paths[index]), Path(paths[index]), None) for index in chosen)
+    return samples
+
+
+def _arrays(folder: Path, preprocessing: Preprocessing) -> list[Sample]:
+    """Return all .npy files of a folder and its subfolders."""
+    samples = [Sample(str(path.relative_to(folder)), path, None) for path in sorted(folder.rglob("*.npy"))]
+    if not samples:
+        count = preprocessing.channel_count
+        raise InputError(f"{folder}: has no .npy files; images of {count} channels are arrays: save each as uint8 "
+                         f"(height, width, {count})")  # fmt: skip
+    return samples
 
 
 def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ...]:
@@ -141,20 +206,49 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        missing = [name for name in external_files(path) if not (path.parent / name).is_file()]
+        require_writable(path, path.stat().st_size)
+        files = [path.parent / name for name in external_files(path)]
+        missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise InputError(f"{path}: its weights are in {missing[0]}, which is missing; copy that file beside it")
-        model = onnx.load(path)
+        require_writable(path, sum(file.stat().st_size for file in files))
+        model = _loaded(path)
+        require_opset(model, onnx.defs.onnx_opset_version(), path)
+        model.ir_version = min(model.ir_version, onnx.IR_VERSION)  # newer files hold the same operators
+        sort_nodes(model.graph)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error
     return model
 
 
+def _loaded(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except ValueError as error:  # offset or length of external data
+        raise InputError(f"{path}: its file of weights is damaged ({_first_line(error)}); copy or export both "
+                         "again") from error  # fmt: skip
+
+
+def require_writable(path: Path, size_bytes: int) -> None:
+    """Raise InputError for a network that is too large for one ONNX file in float32."""
+    if size_bytes >= MAX_BYTES:
+        raise InputError(f"{path}: has {size_bytes / 1e9:.1f} GB of weights in float32, and an ONNX file holds at most "
+                         "2.1 GB; give a smaller network")  # fmt: skip
+
+
+def require_opset(model: onnx.ModelProto, newest: int, path: Path) -> None:
+    """Raise InputError for a newer opset than the installed packages support."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), newest)
+    if opset > newest:
+        raise InputError(f"{path}: has opset {opset}, and the installed packages support at most {newest}; "
+                         f"export it with opset {newest} or older")  # fmt: skip
+
+
 def external_files(path: Path) -> list[str]:
     """Return the names of the files beside an ONNX file that hold its weights, none if it holds them itself."""
     model = onnx.load(path, load_external_data=False)
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    entries = [entry for tensor in all_tensors(model.graph) for entry in tensor.external_data]
     return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
@@ -162,20 +256,16 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def require_side(model: onnx.ModelProto, crop: int, path: Path) -> None:
-    """Raise InputError if the model takes images of another size."""
-    sides = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]]
-    if any(side not in (0, crop) for side in sides):
-        raise InputError(f"{path}: the model takes {sides[0]} x {sides[1]} pixels; set --crop {sides[0]}")
-
-
-def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, source: Path) -> Artifact:
+def _float32(path: Path, network: _Network, source: Path) -> Artifact:
+    """Write a network in standard form and return its artifact; it is run once to learn what it returns."""
+    model = network.model
+    preprocessing = raw_pixels(network.preprocessing) if network.image.dtype == "uint8" else network.preprocessing
     write_bytes(path, model.SerializeToString())
     graph_input = model.graph.input[0]
     batch = graph_input.type.tensor_type.shape.dim[0].dim_value or None
-    side = preprocessing.side
+    sizes = (preprocessing.channel_count, preprocessing.height, preprocessing.width)
     graph = OrtGraph(model)
-    noise = np.random.default_rng(0).normal(size=(batch or 1, 3, side, side)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(batch or 1, *sizes)).astype(np.float32)
     shape = graph.run({graph_input.name: noise})[graph.outputs[0]].shape
     if len(shape) != 2 or len(noise) != shape[0]:
         raise InputError(f"{source}: returns {shape} for {len(noise)} images, not (N, classes); end it with a Flatten")
@@ -186,7 +276,7 @@ def _float32(path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, s
         format="onnx",
         precision="float32",
         input_name=graph_input.name,
-        input_shape=(batch, 3, side, side),
+        input_shape=(batch, *sizes),
         output_name=model.graph.output[0].name,
         preprocessing=preprocessing,
         labels=labels,

@@ -12,12 +12,14 @@ import pytest
 
 from compress.model_files import Assumptions, OpenedFiles, open_files, read_labels
 from compress.plain_onnx import PlainFile
+from export.inputs.options import PreprocessingOptions
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
 OURS = Preprocessing(9, 8, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+OPTIONS = PreprocessingOptions.of(OURS)
 CLASSES = ("ant", "bee", "cat", "dog", "emu")
 
 
@@ -60,7 +62,7 @@ def test_files_with_manifests_are_as_before(tmp_path: Path) -> None:
 
 
 def test_the_preprocessing_of_options_is_used_and_noted(plain: Path) -> None:
-    (artifact,), (note,) = (result := opened(plain, preprocessing=OURS)).artifacts, result.notes
+    (artifact,), (note,) = (result := opened(plain, preprocessing=OPTIONS)).artifacts, result.notes
     assert artifact.manifest.preprocessing == OURS
     assert note == (
         "plain.onnx: no manifest beside it; preprocessing of the options: resize 9, crop 8, bicubic, mean 0.5,0.5,0.5, "
@@ -111,7 +113,7 @@ def test_labels_that_contradict_are_refused(plain: Path, tmp_path: Path) -> None
         f"int8.onnx: its manifest has other classes than {labels}: 'cat' is 'cow' there"
     )
     short = lines(tmp_path / "short.txt", "ant", "bee")
-    assert refused(plain, preprocessing=OURS, labels=short) == f"plain.onnx: has 5 classes, {short} names 2"
+    assert refused(plain, preprocessing=OPTIONS, labels=short) == f"plain.onnx: has 5 classes, {short} names 2"
     few = with_manifest(tmp_path / "few.onnx", CLASSES[:4])
     message = refused(plain, manifest=tmp_path / "few.onnx.json")
     assert message == f"plain.onnx: has 5 classes, {few}.json names 4"
@@ -120,18 +122,18 @@ def test_labels_that_contradict_are_refused(plain: Path, tmp_path: Path) -> None
 def test_two_names_fit_a_file_with_one_output(tmp_path: Path) -> None:
     onnx.save(onnx_graphs.binary_model(sigmoid=False), tmp_path / "binary.onnx")
     labels = lines(tmp_path / "classes.txt", "good", "bad")
-    result = opened(tmp_path / "binary.onnx", preprocessing=OURS, labels=labels)
+    result = opened(tmp_path / "binary.onnx", preprocessing=OPTIONS, labels=labels)
     assert result.artifacts[0].manifest.labels == ("good", "bad")
     assert result.notes[0].endswith("; its one output is read as the logit of the second of two classes")
     onnx.save(onnx_graphs.binary_model(sigmoid=True), tmp_path / "binary.onnx")
-    result = opened(tmp_path / "binary.onnx", preprocessing=OURS, labels=labels)
+    result = opened(tmp_path / "binary.onnx", preprocessing=OPTIONS, labels=labels)
     assert result.notes[0].endswith("; its one output is read as the probability of the second of two classes")
 
 
 def test_an_unknown_preprocessing_is_refused_with_its_cure(plain: Path) -> None:
     message = refused(plain)
     assert message.startswith(f"{plain}: has no manifest beside it, so its preprocessing is unknown; give --manifest")
-    assert "--resize 256 --crop 8 --mean 0.485,0.456,0.406" in message
+    assert "--resize 9 --crop 8 --mean 0.485,0.456,0.406" in message
 
 
 def test_latency_needs_the_size_only(plain: Path, tmp_path: Path) -> None:
@@ -143,8 +145,8 @@ def test_latency_needs_the_size_only(plain: Path, tmp_path: Path) -> None:
         dimension.dim_param = "side"
     onnx.save(model, tmp_path / "open.onnx")
     message = refused(tmp_path / "open.onnx", needs_pixels=False)
-    assert message.endswith("open.onnx: takes images of any size; give the side to measure with, as in --crop 224")
-    result = opened(tmp_path / "open.onnx", needs_pixels=False, preprocessing=Preprocessing(16, 16))
+    assert "takes images of any size; give the size to measure with, as in --crop 224 or, of height" in message
+    result = opened(tmp_path / "open.onnx", needs_pixels=False, preprocessing=PreprocessingOptions(16, 16))
     assert result.artifacts[0].manifest.input_shape == (None, 3, 16, 16)
 
 
@@ -164,9 +166,9 @@ def test_different_preprocessing_of_others_is_ambiguous(plain: Path, tmp_path: P
 def test_options_without_a_use_are_refused(plain: Path, tmp_path: Path) -> None:
     ours = with_manifest(tmp_path / "int8.onnx")
     manifest = tmp_path / "int8.onnx.json"
-    assert "every file has its own manifest" in refused(ours, preprocessing=OURS)
+    assert "every file has its own manifest" in refused(ours, preprocessing=OPTIONS)
     assert "every file has its own manifest" in refused(ours, manifest=manifest)
-    assert "--manifest names a preprocessing already" in refused(plain, preprocessing=OURS, manifest=manifest)
+    assert "--manifest names a preprocessing already" in refused(plain, preprocessing=OPTIONS, manifest=manifest)
 
 
 def test_a_manifest_that_is_none_is_refused(plain: Path, tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_an_evaluation_set_gives_the_preprocessing_but_not_the_order_of_classes(
 def test_other_formats_need_their_manifest(tmp_path: Path) -> None:
     (tmp_path / "a.tflite").write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"a\.tflite\.json: no such file"):
-        opened(tmp_path / "a.tflite", preprocessing=OURS)
+        opened(tmp_path / "a.tflite", preprocessing=OPTIONS)
     with pytest.raises(ArtifactError, match=r"none\.onnx: no such file"):
         opened(tmp_path / "none.onnx")
 

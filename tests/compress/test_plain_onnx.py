@@ -44,7 +44,11 @@ def with_input(shape: list[Any], kind: int = TensorProto.FLOAT, outputs: int = 1
 def test_a_file_is_described_and_runs(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
     file = PlainFile.read(saved(tmp_path / "a.onnx", model))
-    assert (file.side, file.input_dtype, file.size_bytes) == (8, "float32", (tmp_path / "a.onnx").stat().st_size)
+    assert (file.image.sides, file.image.dtype, file.size_bytes) == (
+        (8, 8),
+        "float32",
+        (tmp_path / "a.onnx").stat().st_size,
+    )
     artifact = file.artifact(SMALL)
     manifest = artifact.manifest
     assert (manifest.labels, manifest.input_shape) == (("0", "1", "2", "3", "4"), (None, 3, 8, 8))
@@ -84,7 +88,7 @@ def test_missing_external_weights_are_one_line(tmp_path: Path) -> None:
 
 def test_open_sizes_take_the_size_of_the_preprocessing(tmp_path: Path) -> None:
     file = PlainFile.read(saved(tmp_path / "a.onnx", with_input(["n", 3, "h", "w"])))
-    assert file.side is None
+    assert file.image.sides == (None, None)
     assert file.artifact(SMALL).manifest.input_shape == (None, 3, 8, 8)
     assert file.artifact(Preprocessing(20, 16)).manifest.input_shape == (None, 3, 16, 16)
 
@@ -114,15 +118,10 @@ def test_softmax_and_sigmoid_are_recognized(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (with_input(["n", 8, 8, 3]), r"is \(.*8, 8, 3\), not \(N, 3, H, W\); export it with channels first"),
-        (with_input(["n", 3, 8, 8], TensorProto.FLOAT16), "is float16, not float; export it in float32"),
-        (with_input(["n", 3, 8, 8], outputs=2), "1 inputs and 2 outputs, not one of each"),
-        (with_input(["n", 3, 8, 8], TensorProto.UINT8), r"8 channels, not 3; uint8 inputs are \(N, H, W, 3\)"),
-        (with_input(["n", 3, 8, 12]), "takes images of 8 x 12 pixels, not a square of at most 4096"),
-        (with_input(["n", 3, 5000, 5000]), "takes images of 5000 x 5000 pixels, not a square"),
-        (with_input(["n", 1, 8, 8]), r"not \(N, 3, H, W\)"),
+        (with_input(["n", 3, 8, 8], outputs=2), "has 2 outputs, not one"),
+        (with_input(["n", 3, 5000, 5000]), r"is \(\?, 3, 5000, 5000\), not images of at most 4096 x 4096 pixels"),
     ],
-    ids=["NHWC", "float16", "two outputs", "uint8 NCHW", "oblong", "huge", "grey"],
+    ids=["two outputs", "huge"],
 )
 def test_another_form_is_one_clear_line(tmp_path: Path, model: onnx.ModelProto, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -134,7 +133,7 @@ def test_another_form_is_one_clear_line(tmp_path: Path, model: onnx.ModelProto, 
 def test_another_size_and_another_output_are_refused(tmp_path: Path) -> None:
     file = PlainFile.read(saved(tmp_path / "a.onnx", onnx_graphs.residual_model(channels=3)))
     with pytest.raises(
-        InputError, match="takes images of 8 x 8 pixels, and the preprocessing crops to 16; set --crop 8"
+        InputError, match="takes images of 8 x 8 pixels, and the preprocessing crops to 16 x 16; set --crop 8"
     ):
         file.artifact(Preprocessing(20, 16))
     headless = with_input(["n", 3, 8, 8])

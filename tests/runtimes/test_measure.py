@@ -331,7 +331,7 @@ def test_another_number_of_answers_than_images_is_an_error(
         ({"labels": ("dog", "cat", "owl")}, "other classes than the evaluation set"),
         (
             {"input_shape": (4, 3, 4, 4)},
-            "has the fixed batch 4, target 'board' has batch 1; export with",
+            "has the fixed batch 4, target 'board' has batch 1; set the batch to 4, or export with",
         ),
     ],
 )

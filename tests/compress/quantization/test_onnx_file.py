@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import image_networks
 import numpy as np
 import onnx
 import onnx_graphs
@@ -13,6 +14,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main as cli
+from compress.quantization import onnx_file
+from export.float16 import half_precision
 from runtimes.artifact import Artifact
 from runtimes.files import sha256_file
 from runtimes.lineage import GivenRecord, VerifyRecord, find_record
@@ -72,6 +75,74 @@ def test_the_output_shows_attempts_layers_and_the_path_of_the_file(folder: Path)
     assert manifest.preprocessing.crop == 8
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "layout", "dtype", "shape"),
+    [
+        (image_networks.network(sizes=("N", 3, 8, 20)), ("--crop", "8x20"), "NCHW", "float32", (None, 3, 8, 20)),
+        (image_networks.network(sizes=("N", 3, "H", "W")), ("--crop", "12x8"), "NCHW", "float32", (None, 3, 12, 8)),
+        (image_networks.network(1, ("N", 1, 8, 8)), ("--mean", "0.5"), "NCHW", "float32", (None, 1, 8, 8)),
+        (image_networks.network(4, ("N", 4, 8, 8)), ("--mean", "0.5"), "NCHW", "float32", (None, 4, 8, 8)),
+        (image_networks.network(), ("--channels", "bgr"), "NCHW", "float32", (None, 3, 8, 8)),
+        (image_networks.network(sizes=(4, 3, 8, 8), batch=4), (), "NCHW", "float32", (4, 3, 8, 8)),
+        (image_networks.channels_last(), (), "NHWC", "float32", (None, 3, 8, 8)),
+        (image_networks.takes_pixels(), (), "NHWC", "uint8", (None, 3, 8, 8)),
+        (image_networks.takes_pixels("NCHW", batch=2), (), "NCHW", "uint8", (2, 3, 8, 8)),
+    ],
+    ids=["oblong", "open sides", "grey", "rgba", "bgr", "fixed batch", "NHWC", "pixels NHWC", "pixels NCHW"],
+)
+def test_a_file_keeps_its_kind_of_images(
+    folder: Path, model: onnx.ModelProto, options: tuple[str, ...], layout: str, dtype: str, shape: tuple[int, ...]
+) -> None:
+    onnx.save(model, folder / "model.onnx")
+    arguments = ["quantize", str(folder / "model.onnx"), "--calibration", str(folder / "photos"), "--target", "generic"]
+    result = CliRunner().invoke(cli.commands, [*arguments, "-o", str(folder / "out.onnx"), *options])
+    assert result.exit_code == 0, result.output
+    artifact = Artifact.load(folder / "out.onnx")
+    manifest = artifact.manifest
+    assert (manifest.input_layout, manifest.input_dtype, manifest.input_shape) == (layout, dtype, shape)
+    pixels = np.random.default_rng(9).integers(64, 192, (shape[0] or 16, *manifest.preprocessing.image_shape), np.uint8)
+    images = manifest.prepare(pixels)
+    expected = onnx_graphs.run_model(onnx.load(folder / "model.onnx"), images)
+    quantized = onnx_graphs.run_model(onnx.load(folder / "out.onnx"), images, wide_sums=True)
+    assert 10 * np.log10(np.sum(expected**2) / np.sum((expected - quantized) ** 2)) > 15
+    measured = ["measure", str(folder / "model.onnx"), str(folder / "out.onnx"), "--blocks", "2"]
+    result = CliRunner().invoke(cli.commands, [*measured, "--batch", str(shape[0] or 1), *options[-2:]])
+    assert result.exit_code == 0, result.output
+
+
+def test_arrays_calibrate_a_network_of_other_channels(folder: Path) -> None:
+    onnx.save(image_networks.network(6, ("N", 6, 8, 8)), folder / "model.onnx")
+    arguments = ["quantize", str(folder / "model.onnx"), "-o", str(folder / "out.onnx"), "--calibration"]
+    refused = CliRunner().invoke(cli.commands, [*arguments, str(folder / "photos")])
+    assert refused.exit_code == 2
+    assert "photos: has no .npy files; images of 6 channels are arrays: save each as uint8" in refused.output
+    (folder / "arrays").mkdir()
+    for index in range(12):
+        np.save(folder / "arrays" / f"{index}.npy", np.random.default_rng(index).integers(0, 256, (9, 12, 6), np.uint8))
+    result = CliRunner().invoke(cli.commands, [*arguments, str(folder / "arrays"), "--target", "generic"])
+    assert result.exit_code == 0, result.output
+    assert Artifact.load(folder / "out.onnx").manifest.preprocessing.channels == "array"
+
+
+def test_the_preprocessing_that_follows_from_the_file_is_said(folder: Path) -> None:
+    arguments = ["quantize", str(folder / "model.onnx"), "--calibration", str(folder / "photos"), "-o",
+                 str(folder / "out.onnx"), "--target", "generic"]  # fmt: skip
+    said = CliRunner().invoke(cli.commands, arguments).output
+    assert "preprocessing by default: resize 9, crop 8, bilinear, mean 0.485,0.456,0.406" in said
+    said = CliRunner().invoke(cli.commands, [*arguments, "--crop", "8"]).output
+    assert "preprocessing: resize 9, crop 8, bilinear, mean 0.485,0.456,0.406" in said
+
+
+def test_half_precision_is_converted_and_said(folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(half_precision(model), folder / "model.onnx")
+    result = quantize(folder, "--target", "generic")
+    assert result.exit_code == 0, result.output
+    assert "model.onnx: its float16 tensors are converted to float32" in result.output
+    manifest = Artifact.load(folder / "out.onnx").manifest
+    assert manifest.lineage[0] == GivenRecord("model.onnx", sha256_file(folder / "model.onnx"))
+
+
 def test_a_second_call_uses_cached_ranges_and_writes_the_same_file(folder: Path) -> None:
     quantize(folder, "--target", "generic")
     first = (folder / "out.onnx").read_bytes()
@@ -117,6 +188,14 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
     model = onnx.load(folder / "model.onnx")
     onnx.save(model, folder / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=0)
     (folder / "split.data").unlink()
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "cut.onnx", save_as_external_data=True, location="cut.data", size_threshold=0)
+    (folder / "cut.data").write_bytes((folder / "cut.data").read_bytes()[:100])
+    model = onnx.load(folder / "model.onnx")
+    model.opset_import[0].version = 99
+    onnx.save(model, folder / "new.onnx")
+    model = image_networks.network(sizes=("N", 3, 8, 20))
+    onnx.save(model, folder / "oblong.onnx")
     quantize(folder, "--target", "generic")
     (folder / "out.onnx").rename(folder / "quantized.onnx")
     cases = {
@@ -124,13 +203,16 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "is a folder": quantize(folder, model="photos"),
         "not an ONNX file": quantize(folder, model="broken.onnx"),
         "split.onnx: its weights are in split.data, which is missing": quantize(folder, model="split.onnx"),
+        "cut.onnx: its file of weights is damaged (": quantize(folder, model="cut.onnx"),
+        "new.onnx: has opset 99, and the installed packages support at most ": quantize(folder, model="new.onnx"),
+        "oblong.onnx: takes images of 8 x 20 pixels": quantize(folder, model="oblong.onnx"),
         "already quantized": quantize(folder, model="quantized.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
         "choose one of auto, x86-avx2": quantize(folder, "--target", "avx"),
         "set --crop 8": quantize(folder, "--crop", "9"),
         "0.5,0.5,0.5": quantize(folder, "--mean", "a,b,c"),
-        "three finite numbers": quantize(folder, "--mean", "0.5"),
+        "--mean: give one number, or one for each of 3 channels": quantize(folder, "--mean", "0.5,0.5"),
         "mean in 0 to 1, not 123.675, 116.28, 103.53; ": quantize(folder, "--mean", "123.675,116.28,103.53"),
         "divide by 255 what is meant for 0 to 255: 0.229, 0.224, 0.225": quantize(
             folder, "--std", "58.395,57.12,57.375"
@@ -143,6 +225,18 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         lines = [line for line in result.output.splitlines() if line.startswith("compress:")]
         assert len(lines) == 1, result.output
     assert not (folder / "out.onnx").exists()
+
+
+def test_files_over_two_gigabytes_are_refused_before_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "large.onnx", save_as_external_data=True, location="large.data", size_threshold=0)
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 1000)
+    monkeypatch.setattr(onnx_file, "_loaded", lambda path: pytest.fail("the file was read"))
+    result = quantize(folder, model="large.onnx")
+    assert result.exit_code == 2
+    assert "large.onnx: has 0.0 GB of weights in float32, and an ONNX file holds at most 2.1 GB" in result.output
 
 
 def test_half_of_the_images_damaged_is_an_error(folder: Path) -> None:
