@@ -68,6 +68,14 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         graph.node.extend(copies)
 
 
+def open_sizes(graph: onnx.GraphProto) -> None:
+    """Leave sizes open that are declared as -1 or 0, as older converters of Paddle and MXNet do."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.HasField("dim_value") and size.dim_value < 1:
+                size.ClearField("dim_value")
+
+
 def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
     """Remove constants from the inputs: as inputs they could change at run time, which prevents folding."""
     constants = {tensor.name for tensor in model.graph.initializer}

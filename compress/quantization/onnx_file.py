@@ -28,7 +28,7 @@ from export.inputs.channels_first import take_channels_first, take_own_input
 from export.inputs.image_input import ImageInput, image_input
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
-from export.standard_form import sort_nodes, standard_form
+from export.standard_form import open_sizes, sort_nodes, standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
@@ -216,6 +216,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         require_opset(model, onnx.defs.onnx_opset_version(), path)
         model.ir_version = min(model.ir_version, onnx.IR_VERSION)  # newer files hold the same operators
         sort_nodes(model.graph)
+        open_sizes(model.graph)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error

@@ -18,7 +18,7 @@ from onnx_graphs import ranges_of, run_model, sqnr_db, unsigned_scheme
 
 from export.layers import layers_of
 from export.quantize import insert_qdq
-from export.standard_form import sort_nodes, standard_form
+from export.standard_form import open_sizes, sort_nodes, standard_form
 from runtimes.errors import InputError
 
 SIDE = 12
@@ -298,6 +298,14 @@ def test_several_outputs_are_refused() -> None:
     model.graph.output.append(helper.make_tensor_value_info("t3", TensorProto.FLOAT, None))
     with pytest.raises(InputError, match="has 2 outputs, not one; export the classifier alone"):
         standard_form(model)
+
+
+def test_sizes_of_minus_one_are_open() -> None:
+    model = Draft().conv().finish().model()
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    sizes[0].dim_value, sizes[2].dim_value = -1, 0
+    open_sizes(model.graph)
+    assert [size.WhichOneof("value") for size in sizes] == [None, "dim_value", None, "dim_value"]
 
 
 def test_nodes_are_sorted_only_where_they_are_not() -> None:
