@@ -24,6 +24,10 @@ QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", 
 PADDED_OPS = ("Conv", "MaxPool", "AveragePool")
 
 
+class CannotLoadError(InputError):
+    """ONNX Runtime rejects a model."""
+
+
 def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return an image classifier with constants as initializers, BatchNorm folded, and a unique name for every node.
 
@@ -139,7 +143,9 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except REJECTIONS as error:
-            raise InputError(f"ONNX Runtime {ort.__version__} cannot load the model: {_one_line(error)}") from error
+            raise CannotLoadError(
+                f"ONNX Runtime {ort.__version__} cannot load the model: {_one_line(error)}"
+            ) from error
         folded = onnx.load(options.optimized_model_filepath)
     kept = [entry for entry in folded.opset_import if entry.domain in STANDARD]
     del folded.opset_import[:]

@@ -28,7 +28,7 @@ from export.inputs.channels_first import take_channels_first, take_own_input
 from export.inputs.image_input import ImageInput, image_input
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
-from export.standard_form import open_sizes, sort_nodes, standard_form
+from export.standard_form import CannotLoadError, open_sizes, sort_nodes, standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
@@ -111,7 +111,13 @@ def _read(request: FileRequest, console: Console) -> _Network:
         by_default = " by default" if request.preprocessing == NONE_GIVEN else ""
         console.say(f"preprocessing{by_default}: {preprocessing_text(preprocessing)}")
     take_channels_first(model, image, preprocessing)
-    return _Network(standard_form(model), image, preprocessing)
+    try:
+        return _Network(standard_form(model), image, preprocessing)
+    except CannotLoadError as error:
+        if None not in image.sides:
+            raise
+        raise InputError(f"{error}; it leaves height or width open: set --crop to a size that it was trained for, "
+                         f"instead of {preprocessing.crop_text}") from error  # fmt: skip
 
 
 def _with_own_input(int8: Artifact, network: _Network) -> Artifact:

@@ -110,6 +110,21 @@ def test_a_file_keeps_its_kind_of_images(
     assert result.exit_code == 0, result.output
 
 
+def test_a_size_that_an_open_network_cannot_take_is_refused_with_its_cure(folder: Path) -> None:
+    model = image_networks.network(sizes=("N", 3, "H", "W"))
+    del model.graph.node[3]  # the pool: the Gemm then reads 8 channels of 3 x 3 pixels
+    model.graph.node[3].input[0] = "d"
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "g")
+    values = np.random.default_rng(0).normal(0, 0.1, (72, 5)).astype(np.float32)
+    weights.CopyFrom(numpy_helper.from_array(values, "g"))
+    onnx.save(model, folder / "model.onnx")
+    assert quantize(folder, "--target", "generic").exit_code == 0
+    refused = quantize(folder, "--resize", "16", "--crop", "16")
+    assert refused.exit_code == 2
+    assert "model.onnx: ONNX Runtime" in refused.output
+    assert "set --crop to a size that it was trained for, instead of 16" in refused.output
+
+
 def test_arrays_calibrate_a_network_of_other_channels(folder: Path) -> None:
     onnx.save(image_networks.network(6, ("N", 6, 8, 8)), folder / "model.onnx")
     arguments = ["quantize", str(folder / "model.onnx"), "-o", str(folder / "out.onnx"), "--calibration"]
