@@ -19,12 +19,12 @@ from compress.images.oddities import oddity
 from compress.images.samples import Sample, write_evalset
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
-from compress.quantization.ort_graph import OrtGraph
+from compress.quantization.ort_graph import OrtGraph, runs_on_single_images_only
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
 from export.head import described
 from export.inputs.as_float32 import all_tensors, other_float, to_float32
-from export.inputs.channels_first import take_channels_first, take_own_input
+from export.inputs.channels_first import fix_batch, take_channels_first, take_own_input
 from export.inputs.image_input import ImageInput, image_input
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
@@ -32,7 +32,7 @@ from export.standard_form import CannotLoadError, open_sizes, sort_nodes, standa
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
-from runtimes.errors import InputError
+from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file, write_bytes
 from runtimes.images import UnreadableImageError, content, decode, extensions
 from runtimes.lineage import GivenRecord
@@ -81,7 +81,7 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
             folder / "calibration", samples, float32.manifest.labels, float32.manifest.preprocessing, console
         )
         here = Target("local", batch=float32.manifest.input_shape[0] or 1)
-        with path_in_errors(request.model):
+        with path_in_errors(request.model, float32.path):
             quantization = QuantizationRequest(images, scheme, request.settings, console, cache)
             return _with_own_input(make_int8(float32, here, quantization, request.out), network)
 
@@ -112,7 +112,11 @@ def _read(request: FileRequest, console: Console) -> _Network:
         console.say(f"preprocessing{by_default}: {preprocessing_text(preprocessing)}")
     take_channels_first(model, image, preprocessing)
     try:
-        return _Network(standard_form(model), image, preprocessing)
+        standard = standard_form(model)
+        if runs_on_single_images_only(standard):
+            console.say(f"{request.model.name}: runs on one image at a time only, so its batch is fixed at 1")
+            fix_batch(standard)
+        return _Network(standard, image, preprocessing)
     except CannotLoadError as error:
         if None not in image.sides:
             raise
@@ -136,11 +140,15 @@ def _with_own_input(int8: Artifact, network: _Network) -> Artifact:
 
 
 @contextmanager
-def path_in_errors(model_path: Path) -> Iterator[None]:
-    """Add the model's path to errors about the model."""
+def path_in_errors(model_path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Add the model's path to errors about the model, in place of that of a temporary copy."""
     try:
         yield
-    except InputError as error:
+    except CompressError as error:
+        if temporary is not None and str(temporary) in str(error):
+            raise type(error)(str(error).replace(str(temporary), str(model_path))) from error
+        if not isinstance(error, InputError):
+            raise
         raise error if str(model_path) in str(error) else InputError(f"{model_path}: {error}") from error
     except shape_inference.InferenceError as error:
         raise InputError(f"{model_path}: declares shapes that it does not have ({_first_line(error)})") from error

@@ -47,6 +47,24 @@ class OrtGraph:
         return dict(zip(self.outputs, values, strict=True))
 
 
+def runs_on_single_images_only(model: onnx.ModelProto) -> bool:
+    """Return whether a graph with an open batch fails on two images and runs on one, as with a Reshape to (1, -1)."""
+    graph = OrtGraph(model)
+    if graph.fixed_batch:
+        return False
+    sizes = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    noise = np.random.default_rng(0).normal(size=(2, *sizes)).astype(np.float32)
+    try:
+        graph.run({graph.inputs[0]: noise})
+    except InputError:
+        try:
+            graph.run({graph.inputs[0]: noise[:1]})
+        except InputError:
+            return False
+        return True
+    return False
+
+
 def batches(images: EvalSet, fixed: int | None, single: bool = False) -> Iterator[npt.NDArray[np.float32]]:
     """Yield normalised batches of `fixed` or BATCH images; the first images fill up the last batch of a fixed size.
 

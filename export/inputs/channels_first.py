@@ -50,6 +50,16 @@ def take_own_input(model: onnx.ModelProto, image: ImageInput) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
+def fix_batch(model: onnx.ModelProto, batch: int = 1) -> None:
+    """Fix an open batch, also that of outputs with the same name for it."""
+    (value,) = model.graph.input
+    name = value.type.tensor_type.shape.dim[0].dim_param
+    for end in (value, *model.graph.output):
+        for size in end.type.tensor_type.shape.dim[:1]:
+            if size.dim_param == name:
+                size.dim_value = batch
+
+
 def _fix_named_sizes(
     graph: onnx.GraphProto, value: onnx.ValueInfoProto, image: ImageInput, sides: tuple[int, int]
 ) -> None:

@@ -17,6 +17,7 @@ from compress.cli import main as cli
 from compress.quantization import onnx_file
 from export.float16 import half_precision
 from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.files import sha256_file
 from runtimes.lineage import GivenRecord, VerifyRecord, find_record
 
@@ -123,6 +124,30 @@ def test_a_size_that_an_open_network_cannot_take_is_refused_with_its_cure(folder
     assert refused.exit_code == 2
     assert "model.onnx: ONNX Runtime" in refused.output
     assert "set --crop to a size that it was trained for, instead of 16" in refused.output
+
+
+def test_a_network_that_fails_on_two_images_gets_a_fixed_batch(folder: Path) -> None:
+    model = image_networks.network()
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.CopyFrom(helper.make_node("Reshape", [flatten.input[0], "one"], [flatten.output[0]], "flatten"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "one"))
+    onnx.save(model, folder / "model.onnx")
+    result = quantize(folder, "--target", "generic")
+    assert result.exit_code == 0, result.output
+    assert "model.onnx: runs on one image at a time only, so its batch is fixed at 1" in result.output
+    assert Artifact.load(folder / "out.onnx").manifest.input_shape == (1, 3, 8, 8)
+
+
+def test_errors_name_the_model_and_never_a_temporary_copy() -> None:
+    with (
+        pytest.raises(ArtifactError, match=r"^models/a\.onnx: cannot run$"),
+        onnx_file.path_in_errors(Path("models/a.onnx"), Path("/tmp/x/a.onnx")),
+    ):
+        raise ArtifactError("/tmp/x/a.onnx: cannot run")
+    with pytest.raises(InputError, match=r"^a\.onnx: wrong$"), onnx_file.path_in_errors(Path("a.onnx")):
+        raise InputError("wrong")
+    with pytest.raises(CompressError, match=r"^other$"), onnx_file.path_in_errors(Path("a.onnx")):
+        raise CompressError("other")
 
 
 def test_arrays_calibrate_a_network_of_other_channels(folder: Path) -> None:

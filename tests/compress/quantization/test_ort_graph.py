@@ -6,10 +6,17 @@ import numpy as np
 import onnx
 import onnx_graphs
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from compress.quantization import ort_graph
-from compress.quantization.ort_graph import OrtGraph, batches, logits, mixes_images, visit_tensors
+from compress.quantization.ort_graph import (
+    OrtGraph,
+    batches,
+    logits,
+    mixes_images,
+    runs_on_single_images_only,
+    visit_tensors,
+)
 from runtimes import environment
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
@@ -54,6 +61,16 @@ def test_logits_have_one_row_for_each_image_for_any_batch(size: int) -> None:
     assert OrtGraph(onnx_graphs.residual_model(channels=3)).fixed_batch is None
     expected = onnx_graphs.run_model(onnx_graphs.residual_model(channels=3), PREPROCESSING.normalize(evalset.images))
     np.testing.assert_allclose(logits(with_batch(size), evalset), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_that_fails_on_two_images_is_recognized() -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    assert not runs_on_single_images_only(model)
+    assert not runs_on_single_images_only(with_batch(1))
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.CopyFrom(helper.make_node("Reshape", [flatten.input[0], "one"], [flatten.output[0]], "flatten"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "one"))
+    assert runs_on_single_images_only(model)
 
 
 def test_a_graph_returns_every_output_by_name() -> None:

@@ -8,7 +8,7 @@ import pytest
 from image_networks import answers, behind, channels_last, network, takes_pixels
 from onnx import TensorProto, helper
 
-from export.inputs.channels_first import take_channels_first, take_own_input
+from export.inputs.channels_first import fix_batch, take_channels_first, take_own_input
 from export.inputs.image_input import image_input
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
@@ -61,6 +61,15 @@ def test_a_side_with_the_name_of_the_batch_leaves_the_batch_open() -> None:
     take_channels_first(model, image_input(model), SMALL)
     assert sizes(model) == ["a", 3, 8, 8]
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "a"
+
+
+def test_a_fixed_batch_holds_for_outputs_of_the_same_name() -> None:
+    model = network()
+    model.graph.output.append(helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["M", 4]))
+    fix_batch(model)
+    assert sizes(model)[0] == 1
+    first = [output.type.tensor_type.shape.dim[0] for output in model.graph.output]
+    assert (first[0].dim_value, first[1].dim_param) == (1, "M")
 
 
 def test_a_network_that_computes_with_integers_is_refused() -> None:
