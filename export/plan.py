@@ -19,9 +19,10 @@ SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Tran
 CLAMPING_OPS = ("Relu", "Clip")  # with the lower bound 0, as QuantizeLinear with zero point 0 has
 # Operators whose values are as coarse as those of their inputs, so that 8 bits are enough for both. Others (Div, Sqrt,
 # Exp, means, normalization) may compute values that need relative precision: scales, variances, sums of exponentials.
+# Erf and Tanh are parts of Gelu, which ONNX Runtime computes with one float kernel.
 ACTIVATION_OPS = frozenset({
     "Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish",
-    "HardSwish", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Cast", "Dropout",
+    "HardSwish", "Sigmoid", "HardSigmoid", "Softplus", "Softsign", "Cast", "Dropout",
     "BatchNormalization", "Resize", "Upsample", "Pad", "SpaceToDepth", "Add", "Sub", "Mul", "Max", "Min",
 })  # fmt: skip
 
@@ -76,19 +77,20 @@ def _around_operators(
     model: onnx.ModelProto, constants: dict[str, TensorProto], operators: frozenset[str], float_nodes: frozenset[str]
 ) -> QuantizationPlan:
     nodes = model.graph.node
-    with_kernel = _worth_integers(model, constants, operators)
+    coarse = _coarse(model, constants, operators)
+    with_kernel = _worth_integers(model, constants, operators, coarse)
     integer = [node for node in nodes
                if node.name not in float_nodes and (node.name in with_kernel or is_layer(node, constants))]  # fmt: skip
     needed = _needed(model, constants, frozenset(node.name for node in integer))
     written = {name for node in integer for name in node.output if node.op_type != "Gemm" or name in needed}
     chosen = {name for node in integer for name in _activations(node, constants)} | written
     read = {name for node in integer for name in node.input}
-    rescaled = _rescaled(model, chosen, read, constants)
+    rescaled = _rescaled(model, chosen & read & coarse, constants)
     chosen = (chosen - set(rescaled)) | {source for source, _ in rescaled.values()}
     clamps = _clamps(model, written, constants)
     chosen |= set(clamps)
     for node in nodes:
-        if node.op_type in SAME_RANGE_OPS and node.input[0] in chosen:
+        if moves_values(node) and node.input[0] in chosen:
             chosen.update(node.output)
     chosen -= {output.name for output in model.graph.output} - read
     return QuantizationPlan(
@@ -100,15 +102,14 @@ def _around_operators(
 
 
 def _worth_integers(
-    model: onnx.ModelProto, constants: Mapping[str, TensorProto], operators: frozenset[str]
+    model: onnx.ModelProto, constants: Mapping[str, TensorProto], operators: frozenset[str], coarse: set[str]
 ) -> frozenset[str]:
     """Return the names of the operators without weights to compute in integers.
 
-    These are operators with a kernel that read only `_coarse` tensors, and whose result a layer reads, directly or
+    These are operators with a kernel that read only tensors in `coarse`, and whose result a layer reads, directly or
     through other such operators. So what an epsilon, a variance or a sum of exponentials goes through stays float, and
     so do sizes and other numbers that are no activations.
     """
-    coarse = _coarse(model, constants, operators)
     candidates = frozenset(
         node.name for node in model.graph.node
         if node.op_type in operators
@@ -125,8 +126,8 @@ def _coarse(model: onnx.ModelProto, constants: Mapping[str, TensorProto], operat
     """Return the float tensors computed from the input only by layers, activations and integer operators."""
     coarse = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     for node in model.graph.node:
-        data = node.input[:1] if node.op_type in SAME_RANGE_OPS else _activations(node, constants)
-        passes_on = node.op_type in ACTIVATION_OPS or node.op_type in SAME_RANGE_OPS or node.op_type in operators
+        data = node.input[:1] if moves_values(node) else _activations(node, constants)
+        passes_on = node.op_type in ACTIVATION_OPS or moves_values(node) or node.op_type in operators
         if node.op_type in LINEAR_OPS or (passes_on and data and coarse.issuperset(data)):
             coarse.update(node.output if node.op_type == "Split" else node.output[:1])
     return coarse
@@ -144,7 +145,7 @@ def _needed(model: onnx.ModelProto, constants: Mapping[str, TensorProto], reader
         elif needed.intersection(node.output):
             if node.name in readers:
                 needed.update(_activations(node, constants))
-            elif node.op_type in SAME_RANGE_OPS or node.op_type in CLAMPING_OPS:
+            elif moves_values(node) or node.op_type in CLAMPING_OPS:
                 needed.add(node.input[0])
             elif node.op_type == "Mul" and any(_is_number_named(name, constants) for name in node.input):
                 needed.update(_activations(node, constants))
@@ -161,6 +162,12 @@ def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bo
     return not fixed or (node.op_type == "Add" and len(fixed) == 1 and is_number(constants[fixed[0]]))
 
 
+def moves_values(node: NodeProto) -> bool:
+    """Return whether a node moves values of its first input without changing them, in an integer kernel."""
+    nearest = any(attribute.name == "mode" and attribute.s == b"nearest" for attribute in node.attribute)
+    return node.op_type in SAME_RANGE_OPS or (node.op_type == "Resize" and nearest)
+
+
 def is_number(constant: TensorProto) -> bool:
     """Return whether a constant is a nonzero float32 scalar."""
     return constant.data_type == TensorProto.FLOAT and not list(constant.dims) \
@@ -168,12 +175,12 @@ def is_number(constant: TensorProto) -> bool:
 
 
 def _rescaled(
-    model: onnx.ModelProto, chosen: set[str], read: set[str], constants: Mapping[str, TensorProto]
+    model: onnx.ModelProto, products: set[str], constants: Mapping[str, TensorProto]
 ) -> dict[str, tuple[str, float]]:
-    """Return the products of a tensor and a positive scalar that only integer operators read."""
+    """Return those of the products that are of a tensor and a positive scalar, and that only integer operators read."""
     rescaled: dict[str, tuple[str, float]] = {}
     outputs = {output.name for output in model.graph.output}
-    candidates = chosen & read - outputs
+    candidates = products - outputs
     for node in model.graph.node:
         numbers = [name for name in node.input if _is_number_named(name, constants)]
         if node.op_type != "Mul" or len(numbers) != 1 or node.output[0] not in candidates:
@@ -248,6 +255,6 @@ def _ranges(model: onnx.ModelProto, chosen: set[str]) -> dict[str, str]:
 
 
 def _origin(name: str, producer: Mapping[str, NodeProto]) -> str:
-    while name in producer and producer[name].op_type in SAME_RANGE_OPS:
+    while name in producer and moves_values(producer[name]):
         name = producer[name].input[0]
     return name

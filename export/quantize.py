@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.layers import LINEAR_OPS, SMALLEST_RANGE, IntegerWeights, Layer, bias_of, layers_of, nearest
-from export.plan import SAME_RANGE_OPS, QuantizationPlan, is_number, plan_quantization
+from export.plan import QuantizationPlan, is_number, moves_values, plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
 
@@ -79,7 +79,7 @@ def insert_qdq(
     quantized = _assemble(model, graph)
     _check(quantized, plan)
     float_ops = Counter(node.op_type for node in model.graph.node
-                   if node.name not in plan.integer_nodes and node.op_type not in SAME_RANGE_OPS
+                   if node.name not in plan.integer_nodes and not moves_values(node)
                    and node.output[0] not in {**plan.clamps, **plan.rescaled})  # fmt: skip
     return Quantized(quantized, plan, rounded, scales, dict(float_ops))
 

@@ -295,7 +295,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | None]]:
     """Return the inferred shapes by tensor name; None for dynamic sizes."""
-    graph = shape_inference.infer_shapes(model).graph
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph  # so that computed shapes are known
     return {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)
             if value.type.tensor_type.HasField("shape")}  # fmt: skip
 

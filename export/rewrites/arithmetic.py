@@ -17,7 +17,9 @@ Bounds = tuple[float, float]
 
 def write_plain_arithmetic(graph: EditedGraph) -> None:
     """Replace the operators, in place."""
-    graph.nodes = [plain for node in graph.nodes for plain in _plain(graph, node)]
+    of_gelu = {node.input[0] for node in graph.nodes if node.op_type == "Erf"}  # ONNX Runtime fuses Div, Erf, … to Gelu
+    graph.nodes = [plain for node in graph.nodes
+                   for plain in ([node] if node.output[0] in of_gelu else _plain(graph, node))]  # fmt: skip
     _write_leaky_relus(graph)
     _merge_clamps(graph)
 

@@ -24,23 +24,42 @@ def _gemm(graph: EditedGraph, node: NodeProto) -> list[NodeProto]:
     """Return a MatMul with a constant matrix as Reshape, Gemm and Reshape; other nodes as they are."""
     weight = graph.constant(node.input[1]) if node.op_type == "MatMul" else None
     shape = graph.shape(node.input[0]) if weight is not None else None
-    if weight is None or shape is None or weight.ndim != 2 or len(shape) < 2 or shape[:-1].count(None) > 1:
+    if weight is None or shape is None or weight.ndim != 2 or len(shape) < 2:
         return [node]
     if len(shape) == 2:
         return [helper.make_node("Gemm", node.input, node.output, node.name)]
     inputs, outputs = weight.shape
-    there = graph.add(f"rows_of_{inputs}", np.asarray([-1, inputs]))
-    back = graph.add(
-        f"{node.name}_shape", np.asarray([*(-1 if size is None else size for size in shape[:-1]), outputs])
-    )
     rows, product = f"{node.output[0]}_rows", f"{node.output[0]}_product"
     graph.set_shape(rows, [None, inputs])
     graph.set_shape(product, [None, outputs])
+    back, nodes = _shape_of_product(graph, node, shape[:-1], outputs)
     return [
-        helper.make_node("Reshape", [node.input[0], there], [rows], f"{node.name}_rows"),
+        helper.make_node(
+            "Reshape",
+            [node.input[0], graph.add(f"rows_of_{inputs}", np.asarray([-1, inputs]))],
+            [rows],
+            f"{node.name}_rows",
+        ),
         helper.make_node("Gemm", [rows, node.input[1]], [product], node.name),
+        *nodes,
         helper.make_node("Reshape", [product, back], [node.output[0]], f"{node.name}_back"),
     ]
+
+
+def _shape_of_product(
+    graph: EditedGraph, node: NodeProto, sizes: list[int | None], outputs: int
+) -> tuple[str, list[NodeProto]]:
+    """Return the name of a MatMul's shape, and the nodes that compute it if more than one size is not fixed."""
+    name = f"{node.name}_shape"
+    if sizes.count(None) <= 1:
+        return graph.add(name, np.asarray([*(-1 if size is None else size for size in sizes), outputs])), []
+    first, last = (graph.add(f"axis_{axis}", np.asarray([axis])) for axis in (0, len(sizes)))
+    return name, [
+        helper.make_node("Shape", [node.input[0]], [f"{name}_of_input"], f"{name}_of_input"),
+        helper.make_node("Slice", [f"{name}_of_input", first, last], [f"{name}_of_tokens"], f"{name}_of_tokens"),
+        helper.make_node("Concat", [f"{name}_of_tokens", graph.add(f"size_{outputs}", np.asarray([outputs]))], [name],
+                        name, axis=0),
+    ]  # fmt: skip
 
 
 def _sink_reshape(graph: EditedGraph) -> bool:
@@ -48,7 +67,7 @@ def _sink_reshape(graph: EditedGraph) -> bool:
     readers, producers = graph.readers(), graph.producers()
     rows = {node.name for node in graph.nodes if node.op_type == "Gemm"}
     for position, node in enumerate(graph.nodes):
-        if node.op_type != "Reshape" or graph.integers(node.input[1]) is None or node.output[0] in graph.outputs:
+        if node.op_type != "Reshape" or node.output[0] in graph.outputs:
             continue
         writer, after = producers.get(node.input[0]), readers[node.output[0]]
         if len(after) != 1 or writer is None or not _writes_rows(writer, producers, rows):
@@ -98,7 +117,7 @@ def _on_rows(graph: EditedGraph, node: NodeProto, reshape: NodeProto) -> NodePro
 
 def _last_size(graph: EditedGraph, reshape: NodeProto) -> int | None:
     """Return the size of the last axis before and after a Reshape; None if it changes or is not fixed."""
-    before, after = graph.shape(reshape.input[0]), graph.integers(reshape.input[1])
+    before, after = graph.shape(reshape.input[0]), graph.shape(reshape.output[0])
     return after[-1] if after and before and before[-1] == after[-1] else None
 
 

@@ -20,7 +20,8 @@ AROUND, AT_INPUTS = unsigned_scheme(), signed_scheme()
 IMAGES = np.random.default_rng(1).normal(0, 1, (8, 4, 8, 8)).astype(np.float32)
 NUMBERS = {"zero": 0.0, "six": 6.0, "half": 0.5, "sixth": 1 / 6, "minus": -0.5, "one": 1.0}
 
-SIZES = {"i0": [0], "i1": [1], "i2": [2], "i4": [4], "row": [0, 1, 4], "column": [0, 4, 1, 1], "box": [0, 4, 1, 1, 1]}
+SIZES = {"i0": [0], "i1": [1], "i2": [2], "i4": [4], "row": [0, 1, 4], "column": [0, 4, 1, 1], "box": [0, 4, 1, 1, 1],
+         "big": [8, 4, 16, 16]}  # fmt: skip
 
 
 def conv(name: str, given: str, output: str, **attributes: int) -> NodeProto:
@@ -322,6 +323,23 @@ def test_parts_of_the_channels_have_the_range_of_all(kind: str) -> None:
     model = graph(conv("a", "x", "ca"), *parts, conv("b", "p1", "cb"), op("Concat", ["p0", "cb"], "k", axis=1),
                   conv("c", "k", "y"), b=(2, 2, 1, 1))  # fmt: skip
     assert around_every_operator(model) == {"x": "x", "ca": "ca", "p0": "ca", "p1": "ca", "cb": "cb", "k": "k"}
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_a_map_enlarged_by_repetition_has_the_range_of_the_small_one(mode: str) -> None:
+    resize = helper.make_node("Resize", ["ca", "", "", "big"], ["r"], name="r", mode=mode)
+    model = graph(conv("a", "x", "ca"), resize, conv("b", "r", "y"))
+    assert plan_quantization(model, AROUND).range_of == {"x": "x", "ca": "ca", "r": "ca" if mode == "nearest" else "r"}
+
+
+@pytest.mark.parametrize("kind", ["Erf", "Tanh"])
+def test_the_parts_of_gelu_stay_float_for_one_kernel_to_compute_all(kind: str) -> None:
+    model = graph(conv("a", "x", "ca"), op("Mul", ["ca", "half"], "d"), op(kind, ["d"], "e"),
+                  op("Add", ["e", "one"], "f"), op("Mul", ["ca", "f"], "g"), op("Mul", ["g", "half"], "h"),
+                  conv("b", "h", "y"))  # fmt: skip
+    assert list(around_every_operator(model)) == ["x", "ca", "h"]
+    plan = plan_quantization(model, AROUND)
+    assert (plan.integer_nodes, plan.rescaled) == ({"a", "b"}, {})
 
 
 def test_quantized_and_weightless_models_are_refused() -> None:

@@ -26,6 +26,7 @@ from export.layers import (
     row_scales,
     to_rows,
 )
+from export.plan import ACTIVATION_OPS
 from export.quantize import QUANTIZED, Quantized, replace_weights
 from export.scheme import Scheme
 from export.subgraph import between
@@ -34,6 +35,8 @@ from runtimes.evalset import EvalSet
 
 Float64 = npt.NDArray[np.float64]
 CLAMPED_STRIDE = 4  # one value in four is checked for clamping
+CHANNEL_OPS = ACTIVATION_OPS | {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "GlobalAveragePool",
+                                "Identity", "Flatten", "Squeeze"}  # fmt: skip
 MIN_ACTIVE = 0.25  # lower bound on the share of unclamped outputs by which a bias correction is divided
 
 
@@ -42,7 +45,8 @@ class _Step:
     """One quantized tensor (or the logits), computed from earlier quantized tensors.
 
     layers: the layers to round in this step; each layer is in the first step that runs it. alone: no other layer, float
-    or integer, lies between the inputs and the output, so that the error of the output's mean equals that of the bias.
+    or integer, and nothing that mixes channels lies between the inputs and the output, so that the error of the mean of
+    the output equals that of the bias.
     """
 
     output: str
@@ -100,7 +104,8 @@ def recover(
                 recovery.round(layers[name])
             mean, active = recovery.compute(step)
             tensor = step.output.removesuffix(QUANTIZED)
-            if step.layers and step.alone and tensor in statistics:
+            bias = layers[step.layers[0]].bias if step.layers and step.alone and tensor in statistics else None
+            if bias is not None and len(bias) == len(mean):  # a Flatten may make several features of a channel
                 recovery.shift_bias(layers[step.layers[0]], (statistics[tensor].mean - mean) / active)
                 activations.drop(step.output)
                 recovery.compute(step)
@@ -123,7 +128,21 @@ def _steps(quantized: Quantized, integer_type: int) -> Iterator[_Step]:
         weighted = [node.name for node in part.graph.node if node.op_type in (*LINEAR_OPS, "MatMul")]
         layers = tuple(name for name in weighted if name in quantized.weights and name not in done)
         done.update(layers)
-        yield _Step(output, tuple(value.name for value in part.graph.input), layers, len(weighted) == 1)
+        alone = len(weighted) == 1 and _keeps_channels(part, weighted[0])
+        yield _Step(output, tuple(value.name for value in part.graph.input), layers, alone)
+
+
+def _keeps_channels(part: onnx.ModelProto, layer: str) -> bool:
+    """Return whether all operators after a layer keep its output channels apart, on axis 1."""
+    after: set[str] = set()
+    for node in part.graph.node:
+        if node.name == layer:
+            after.update(node.output)
+        elif after.intersection(node.input):
+            if node.op_type not in CHANNEL_OPS:
+                return False
+            after.update(node.output)
+    return True
 
 
 @dataclass

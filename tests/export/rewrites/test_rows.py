@@ -67,8 +67,13 @@ def test_products_of_two_tensors_stay() -> None:
     assert same(model, edited.finished()) == ["Reshape", "Transpose", "MatMul", "MatMul"]
 
 
-def test_tokens_of_two_free_sizes_stay() -> None:
-    model = graph("y = MatMul(t, w)")
+def test_the_shape_of_tokens_of_two_free_sizes_is_computed() -> None:
+    model = graph("p = MatMul(t, w) q = Add(b, p) h = Relu(q) m = MatMul(h, v) y = Add(m, c)")
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.asarray([0, 4, -1]), "tokens"))
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    assert "Gemm" not in same(model, integer_form(model))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.output[0].CopyFrom(onnx.shape_inference.infer_shapes(model).graph.output[0])
+    operators = same(model, integer_form(model))
+    assert operators.count("Gemm") == 2
+    assert "Relu" in operators
+    assert not {"MatMul", "Add"} & set(operators)

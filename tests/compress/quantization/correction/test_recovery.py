@@ -345,3 +345,51 @@ def test_a_layer_after_a_multiplication_by_a_constant_is_rounded_too() -> None:
     result = quantized(model, statistics, "x86-vnni")
     recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
     assert onnx_graphs.sqnr_db(logits(model, evalset), logits(result.model, evalset)) > 30
+
+
+@pytest.mark.parametrize("kind", ["parts", "tokens"])
+def test_no_bias_is_shifted_by_channels_that_are_not_its_own(kind: str) -> None:
+    """A softmax over parts of a layer, as of selective kernels, and tokens that have as many rows as features."""
+    rng, node = np.random.default_rng(0), helper.make_node
+    split = node("Conv", ["x", "w"], ["c"], name="conv", strides=[2, 2], pads=[1] * 4)
+    parts = [
+        node("Reshape", ["c", "halves"], ["r"], name="halve"), node("Softmax", ["r"], ["s"], name="softmax", axis=1),
+        node("Mul", ["r", "s"], ["m"], name="weight"), node("ReduceSum", ["m", "one"], ["q"], name="sum", keepdims=0),
+    ]  # fmt: skip
+    tokens = [
+        node("Reshape", ["c", "rows"], ["r"], name="tokens"), node("Transpose", ["r"], ["t"], name="t", perm=[0, 2, 1]),
+        node("LayerNormalization", ["t", "gain"], ["n"], name="norm"), node("Reshape", ["n", "map"], ["q"], name="map"),
+    ]  # fmt: skip
+    last = [node("Conv", ["q", "v"], ["d"], name="last"), node("GlobalAveragePool", ["d"], ["y"], name="pool")]
+    constants = {
+        "w": rng.normal(0, 1, (16, 3, 3, 3)), "v": rng.normal(0, 1, (5, 8 if kind == "parts" else 16, 1, 1)),
+        "gain": rng.normal(1, 0.1, 16),
+    }  # fmt: skip
+    shapes = {"halves": (0, 2, 8, 4, 4), "rows": (0, 16, 16), "map": (0, 16, 4, 4), "one": (1,)}
+    model = onnx_graphs.make_model(
+        [split, *(parts if kind == "parts" else tokens), *last],
+        {name: value.astype(np.float32) for name, value in constants.items()}
+        | {name: np.asarray(value) for name, value in shapes.items()},
+        channels=3,
+    )  # fmt: skip
+    evalset = images(16)
+    statistics = watched(model, evalset, "x86-vnni")
+    result = quantized(model, statistics, "x86-vnni")
+    steps = {layer: step for step in recovery._steps(result, onnx.TensorProto.UINT8) for layer in step.layers}
+    assert [steps[name].output for name in ("conv", "last")] == ["c_quantized", "d_quantized"]
+    recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
+    assert onnx_graphs.sqnr_db(logits(model, evalset), logits(result.model, evalset)) > 15
+
+
+@pytest.mark.parametrize(("between", "alone"), [("Relu", True), ("Softmax", False), ("Transpose", False)])
+def test_a_layer_is_alone_if_its_channels_are_kept_apart(between: str, alone: bool) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w"], ["g"], name="gemm"),
+        helper.make_node(between, ["g"], ["y"], name="between"),
+    ]
+    rng = np.random.default_rng(0)
+    model = onnx_graphs.make_model(nodes, {"w": rng.normal(0, 1, (192, 5)).astype(np.float32)}, 3, output_rank=2)
+    result = insert_qdq(model, {"x": (-2, 2)}, SCHEMES["x86-vnni"])
+    (step,) = [step for step in recovery._steps(result, onnx.TensorProto.UINT8) if step.layers]
+    assert (step.output, step.alone) == ("y", alone)
