@@ -12,7 +12,7 @@ TESTS := .venv/for-tests
 TORCH := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}>=[^"]*\)",$$/"\1"/p' pyproject.toml)
 WORKERS := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
-.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile reference audit bench-quantize bench-onnx bench-prune bench-data bench-train bench-cost bench-verdicts lint clean
+.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile reference audit bench-quantize bench-onnx bench-prune bench-data bench-train bench-cost bench-verdicts bench-results lint clean
 
 help:  ## print this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -72,6 +72,9 @@ bench-cost: $(TESTS)  ## GPU hours of the ImageNet recipes
 
 bench-verdicts: $(TESTS)  ## false alarms and power of verdicts; a quarter of an hour
 	$(BIN)/python tests/bench/bench_verdicts.py
+
+bench-results: $(TESTS)  ## the results table of README.md, networks x targets; half an hour
+	$(BIN)/python tests/bench/bench_results.py
 
 clean:  ## remove .venv and caches; runs/ and sweeps/ stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
