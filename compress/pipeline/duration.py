@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.images.samples import Data
@@ -28,8 +30,7 @@ StageConfig: TypeAlias = Any  # the Config of a stage's plug-in
 
 MAX_STEPS, TIMED_S = 12, 4.0  # timing ends with the first that is reached
 FORWARD = 1 / 3  # time of a forward pass / of a training step
-# Time of a training step with a teacher and a pruned network / without both; with fake quantization / without.
-DISTILLING, FAKE_QUANTIZATION = 1.2, 3.0
+FAKE_QUANTIZATION = 3.0  # time of a training step with fake quantization / without
 # Steps that no earlier run timed, by the first word of their name, for a small network on a desktop processor.
 USUAL_S = {"network": 3.0, "baseline": 10.0, "float32": 10.0, "int8": 10.0, "engine": 60.0, "measure": 5.0}
 PRUNING_S, OTHER_S = 60.0, 1.0
@@ -41,6 +42,7 @@ def expected_s(recipe: Recipe, names: Iterable[str], data: Data, earlier: Mappin
     Training steps are timed on this machine if a training is among the other steps.
     """
     stages = dict(zip(stage_names(recipe), recipe.stages, strict=True))
+    shares = dict(zip(stages, _shares_left(recipe.stages), strict=True))
     expected, image_s = {}, None
     for name in names:
         if name in earlier:
@@ -48,7 +50,7 @@ def expected_s(recipe: Recipe, names: Iterable[str], data: Data, earlier: Mappin
         elif name in stages:
             if image_s is None and trainings(stages[name]):
                 image_s = time_per_image_s(recipe, len(data.classes), trainings(stages[name])[0][1].batch_size)
-            expected[name] = _stage_s(stages[name], data, image_s or 0.0, recipe.preprocessing.side)
+            expected[name] = _stage_s(stages[name], data, image_s or 0.0, shares[name], recipe.preprocessing.side)
         else:
             expected[name] = USUAL_S.get(name.partition("-")[0], OTHER_S)
     return expected
@@ -108,15 +110,27 @@ def _share(arguments: Json, stage: StageConfig, same: Json) -> float:
     return float(stage.epochs / config["epochs"]) if isinstance(stage, FitConfig) else 1.0
 
 
-def _stage_s(stage: StageConfig, data: Data, image_s: float, side: int) -> float:
-    """Return the expected seconds of a stage. image_s: of training, per image; side: of the images, in pixels."""
+def _shares_left(stages: Sequence[StageConfig]) -> list[float]:
+    """Return for each stage how much of the network's time is left: the product of the budgets of pruning so far."""
+    budgets = [stage.budget if isinstance(stage, PruneConfig) else 1.0 for stage in stages]
+    return list(itertools.accumulate(budgets, operator.mul))
+
+
+def _stage_s(stage: StageConfig, data: Data, image_s: float, share: float, side: int) -> float:
+    """Return the expected seconds of a stage.
+
+    image_s: of training the unpruned network, per image. share: of its time that pruning leaves. side: of the images,
+    in pixels.
+    """
     total_s = PRUNING_S if isinstance(stage, PruneConfig) else 0.0
     rounds = stage.rounds if isinstance(stage, PruneConfig) else 1
     for _, fit in trainings(stage):
         epochs = sum((fit.side(epoch, side) / side) ** 2 for epoch in range(fit.epochs))  # smaller images at first
-        training_s = epochs * len(data.train) * image_s * (DISTILLING if fit.teacher else 1)
-        validation_s = fit.epochs * len(data.val) * image_s * FORWARD
-        total_s += rounds * (training_s + validation_s) * (1 if fit.TRAINS_MODULES else FAKE_QUANTIZATION)
+        training_s = epochs * len(data.train) * image_s * share * (1 if fit.TRAINS_MODULES else FAKE_QUANTIZATION)
+        validation_s = fit.epochs * len(data.val) * image_s * share * FORWARD
+        passes = (fit.augment.flip_variants if fit.tabulates_teacher else epochs) if fit.teacher else 0
+        teacher_s = passes * len(data.train) * image_s * FORWARD
+        total_s += rounds * (training_s + validation_s + teacher_s)
     return total_s
 
 

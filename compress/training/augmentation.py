@@ -70,17 +70,9 @@ def flip(pixels: Pixels, augment: Augment, rng: np.random.Generator) -> Pixels:
 
 def variants(pixels: Pixels, augment: Augment) -> Iterator[Pixels]:
     """Yield every possible result of `flip` for an (H, W, 3) image."""
-    for flips in product(*([False, True] if enabled else [False] for enabled in _enabled_flips(augment))):
+    enabled_flips = (augment.hflip, augment.vflip, augment.transpose)
+    for flips in product(*([False, True] if enabled else [False] for enabled in enabled_flips)):
         yield _flipped(pixels, *flips)
-
-
-def variants_per_image(augment: Augment) -> int:
-    """Return the number of `variants`."""
-    return int(2 ** sum(_enabled_flips(augment)))
-
-
-def _enabled_flips(augment: Augment) -> tuple[bool, bool, bool]:
-    return augment.hflip, augment.vflip, augment.transpose
 
 
 def _flipped(pixels: Pixels, hflip: bool, vflip: bool, transpose: bool) -> Pixels:

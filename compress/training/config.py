@@ -59,6 +59,11 @@ class Augment(Config):
         others = self.crop_scale or self.rotate or self.shift or self.shear or self.zoom or self.policy or self.erase
         return not (others or self.mixup or self.cutmix)
 
+    @property
+    def flip_variants(self) -> int:
+        """Return the number of different images that flips and transposition make of one."""
+        return int(2 ** (self.hflip + self.vflip + self.transpose))
+
 
 class Teacher(Config):
     """Knowledge distillation: a network whose outputs are learned along with the labels.
@@ -173,6 +178,11 @@ class FitConfig(Config):
         if self.teacher and self.teacher.loss == "decoupled" and (self.augment.mixup or self.augment.cutmix):
             raise ValueError("teacher.loss: decoupled needs one label per image; turn off augment.mixup and cutmix")
         return self
+
+    @property
+    def tabulates_teacher(self) -> bool:
+        """Return whether the teacher's outputs are computed once for all variants of the images, not in every epoch."""
+        return self.augment.only_flips and self.resize_from is None and self.augment.flip_variants <= self.epochs
 
     def side(self, epoch: int, full_side: int) -> int:
         """Return the side in pixels of an epoch's images, a multiple of 16 until it is `full_side`."""

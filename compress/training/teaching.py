@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.training.augmentation import variants, variants_per_image
+from compress.training.augmentation import variants
 from compress.training.batches import normalize
 from compress.training.config import FitConfig, Teacher
 from compress.training.context import Context
@@ -58,10 +58,8 @@ def _teacher_logits(teacher: nn.Module, context: Context, config: FitConfig) -> 
         logits: Tensor = teacher(images).float()
         return logits
 
-    count = variants_per_image(config.augment)
-    table_bytes = len(context.train) * count * (len(context.classes) * 4 + KEY_BYTES)
-    few_variants = config.augment.only_flips and config.resize_from is None and count <= config.epochs
-    if not few_variants or table_bytes > MAX_TABLE_BYTES:
+    table_bytes = len(context.train) * config.augment.flip_variants * (len(context.classes) * 4 + KEY_BYTES)
+    if not config.tabulates_teacher or table_bytes > MAX_TABLE_BYTES:
         return run_teacher
     return _tabulated(run_teacher, context, config)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.training.augmentation import Augmenter, flip, mixing, variants, variants_per_image
+from compress.training.augmentation import Augmenter, flip, mixing, variants
 from compress.training.config import Augment
 from runtimes.preprocessing import Preprocessing
 
@@ -71,7 +71,7 @@ def test_the_configured_share_of_images_is_erased() -> None:
 def test_every_flip_is_one_of_the_variants(hflip: bool, vflip: bool, transpose: bool) -> None:
     augment = Augment(hflip=hflip, vflip=vflip, transpose=transpose)
     known = {variant.tobytes() for variant in variants(picture(), augment)}
-    assert len(known) == variants_per_image(augment)
+    assert len(known) == augment.flip_variants
     results = {flip(picture(), augment, np.random.default_rng(seed)).tobytes() for seed in range(100)}
     assert results == known
 
