@@ -41,7 +41,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onnx_networks import NETWORKS, ROOT, File, Network, Trained
-from onnx_processes import HERE, Limits, Processes
+from onnx_processes import HERE, Ended, Limits, Processes
 from onnx_rows import HEADER, OUTCOMES, Row, fill, line, outcome_of, read, summary, verdict
 
 FOLDER = ROOT / "runs/bench_onnx"
@@ -76,12 +76,17 @@ class Bench:
     def _folder_of(self, network: Network) -> Path:
         return self.folder / network.name.replace("/", "-")
 
+    def _run(self, row: Row, command: list[str], log: Path, limits: Limits) -> Ended:
+        ended = self.processes.run(command, log, limits.scaled(self.time_scale))
+        row.cpu_s = round(row.cpu_s + ended.cpu_s, 1)
+        return ended
+
     def _exported(self, network: Trained, row: Row) -> dict[str, Path]:
         """Return the distinct forms of a network; note the others in its row."""
         folder = self._folder_of(network)
         (folder / "forms.json").unlink(missing_ok=True)
         command = [str(HERE / "onnx_export.py"), network.name, str(folder), str(self.folder / "images")]
-        ended = self.processes.run(command, folder / "export.log", PREPARING.scaled(self.time_scale))
+        ended = self._run(row, command, folder / "export.log", PREPARING)
         described = json.loads((folder / "forms.json").read_text()) if (folder / "forms.json").exists() else {}
         forms = {}
         for form, entry in described.items():
@@ -105,7 +110,7 @@ class Bench:
     def _has_images(self, network: Network, row: Row) -> bool:
         """Return whether there are images of a network's domain; write them on first use."""
         command = [str(HERE / "onnx_images.py"), str(self.folder / "images"), network.domain, *map(str, network.size)]
-        ended = self.processes.run(command, self._folder_of(network) / "images.log", PREPARING.scaled(self.time_scale))
+        ended = self._run(row, command, self._folder_of(network) / "images.log", PREPARING)
         if ended.code != 0:
             row.outcome, row.message = "not installed", ended.last_line
         return ended.code == 0
@@ -118,7 +123,7 @@ class Bench:
         calibration = self.folder / "images" / network.images_name / "calibration"
         command = ["-m", "compress", "quantize", str(path), "--calibration", str(calibration),
                    *network.options(), "-o", str(out)]  # fmt: skip
-        ended = self.processes.run(command, folder / f"{form}-quantize.log", QUANTIZING.scaled(self.time_scale))
+        ended = self._run(row, command, folder / f"{form}-quantize.log", QUANTIZING)
         row.quantize_s = round(max(row.quantize_s or 0.0, ended.duration_s), 1)
         row.quantize_cpu_s = round(max(row.quantize_cpu_s or 0.0, ended.cpu_s), 1)
         row.peak_mib = max(row.peak_mib or 0, ended.peak_mib)
@@ -136,7 +141,7 @@ class Bench:
         is_first = row.sqnr_db is None
         command = [str(HERE / "onnx_judge.py"), network.name, str(path), str(out), str(self.folder / "images"),
                    str(result), *(["--ort"] if is_first else [])]  # fmt: skip
-        ended = self.processes.run(command, out.with_suffix(".log"), JUDGING.scaled(self.time_scale))
+        ended = self._run(row, command, out.with_suffix(".log"), JUDGING)
         if ended.code != 0:
             return "crashed", f"the INT8 file cannot be judged, {ended.message}"
         figures = json.loads(result.read_text())

@@ -35,13 +35,14 @@ from export.standard_form import standard_form
 from runtimes.files import replacing, write_json
 
 CLASSES = 4
-EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2, 32, 2e-3, 0.02
+BATCH, WEIGHT_DECAY, WARMUP = 32, 0.02, 20
+LEARNED, SMOOTHING = 0.1, 0.95  # smoothed loss at which the last epoch begins, with a falling learning rate
 STATISTICS_BATCHES = 24  # that BatchNorm's statistics are measured on after training
 FORMS = ("dynamo-dynamic", "script-dynamic", "dynamo-fixed", "script-fixed")  # the first is compared with ONNX Runtime
 OPSETS = {"dynamo": 18, "script": 17}
 SHAPING_OPS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 SMALL = 64  # elements of constants whose values are part of the structure, if they are integers
-PARITY = 1e-3  # largest error of an exported file, as a share of the largest output
+SMALLEST, PARITY = 1e-6, 1e-3  # largest error of an exported file, as a share of the largest output
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def _trained(network: Trained, path: Path, image_folder: Path) -> nn.Module:
     model = _create(network)
     side = network.train_side or network.side
     if not path.exists():
-        _train(model, images(image_folder, "cells", (side, side)))
+        _train(model, images(image_folder, "cells", (side, side)), network)
         with replacing(path) as temporary:
             save_model(model, str(temporary))
     load_model(model, str(path))
@@ -84,16 +85,19 @@ def _create(network: Trained) -> nn.Module:
     return timm.create_model(name, num_classes=CLASSES, **options)
 
 
-def _train(model: nn.Module, data: Images) -> None:
-    """Train for a few epochs with mirrored images, then measure BatchNorm's statistics."""
+def _train(model: nn.Module, data: Images, network: Trained) -> None:
+    """Train with mirrored images until most are known, at most for some epochs; then measure BatchNorm's statistics."""
     assert data.train is not None
     assert data.train_labels is not None
     pixels, labels = torch.from_numpy(np.array(data.train)).permute(0, 3, 1, 2), torch.from_numpy(data.train_labels + 0)
-    steps = EPOCHS * (len(pixels) // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps, pct_start=0.2)
+    epoch = len(pixels) // BATCH
+    last = (network.max_epochs - 1) * epoch  # step at which the last epoch begins
+    optimizer = torch.optim.AdamW(model.parameters(), network.rate, weight_decay=WEIGHT_DECAY)
+    smoothed, step = 1.0, 0
     model.train()
-    for step in range(steps):
+    while step < last + epoch:
+        factor = min((step + 1) / WARMUP, (last + epoch - step) / epoch, 1.0)
+        optimizer.param_groups[0]["lr"] = network.rate * factor
         chosen = torch.randint(len(pixels), (BATCH,))
         flips = [axis for axis in (2, 3) if torch.rand(()) < 0.5]
         batch = torch.flip(_normalized(pixels[chosen]), flips)
@@ -102,9 +106,17 @@ def _train(model: nn.Module, data: Images) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss.item()
+        step += 1
+        if smoothed < LEARNED:
+            last = min(last, step)
         if step % 20 == 0:
-            print(f"step {step} of {steps}, loss {loss.item():.3f}", flush=True)
+            print(f"step {step}, loss {smoothed:.3f}", flush=True)
+    _measure_statistics(model, pixels)
+
+
+def _measure_statistics(model: nn.Module, pixels: torch.Tensor) -> None:
+    """Replace BatchNorm's running statistics, which a short training leaves behind, by averages over some batches."""
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -139,7 +151,9 @@ def _export(model: nn.Module, side: int, form: str, path: Path) -> dict[str, str
         with torch.no_grad():
             expected = model(example).numpy()
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-        error = np.abs(session.run(None, {"images": example.numpy()})[0] - expected).max() / np.abs(expected).max()
+        error = np.abs(session.run(None, {"images": example.numpy()})[0] - expected).max() / max(
+            np.abs(expected).max(), SMALLEST
+        )
     except Exception as failure:  # noqa: BLE001  # exporters raise anything
         path.unlink(missing_ok=True)
         return {"failed": f"{type(failure).__name__}: {str(failure).strip().splitlines()[0][:200]}"}

@@ -149,9 +149,12 @@ def _class_axis(answers: Answers) -> int:
 
 
 def _sqnr_db(reference: Float32, output: Float32) -> float:
-    """Return the signal-to-noise ratio in dB; -inf is -100, and identical outputs have 120."""
-    signal = float(np.linalg.norm(reference.astype(np.float64)))
-    noise = float(np.linalg.norm(reference.astype(np.float64) - output))
+    """Return the mean length of an image's outputs / the mean length of their error, in dB; -100 for NaN or infinity.
+
+    A mean of squares would depend on the few images with the largest outputs.
+    """
+    signal, noise = (np.linalg.norm(each.reshape(len(each), -1).astype(np.float64), axis=1).mean()
+                     for each in (reference, reference.astype(np.float64) - output))  # fmt: skip
     if not math.isfinite(noise):
         return -100.0
     return 20 * math.log10(max(signal, 1e-30) / max(noise, signal * IDENTICAL, 1e-30))

@@ -39,7 +39,8 @@ class Trained:
     """A network of timm, or of torchvision if the name starts with `torchvision/`.
 
     kind: what is special about its graph. side: of the images in pixels. train_side: of the images in training; only
-    networks whose head adapts to any size can have another one. sized: the constructor needs `img_size`.
+    networks whose head adapts to any size can have another one. sized: the constructor needs `img_size`. max_epochs,
+    rate: of the training.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Trained:
     side: int = SIDE
     train_side: int | None = None
     sized: bool = False
+    max_epochs: int = 8
+    rate: float = 1.5e-3
 
     @property
     def domain(self) -> Domain:
@@ -116,7 +119,7 @@ TRAINED = (
     Trained("mobilenetv3_large_100", "squeeze-excite, hard-swish"),
     Trained("tf_mobilenetv3_small_minimal_100", "TensorFlow's padding"),
     Trained("mobilenetv4_conv_small", "universal inverted bottlenecks"),
-    Trained("mobilenetv4_hybrid_medium", "multi-query attention", side=96),
+    Trained("mobilenetv4_hybrid_medium", "multi-query attention", side=96, max_epochs=5),
     Trained("mobilenet_edgetpu_v2_xs", "fused bottlenecks"),
     Trained("mobileone_s0", "reparameterized"),
     Trained("repvgg_a0", "reparameterized"),
@@ -153,7 +156,7 @@ TRAINED = (
     Trained("ecaresnet26t", "Conv1d of channels"),
     Trained("eca_resnet33ts", "Conv1d of channels, SiLU"),
     Trained("gcresnext26ts", "global context, LayerNorm"),
-    Trained("res2net50_14w_8s", "hierarchical splits"),
+    Trained("res2net50_14w_8s", "hierarchical splits", max_epochs=4),
     Trained("regnetx_002", "groups"),
     Trained("regnety_002", "groups, squeeze-excite"),
     Trained("regnetz_005", "groups, squeeze-excite, SiLU"),
@@ -167,11 +170,11 @@ TRAINED = (
     Trained("cs3darknet_focus_s", "cross-stage partial, focus"),
     Trained("hrnet_w18_small", "Resize, Sum"),
     Trained("nf_regnet_b0", "no BatchNorm, scaled weights"),
-    Trained("eca_nfnet_l0", "no BatchNorm, scaled weights"),
+    Trained("eca_nfnet_l0", "no BatchNorm, scaled weights", max_epochs=3),
     Trained("torchvision/googlenet", "inception"),
-    Trained("inception_v3", "inception", side=96),
-    Trained("torchvision/alexnet", "large Gemm, no BatchNorm", side=224, train_side=224),
-    Trained("torchvision/vgg11_bn", "Gemm of 25,088 inputs", side=224, train_side=64),
+    Trained("inception_v3", "inception", side=96, max_epochs=4),
+    Trained("torchvision/alexnet", "large Gemm, no BatchNorm", side=224, train_side=224, max_epochs=4),
+    Trained("torchvision/vgg11_bn", "Gemm of 25,088 inputs", side=224, train_side=64, max_epochs=2),
     # ConvNets after transformers, hybrids
     Trained("convnext_atto", "LayerNorm, Gelu"),
     Trained("convnextv2_atto", "global response norm"),
@@ -185,12 +188,12 @@ TRAINED = (
     Trained("efficientvit_m0", "cascaded attention"),
     Trained("efficientformerv2_s0", "attention of convolutions", sized=True),
     Trained("swiftformer_xs", "additive attention, L2 norm"),
-    Trained("tiny_vit_5m_224", "windows", sized=True),
+    Trained("tiny_vit_5m_224", "windows"),
     Trained("levit_128s", "attention with BatchNorm, hard-swish", sized=True),
     Trained("botnet26t_256", "relative position", sized=True),
     # Transformers and MLPs
     Trained("vit_tiny_patch16_224", "attention", sized=True),
-    Trained("swin_tiny_patch4_window7_224", "shifted windows", sized=True),
+    Trained("swin_tiny_patch4_window7_224", "shifted windows", sized=True, max_epochs=5, rate=3e-4),
     Trained("pvt_v2_b0", "spatial reduction attention"),
     Trained("coat_lite_tiny", "factorized attention", sized=True),
     Trained("xcit_nano_12_p16_224", "cross-covariance attention", sized=True),

@@ -51,8 +51,9 @@ class Ended:
 
     @property
     def last_line(self) -> str:
-        """Return the last line of its output."""
-        return next((line.strip() for line in reversed(self.output.splitlines()) if line.strip()), "")
+        """Return the last line of its output that has words, without the box that click draws around errors."""
+        lines = (line.strip("│ ") for line in reversed(self.output.splitlines()))
+        return next((line for line in lines if any(letter.isalnum() for letter in line)), "")
 
     @property
     def message(self) -> str:

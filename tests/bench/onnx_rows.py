@@ -13,6 +13,7 @@ from onnx_processes import Ended
 MAX_DROP_PP, MIN_AGREEMENT = 1.0, 0.95
 MIN_BOXES_DB = 20.0  # of boxes, which have no agreement
 SLOWER, SAME_AGREEMENT = 0.95, 0.002  # against ONNX Runtime's file
+LEARNED = 0.7  # top-1 that shows that logits are not nearly tied
 OUTCOMES = ("right", "refused", "wrong", "crashed")  # from good to bad
 NOT_COUNTED = ("not installed", "not exported")
 REFUSALS = (2, 3)  # exit codes
@@ -39,6 +40,7 @@ class Row:
     quantize_s: float | None = None
     quantize_cpu_s: float | None = None
     peak_mib: int | None = None
+    cpu_s: float = 0.0
     duration_s: float = 0.0
     commit: str = ""
 
@@ -135,6 +137,8 @@ def _remarks(row: Row) -> list[str]:
         remarks.append("slower than ONNX Runtime's")
     if row.ort_message:
         remarks.append(f"ONNX Runtime's quantizer failed: {row.ort_message[:80]}")
+    if row.top1 is not None and row.top1 < LEARNED:
+        remarks.append("hardly learned its classes")
     missing = [form for form, text in row.forms.items() if text.startswith("not exported")]
     if missing and row.is_counted:
         remarks.append(f"PyTorch cannot export {', '.join(missing)}")
@@ -151,6 +155,6 @@ def summary(rows: list[Row], duration_s: float) -> str:
     }  # fmt: skip
     forms = [text.split(":")[0] for row in counted for text in row.forms.values()]
     judged = sum(not text.startswith(("same as", "not exported")) for text in forms)
-    minutes = sum(row.duration_s for row in rows) / 60
+    minutes = sum(row.cpu_s for row in rows) / 60
     return (f"\n{len(forms)} forms, {judged} of them judged; this run took {duration_s / 60:.0f} minutes, "
-            f"the work of all rows {minutes:.0f}\n{json.dumps(figures)}")  # fmt: skip
+            f"all rows {minutes:.0f} minutes of CPU time\n{json.dumps(figures)}")  # fmt: skip
