@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,21 +21,23 @@ SMALLEST_RANGE = 1e-30  # smaller ranges count as zero: their float32 scales wou
 
 # `vpmaddubsw` adds a0 * q0 + a1 * q1 in int16 with 0 <= a <= 255: 255 * 128 fits in 32,767, 255 * 129 does not.
 LARGEST_NEIGHBOUR_SUM = 128
+WEIGHTS_AT_ONCE = 1 << 22  # 32 MB as float64
 Float64 = npt.NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Layer:
     """A 2D Conv or Gemm with constant weights.
 
-    weight: float64 in the file's shape; bias: float64 (O,), zeros where the node has none; axis: the output axis.
+    weight: float32 in the file's shape; bias: float64 (O,), zeros where the node has none; axis: the output axis.
     """
 
     name: str
     op: str
     input: str
     output: str
-    weight: Float64
+    weight: npt.NDArray[np.float32]
     bias: Float64
     axis: int
     groups: int
@@ -52,9 +55,20 @@ class Layer:
         """Spatial size of the weights, (1, 1) for Gemm."""
         return self.weight.shape[2:] if self.op == "Conv" else (1, 1)
 
-    def rows(self) -> Float64:
-        """Return the weights as (O, K), K in the kernels' order of summation: (ky, kx, channel)."""
-        return to_rows(self.weight, self.axis)
+    @property
+    def inputs(self) -> int:
+        """Number of weights of an output channel."""
+        return self.weight.size // len(self.bias)
+
+    def rows(self, part: slice = slice(None)) -> Float64:
+        """Return the weights as (O, K), K in the kernels' order of summation: (ky, kx, channel). part: of the rows."""
+        return to_rows(np.moveaxis(self.weight, self.axis, 0)[part], 0).astype(np.float64)
+
+    def parts(self) -> Iterator[slice]:
+        """Yield slices of the rows, so that float64 copies of a part stay small."""
+        size = max(1, WEIGHTS_AT_ONCE // self.inputs)
+        for start in range(0, len(self.bias), size):
+            yield slice(start, min(start + size, len(self.bias)))
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ def bias_of(node: NodeProto, constants: Mapping[str, TensorProto]) -> Float64 | 
 
 def _layer(node: NodeProto, constants: Mapping[str, TensorProto]) -> Layer:
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    weight = numpy_helper.to_array(constants[node.input[1]]).astype(np.float64)
+    weight = numpy_helper.to_array(constants[node.input[1]])
     axis = 1 if node.op_type == "Gemm" and not attributes.get("transB", 0) else 0
     bias = bias_of(node, constants)
     assert bias is not None
@@ -140,7 +154,7 @@ def _pads(auto: bytes, pads: tuple[int, ...], name: str) -> tuple[int, int, int,
     return top, left, bottom, right
 
 
-def to_rows(weight: Float64, axis: int) -> Float64:
+def to_rows(weight: npt.NDArray[Number], axis: int) -> npt.NDArray[Number]:
     """Return a layer's weights as (O, K) in the order of the reduction: (ky, kx, channel)."""
     moved = np.moveaxis(weight, axis, 0)
     return moved.transpose(0, *range(2, moved.ndim), 1).reshape(len(moved), -1)
@@ -171,13 +185,18 @@ def row_scales(layer: Layer, sums: Sums, input_scale: float) -> Float64:
     |w0 + w1| / scale <= 127.5 ensures, as each rounds by at most 0.5. For small weights the scale keeps
     |bias| / (scale * input_scale) below 2**30; for zeros it is 1.
     """
-    rows = layer.rows()
-    scale: Float64 = np.abs(rows).max(axis=1) / largest_weight(sums)
-    if limits_neighbours(layer, sums):
-        scale = np.maximum(scale, np.abs(neighbour_sums(rows)).max(axis=1) / (LARGEST_NEIGHBOUR_SUM - 0.5))
+    scale: Float64 = np.concatenate([_largest_scale(layer.rows(part), layer, sums) for part in layer.parts()])
     scale = np.maximum(scale, np.abs(layer.bias) / (input_scale * 2.0**30))
     scale = np.where(scale > SMALLEST_RANGE, scale, 1.0)
     return scale.astype(np.float32).astype(np.float64)  # as stored in the file
+
+
+def _largest_scale(rows: Float64, layer: Layer, sums: Sums) -> Float64:
+    """Return the scale (O,) that the largest weight, or the largest sum of neighbours, of each row needs."""
+    scale: Float64 = np.abs(rows).max(axis=1) / largest_weight(sums)
+    if limits_neighbours(layer, sums):
+        scale = np.maximum(scale, np.abs(neighbour_sums(rows)).max(axis=1) / (LARGEST_NEIGHBOUR_SUM - 0.5))
+    return scale
 
 
 def neighbour_sums(rows: npt.NDArray[np.number]) -> npt.NDArray[np.number]:
@@ -196,7 +215,9 @@ def overflowing_neighbours(layer: Layer, weights: IntegerWeights) -> int:
 def nearest(layer: Layer, sums: Sums, input_scale: float) -> IntegerWeights:
     """Round a layer's weights to the nearest allowed integers."""
     scale, largest = row_scales(layer, sums, input_scale), largest_weight(sums)
-    integers = np.rint(layer.rows() / scale[:, None]).clip(-largest, largest).astype(np.int8)
+    integers = np.concatenate([
+        np.rint(layer.rows(part) / scale[part, None]).clip(-largest, largest).astype(np.int8) for part in layer.parts()
+    ])  # fmt: skip
     if limits_neighbours(layer, sums):  # a float32 scale may be slightly too small
         integers[:, 1::2] = within_neighbours(integers[:, 1::2], integers[:, : integers.shape[1] // 2 * 2 : 2])
     return IntegerWeights(np.asarray(from_rows(integers, layer.weight.shape, layer.axis), np.int8), scale, layer.bias)

@@ -163,7 +163,7 @@ def test_the_layers_of_a_graph_are_told_with_what_their_arithmetic_needs() -> No
     first, gemm = layers["first"], layers["gemm"]
     assert (first.input, first.output, first.pads, first.strides) == ("x", "c1", (1, 1, 1, 1), (1, 1))
     assert (gemm.op, gemm.axis, gemm.weight.shape, gemm.bias.shape) == ("Gemm", 0, (5, 8), (5,))
-    assert first.weight.dtype == np.float64
+    assert first.weight.dtype == np.float32
 
 
 def test_computed_weights_and_biases_make_no_layer() -> None:

@@ -16,6 +16,9 @@ Float64 = npt.NDArray[np.float64]
 # Positions sampled from each batch: 32 batches of 4 images give 8,192, or 16 for each weight of a row.
 POSITIONS_PER_BATCH = 256
 POSITIONS_PER_INPUT = 0.5
+# A matrix of more inputs takes too much memory and time. Their 32 batches give up to 512 samples.
+MAX_DENSE_INPUTS = 4608  # a 3 x 3 kernel over 512 channels
+POSITIONS_OF_MANY_INPUTS = 16
 
 
 def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_point: int) -> tuple[Float64, int]:
@@ -24,16 +27,30 @@ def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_po
     batches: (N, C, H, W) integers for Conv, (N, K) for Gemm.
     """
     rng = np.random.default_rng(0)
-    inputs = layer.rows().shape[1]
+    inputs = layer.inputs
     per_batch = max(POSITIONS_PER_BATCH, int(POSITIONS_PER_INPUT * inputs))
     moments = np.zeros((layer.groups, inputs, inputs))
     count, samples = 0, 0
     for batch in batches:
-        sample = (_sample(layer, batch, zero_point, per_batch, rng).astype(np.float32) - zero_point) * np.float32(scale)
+        sample = _dequantized(_sample(layer, batch, zero_point, per_batch, rng), scale, zero_point)
         moments += np.matmul(sample.transpose(0, 2, 1), sample) * (len(batch) / sample.shape[1])
         count += len(batch)
         samples += sample.shape[1]
     return moments / count, samples
+
+
+def input_samples(layer: Layer, batches: Iterable[Array], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    """Return a layer's quantized inputs (groups, S, K) at a few positions, for layers with too many inputs for moments.
+
+    batches: as of `second_moments`.
+    """
+    rng = np.random.default_rng(0)
+    samples = [_sample(layer, batch, zero_point, POSITIONS_OF_MANY_INPUTS, rng) for batch in batches]
+    return _dequantized(np.concatenate(samples, axis=1), scale, zero_point)
+
+
+def _dequantized(integers: Array, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    return (integers.astype(np.float32) - zero_point) * np.float32(scale)
 
 
 def _sample(layer: Layer, batch: Array, zero_point: int, count: int, rng: np.random.Generator) -> Array:

@@ -12,8 +12,12 @@ from onnx import TensorProto, ValueInfoProto
 
 from compress.quantization.correction.activations import Activations
 from compress.quantization.correction.channels import Channels, by_channel
-from compress.quantization.correction.moments import second_moments
-from compress.quantization.correction.rounding import error_feedback, error_feedback_depthwise
+from compress.quantization.correction.moments import MAX_DENSE_INPUTS, input_samples, second_moments
+from compress.quantization.correction.rounding import (
+    error_feedback,
+    error_feedback_depthwise,
+    error_feedback_of_samples,
+)
 from compress.quantization.ort_graph import OrtGraph, batches, mixes_images, of_images
 from export.layers import (
     LINEAR_OPS,
@@ -60,11 +64,14 @@ def analytic_bias(layer: Layer, weights: IntegerWeights, mean_input: Float64) ->
 
     E[W x] - E[Wq x] = (W - Wq) E[x] (Nagel et al., Data-Free Quantization, ICCV 2019, equation 17), ignoring borders.
     """
-    error = layer.rows() - _dequantized_rows(layer, weights)
     taps = layer.kernel[0] * layer.kernel[1]
-    mean = mean_input.reshape(layer.groups, -1)
-    per_row = np.repeat(np.tile(mean, (1, taps)), len(error) // layer.groups, axis=0)
-    bias: Float64 = layer.bias + np.einsum("ok,ok->o", error, per_row)
+    mean = np.tile(mean_input.reshape(layer.groups, -1), (1, taps))
+    integers = to_rows(weights.integers, layer.axis)
+    bias = layer.bias.copy()
+    for part in layer.parts():
+        error = layer.rows(part) - integers[part].astype(np.float64) * weights.scale[part, None]
+        group = np.arange(part.start, part.stop) * layer.groups // len(bias)
+        bias[part] += np.einsum("ok,ok->o", error, mean[group])
     return bias
 
 
@@ -176,9 +183,12 @@ class _Recovery:
         inputs = (
             of_images(values, *sizes) for values, *sizes in zip(stored, self.batch_sizes, self.sizes, strict=True)
         )
-        moments, samples = second_moments(layer, inputs, scale, zero_point)
         row_scale = row_scales(layer, self.scheme.sums, scale)
-        rows = _round_rows(layer, row_scale, moments, samples, self.scheme)
+        if layer.inputs > MAX_DENSE_INPUTS:
+            samples = input_samples(layer, inputs, scale, zero_point)
+            rows = _round_many_inputs(layer, row_scale, samples, self.scheme)
+        else:
+            rows = _round_rows(layer, row_scale, *second_moments(layer, inputs, scale, zero_point), self.scheme)
         weights = IntegerWeights(np.asarray(from_rows(rows, layer.weight.shape, layer.axis)), row_scale, layer.bias)
         bias = analytic_bias(layer, weights, self.statistics[layer.input].mean)
         replace_weights(self.quantized, layer, replace(weights, bias=bias), self.scheme.int32_bias)
@@ -224,5 +234,12 @@ def _round_rows(layer: Layer, scale: Float64, moments: Float64, samples: int, sc
     ])  # fmt: skip
 
 
-def _dequantized_rows(layer: Layer, weights: IntegerWeights) -> Float64:
-    return to_rows(weights.integers.astype(np.float64), layer.axis) * weights.scale[:, None]
+def _round_many_inputs(
+    layer: Layer, scale: Float64, samples: npt.NDArray[np.float32], scheme: Scheme
+) -> npt.NDArray[np.int8]:
+    rows, per_group = to_rows(layer.weight, layer.axis), len(scale) // layer.groups
+    limits = largest_weight(scheme.sums), limits_neighbours(layer, scheme.sums)
+    parts = [slice(start, start + per_group) for start in range(0, len(scale), per_group)]
+    rounded = [error_feedback_of_samples(rows[part], scale[part], sample, *limits)
+               for part, sample in zip(parts, samples, strict=True)]  # fmt: skip
+    return np.concatenate(rounded) if len(rounded) > 1 else rounded[0]

@@ -137,3 +137,14 @@ def test_long_rows_get_more_positions() -> None:
     layer = convolution(1, 64, (5, 5))
     inputs = batches(4, shape=(64, 20, 20))
     assert second_moments(layer, inputs, SCALE, ZERO_POINT)[1] == 64 * 25 // 2
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3", "groups"])
+def test_samples_of_many_inputs_have_about_the_same_moments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POSITIONS_OF_MANY_INPUTS", 10**6)  # all of them
+    stored = batches(3, 3)
+    samples = module.input_samples(LAYERS[name], stored, SCALE, ZERO_POINT)
+    monkeypatch.setattr(module, "POSITIONS_PER_BATCH", 10**6)
+    expected, count = second_moments(LAYERS[name], stored, SCALE, ZERO_POINT)
+    assert samples.shape == (LAYERS[name].groups, count, LAYERS[name].inputs)
+    np.testing.assert_allclose(samples.transpose(0, 2, 1) @ samples / count, expected, rtol=1e-4, atol=1e-3)

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.quantization.correction import rounding
-from compress.quantization.correction.rounding import BLOCK, error_feedback, error_feedback_depthwise
+from compress.quantization.correction.rounding import (
+    BLOCK,
+    error_feedback,
+    error_feedback_depthwise,
+    error_feedback_of_samples,
+)
 
 MANY = 10**9  # samples, for minimum damping
 Array = np.ndarray
@@ -187,3 +192,22 @@ def test_the_input_weights_are_not_changed(outputs: int) -> None:
     error_feedback_depthwise(rows, scale, np.stack([moments] * outputs), MANY, 127)
     np.testing.assert_array_equal(rows, before[0])
     np.testing.assert_array_equal(moments, before[1])
+
+
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(("inputs", "samples", "outputs"), [(1, 3, 2), (BLOCK, 5, 3), (2 * BLOCK + 23, 40, 7)])
+def test_samples_of_many_inputs_give_the_same_integers_as_their_moments(
+    inputs: int, samples: int, outputs: int, limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounding, "ROWS_AT_ONCE", 3)
+    rows, scale, _, x = problem(inputs, outputs, seed=inputs, steps=140 if limited else 15)
+    few = x[:samples].astype(np.float32)
+    moments = few.T.astype(np.float64) @ few / samples
+    expected = error_feedback(rows, scale, moments, samples, 127, limited)
+    np.testing.assert_array_equal(error_feedback_of_samples(rows, scale, few, 127, limited), expected)
+
+
+def test_samples_without_any_value_round_to_nearest() -> None:
+    rows, scale, _, _ = problem(100, 4)
+    rounded = error_feedback_of_samples(rows, scale, np.zeros((5, 100), np.float32), 127, False)
+    np.testing.assert_array_equal(rounded, np.rint(rows / scale[:, None]))
