@@ -33,7 +33,7 @@ FORWARD = 1 / 3  # time of a forward pass / of a training step
 FAKE_QUANTIZATION = 3.0  # time of a training step with fake quantization / without
 # Steps that no earlier run timed, by the first word of their name, for a small network on a desktop processor.
 USUAL_S = {"network": 3.0, "baseline": 10.0, "float32": 10.0, "int8": 10.0, "engine": 60.0, "measure": 5.0}
-PRUNING_S, OTHER_S = 60.0, 1.0
+PRUNING_S, OTHER_S = 30.0, 1.0
 
 
 def expected_s(recipe: Recipe, names: Iterable[str], data: Data, earlier: Mapping[str, float]) -> dict[str, float]:

