@@ -1,6 +1,7 @@
 """Compare pruning to a measured latency with other pruning methods and ready-made small networks, on ELPV.
 
-The baseline is MobileNetV2 at 96 px, trained as by the first stage of recipes/mobilenet_int8_long.yaml. All pruned networks
+The baseline is MobileNetV2 at 96 px, trained as by the first stage of
+recipes/mobilenet_int8_long.yaml. All pruned networks
 are trained further in the same way: 10 epochs of the recipe's stage distill, with the baseline as the teacher. Methods:
 
     baseline          the unpruned network, trained further like the others

