@@ -161,7 +161,7 @@ def rounded_weight(layer: Layer, weight: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _parameter(value: Any) -> nn.Parameter:
-    return nn.Parameter(torch.as_tensor(value, dtype=torch.float32).clone())
+    return nn.Parameter(torch.tensor(value, dtype=torch.float32))  # a copy: the weights of a layer are read-only
 
 
 def _layer(layer: Layer, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
