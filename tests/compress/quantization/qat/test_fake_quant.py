@@ -53,7 +53,7 @@ def test_weights_are_rounded_as_in_the_file(scheme: str, name: str) -> None:
     layer = layers_of(onnx_graphs.residual_model(channels=3))[name]
     stored = nearest(layer, SCHEMES[scheme].sums, 1.0)
     shape = [-1 if dimension == layer.axis else 1 for dimension in range(layer.weight.ndim)]
-    result = rounded_weight(layer, torch.from_numpy(layer.weight).float(), SCHEMES[scheme]).numpy()
+    result = rounded_weight(layer, torch.tensor(layer.weight), SCHEMES[scheme]).numpy()
     assert np.allclose(result, stored.integers * stored.scale.reshape(shape), atol=1e-5)
 
 
