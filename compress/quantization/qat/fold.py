@@ -36,7 +36,7 @@ def write_back(
     layers = layers_of(graph)
     _require_same_layers(places, layers)
     for place, (name, layer) in zip(places, layers.items(), strict=True):
-        before = torch.from_numpy(layer.weight.copy()).float()
+        before = torch.tensor(layer.weight)
         weight, bias = trained[name]
         if layer.axis == 1:
             before, weight = before.T, weight.T

@@ -123,7 +123,7 @@ def test_unchanged_weights_leave_the_network_as_it_is() -> None:
     net, original = network(), network()
     graph = exported(net)
     same = {
-        name: (torch.from_numpy(layer.weight).float(), torch.from_numpy(layer.bias).float())
+        name: (torch.tensor(layer.weight), torch.from_numpy(layer.bias).float())
         for name, layer in layers_of(graph).items()
     }
     write_back(same, graph, net, EXAMPLE)
