@@ -17,6 +17,10 @@ from runtimes.errors import InputError
 SAME_RANGE_OPS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Slice", "Split",
                 "Gather", "Expand", "Tile", "DepthToSpace")  # fmt: skip
 CLAMPING_OPS = ("Relu", "Clip")  # with the lower bound 0, as QuantizeLinear with zero point 0 has
+TABLE_OPS = (
+    "Sigmoid",
+    "LeakyRelu",
+)  # look up each integer in a table: worth it only for integers that are there anyway
 # Operators whose values are as coarse as those of their inputs, so that 8 bits are enough for both. Others (Div, Sqrt,
 # Exp, means, normalization) may compute values that need relative precision: scales, variances, sums of exponentials.
 # Erf and Tanh are parts of Gelu, which ONNX Runtime computes with one float kernel.
@@ -110,16 +114,28 @@ def _worth_integers(
     through other such operators. So what an epsilon, a variance or a sum of exponentials goes through stays float, and
     so do sizes and other numbers that are no activations.
     """
+    producer = {name: node for node in model.graph.node for name in node.output}
     candidates = frozenset(
         node.name for node in model.graph.node
         if node.op_type in operators
         and _takes_integers(node, constants)
         and coarse.issuperset(_activations(node, constants))
+        and (node.op_type not in TABLE_OPS or _reads_integers(node, producer, constants, operators))
     )  # fmt: skip
     linear = frozenset(node.name for node in model.graph.node if node.op_type in LINEAR_OPS)
     needed = _needed(model, constants, candidates | linear)
     return frozenset(node.name for node in model.graph.node
                      if node.name in candidates and needed.intersection(node.output))  # fmt: skip
+
+
+def _reads_integers(
+    node: NodeProto, producer: Mapping[str, NodeProto], constants: Mapping[str, TensorProto], operators: frozenset[str]
+) -> bool:
+    """Return whether an integer kernel, perhaps with a clamp, computes the input of a node."""
+    before = producer.get(node.input[0])
+    while before is not None and (moves_values(before) or before.op_type in CLAMPING_OPS):
+        before = producer.get(before.input[0])
+    return before is not None and (is_layer(before, constants) or before.op_type in operators)
 
 
 def _coarse(model: onnx.ModelProto, constants: Mapping[str, TensorProto], operators: frozenset[str]) -> set[str]:

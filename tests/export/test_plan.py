@@ -325,6 +325,16 @@ def test_parts_of_the_channels_have_the_range_of_all(kind: str) -> None:
     assert around_every_operator(model) == {"x": "x", "ca": "ca", "p0": "ca", "p1": "ca", "cb": "cb", "k": "k"}
 
 
+@pytest.mark.parametrize(("before", "integer"), [("Elu", False), ("Relu", True), ("Identity", True)])
+def test_a_sigmoid_of_floats_stays_float(before: str, integer: bool) -> None:
+    scheme = unsigned_scheme(operators=AROUND.operators | {"Sigmoid"})
+    model = graph(conv("a", "x", "ca"), op(before, ["ca"], "e"), op("Sigmoid", ["e"], "g"), op("Mul", ["ca", "g"], "m"),
+                  conv("b", "m", "y"))  # fmt: skip
+    plan = quantized(model, scheme).plan
+    assert ("g" in plan.integer_nodes, "e" in plan.range_of) == (integer, integer)
+    assert "m" in plan.integer_nodes
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_a_map_enlarged_by_repetition_has_the_range_of_the_small_one(mode: str) -> None:
     resize = helper.make_node("Resize", ["ca", "", "", "big"], ["r"], name="r", mode=mode)
