@@ -69,7 +69,7 @@ def test_fast_networks_are_measured_in_more_blocks(monkeypatch: pytest.MonkeyPat
         return [SimpleNamespace(latency_ms=runs, latency_ms_p50=speed["ms"])] * 2
 
     monkeypatch.setattr(float_layers, "measure", measure)
-    monkeypatch.setattr(float_layers, "_artifact", lambda *_: None)
+    monkeypatch.setattr(float_layers, "temporary_artifact", lambda *_: None)
     model = onnx_graphs.residual_model(channels=3)
     for milliseconds in (0.1, 100.0):
         speed = {"ms": milliseconds}
