@@ -17,6 +17,7 @@ from consoles import RecordingConsole
 
 from runtimes import clock, energy, environment, evalset, measure, metrics, telemetry
 from runtimes.artifact import Artifact
+from runtimes.backends import fake
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
 from runtimes.errors import ArtifactError, CompressError, InputError
@@ -89,17 +90,23 @@ def test_each_session_is_loaded_anew_warmed_up_and_timed_for_its_share(
     assert [np.shape(one.latency_ms) for one in found] == [(5, 3), (5, 3)]
 
 
-def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker) -> None:
+def test_twice_the_latency_is_a_ratio_of_two(fake_artifact: FakeMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_ns
+        now_ns += round(seconds * 1e9)
+
+    monkeypatch.setattr(fake, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter_ns=lambda: now_ns))
     artifacts = [fake_artifact("slow.fake", latency_ms=2), fake_artifact("fast.fake", latency_ms=1)]
     slow, fast = measure.measure(
         artifacts, TARGET, None, Timing(warmup=1, blocks=4, runs_per_block=2, sessions=1), QUIET
     )
     assert (slow.artifact, fast.artifact) == ("slow.fake", "fast.fake")
-    assert slow.latency_ms_p50 > 2
-    assert fast.latency_ms_p50 > 1
-    assert 1.5 < slow.latency_ms_p50 / fast.latency_ms_p50 < 2.5
-    ratios = np.median(slow.latency_ms, axis=1) / np.median(fast.latency_ms, axis=1)
-    assert 1.5 < np.median(ratios) < 2.5
+    assert (slow.latency_ms_p50, fast.latency_ms_p50) == (2, 1)
+    np.testing.assert_allclose(slow.latency_ms, 2)
+    np.testing.assert_allclose(fast.latency_ms, 1)
 
 
 def test_sessions_take_turns_and_each_block_starts_with_the_next(
