@@ -1,10 +1,10 @@
-"""Describe an ONNX classifier that has no manifest."""
+"""Describe an ONNX file that has no manifest."""
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from export.inputs.options import PreprocessingOptions, require_fit
 from runtimes.artifact import Artifact, Manifest, Precision
-from runtimes.errors import InputError
 from runtimes.files import sha256_file
 from runtimes.lineage import GivenRecord
+from runtimes.outputs.kinds import Arrays
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import load
 from runtimes.target import Target
@@ -29,7 +29,7 @@ INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "C
 
 @dataclass(frozen=True)
 class PlainFile:
-    """A checked ONNX classifier. sha256, size_bytes: of the file with its external data. image: its input."""
+    """A checked ONNX file. sha256, size_bytes: of the file with its external data. image: its input."""
 
     path: Path
     model: onnx.ModelProto
@@ -39,16 +39,14 @@ class PlainFile:
 
     @classmethod
     def read(cls, path: Path) -> PlainFile:
-        """Read and check a file; raises InputError, with advice, for anything but a classifier of images."""
+        """Read and check a file; raises InputError, with advice, for anything but a network of images."""
         # Imported here because they import onnx, which files with a manifest do not need.
         from compress.quantization.onnx_file import external_files, path_in_errors, read_onnx
         from export.inputs.image_input import image_input
-        from export.standard_form import require_classifier
 
         with path_in_errors(path):
             model = read_onnx(path)
             image = image_input(model)
-            require_classifier(model)
         files = [path, *(path.parent / name for name in external_files(path))]
         return cls(path, model, _sha256(files), sum(file.stat().st_size for file in files), image)
 
@@ -60,12 +58,13 @@ class PlainFile:
             return options.for_file(self.image)
 
     def artifact(self, preprocessing: Preprocessing) -> Artifact:
-        """Return the file as an artifact with numbered classes; run it once to count them.
+        """Return the file as an artifact with numbered classes; run it once to learn what it returns.
 
         Raises InputError if it takes images of another size or does not return a row for each image.
         """
         from compress.quantization.onnx_file import path_in_errors  # these import onnx, see `read`
         from export.head import described as described_head
+        from export.head import require_rows
 
         with path_in_errors(self.path):
             require_fit(self.image, preprocessing)
@@ -78,6 +77,7 @@ class PlainFile:
             input_name=self.image.name,
             input_shape=(self.image.batch, channels, height, width),
             output_name=self.model.graph.output[0].name,
+            more_outputs=tuple(value.name for value in self.model.graph.output[1:]),
             preprocessing=preprocessing,
             labels=(),
             opset=next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), None),
@@ -85,34 +85,29 @@ class PlainFile:
             input_layout=self.image.layout,
             input_dtype=self.image.dtype,
         )
-        columns = _columns(Artifact(self.path, manifest))
+        outputs = _outputs_of_noise(Artifact(self.path, manifest))
         with path_in_errors(self.path):
-            labels, output = described_head(self.model, columns)
-        return Artifact(self.path, Manifest(**{**vars(manifest), "labels": labels, "output": output}))
+            head = described_head(self.model, outputs, manifest.input_shape[2:])
+        require_rows(head, outputs, manifest.input_shape[0] or 2, self.path)
+        return Artifact(self.path, replace(manifest, labels=head.labels, output=head.output, kind=head.kind))
 
     def meaning_of_one_output(self, manifest: Manifest) -> str | None:
         """Say how a single output is read, None for other files; manifest: of `artifact`."""
         from export.head import last_activation  # imports onnx, see `read`
 
-        is_sigmoid = manifest.output == "probabilities" and last_activation(self.model) == "Sigmoid"
-        if not is_sigmoid and len(manifest.labels) > 1:
+        is_sigmoid = manifest.kind == "binary" and last_activation(self.model) == "Sigmoid"
+        if not is_sigmoid and (len(manifest.labels) > 1 or manifest.kind != "binary"):
             return None
         return f"its one output is read as the {'probability' if is_sigmoid else 'logit'} of the second of two classes"
 
 
-def _columns(artifact: Artifact) -> int:
-    """Run the file on noise and return its number of outputs."""
+def _outputs_of_noise(artifact: Artifact) -> Arrays:
+    """Run the file on noise and return its outputs."""
     batch = artifact.manifest.input_shape[0]
     shape = (batch or 2, *artifact.manifest.preprocessing.image_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with closing(load(artifact, Target("local", batch=batch or 1))) as session:
-        shape = session.run(artifact.manifest.prepare(pixels)).shape
-    if len(shape) != 2 or shape[0] != len(pixels):
-        raise InputError(
-            f"{artifact.path}: returns {shape} for {len(pixels)} images, not (N, classes); export a classifier with "
-            "its head, ending with a Flatten"
-        )
-    return int(shape[1])
+        return session.run(artifact.manifest.prepare(pixels))
 
 
 def _precision(model: onnx.ModelProto) -> Precision:

@@ -1,22 +1,44 @@
-"""Distinguish logits from probabilities by the last activation of a graph."""
+"""Describe the outputs of a graph: their kind, and whether they are logits or probabilities."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from runtimes.artifact import Output
 from runtimes.errors import InputError
+from runtimes.outputs.detections import decoder_of
+from runtimes.outputs.kinds import Arrays, OutputKind
 
 SHAPE_OPS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose")  # keep every value
+EMBEDDING_NAME = re.compile("embed|feature|descriptor", re.IGNORECASE)
+EMBEDDING_LENGTH_TOLERANCE = 1e-3
+MIN_EMBEDDING = 16  # values; shorter vectors of length 1 may be anything
+MAX_PIXEL_CLASSES = 256  # more channels are features
+LARGEST_PIXEL_STRIDE = 16  # sides of the image over those of a segmentation; smaller maps are features
 
 Activation = Literal["Softmax", "Sigmoid"]
 ACTIVATIONS: dict[str, Activation] = {"Softmax": "Softmax", "Sigmoid": "Sigmoid", "HardSigmoid": "Sigmoid"}
 
 
+@dataclass(frozen=True)
+class Head:
+    """Description of the outputs for a manifest. labels: numbers, as the file has no names; empty without classes."""
+
+    kind: OutputKind
+    labels: tuple[str, ...] = ()
+    output: Output = "logits"
+
+
 def last_activation(model: onnx.ModelProto) -> Activation | None:
-    """Return the activation that computes the graph's output: Softmax, Sigmoid (also a HardSigmoid) or None."""
+    """Return the activation that computes the graph's first output: Softmax, Sigmoid (also a HardSigmoid) or None."""
     producers = {name: node for node in model.graph.node for name in node.output}
     node = producers.get(model.graph.output[0].name)
     while node is not None and node.op_type in SHAPE_OPS:
@@ -24,17 +46,108 @@ def last_activation(model: onnx.ModelProto) -> Activation | None:
     return None if node is None else ACTIVATIONS.get(node.op_type)
 
 
-def described(model: onnx.ModelProto, columns: int) -> tuple[tuple[str, ...], Output]:
-    """Return the labels of a file without class names, and what its output means. columns: of the output.
+def compared_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the tensors that show how well a quantized graph reproduces the outputs: usually the outputs.
 
-    One column after a Sigmoid is the probability of the second of two classes. One column without a Sigmoid may be a
-    regression: it has a single label, so that nothing judges it as a class. Raises InputError for one column after a
-    Softmax.
+    For outputs behind non-maximum suppression, whose order and number change with every rounding, these are the boxes
+    and scores before it.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    names: list[str] = []
+    for output in model.graph.output:
+        suppressions = [node for node in _ancestors(output.name, producers) if node.op_type == "NonMaxSuppression"]
+        names += [name for node in suppressions for name in node.input[:2]] or [output.name]
+    return tuple(dict.fromkeys(names))
+
+
+def _ancestors(name: str, producers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes that compute a tensor."""
+    nodes: dict[str, onnx.NodeProto] = {}
+    pending = [name]
+    while pending:
+        node = producers.get(pending.pop())
+        if node is not None and node.output[0] not in nodes:
+            nodes[node.output[0]] = node
+            pending += node.input
+    return list(nodes.values())
+
+
+def described(model: onnx.ModelProto, outputs: Arrays, sides: tuple[int, int]) -> Head:
+    """Return what a graph's outputs mean, from their values for one or more images of noise.
+
+    outputs: all outputs of the graph, with the batch axis. sides: height and width of the images. One value after a
+    Sigmoid is the probability of the second of two classes. One value without a Sigmoid may be a regression: it has a
+    single label, so that nothing judges it as a class. Of several outputs, the first decides unless they are boxes.
+    Raises InputError for one value after a Softmax.
     """
     activation = last_activation(model)
+    first = outputs[0]
+    output: Output = "probabilities" if activation is not None else "logits"
+    if _is_vector(first) and len(first):
+        return _vector_head(model, first, activation)
+    if _is_segmentation(first, sides, activation):
+        return Head("segmentation", output=output)
+    if (len(outputs) > 1 or activation != "Softmax") and _are_boxes(outputs):
+        return Head("detections")
+    return Head("other")
+
+
+def require_rows(head: Head, outputs: Arrays, images: int, path: Path) -> None:
+    """Raise InputError if an output has no row for each image; detectors may return as many boxes as they find."""
+    shapes = [values.shape for values in outputs if values.shape[:1] != (images,)]
+    if shapes and head.kind != "detections":
+        raise InputError(f"{path}: returns {shapes[0]} for {images} images: the first axis of an output must be the "
+                         "batch; export the model so")  # fmt: skip
+
+
+def _vector_head(model: onnx.ModelProto, values: npt.NDArray[Any], activation: Activation | None) -> Head:
+    columns = math.prod(values.shape[1:])
     if columns == 1 and activation == "Softmax":
         raise InputError("the model ends in a Softmax of one value, which is always 1; for two classes, end it in a "
                          "Sigmoid, or in a Softmax of two values")  # fmt: skip
-    is_binary = columns == 1 and activation == "Sigmoid"
-    labels = tuple(str(index) for index in range(2 if is_binary else columns))
-    return labels, "probabilities" if is_binary or (activation == "Softmax" and columns > 1) else "logits"
+    if columns == 1:
+        is_sigmoid = activation == "Sigmoid"
+        return Head("binary", ("0", "1") if is_sigmoid else ("0",), "probabilities" if is_sigmoid else "logits")
+    if activation is None and _is_embedding(model.graph.output[0].name, values):
+        return Head("embedding")
+    labels = tuple(str(index) for index in range(columns))
+    return Head("classes", labels, "probabilities" if activation == "Softmax" else "logits")
+
+
+def _is_vector(values: npt.NDArray[Any]) -> bool:
+    """Return whether an output holds one vector of floats for each image: (N,), (N, C), (N, C, 1, 1), (N, 1, C)."""
+    is_float = np.issubdtype(values.dtype, np.floating)
+    return is_float and values.ndim > 0 and sum(size > 1 for size in values.shape[1:]) <= 1
+
+
+def _is_embedding(name: str, values: npt.NDArray[Any]) -> bool:
+    """Return whether vectors have the length 1, or a name that says so."""
+    lengths = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+    is_normed = bool(np.abs(lengths - 1).max() < EMBEDDING_LENGTH_TOLERANCE)
+    return bool(EMBEDDING_NAME.search(name)) or (is_normed and values[0].size >= MIN_EMBEDDING)
+
+
+def _is_segmentation(values: npt.NDArray[Any], sides: tuple[int, int], activation: Activation | None) -> bool:
+    """Return whether an output has a class of each pixel: (N, C, h, w), (N, h, w, C), or integers without channels."""
+    if values.ndim not in (3, 4) or min(sides) < LARGEST_PIXEL_STRIDE:
+        return False
+    if not np.issubdtype(values.dtype, np.floating):
+        return _covers(values.shape[-2:], sides)
+    if values.ndim == 3:
+        return activation == "Sigmoid" and _covers(values.shape[1:], sides)
+    _, first, middle, last = values.shape
+    for channels, shape in ((first, (middle, last)), (last, (first, middle))):
+        is_mask = channels == 1 and activation == "Sigmoid"
+        if (is_mask or 2 <= channels <= MAX_PIXEL_CLASSES) and _covers(shape, sides):
+            return True
+    return False
+
+
+def _covers(shape: tuple[int, ...], sides: tuple[int, int]) -> bool:
+    """Return whether a map has the shape of the image at one of the usual strides."""
+    return all(side / LARGEST_PIXEL_STRIDE <= size <= side for size, side in zip(shape, sides, strict=True))
+
+
+def _are_boxes(outputs: Arrays) -> bool:
+    of_one_image = tuple(values[0] if values.ndim > 1 and len(values) else values for values in outputs)
+    return decoder_of(of_one_image) is not None or decoder_of(outputs) is not None

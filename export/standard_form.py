@@ -36,8 +36,8 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = inliner.inline_local_functions(model)
     _keep_constants_out_of_inputs(result)
+    declare_ranks(result)
     _name_nodes(result)  # ONNX Runtime rejects duplicate names
-    require_classifier(result)
     _require_plain_inference(result)
     if _opset(result) < OLDEST_OPSET:
         result = _with_min_opset(result)
@@ -47,6 +47,7 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     _write_explicit_pads(result)
     strip(result)
     _name_nodes(result)
+    declare_ranks(result)
     onnx.checker.check_model(result, full_check=True)
     return result
 
@@ -89,19 +90,22 @@ def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, MIN_IR)
 
 
-def require_classifier(model: onnx.ModelProto) -> None:
-    """Raise InputError, with advice, unless the model has one output, float32 (N, classes)."""
-    outputs = model.graph.output
-    if len(outputs) != 1:
-        raise InputError(f"the model has {len(outputs)} outputs, not one; export the classifier alone, from images to "
-                         "logits")  # fmt: skip
-    if outputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(outputs[0].type.tensor_type.elem_type).lower()
-        raise InputError(f"the model's output '{outputs[0].name}' is {kind}, not float; export it in float32")
-    classes = _shape(outputs[0])
-    if outputs[0].type.tensor_type.HasField("shape") and len(classes) != 2:
-        raise InputError(f"the model's output '{outputs[0].name}' is {_shape_text(classes)}, not (N, classes); "
-                         "export a classifier, with its head")  # fmt: skip
+def declare_ranks(model: onnx.ModelProto) -> None:
+    """Declare the inferred shapes of outputs whose declared rank is missing or wrong, as exporters write them.
+
+    Outputs must declare a shape; one without dimensions stays where nothing can be inferred.
+    """
+    declared = [_copy_value(value) for value in model.graph.output]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = shape_inference.infer_shapes(model).graph.output
+    except shape_inference.InferenceError:  # the checks that follow say what is wrong with the model
+        inferred = declared
+    for value, *kinds in zip(model.graph.output, declared, inferred, strict=True):
+        known, found = (kind.type.tensor_type.shape for kind in kinds)
+        is_wrong = not known.dim or (found.dim and len(known.dim) != len(found.dim))
+        value.type.tensor_type.shape.CopyFrom(found if is_wrong else known)
 
 
 def _require_plain_inference(model: onnx.ModelProto) -> None:
@@ -320,6 +324,12 @@ def _drop_attributes(node: NodeProto, *names: str) -> None:
     kept = [attribute for attribute in node.attribute if attribute.name not in names]
     del node.attribute[:]
     node.attribute.extend(kept)
+
+
+def _copy_value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy
 
 
 def _copy(node: NodeProto) -> NodeProto:

@@ -112,7 +112,8 @@ def _parity(model: onnx.ModelProto, converted: Artifact, images: Images, batch: 
     """Compare with the ONNX graph computed without optimizations."""
     expected = _exact_logits(model, images)
     with closing(session.load(converted, Target("parity", runtime="litert", batch=batch))) as opened:
-        logits = np.concatenate([opened.run(images[start : start + batch]) for start in range(0, len(images), batch)])
+        starts = range(0, len(images), batch)
+        logits = np.concatenate([opened.run(images[start : start + batch])[0] for start in starts])
     if not _is_quantized(model):
         return require_same(expected, logits, converted.path.name)
     parity = compare(expected, logits)

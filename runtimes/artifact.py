@@ -13,6 +13,7 @@ import numpy.typing as npt
 from runtimes.errors import ArtifactError
 from runtimes.files import Json, read_json, read_object, sha256_file, write_json
 from runtimes.lineage import Record, read_lineage
+from runtimes.outputs.kinds import CLASSIFIERS, OutputKind
 from runtimes.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -29,9 +30,10 @@ class Manifest:
     """Description of a model file: its bytes, input, output, preprocessing and labels, and how it was made.
 
     input_shape: (N, C, H, W), whatever the layout; N is None for a dynamic batch. The input is normalised float32, or
-    uint8 pixels where the file normalises. output: logits or probabilities, float32 (N, classes), or (N, 1) of the
-    second of two classes (a sigmoid). A single label means that the output is no class: neither accuracy nor agreement
-    apply.
+    uint8 pixels where the file normalises. kind: meaning of the outputs, see `runtimes.outputs.kinds`. more_outputs:
+    names of those after the first. output: logits or probabilities, of a classifier float32 (N, classes), or (N, 1) of
+    the second of two classes (a sigmoid). labels: empty for other kinds. A single label means that the output is no
+    class: neither accuracy nor agreement apply.
     session_options: options that the runtime's session needs for correct results.
     scheme: name of the quantization scheme, None for float32.
     lineage: the steps that made the file, oldest first.
@@ -55,12 +57,29 @@ class Manifest:
     input_layout: InputLayout = "NCHW"
     input_dtype: InputDtype = "float32"
     output: Output = "logits"
+    kind: OutputKind = "classes"
+    more_outputs: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
     def dynamic_batch(self) -> bool:
         """True if the file accepts any batch size."""
         return self.input_shape[0] is None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of all outputs, in the file's order."""
+        return (self.output_name, *self.more_outputs)
+
+    @property
+    def is_classifier(self) -> bool:
+        """True if the output tells at least two classes apart, so that accuracy and agreement apply."""
+        return self.kind in CLASSIFIERS and len(self.labels) > 1
+
+    @property
+    def threshold(self) -> float:
+        """Value above which one output stands for the second of two classes, or a pixel of a mask for the object."""
+        return 0.5 if self.output == "probabilities" else 0.0
 
     @property
     def file_shape(self) -> tuple[int | None, int, int, int]:
@@ -88,14 +107,16 @@ class Manifest:
         return images if self.input_layout == "NCHW" else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
     def logits(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Convert the file's output to logits (N, classes): of probabilities, return the logarithms."""
+        """Convert a classifier's output to logits (N, classes): of probabilities, return the logarithms."""
+        outputs = outputs.reshape(len(outputs), -1)  # from (N,) and (N, classes, 1, 1), too
         if outputs.shape[1] < len(self.labels):  # one output for two classes
             outputs = two_columns(outputs, self.output)
         return outputs if self.output == "logits" else np.log(np.maximum(outputs, SMALLEST_PROBABILITY))
 
-    def fits(self, outputs: npt.NDArray[np.float32], images: int) -> bool:
-        """Return whether outputs have a row for each image and a column for each class, or one for two classes."""
-        return outputs.shape == (images, len(self.labels)) or (outputs.shape == (images, 1) and len(self.labels) == 2)
+    def fits(self, outputs: npt.NDArray[Any], images: int) -> bool:
+        """Return whether a classifier's output has a value of each image for each class, or one for two classes."""
+        columns = {len(self.labels), 1 if len(self.labels) == 2 else len(self.labels)}
+        return outputs.shape[:1] == (images,) and outputs.size in {images * count for count in columns}
 
     def to_json(self) -> Json:
         """Return a value that JSON can hold."""
@@ -193,8 +214,9 @@ def _check_fields(fields: Json) -> None:
     for name, known in choices.items():
         if fields[name] not in get_args(known):
             raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
-    if fields.get("output", "logits") not in get_args(Output):  # absent from manifests of older versions
-        raise ValueError(f"output is {fields['output']!r}, not one of {', '.join(get_args(Output))}")
+    for name, known in (("output", Output), ("kind", OutputKind)):  # absent from manifests of older versions
+        if name in fields and fields[name] not in get_args(known):
+            raise ValueError(f"{name} is {fields[name]!r}, not one of {', '.join(get_args(known))}")
     if not re.fullmatch("[0-9a-f]{64}", fields["sha256"]):
         raise ValueError("sha256 is not 64 hexadecimal digits")
     batch, *rest = fields["input_shape"]

@@ -16,16 +16,19 @@ JSON_KEY_ENGINE: dict[str, str] = {"json": "engine"}  # the key that manifests h
 
 @dataclass(frozen=True)
 class Parity:
-    """Comparison of two files' logits for the same images.
+    """Comparison of two files' outputs for the same images.
 
-    images: number of images. agreement: share with the same top-1 class, None where it would say nothing. sqnr_db:
-    10 log10(signal power / noise power) of the logits, None where they are identical.
+    images: number of images. agreement: share of images with the same top-1 class, for detectors the mAP of boxes, for
+    segmentations the share of equal pixels; None where it would say nothing. sqnr_db: 10 log10(signal power / noise
+    power) of the logits, of several outputs the smallest; None where they are identical. outputs_sqnr_db: of each
+    output by name; None for classifiers.
     """
 
     images: int
     agreement: float | None
     max_logit_difference: float
     sqnr_db: float | None
+    outputs_sqnr_db: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class CalibrationSettings:
 class Attempt:
     """One attempt in the search for a quantized model, evaluated on held-out images or, without any, on all images.
 
-    sqnr_db: of the logits against float32's. agreement: share of images with float32's top-1 class; None without
-    held-out images.
+    sqnr_db: of the outputs against float32's. agreement: as in `Parity`; None without held-out images.
     """
 
     step: str

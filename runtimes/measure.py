@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 
@@ -16,6 +17,8 @@ from runtimes.errors import ArtifactError, CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.files import Json, read_object
 from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
+from runtimes.outputs.comparison import Comparison
+from runtimes.outputs.kinds import Arrays
 from runtimes.session import Images, Session, load
 from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown
@@ -187,12 +190,7 @@ def infer(
 
     Raises ArtifactError for outputs of another shape, CompressError for NaN and infinity.
     """
-    images = artifact.manifest.prepare(pixels)
-    if not artifact.manifest.dynamic_batch:
-        padded = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
-        padded[: len(images)] = images
-        images = padded
-    outputs = session.run(images)[: len(pixels)]
+    outputs = _run(session, artifact, target, pixels)[0][: len(pixels)]
     if not artifact.manifest.fits(outputs, len(pixels)):
         classes = len(artifact.manifest.labels)
         raise ArtifactError(f"{artifact.path.name} returns {outputs.shape} for {len(pixels)} images, not one logit for "
@@ -202,14 +200,64 @@ def infer(
     return artifact.manifest.logits(outputs)
 
 
+def answers(session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]) -> Iterator[Arrays]:
+    """Yield the outputs of each uint8 `(H, W, 3)` image, without the batch axis; raises CompressError for NaN.
+
+    An output whose first axis is not the batch, as of boxes after non-maximum suppression, belongs to the one image of
+    a call.
+    """
+    size = target.batch if not artifact.manifest.dynamic_batch else 1
+    for start in range(0, len(pixels), size):
+        some = pixels[start : start + size]
+        outputs = _run(session, artifact, target, some)
+        for index in range(len(some)):
+            arrays = tuple(array[index] if array.shape[:1] == (size,) else array for array in outputs)
+            if not all(np.isfinite(array).all() for array in arrays if np.issubdtype(array.dtype, np.floating)):
+                raise CompressError(f"{artifact.path.name} returns NaN or infinity on target '{target.name}'")
+            yield arrays
+
+
+def compare_answers(reference: Artifact, other: Artifact, target: Target, evalset: EvalSet) -> Comparison:
+    """Return the comparison of the outputs of two files on all images, one image at a time.
+
+    Raises as `measure` does, and ArtifactError for other names of outputs.
+    """
+    manifest = reference.manifest
+    if other.manifest.output_names != manifest.output_names or other.manifest.kind != manifest.kind:
+        raise ArtifactError(f"{other.path.name}: has other outputs than {reference.path.name}")
+    comparison = Comparison(manifest.kind, manifest.output_names, manifest.threshold)
+    for artifact in (reference, other):
+        _check_fit(artifact, target, evalset)
+    with closing(load(reference, target)) as first, closing(load(other, target)) as second:
+        for start in range(0, len(evalset), target.batch):
+            pixels = evalset.pixels(np.arange(start, min(start + target.batch, len(evalset))))
+            for pair in zip(answers(first, reference, target, pixels), answers(second, other, target, pixels),
+                            strict=True):  # fmt: skip
+                comparison.add(*pair)
+    return comparison
+
+
 def require_classes(artifact: Artifact) -> None:
-    """Raise InputError for an artifact with one label: all its predictions are equal, and every figure is perfect."""
-    if len(artifact.manifest.labels) < 2:
+    """Raise InputError for an artifact that is no classifier: it has no classes to be right or wrong about."""
+    if len(artifact.manifest.labels) == 1:
         raise InputError(
             f"{artifact.path.name} has one output, so that its accuracy and agreement could not be less than 100 %; if "
             "it tells two classes apart, list both as labels in its manifest or with --labels; else measure latency "
             "without images"
         )
+    if not artifact.manifest.is_classifier:
+        raise InputError(f"{artifact.path.name} is no classifier: its outputs are of the kind "
+                         f"'{artifact.manifest.kind}', which has no accuracy")  # fmt: skip
+
+
+def _run(session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]) -> Arrays:
+    """Return the outputs of uint8 `(n, H, W, 3)` images; fill up a fixed batch."""
+    images = artifact.manifest.prepare(pixels)
+    if not artifact.manifest.dynamic_batch:
+        padded = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
+        padded[: len(images)] = images
+        images = padded
+    return session.run(images)
 
 
 def _open(artifacts: list[Artifact], target: Target, stack: ExitStack) -> tuple[list[Session], list[int]]:
@@ -233,7 +281,7 @@ def _check_fit(artifact: Artifact, target: Target, evalset: EvalSet | None) -> N
         return
     if evalset.preprocessing != manifest.preprocessing:
         raise InputError(f"{artifact.path.name} has another preprocessing than the evaluation set")
-    if evalset.classes != manifest.labels:
+    if manifest.is_classifier and evalset.classes != manifest.labels:
         raise InputError(f"{artifact.path.name} has other classes than the evaluation set")
     if not len(evalset):
         raise InputError("the evaluation set has no images")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
+from runtimes.outputs.kinds import Arrays
 from runtimes.target import Target, runtime_names
 
 Images = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
@@ -18,11 +19,12 @@ Images = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 class Session(Protocol):
     """An artifact loaded by a runtime."""
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
-        """Return the `(N, classes)` float32 logits or probabilities of C-contiguous images, both in host memory.
+    def run(self, images: Images) -> Arrays:
+        """Return all outputs for C-contiguous images, in the manifest's order, both in host memory.
 
-        images: normalised float32 or uint8 pixels, (N, C, H, W) or (N, H, W, C), as the manifest says. The call returns
-        when the outputs are complete, so that the time of a call means the same on every runtime.
+        images: normalised float32 or uint8 pixels, (N, C, H, W) or (N, H, W, C), as the manifest says. The output of a
+        classifier is (N, classes) float32 logits or probabilities. The call returns when the outputs are complete, so
+        that the time of a call means the same on every runtime.
         """
         ...
 

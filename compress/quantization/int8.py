@@ -34,7 +34,8 @@ from runtimes.lineage import (
     Speedup,
     VerifyRecord,
 )
-from runtimes.measure import evaluate
+from runtimes.measure import compare_answers, evaluate
+from runtimes.outputs.kinds import CLASSIFIERS
 from runtimes.target import Target
 
 PARITY_IMAGES = 64
@@ -84,7 +85,7 @@ def _quantize(
     scheme = request.scheme
     graph = _rewritten(model, request) if scheme.placement == "every-operator" else model
     compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(graph, scheme)
-    best, search = post_training.quantize(graph, request, compare_speed)
+    best, search = post_training.quantize(graph, request, compare_speed, float32.manifest.kind)
     details: dict[str, Any] = {
         "calibration": CalibrationSettings(**asdict(request.settings.calibration)),
         "held_out_images": len(search.held_out) if search.held_out else 0,
@@ -136,5 +137,8 @@ def _parity(float32: Artifact, int8: Artifact, here: bool, images: EvalSet) -> P
     """
     target = Target("parity", threads=2, batch=float32.manifest.input_shape[0] or 1)
     quantized = int8 if here else summed_exactly(int8)
-    parity = compare(evaluate(float32, target, images), evaluate(quantized, target, images))
+    if float32.manifest.kind in CLASSIFIERS and not float32.manifest.more_outputs:
+        parity = compare(evaluate(float32, target, images), evaluate(quantized, target, images))
+    else:
+        parity = compare_answers(float32, quantized, target, images).parity()
     return parity if len(images) >= MIN_IMAGES else replace(parity, agreement=None)

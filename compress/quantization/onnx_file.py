@@ -22,13 +22,13 @@ from compress.quantization.int8 import make_int8
 from compress.quantization.ort_graph import OrtGraph, runs_on_single_images_only
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
-from export.head import described
+from export.head import described, require_rows
 from export.inputs.as_float32 import all_tensors, other_float, to_float32
 from export.inputs.channels_first import fix_batch, take_channels_first, take_own_input
 from export.inputs.image_input import ImageInput, image_input
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
-from export.standard_form import CannotLoadError, open_sizes, sort_nodes, standard_form
+from export.standard_form import CannotLoadError, declare_ranks, open_sizes, sort_nodes, standard_form
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
@@ -231,6 +231,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model.ir_version = min(model.ir_version, onnx.IR_VERSION)  # newer files hold the same operators
         sort_nodes(model.graph)
         open_sizes(model.graph)
+        declare_ranks(model)  # ONNX Runtime does not need them
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error
@@ -280,11 +281,10 @@ def _float32(path: Path, network: _Network, source: Path) -> Artifact:
     batch = graph_input.type.tensor_type.shape.dim[0].dim_value or None
     sizes = (preprocessing.channel_count, preprocessing.height, preprocessing.width)
     graph = OrtGraph(model)
-    noise = np.random.default_rng(0).normal(size=(batch or 1, *sizes)).astype(np.float32)
-    shape = graph.run({graph_input.name: noise})[graph.outputs[0]].shape
-    if len(shape) != 2 or len(noise) != shape[0]:
-        raise InputError(f"{source}: returns {shape} for {len(noise)} images, not (N, classes); end it with a Flatten")
-    labels, output = described(model, shape[1])
+    noise = np.random.default_rng(0).normal(size=(batch or 2, *sizes)).astype(np.float32)
+    outputs = tuple(graph.run({graph_input.name: noise}).values())
+    head = described(model, outputs, (preprocessing.height, preprocessing.width))
+    require_rows(head, outputs, len(noise), source)
     return Artifact(path, Manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
@@ -292,10 +292,12 @@ def _float32(path: Path, network: _Network, source: Path) -> Artifact:
         precision="float32",
         input_name=graph_input.name,
         input_shape=(batch, *sizes),
-        output_name=model.graph.output[0].name,
+        output_name=graph.outputs[0],
+        more_outputs=tuple(graph.outputs[1:]),
         preprocessing=preprocessing,
-        labels=labels,
-        output=output,
+        labels=head.labels,
+        output=head.output,
+        kind=head.kind,
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
         lineage=(GivenRecord(source.name, sha256_file(source)),),
         versions=environment.package_versions(),

@@ -20,33 +20,37 @@ from compress.quantization.search.candidates import (
     CalibratedGraph,
     Candidate,
     Search,
-    answers_of,
     attempt,
     recovered,
 )
-from export.head import last_activation
+from compress.quantization.search.judge import Judge
+from export.head import compared_tensors
 from export.layers import layers_of
 from export.plan import plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
+from runtimes.outputs.detections import SCORE_OF_OBJECTS
+from runtimes.outputs.kinds import AGREEMENT_NAMES, OutputKind
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.2, 256
 ROUNDING_IMAGES = 128  # more images take minutes longer and gain some 0.01 dB
 
 
 def quantize(
-    model: onnx.ModelProto, request: QuantizationRequest, compare_speed: CompareSpeed
+    model: onnx.ModelProto, request: QuantizationRequest, compare_speed: CompareSpeed, kind: OutputKind = "classes"
 ) -> tuple[Candidate, Search]:
     """Quantize a float32 graph in standard form; return the best candidate and the search that led to it.
 
     compare_speed: decides whether a candidate with float layers is fast enough. With learned ranges, the weights are
-    trained for nearest rounding, so that the search only looks for layers to keep in float.
+    trained for nearest rounding, so that the search only looks for layers to keep in float. kind: of the outputs.
     Raises InputError as `plan_quantization` and `calibrate` do.
     """
     rounding, held_out = split(request.images)
-    activation = last_activation(model)
-    search = Search(request, rounding, held_out, answers_of(model, held_out or rounding, activation), activation)
+    judge = Judge.of(model, rounding, kind)
+    if held_out is not None and len(held_out) > judge.most_images:
+        held_out = held_out.spread(judge.most_images)
+    search = Search(request, rounding, held_out, judge.rows(model, held_out or rounding), judge)
     _say_what_is_not_judged(search)
     graph = _calibrated(model, search)
     trained = request.learned is not None
@@ -68,20 +72,31 @@ def quantize(
 
 def _say_what_is_not_judged(search: Search) -> None:
     """Say why no agreement is reported, if so; raise InputError for an accuracy budget, which then could not fail."""
-    request, count = search.request, len(search.request.images)
-    if search.reference.shape[1] == 1:
-        reason = "the model has one output and no Sigmoid at its end, so that it may be no classifier"
-        cure = "for two classes, end the model in a Sigmoid"
-    elif search.held_out is None:
-        images = "1 calibration image is" if count == 1 else f"{count} calibration images are"
-        reason = f"{images} too few to hold some out: attempts are judged on the images that they are fitted to"
-        cure = f"give at least {MIN_IMAGES}"
-    else:
+    request, reason = search.request, _reason_without_agreement(search)
+    if reason is None:
         return
     for name in ("min_agreement", "max_top1_drop_pp"):
         if getattr(request.settings, name) is not None:
-            raise InputError(f"quantize.{name}: {reason}; {cure}, or remove {name}")
-    request.console.say(f"{reason}, and no agreement is reported; {cure}")
+            raise InputError(f"quantize.{name}: {reason[0]}; {reason[1]}, or remove {name}")
+    request.console.say(f"{reason[0]}, and no agreement is reported; {reason[1]}")
+
+
+def _reason_without_agreement(search: Search) -> tuple[str, str] | None:
+    """Return why no agreement can be reported, and the cure; None if it can."""
+    kind, count = search.judge.kind, len(search.request.images)
+    if search.reference.shape[1] == 1:
+        return ("the model has one output and no Sigmoid at its end, so that it may be no classifier",
+                "for two classes, end the model in a Sigmoid")  # fmt: skip
+    if search.held_out is None:
+        images = "1 calibration image is" if count == 1 else f"{count} calibration images are"
+        return (f"{images} too few to hold some out: attempts are judged on the images that they are fitted to",
+                f"give at least {MIN_IMAGES}")  # fmt: skip
+    if kind not in AGREEMENT_NAMES:
+        return f"the outputs are of the kind '{kind}', which is judged by SQNR alone", "set min_sqnr_db for a budget"
+    if search.judge.agreement(search.reference, search.reference) is None:
+        return (f"float32 finds no object with a score of at least {SCORE_OF_OBJECTS} in the held-out images",
+                "give images with objects that the model knows")  # fmt: skip
+    return None
 
 
 def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
@@ -134,7 +149,7 @@ def _tensors_to_measure(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
     names = plan_quantization(model, scheme).ranged
     for layer in layers_of(model).values():
         names += [layer.input, layer.output]
-    return list(dict.fromkeys([*names, model.graph.output[0].name]))
+    return list(dict.fromkeys([*names, *compared_tensors(model)]))
 
 
 def _equalized_ranges(

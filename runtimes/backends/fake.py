@@ -14,6 +14,7 @@ import numpy.typing as npt
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError
 from runtimes.files import read_json
+from runtimes.outputs.kinds import Arrays
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -28,12 +29,12 @@ class FakeSession:
         self._latency_s = latency_ms / 1000
         self._next = 0
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`."""
         time.sleep(self._latency_s)
         rows = (self._next + np.arange(len(images))) % len(self._logits)
         self._next += len(images)
-        return self._logits[rows]
+        return (self._logits[rows],)
 
     def close(self) -> None:
         """See `runtimes.session.Session.close`."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, InputError, UnavailableError
+from runtimes.outputs.kinds import Arrays
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -31,7 +32,7 @@ class LitertSession:
         self._shape = tuple(int(side) for side in self._input["shape"])
         self._output_index = interpreter.get_output_details()[0]["index"]
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         assert self._interpreter is not None, "the session was closed"
         if images.shape != self._shape:
@@ -44,8 +45,7 @@ class LitertSession:
             raise ArtifactError(
                 f"{self._path}: cannot run on {list(images.shape)}, convert it again ({reason})"
             ) from error
-        logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output_index)  # a copy
-        return logits
+        return (self._interpreter.get_tensor(self._output_index),)  # a copy
 
     def close(self) -> None:
         """See `runtimes.session.Session.close`."""

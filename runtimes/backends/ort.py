@@ -5,11 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, UnavailableError
+from runtimes.outputs.kinds import Arrays
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -17,12 +15,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PACKAGE = "onnxruntime"
-TYPES = {"float32": ("tensor(float)", "tensor(float)"), "uint8": ("tensor(uint8)", "tensor(float)")}
+TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OrtSession:
-    """One ONNX Runtime session with one input and one output."""
+    """One ONNX Runtime session with one input."""
 
     def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -31,19 +29,18 @@ class OrtSession:
         self._path = artifact.path
         self._session: onnxruntime.InferenceSession | None = session
         self._input_name = artifact.manifest.input_name
-        self._output_names = [artifact.manifest.output_name]
+        self._output_names = list(artifact.manifest.output_names)
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         assert self._session is not None, "the session was closed"
         try:
-            logits: npt.NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: images})[0]
+            return tuple(self._session.run(self._output_names, {self._input_name: images}))
         except self._failures as error:
             reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
                 f"{self._path}: cannot run on {list(images.shape)}, export it again ({reason})"
             ) from error
-        return logits
 
     def close(self) -> None:
         """See `runtimes.session.Session.close`."""
@@ -97,12 +94,14 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
     """Raise ArtifactError if the file's input or output differs from the manifest's."""
     manifest = artifact.manifest
     names = ([value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()])
-    if names != ([manifest.input_name], [manifest.output_name]):
+    if names != ([manifest.input_name], list(manifest.output_names)):
         raise ArtifactError(
             f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
-            f"{manifest.input_name!r} and {manifest.output_name!r}"
+            f"{manifest.input_name!r} and {', '.join(map(repr, manifest.output_names))}"
         )
-    types, expected = (session.get_inputs()[0].type, session.get_outputs()[0].type), TYPES[manifest.input_dtype]
+    types, expected = [session.get_inputs()[0].type], [TYPES[manifest.input_dtype]]
+    if manifest.is_classifier:
+        types, expected = [*types, session.get_outputs()[0].type], [*expected, TYPES["float32"]]
     if types != expected:
         raise ArtifactError(f"{artifact.path}: input and output are {' and '.join(types)}, not "
                             f"{' and '.join(expected)}; export it again")  # fmt: skip

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, UnavailableError
+from runtimes.outputs.kinds import Arrays
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -27,7 +25,7 @@ class OvSession:
         self._requests: dict[int, openvino.InferRequest] = {}
         self._compile(target.batch)
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         import openvino
 
@@ -38,8 +36,7 @@ class OvSession:
         except RuntimeError as error:
             where = f"{self._artifact.path}: cannot run on {list(images.shape)}"
             raise ArtifactError(f"{where}, export it again ({_one_line(error)})") from error
-        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data.copy()  # the next run overwrites the tensor
-        return logits
+        return tuple(tensor.data.copy() for tensor in request.output_tensors)  # the next run overwrites the tensors
 
     def close(self) -> None:
         """See `runtimes.session.Session.close`."""
@@ -102,10 +99,10 @@ def _check_signature(model: openvino.Model, artifact: Artifact) -> None:
     """Raise ArtifactError if the file's input or output differs from the manifest's."""
     manifest = artifact.manifest
     names = [[value.get_any_name() for value in values] for values in (model.inputs, model.outputs)]
-    if names != [[manifest.input_name], [manifest.output_name]]:
+    if names != [[manifest.input_name], list(manifest.output_names)]:
         raise ArtifactError(
             f"{artifact.path}: has inputs {names[0]} and outputs {names[1]}, its manifest names "
-            f"{manifest.input_name!r} and {manifest.output_name!r}"
+            f"{manifest.input_name!r} and {', '.join(map(repr, manifest.output_names))}"
         )
     sides = model.inputs[0].get_partial_shape()
     shape = [None if side.is_dynamic else side.get_length() for side in sides]

@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, CompressError, UnavailableError
 from runtimes.lineage import BuildRecord, find_record
+from runtimes.outputs.kinds import CLASSIFIERS, Arrays
 from runtimes.session import Images, Session
 from runtimes.target import Target
 
@@ -69,12 +69,12 @@ class TrtSession:
         max_batch = _largest_batch(engine, artifact)
         item = np.dtype(self._manifest.input_dtype).itemsize
         self._inputs = _Buffer(cuda, max_batch * math.prod(self._manifest.input_shape[1:]) * item)
-        self._columns = int(engine.get_tensor_shape(self._manifest.output_name)[-1])
+        self._columns = math.prod(int(size) for size in engine.get_tensor_shape(self._manifest.output_name)[1:])
         self._outputs = _Buffer(cuda, max_batch * self._columns * 4)
         self._context.set_tensor_address(self._manifest.input_name, self._inputs.device)
         self._context.set_tensor_address(self._manifest.output_name, self._outputs.device)
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`."""
         count = len(images)
         pinned = self._inputs.host[: images.nbytes]
@@ -88,7 +88,7 @@ class TrtSession:
         _done(self._cuda, self._cuda.cudaEventRecord(self._finished, self._stream))
         _done(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
         size = count * self._columns * 4
-        return self._outputs.host[:size].view(np.float32).reshape(count, self._columns).copy()
+        return (self._outputs.host[:size].view(np.float32).reshape(count, self._columns).copy(),)
 
     def device_ms(self) -> float:
         """See `runtimes.session.OnDevice.device_ms`."""
@@ -155,6 +155,9 @@ def load(artifact: Artifact, target: Target) -> Session:
     """
     if artifact.manifest.format != "trt":
         raise ArtifactError(f"{artifact.path}: runtime 'trt' runs engines, this is {artifact.manifest.format}")
+    if artifact.manifest.kind not in CLASSIFIERS:
+        raise ArtifactError(f"{artifact.path}: runtime 'trt' runs classifiers, this is of the kind "
+                            f"{artifact.manifest.kind}; use the runtime 'ort'")  # fmt: skip
     record = find_record(artifact.manifest.lineage, BuildRecord)
     if record is None:
         raise ArtifactError(f"{artifact.path}: its manifest has no build record; build it again")

@@ -40,6 +40,7 @@ from runtimes import measure
 from runtimes.artifact import Artifact
 from runtimes.clock import Timing
 from runtimes.console import SilentConsole
+from runtimes.outputs.kinds import Arrays
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import Images, Session
 from runtimes.target import Target
@@ -193,14 +194,14 @@ class Slowed:
     def __init__(self, inner: Session) -> None:
         self._inner = inner
 
-    def run(self, images: Images) -> npt.NDArray[np.float32]:
+    def run(self, images: Images) -> Arrays:
         """Run the inner session, then wait until `SLOWDOWN` times its duration has passed."""
         start = time.perf_counter()
-        logits = self._inner.run(images)
+        outputs = self._inner.run(images)
         until = start + SLOWDOWN * (time.perf_counter() - start)
         while time.perf_counter() < until:
             pass
-        return logits
+        return outputs
 
     def close(self) -> None:
         """Close the session."""

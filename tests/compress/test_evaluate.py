@@ -35,7 +35,7 @@ class ChannelMeans:
 
     def run(self, pixels: Any) -> Any:
         ChannelMeans.runs += 1
-        return pixels.mean((2, 3)).astype(np.float32)
+        return (pixels.mean((2, 3)).astype(np.float32),)
 
     def close(self) -> None:
         pass
@@ -45,7 +45,7 @@ class ConstantClass(ChannelMeans):
     """A session that always predicts the first class."""
 
     def run(self, pixels: Any) -> Any:
-        return np.tile(np.asarray([1, 0, 0], np.float32), (len(pixels), 1))
+        return (np.tile(np.asarray([1, 0, 0], np.float32), (len(pixels), 1)),)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_artifacts_agree_on_classes_and_not_on_their_places(
 
     class Moved(ChannelMeans):
         def run(self, pixels: Any) -> Any:
-            return np.roll(super().run(pixels), 1, axis=1)
+            return (np.roll(super().run(pixels)[0], 1, axis=1),)
 
     moved = artifact(("emu", "cat", "dog"), sha256="1" * 64)
     monkeypatch.setattr(evaluation, "load", lambda file, target: Moved() if file is moved else ChannelMeans())
@@ -299,7 +299,7 @@ def test_the_table_shows_a_loss_as_a_negative_change(
             self.labels = iter(labelled_images.labels)
 
         def run(self, pixels: Any) -> Any:
-            return np.eye(3, dtype=np.float32)[[next(self.labels) for _ in pixels]]
+            return (np.eye(3, dtype=np.float32)[[next(self.labels) for _ in pixels]],)
 
     totals = evaluation.tables(run(labelled_images, None, correct, constant))[0]
     headings = [column.name for column in totals.columns]

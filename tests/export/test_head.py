@@ -1,14 +1,21 @@
-"""The meaning of a graph's output is told by its last activation and its number of columns."""
+"""The meaning of outputs follows from their shapes, their values and the last activation."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import onnx
 import onnx_graphs
 import pytest
 from onnx import helper
 
-from export.head import described, last_activation
+from export.head import Head, compared_tensors, described, last_activation, require_rows
 from runtimes.errors import InputError
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def ending_in(*operators: str) -> onnx.ModelProto:
@@ -37,13 +44,74 @@ def test_the_last_activation_is_found_behind_operators_that_keep_values(
     (("Identity",), 3, ("0", "1", "2"), "logits"), (("Softmax",), 2, ("0", "1"), "probabilities"),
     (("Sigmoid",), 3, ("0", "1", "2"), "logits"), (("HardSigmoid", "Identity"), 1, ("0", "1"), "probabilities"),
 ])  # fmt: skip
+@pytest.mark.parametrize("more", [(), (1, 1)])
 def test_one_output_after_a_sigmoid_stands_for_two_classes(
-    operators: tuple[str, ...], columns: int, labels: tuple[str, ...], output: str
+    operators: tuple[str, ...], columns: int, labels: tuple[str, ...], output: str, more: tuple[int, ...]
 ) -> None:
     """One output without a Sigmoid may be a regression."""
-    assert described(ending_in(*operators), columns) == (labels, output)
+    head = described(ending_in(*operators), (noise(2, columns, *more),), (64, 64))
+    assert (head.kind, head.labels, head.output) == ("binary" if columns == 1 else "classes", labels, output)
+
+
+def test_a_value_for_each_image_may_have_no_axis() -> None:
+    assert described(ending_in("Sigmoid"), (noise(2),), (64, 64)).kind == "binary"
 
 
 def test_the_softmax_of_one_value_is_refused() -> None:
     with pytest.raises(InputError, match="Softmax of one value, which is always 1; for two classes"):
-        described(ending_in("Softmax"), 1)
+        described(ending_in("Softmax"), (noise(2, 1),), (64, 64))
+
+
+def boxes(count: int) -> np.ndarray:
+    """Return boxes as centre and size."""
+    return np.random.default_rng(1).uniform(1, 50, (2, count, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("operator", "shapes", "kind"), [
+    ("Identity", [(21, 64, 64)], "segmentation"), ("Sigmoid", [(1, 16, 16)], "segmentation"),
+    ("Softmax", [(32, 32, 5)], "segmentation"), ("Identity", [(21, 64, 64), (21, 64, 64)], "segmentation"),
+    ("Identity", [(1, 64, 64)], "other"), ("Identity", [(3, 128, 128)], "other"),
+    ("Identity", [(512, 8, 8)], "other"), ("Identity", [(17, 32)], "other"),
+])  # fmt: skip
+def test_maps_of_classes_are_segmentations(operator: str, shapes: list[tuple[int, ...]], kind: str) -> None:
+    """Depth, larger images, features and sequences are not."""
+    outputs = tuple(noise(2, *shape) for shape in shapes)
+    assert described(ending_in(operator), outputs, (64, 64)).kind == kind
+
+
+def test_integer_maps_are_segmentations() -> None:
+    assert described(ending_in("Identity"), (np.zeros((2, 64, 48), np.int64),), (64, 48)).kind == "segmentation"
+
+
+def test_boxes_with_scores_are_detections() -> None:
+    scores = np.random.default_rng(0).uniform(0, 1, (2, 90, 3)).astype(np.float32)
+    yolo = np.concatenate([boxes(90), scores], axis=2).transpose(0, 2, 1)
+    for outputs in ((boxes(90), scores), (scores, boxes(90)), (yolo,)):
+        assert described(ending_in("Identity"), outputs, (64, 64)).kind == "detections"
+    assert described(ending_in("Identity"), (boxes(90), noise(2, 80, 3)), (64, 64)).kind == "other"
+
+
+def test_vectors_of_length_one_or_with_a_name_are_embeddings() -> None:
+    vectors = noise(2, 32)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = ending_in("Identity")
+    assert described(model, (unit,), (64, 64)).kind == "embedding"
+    assert described(model, (vectors,), (64, 64)).kind == "classes"
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "image_embeds"
+    assert described(model, (vectors,), (64, 64)).kind == "embedding"
+
+
+def test_outputs_need_a_row_for_each_image_unless_they_are_boxes() -> None:
+    with pytest.raises(
+        InputError, match=r"returns \(7, 3\) for 2 images: the first axis of an output must be the batch"
+    ):
+        require_rows(Head("other"), (noise(7, 3),), 2, Path("model.onnx"))
+    require_rows(Head("detections"), (noise(7, 6),), 2, Path("model.onnx"))
+
+
+def test_boxes_and_scores_before_suppression_are_compared() -> None:
+    suppression = helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["chosen"])
+    nodes = [suppression, helper.make_node("Gather", ["boxes", "chosen"], ["found"])]
+    outputs = [helper.make_tensor_value_info(name, 1, None) for name in ("found", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "detector", [], outputs))
+    assert compared_tensors(model) == ("boxes", "scores", "y")

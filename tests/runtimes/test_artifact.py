@@ -228,6 +228,8 @@ def test_one_output_is_the_second_of_two_classes(make_manifest: Callable[..., Ma
         shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(shares, np.concatenate([1 - p, p], axis=1), rtol=1e-5)
     assert not make_manifest().fits(z, 3)  # of three classes
-    assert not manifest.fits(z[:, :, None, None], 3)
+    for other in (z[:, 0], z[:, :, None, None]):  # (N,) and (N, 1, 1, 1)
+        assert manifest.fits(other, 3)
+        np.testing.assert_array_equal(manifest.logits(other), manifest.logits(z))
     assert not manifest.fits(z[:2], 3)
     np.testing.assert_array_equal(make_manifest(labels=("0",)).logits(z), z)  # a regression stays one column

@@ -23,11 +23,11 @@ class Timed:
         self._duration_ms = duration_ms
         monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter_ns=lambda: self.now_ns))
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         self.now_ns += round(1e6 * self._duration_ms(self.runs))
         self.runs += 1
         self.seen.append(float(images.flat[0]))
-        return np.zeros((1, 2), np.float32)
+        return (np.zeros((1, 2), np.float32),)
 
     def close(self) -> None:
         """Hold nothing."""

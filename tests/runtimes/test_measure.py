@@ -46,11 +46,11 @@ class Recorder:
         self.events.append(("load", name))
         self.images[name] = []
 
-        def run(images: np.ndarray) -> np.ndarray:
+        def run(images: np.ndarray) -> tuple[np.ndarray]:
             self.events.append(("run", name))
             self.images[name].append(images)
             self.on_run(name)
-            return images.mean((2, 3))
+            return (images.mean((2, 3)),)
 
         return SimpleNamespace(run=run, close=lambda: self.events.append(("close", name)))
 
@@ -321,7 +321,7 @@ def test_another_number_of_logits_than_classes_is_an_error(
 def test_another_number_of_answers_than_images_is_an_error(
     fake_artifact: FakeMaker, make_evalset: SetMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_row = SimpleNamespace(run=lambda images: np.ones((1, 3), np.float32), close=lambda: None)
+    one_row = SimpleNamespace(run=lambda images: (np.ones((1, 3), np.float32),), close=lambda: None)
     monkeypatch.setattr(measure, "load", lambda artifact, target: one_row)
     with pytest.raises(ArtifactError, match=r"returns \(1, 3\) for [2-9] images, not one logit for each of 3 classes"):
         measure.evaluate(fake_artifact(), TARGET, make_evalset())

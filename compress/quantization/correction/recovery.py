@@ -19,6 +19,7 @@ from compress.quantization.correction.rounding import (
     error_feedback_of_samples,
 )
 from compress.quantization.ort_graph import OrtGraph, batches, mixes_images, of_images
+from export.head import compared_tensors
 from export.layers import (
     LINEAR_OPS,
     IntegerWeights,
@@ -100,7 +101,7 @@ def recover(
     tensors, over the same images. Activations are kept in a temporary folder.
     """
     layers = layers_of(model)
-    steps = list(_steps(quantized, _integer_type(scheme)))
+    steps = list(_steps(quantized, _integer_type(scheme), compared_tensors(model)))
     last_use = {name: index for index, step in enumerate(steps) for name in step.inputs}
     with Activations() as activations:
         recovery = _Recovery(quantized, scheme, statistics, activations)
@@ -126,11 +127,12 @@ def _integer_type(scheme: Scheme) -> int:
     return TensorProto.INT8 if scheme.signed else TensorProto.UINT8
 
 
-def _steps(quantized: Quantized, integer_type: int) -> Iterator[_Step]:
+def _steps(quantized: Quantized, integer_type: int, outputs: tuple[str, ...]) -> Iterator[_Step]:
+    """Yield the steps to all quantized tensors, then to the outputs."""
     model = quantized.model
     cuts = {node.output[0]: integer_type for node in model.graph.node if node.op_type == "QuantizeLinear"}
     done: set[str] = set()
-    for output in (*cuts, model.graph.output[0].name):
+    for output in (*cuts, *outputs):
         part = between(model, {name: integer_type for name in cuts if name != output}, [output])
         weighted = [node.name for node in part.graph.node if node.op_type in (*LINEAR_OPS, "MatMul")]
         layers = tuple(name for name in weighted if name in quantized.weights and name not in done)

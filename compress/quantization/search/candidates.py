@@ -13,19 +13,16 @@ import onnx
 
 from compress.quantization.correction.channels import Channels
 from compress.quantization.correction.recovery import correct_biases, recover
-from compress.quantization.ort_graph import logits
 from compress.quantization.request import QuantizationRequest, Range
-from export.head import Activation
-from export.parity import compare
+from compress.quantization.search.judge import Judge, Rows
 from export.quantize import Quantized, insert_qdq
 from export.scheme import Scheme
-from runtimes.artifact import two_columns
 from runtimes.evalset import EvalSet
 from runtimes.lineage import Attempt, RevertedOperator
+from runtimes.outputs.kinds import agreement_name
 
 NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits' length
 RUINED = 1e9  # in the place of NaN and infinity
-IDENTICAL = 1e-6  # noise below this share of the signal is float32 rounding
 
 # Condition for keeping a candidate instead of the best so far.
 #   better     less noise, by more than one standard error
@@ -49,40 +46,35 @@ class CalibratedGraph:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A quantized model, the float32 graph it is made from, and both models' logits (N, classes) of the judged images.
+    """A quantized model, the float32 graph it is made from, and both models' outputs (N, D) for the judged images.
 
-    float_nodes: names of the nodes that stay float. reference: logits of the float32 graph. answers: of the quantized.
+    float_nodes: names of the nodes that stay float. reference: outputs of the float32 graph. answers: of the quantized.
     """
 
     graph: CalibratedGraph
     float_nodes: frozenset[str]
     quantized: Quantized
-    reference: npt.NDArray[np.float32]
-    answers: npt.NDArray[np.float32]
+    judge: Judge
+    reference: Rows
+    answers: Rows
 
     @property
     def noise(self) -> npt.NDArray[np.float64]:
-        """Return each image's Euclidean distance (N,) from the float32 logits."""
-        distances: npt.NDArray[np.float64] = np.linalg.norm(self.reference.astype(np.float64) - self.answers, axis=1)
-        return distances
+        """Return each image's distance (N,) from the float32 outputs."""
+        return self.judge.noise(self.reference, self.answers)
 
     @property
     def sqnr_db(self) -> float:
-        """Return the ratio of the logits' mean length to their mean distance from float32, in dB.
-
-        A mean of squares would depend on the few images with the largest logits, a mean of decibels on the few images
-        with the smallest distances.
-        """
-        signal = max(float(np.linalg.norm(self.reference.astype(np.float64), axis=1).mean()), 1e-30)
-        return 20 * math.log10(signal / max(float(self.noise.mean()), signal * IDENTICAL))
+        """Return the SQNR of the worst output; see `Judge.sqnr_db`."""
+        return self.judge.sqnr_db(self.reference, self.answers)
 
     @property
     def agreement(self) -> float | None:
-        """Return the share of images with the same top-1 as float32; None with one column, where it is always 1."""
-        return compare(self.reference, self.answers).agreement
+        """Return the agreement with float32, None where there is none; see `Judge.agreement`."""
+        return self.judge.agreement(self.reference, self.answers)
 
     def agrees_as_often_as(self, other: Candidate) -> bool:
-        """Return whether no fewer images have float32's top-1."""
+        """Return whether the agreement with float32 is not lower."""
         return self.agreement is None or other.agreement is None or self.agreement >= other.agreement
 
     def drop_pp(self, labels: npt.NDArray[np.int64]) -> float:
@@ -96,16 +88,15 @@ class Search:
     """Request, images and reference that all attempts share, and the attempts so far.
 
     rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
-    that attempts are judged on the rounding images. reference: float32 logits of the judged images. activation: that
-    computes the graph's output. before_reverting, reverted: the candidate and its operators that were reverted to float
-    for the sake of accuracy, in graph order.
+    that attempts are judged on the rounding images. reference: float32 outputs of the judged images. before_reverting,
+    reverted: the candidate and its operators that were reverted to float for the sake of accuracy, in graph order.
     """
 
     request: QuantizationRequest
     rounding: EvalSet
     held_out: EvalSet | None
-    reference: npt.NDArray[np.float32]
-    activation: Activation | None
+    reference: Rows
+    judge: Judge
     attempts: list[Attempt] = field(default_factory=list)
     before_reverting: Candidate | None = None
     reverted: tuple[RevertedOperator, ...] = ()
@@ -115,12 +106,9 @@ class Search:
         """Return the images on which attempts are judged."""
         return self.held_out or self.rounding
 
-    def answers(self, model: onnx.ModelProto, images: EvalSet) -> npt.NDArray[np.float32]:
-        """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes.
-
-        NaN and infinity become RUINED, a large number, so that they count as noise.
-        """
-        return np.nan_to_num(answers_of(model, images, self.activation), nan=RUINED, posinf=RUINED, neginf=-RUINED)
+    def answers(self, model: onnx.ModelProto, images: EvalSet) -> Rows:
+        """Return the outputs (N, D) of a graph; NaN and infinity become RUINED, a large number, to count as noise."""
+        return np.nan_to_num(self.judge.rows(model, images), nan=RUINED, posinf=RUINED, neginf=-RUINED)
 
     @property
     def scheme(self) -> Scheme:
@@ -141,7 +129,7 @@ class Search:
         agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
         self.attempts.append(Attempt(step, candidate.sqnr_db, agreement, kept))
         judged = "" if self.held_out else ", on the images of the fit"
-        same = "" if agreement is None else f", agreement {agreement:.3f}"
+        same = "" if agreement is None else f", {agreement_name(self.judge.kind)} {agreement:.3f}"
         self.request.console.say(
             f"{step}: SQNR {candidate.sqnr_db:.1f} dB{judged}{same}, {'kept' if kept else 'not kept'}"
         )
@@ -170,10 +158,4 @@ def recovered(search: Search, candidate: Candidate) -> Candidate:
 
 def _candidate(search: Search, graph: CalibratedGraph, quantized: Quantized, float_nodes: frozenset[str]) -> Candidate:
     answers = search.answers(quantized.model, search.judged)
-    return Candidate(graph, float_nodes, quantized, search.reference, answers)
-
-
-def answers_of(model: onnx.ModelProto, images: EvalSet, activation: Activation | None) -> npt.NDArray[np.float32]:
-    """Return the outputs (N, classes) of a graph; a sigmoid's as the probabilities of two classes."""
-    outputs = logits(model, images)
-    return two_columns(outputs, "probabilities") if outputs.shape[1] == 1 and activation == "Sigmoid" else outputs
+    return Candidate(graph, float_nodes, quantized, search.judge, search.reference, answers)

@@ -77,7 +77,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[onnxruntime.SessionOptio
 def test_logits_are_those_worked_out_in_numpy(onnx_artifact: Callable[..., Artifact], count: int) -> None:
     images = RANDOM.standard_normal((count, 3, 6, 6)).astype(np.float32)
     session = ort.load(onnx_artifact(), TARGET)
-    found = session.run(images)
+    (found,) = session.run(images)
     session.close()
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
@@ -87,14 +87,14 @@ def test_logits_are_those_worked_out_in_numpy(onnx_artifact: Callable[..., Artif
 def test_the_answer_is_not_overwritten_by_the_next_run(onnx_artifact: Callable[..., Artifact]) -> None:
     session = ort.load(onnx_artifact(), TARGET)
     images = RANDOM.standard_normal((2, 3, 6, 6)).astype(np.float32)
-    first = session.run(images)
+    (first,) = session.run(images)
     session.run(-images)
     np.testing.assert_allclose(first, by_hand(images), rtol=1e-4, atol=1e-5)
 
 
 def test_more_threads_give_the_same_logits(onnx_artifact: Callable[..., Artifact]) -> None:
     images = RANDOM.standard_normal((4, 3, 6, 6)).astype(np.float32)
-    one, two = (ort.load(onnx_artifact(), Target("b", threads=threads)).run(images) for threads in (1, 2))
+    one, two = (ort.load(onnx_artifact(), Target("b", threads=threads)).run(images)[0] for threads in (1, 2))
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 

@@ -44,7 +44,7 @@ def onnx_artifact(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> Cal
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_logits_are_onnx_runtimes_for_any_batch(onnx_artifact: Callable[..., Artifact], count: int) -> None:
     session = ov.load(onnx_artifact(), TARGET)
-    found = session.run(IMAGES[:count])
+    (found,) = session.run(IMAGES[:count])
     assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
     np.testing.assert_allclose(found, onnx_graphs.run_model(MODEL, IMAGES[:count]), rtol=1e-4, atol=1e-5)
     session.close()
@@ -54,14 +54,14 @@ def test_logits_are_onnx_runtimes_for_any_batch(onnx_artifact: Callable[..., Art
 def test_a_quantized_file_is_near_its_exact_sums(onnx_artifact: Callable[..., Artifact]) -> None:
     scheme = onnx_graphs.unsigned_scheme("unknown")  # right on processors whose sums saturate, too
     quantized = insert_qdq(MODEL, onnx_graphs.ranges_of(MODEL, IMAGES, scheme), scheme).model
-    found = ov.load(onnx_artifact(quantized.SerializeToString()), TARGET).run(IMAGES)
+    (found,) = ov.load(onnx_artifact(quantized.SerializeToString()), TARGET).run(IMAGES)
     assert onnx_graphs.sqnr_db(onnx_graphs.run_model(quantized, IMAGES, exact=True), found) > 25
 
 
 @needs_openvino
 def test_the_answer_is_not_overwritten_by_the_next_run(onnx_artifact: Callable[..., Artifact]) -> None:
     session = ov.load(onnx_artifact(), TARGET)
-    first = session.run(IMAGES)
+    (first,) = session.run(IMAGES)
     kept = first.copy()
     session.run(-IMAGES)
     np.testing.assert_array_equal(first, kept)

@@ -163,7 +163,7 @@ def test_batches_of_any_size_are_answered_each_with_its_own(manifest: Manifest, 
     kept = []
     for count in (1, MOST, 2, 1, 3, MOST):
         images = some(count)
-        kept.append((session.run(images), expected(images)))
+        kept.append((session.run(images)[0], expected(images)))
     for found, wanted in kept:  # at the end: a later run must not write into what an earlier one gave
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
         assert found.dtype == np.float32
@@ -270,13 +270,13 @@ def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, precision: str, 
             Preprocessing(8, 8), tuple("abcde"),
         ))  # fmt: skip
 
-    wanted = ort.load(stored("float32.onnx", float32, "float32"), Target("cpu")).run(images)
+    wanted = ort.load(stored("float32.onnx", float32, "float32"), Target("cpu")).run(images)[0]
     target = replace(TARGET, cuda_graph=graph)
     made = to_trt(stored("model.onnx", model, precision), target, tmp_path / "m.engine", SilentConsole())
     session = trt.load(made, target)
     try:
         for count in (1, 3, 7, 1):
-            found = session.run(images[:count])
+            found = session.run(images[:count])[0]
             scale = np.abs(wanted).max()
             np.testing.assert_allclose(
                 found, wanted[:count], atol={"float32": 1e-2, "float16": 2e-2, "int8": 0.2}[precision] * scale

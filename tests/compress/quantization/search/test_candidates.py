@@ -11,9 +11,8 @@ import pytest
 from searches import PREPROCESSING, images, search, wide_model
 
 from compress.quantization.config import Quantize
-from compress.quantization.ort_graph import logits
-from compress.quantization.search import candidates
-from runtimes.evalset import EvalSet
+from compress.quantization.ort_graph import OrtGraph, logits
+from compress.quantization.search import judge
 
 
 def test_the_best_candidate_has_the_logits_of_its_model() -> None:
@@ -78,11 +77,15 @@ def test_a_faster_step_is_kept_if_its_noise_is_negligible(noise: float, flips: b
 
 
 def test_the_answers_of_one_sigmoid_can_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shifted(model: onnx.ModelProto, evalset: EvalSet) -> np.ndarray:
-        is_quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-        return np.clip(logits(model, evalset) + 0.2 * is_quantized, 0, 1).astype(np.float32)
+    class Shifted(OrtGraph):
+        def __init__(self, model: onnx.ModelProto) -> None:
+            super().__init__(model)
+            self.shift = 0.2 * any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
-    monkeypatch.setattr(candidates, "logits", shifted)
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {name: np.clip(values + self.shift, 0, 1) for name, values in super().run(inputs).items()}
+
+    monkeypatch.setattr(judge, "OrtGraph", Shifted)
     model = onnx_graphs.binary_model(images=PREPROCESSING.normalize(images(40).images))
     best, _ = search(model, Quantize(allow_poor=True))
     assert best.answers.shape == (8, 2)
