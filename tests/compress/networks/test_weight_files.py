@@ -56,7 +56,7 @@ def test_content_that_holds_itself_or_is_very_deep_ends() -> None:
         (np.float64(0.9), r"numpy\._core\.multiarray\.scalar"),
         (np.zeros(2), r"numpy\._core\.multiarray\._reconstruct"),
         (collections.defaultdict(list), "collections.defaultdict"),
-        (Path("x"), r"pathlib\.\w+Path"),
+        (Path("x"), r"pathlib\.[\w.]+Path"),
         (nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
     ],
     ids=["namespace", "numpy scalar", "numpy array", "defaultdict", "path", "module"],

@@ -375,7 +375,7 @@ def test_no_bias_is_shifted_by_channels_that_are_not_its_own(kind: str) -> None:
     evalset = images(16)
     statistics = watched(model, evalset, "x86-vnni")
     result = quantized(model, statistics, "x86-vnni")
-    steps = {layer: step for step in recovery._steps(result, onnx.TensorProto.UINT8) for layer in step.layers}
+    steps = {layer: step for step in recovery._steps(result, onnx.TensorProto.UINT8, ("y",)) for layer in step.layers}
     assert [steps[name].output for name in ("conv", "last")] == ["c_quantized", "d_quantized"]
     recover(model, result, SCHEMES["x86-vnni"], evalset, statistics, SilentConsole())
     assert onnx_graphs.sqnr_db(logits(model, evalset), logits(result.model, evalset)) > 15
@@ -391,5 +391,5 @@ def test_a_layer_is_alone_if_its_channels_are_kept_apart(between: str, alone: bo
     rng = np.random.default_rng(0)
     model = onnx_graphs.make_model(nodes, {"w": rng.normal(0, 1, (192, 5)).astype(np.float32)}, 3, output_rank=2)
     result = insert_qdq(model, {"x": (-2, 2)}, SCHEMES["x86-vnni"])
-    (step,) = [step for step in recovery._steps(result, onnx.TensorProto.UINT8) if step.layers]
+    (step,) = [step for step in recovery._steps(result, onnx.TensorProto.UINT8, ("y",)) if step.layers]
     assert (step.output, step.alone) == ("y", alone)
