@@ -19,7 +19,9 @@ import sweep_worker
 import yaml
 from consoles import RecordingConsole
 from made_report import one_row
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.pool import NullPool
 from sweep_worker import made_run
 
 from compress.recipe import recipe as recipes
@@ -407,9 +409,10 @@ def test_a_trial_that_two_processes_requeue_at_once_runs_once(
     def between(self: object, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: object) -> None:
         if state == TrialState.FAIL and not faster:
             faster.append(trial.number)
-            optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{out / 'sweep.db'}").tell(
-                trial.number, state=state
-            )
+            other = RDBStorage(
+                f"sqlite:///{out / 'sweep.db'}", engine_kwargs={"poolclass": NullPool}
+            )  # closes connections
+            optuna.load_study(study_name=study.study_name, storage=other).tell(trial.number, state=state)
 
     make_sampler = study_module._grid_sampler
 
