@@ -409,6 +409,7 @@ def test_a_trial_that_two_processes_requeue_at_once_runs_once(
     def between(self: object, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: object) -> None:
         if state == TrialState.FAIL and not faster:
             faster.append(trial.number)
+            # without a pool, which would leave its connections open
             other = RDBStorage(
                 f"sqlite:///{out / 'sweep.db'}", engine_kwargs={"poolclass": NullPool}
             )  # closes connections
