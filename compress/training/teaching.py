@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
 
     before: the network for `teacher.network: before`, if it is not a copy of `network`.
     """
-    loss = cross_entropy(config.label_smoothing, _class_counts(context) if config.balance_classes else None)
+    counts = _class_counts(context) if config.balance_classes else None
+    loss = cross_entropy(config.label_smoothing, counts)
     if config.teacher is None:
         return fit(network, context, config, loss).cpu()
     if config.teacher.network == "before":
@@ -38,9 +39,9 @@ def train(network: nn.Module, context: Context, config: FitConfig, before: nn.Mo
     teacher = teacher.to(context.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     if config.teacher.loss != "features":
         teacher_logits = _teacher_logits(teacher, context, config)
-        return fit(network, context, config, _with_teacher(loss, config.teacher, teacher_logits)).cpu()
+        return fit(network, context, config, _with_teacher(loss, config.teacher, teacher_logits, counts)).cpu()
     pair = Projected(network, teacher, config.teacher.layers, context)
-    trained = fit(pair, context, config, pair.loss(_with_teacher(loss, config.teacher, pair.teacher_logits)))
+    trained = fit(pair, context, config, pair.loss(_with_teacher(loss, config.teacher, pair.teacher_logits, counts)))
     assert isinstance(trained, Projected)
     return trained.student.cpu()
 
@@ -89,10 +90,12 @@ def _digests(images: Tensor) -> Iterator[bytes]:
         yield hashlib.sha256(pixels).digest()
 
 
-def _with_teacher(loss: Loss, config: Teacher, teacher_logits: Callable[[Tensor], Tensor]) -> Loss:
+def _with_teacher(
+    loss: Loss, config: Teacher, teacher_logits: Callable[[Tensor], Tensor], counts: Sequence[int] | None
+) -> Loss:
     if config.loss == "decoupled":
-        return decoupled_distillation(loss, teacher_logits, config.share, config.temperature, config.beta)
-    return distillation(loss, teacher_logits, config.share, config.temperature)
+        return decoupled_distillation(loss, teacher_logits, config.share, config.temperature, config.beta, counts)
+    return distillation(loss, teacher_logits, config.share, config.temperature, counts)
 
 
 class Projected(nn.Module):

@@ -410,9 +410,7 @@ def test_a_trial_that_two_processes_requeue_at_once_runs_once(
         if state == TrialState.FAIL and not faster:
             faster.append(trial.number)
             # without a pool, which would leave its connections open
-            other = RDBStorage(
-                f"sqlite:///{out / 'sweep.db'}", engine_kwargs={"poolclass": NullPool}
-            )
+            other = RDBStorage(f"sqlite:///{out / 'sweep.db'}", engine_kwargs={"poolclass": NullPool})
             optuna.load_study(study_name=study.study_name, storage=other).tell(trial.number, state=state)
 
     make_sampler = study_module._grid_sampler

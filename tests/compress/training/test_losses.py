@@ -106,6 +106,48 @@ def test_distillation_equals_hintons_formula(classes: int, share: float, tempera
     assert float(value) == pytest.approx((1 - share) * reference(student, labels, 0.1) + share * distance, rel=1e-4)
 
 
+def test_balanced_distillation_compares_both_with_the_frequencies_of_the_classes() -> None:
+    student, teacher, labels = problem(3)
+    counts, temperature = [60, 30, 10], 2.0
+    prior = np.log(np.asarray(counts) / 100)
+    answers = lambda images: torch.from_numpy(teacher)  # noqa: E731
+    arguments = torch.empty(0), torch.from_numpy(student), torch.from_numpy(labels)
+    loss = distillation(cross_entropy(0.0, counts), answers, 0.7, temperature, counts)
+    distance = temperature**2 * divergence(
+        shares(teacher / temperature + prior, 1.0), shares(student / temperature + prior, 1.0)
+    )
+    expected = 0.3 * reference(student + prior, labels, 0.0) + 0.7 * distance
+    assert float(loss(*arguments)) == pytest.approx(expected, rel=1e-4)
+    decoupled = [
+        decoupled_distillation(cross_entropy(0.0), answers, 1.0, temperature, 2.0, counts),
+        decoupled_distillation(
+            cross_entropy(0.0),
+            lambda images: answers(images) + torch.from_numpy(prior) * temperature,
+            1.0,
+            temperature,
+            2.0,
+        ),
+    ]
+    adjusted = torch.from_numpy(student + prior * temperature)
+    assert float(decoupled[0](*arguments)) == pytest.approx(
+        float(decoupled[1](arguments[0], adjusted, arguments[2])), rel=1e-4
+    )
+
+
+def test_a_student_of_a_confident_teacher_prefers_no_class() -> None:
+    """The teacher gives the labels back, 9 to 1; a student that sees nothing has to call both classes as likely."""
+    labels = torch.tensor([0] * 9 + [1])
+    teacher = 20.0 * torch.nn.functional.one_hot(labels, 2).float()
+    logits = torch.zeros(2, requires_grad=True)
+    gradients = []
+    for counts in (None, [9, 1]):
+        loss = distillation(cross_entropy(0.0, counts), lambda images: teacher, 0.9, 2.0, counts)
+        (gradient,) = torch.autograd.grad(loss(torch.empty(0), logits.expand(10, 2), labels), logits)
+        gradients.append(float(gradient[0]))
+    assert gradients[0] < -0.1  # towards the frequent class
+    assert gradients[1] == pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 8.0])
 @pytest.mark.parametrize("classes", [2, 10])
