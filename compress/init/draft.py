@@ -59,7 +59,7 @@ class Draft:
             "data": {"name": "imagefolder", "root": str(config.root), "seed": config.seed, **share},
             **allowed,
             "preprocessing": {key: list(value) if isinstance(value, tuple) else value
-                              for key, value in preprocessing.items()},
+                              for key, value in preprocessing.items() if key != "channels"},  # rgb, the default
             "model": self.start.model,
             "stages": self.stages,
             "quantize": {"calibration_images": CALIBRATION_IMAGES},
