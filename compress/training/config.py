@@ -110,7 +110,8 @@ class FitConfig(Config):
     ema_decay: of the moving average of the weights, per step; the averaged network is the result. null for none.
     label_smoothing: share of each label that is spread over all classes.
     precision: of the arithmetic; `auto` is bfloat16 on a GPU and float32 on a CPU.
-    balance_classes: give all classes the same weight, whatever their number of images, by logit adjustment.
+    balance_classes: give all classes the same weight, whatever their number of images, by logit adjustment; also in the
+        distance to a teacher's logits.
     accumulate: number of parts into which a batch is split to save memory; BatchNorm sees the parts. Each has at least
     two images: a small batch is split into fewer parts.
     clip_norm: greatest norm of the gradient.
