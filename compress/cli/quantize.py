@@ -49,8 +49,11 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.option("--range-method", type=click.Choice(RANGE_METHODS),
               help="Choice of activation ranges from the images; nncf ignores it. [default: min-max]")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 1),
-              help="Share of held-out images on which INT8 must predict the same class as float32; needs at "
-                   "least 10 images.")  # fmt: skip
+              help="Share of held-out images on which INT8 must predict the same class as float32; of detectors the "
+                   "mAP of boxes, of segmentations the share of equal pixels; needs at least 10 images.")  # fmt: skip
+@click.option("--min-sqnr-db", type=click.FloatRange(0, 200),
+              help="SQNR in dB that the worst output must have on held-out images; "
+                   "needs at least 10 images.")  # fmt: skip
 @click.option("--allow-poor", is_flag=True,
               help="Write the file even with an SQNR under 10 dB or an agreement under 0.9 on held-out images, instead "
                    "of reverting operators to float until both are met.")  # fmt: skip
@@ -66,11 +69,12 @@ def quantize(
     method: str | None,
     range_method: str | None,
     min_agreement: float | None,
+    min_sqnr_db: float | None,
     allow_poor: bool,
     engine: str | None,
     quiet: bool,
 ) -> None:
-    """Quantize a float32 ONNX classifier to INT8.
+    """Quantize a float32 ONNX network of images to INT8: a classifier, detector, segmentation, embedding or other.
 
     The file is calibrated with a folder of images, which need no labels. The preprocessing of a manifest beside it
     holds. Size, layout and number of channels are those of the file; for open sizes, give --crop. Files in float16 are
@@ -81,7 +85,7 @@ def quantize(
     method, range_method = _with_old_options(method, range_method, engine)
     content: YamlValue = {
         "method": method, "calibration_images": images, "calibration": {"method": range_method},
-        "min_agreement": min_agreement, "allow_poor": allow_poor,
+        "min_agreement": min_agreement, "min_sqnr_db": min_sqnr_db, "allow_poor": allow_poor,
     }  # fmt: skip
     try:
         settings = Quantize.model_validate(content)

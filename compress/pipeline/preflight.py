@@ -17,7 +17,7 @@ from compress.images.samples import SPLITS, Data
 from compress.networks.sources import weights_file
 from compress.pipeline.initial import ModelConfig, StageConfig, trainings, untrained_notes
 from compress.pruning.config import PruneConfig
-from compress.quantization.config import MIN_IMAGES
+from compress.quantization.config import BUDGETS, MIN_IMAGES
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
@@ -93,7 +93,7 @@ def _require_calibration(recipe: Recipe, data: Data) -> None:
         return
     if settings.max_top1_drop_pp is not None and any(image.label is None for image in images):
         raise InputError("quantize.max_top1_drop_pp: the calibration images have no labels; set min_agreement instead")
-    budgets = [name for name in ("max_top1_drop_pp", "min_agreement") if getattr(settings, name) is not None]
+    budgets = [name for name in BUDGETS if getattr(settings, name) is not None]
     if budgets and len(images) < MIN_IMAGES:
         raise InputError(
             f"quantize.{budgets[0]}: {len(images)} calibration images are too few to hold some out; give at least "

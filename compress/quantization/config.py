@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from compress.recipe.section import Config
 
 MIN_IMAGES = 10  # fewer calibration images are too few to hold some out for judging
+AGREEMENT_BUDGETS = ("max_top1_drop_pp", "min_agreement")  # keys of `Quantize` that need classes, boxes or pixels
+BUDGETS = (*AGREEMENT_BUDGETS, "min_sqnr_db")
 LEARNED = "quantization.json"  # file of learned ranges, written by the stage qat beside its weights
 
 Method = Literal["compress", "nncf"]
@@ -55,7 +57,9 @@ class Quantize(Config):
         reported. Ranges come from all images.
     calibration: method that chooses the range of a tensor.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.
-    min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32.
+    min_agreement: accuracy budget without labels: required share of held-out images with the same top-1 as float32; of
+        detectors the mAP (IoU 0.5 to 0.95) against float32's boxes, of segmentations the share of equal pixels.
+    min_sqnr_db: accuracy budget for any outputs: required SQNR on the held-out images in dB, of the worst output.
     allow_poor: revert no operators for the accuracy floor, and write the file however inaccurate it is.
     """
 
@@ -66,11 +70,12 @@ class Quantize(Config):
     calibration: CalibrationConfig = CalibrationConfig()
     max_top1_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = None
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
     allow_poor: bool = False
 
     @model_validator(mode="after")
     def _budgets_can_fail(self) -> Quantize:
-        budgets = [name for name in ("max_top1_drop_pp", "min_agreement") if getattr(self, name) is not None]
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         if budgets and self.method == "nncf":
             raise ValueError(f"{budgets[0]}: the method nncf has no accuracy budget; remove it or use method: compress")
         if budgets and self.calibration_images < MIN_IMAGES:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from compress.quantization.calibration import calibrate
-from compress.quantization.config import MIN_IMAGES
+from compress.quantization.config import AGREEMENT_BUDGETS, BUDGETS, MIN_IMAGES
 from compress.quantization.correction.channels import Channels, channel_statistics
 from compress.quantization.correction.equalization import equalize
 from compress.quantization.float_layers import CompareSpeed, leading_layers
@@ -75,7 +75,7 @@ def _say_what_is_not_judged(search: Search) -> None:
     request, reason = search.request, _reason_without_agreement(search)
     if reason is None:
         return
-    for name in ("min_agreement", "max_top1_drop_pp"):
+    for name in BUDGETS if search.held_out is None else AGREEMENT_BUDGETS:
         if getattr(request.settings, name) is not None:
             raise InputError(f"quantize.{name}: {reason[0]}; {reason[1]}, or remove {name}")
     request.console.say(f"{reason[0]}, and no agreement is reported; {reason[1]}")
@@ -84,13 +84,13 @@ def _say_what_is_not_judged(search: Search) -> None:
 def _reason_without_agreement(search: Search) -> tuple[str, str] | None:
     """Return why no agreement can be reported, and the cure; None if it can."""
     kind, count = search.judge.kind, len(search.request.images)
-    if search.reference.shape[1] == 1:
-        return ("the model has one output and no Sigmoid at its end, so that it may be no classifier",
-                "for two classes, end the model in a Sigmoid")  # fmt: skip
     if search.held_out is None:
         images = "1 calibration image is" if count == 1 else f"{count} calibration images are"
         return (f"{images} too few to hold some out: attempts are judged on the images that they are fitted to",
                 f"give at least {MIN_IMAGES}")  # fmt: skip
+    if search.reference.shape[1] == 1:
+        return ("the model has one output and no Sigmoid at its end, so that it may be no classifier",
+                "for two classes, end the model in a Sigmoid")  # fmt: skip
     if kind not in AGREEMENT_NAMES:
         return f"the outputs are of the kind '{kind}', which is judged by SQNR alone", "set min_sqnr_db for a budget"
     if search.judge.agreement(search.reference, search.reference) is None:

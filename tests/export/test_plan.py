@@ -284,6 +284,16 @@ def test_an_epsilon_and_the_variance_before_it_stay_float(normalize: str) -> Non
     assert plan_quantization(model, AROUND).integer_nodes == {"a", "b"}
 
 
+@pytest.mark.parametrize("scheme", [AROUND, AT_INPUTS])
+def test_an_average_with_the_probabilities_of_a_softmax_stays_float(scheme: Scheme) -> None:
+    """YOLO computes the sides of boxes so."""
+    nodes = [conv("a", "x", "a"), op("Softmax", ["a"], "s", axis=1), op("Transpose", ["s"], "t", perm=[0, 1, 3, 2]),
+             conv("average", "t", "y")]  # fmt: skip
+    plan = plan_quantization(graph(*nodes), scheme)
+    assert plan.integer_nodes == {"a"}
+    assert not {"s", "t"} & set(plan.range_of)
+
+
 def test_computations_of_sizes_stay_what_they_are() -> None:
     model = graph(conv("a", "x", "ca"), op("Shape", ["ca"], "n"), op("Slice", ["n", "i0", "i2"], "n0"),
                   op("Slice", ["n", "i2", "i4"], "n1"), op("Concat", ["n0", "n1"], "m", axis=0),

@@ -11,6 +11,7 @@ from export.layers import layers_of
 from export.quantize import insert_qdq
 from runtimes.errors import CompressError, InputError
 from runtimes.lineage import RevertedOperator
+from runtimes.outputs.kinds import agreement_name
 
 SENSITIVITY_IMAGES = 8
 FLOOR_SQNR_DB, FLOOR_AGREEMENT = 10.0, 0.9  # no file below is written, except with quantize.allow_poor
@@ -68,7 +69,10 @@ def _unmet(search: Search, candidate: Candidate) -> list[str]:
     """Return what is below the floor or not within the budgets on the held-out images, as texts."""
     settings, labels, unmet = search.request.settings, search.judged.labels, _below_floor(search, candidate)
     if settings.min_agreement is not None and (candidate.agreement or 0.0) < settings.min_agreement:
-        unmet.append(f"agreement is {candidate.agreement:.3f}, under min_agreement of {settings.min_agreement:g}")
+        name = agreement_name(search.judge.kind)
+        unmet.append(f"{name} is {candidate.agreement:.3f}, under min_agreement of {settings.min_agreement:g}")
+    if settings.min_sqnr_db is not None and candidate.sqnr_db < settings.min_sqnr_db:
+        unmet.append(f"SQNR is {candidate.sqnr_db:.1f} dB, under min_sqnr_db of {settings.min_sqnr_db:g}")
     if settings.max_top1_drop_pp is not None:
         if labels is None:
             raise InputError(
@@ -92,7 +96,7 @@ def _below_floor(search: Search, candidate: Candidate) -> list[str]:
     if request.learned is None and candidate.sqnr_db < FLOOR_SQNR_DB:
         poor.append(f"its SQNR is {candidate.sqnr_db:.1f} dB, under {FLOOR_SQNR_DB:g} dB")
     if search.held_out and candidate.agreement is not None and candidate.agreement < FLOOR_AGREEMENT:
-        poor.append(f"its agreement is {candidate.agreement:.3f}, under {FLOOR_AGREEMENT:g}")
+        poor.append(f"its {agreement_name(search.judge.kind)} is {candidate.agreement:.3f}, under {FLOOR_AGREEMENT:g}")
     return poor
 
 

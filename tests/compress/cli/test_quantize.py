@@ -69,6 +69,7 @@ def test_old_options_work_with_one_line_of_warning(
 
 @pytest.mark.parametrize(("options", "message"), [
     (("--images", "9", "--min-agreement", "1"), "min_agreement: 9 calibration images are too few to hold some out"),
+    (("--images", "9", "--min-sqnr-db", "30"), "min_sqnr_db: 9 calibration images are too few to hold some out"),
     (("--method", "nncf", "--min-agreement", "1"), "min_agreement: the method nncf has no accuracy budget"),
 ])  # fmt: skip
 def test_a_budget_that_could_not_fail_is_one_line(

@@ -119,7 +119,7 @@ def test_of_few_images_none_is_held_out_and_no_agreement_is_reported(count: int)
     assert all("dB, on the images of the fit, " in line for line in console.said[1:])
 
 
-@pytest.mark.parametrize(("key", "value"), [("min_agreement", 0.5), ("max_top1_drop_pp", 1.0)])
+@pytest.mark.parametrize(("key", "value"), [("min_agreement", 0.5), ("max_top1_drop_pp", 1.0), ("min_sqnr_db", 20.0)])
 def test_a_budget_without_held_out_images_is_refused(key: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"quantize\.{key}: 9 calibration images are too few.*at least 10"):
         search(settings=Quantize.model_validate({key: value}), evalset=images(9, labels=True))
@@ -147,6 +147,7 @@ def test_one_output_without_a_sigmoid_has_no_agreement_and_no_budget() -> None:
     assert best.sqnr_db > 20
     with pytest.raises(InputError, match=r"quantize\.min_agreement: the model has one output.*end the model in a Sig"):
         search(model, Quantize(min_agreement=1.0))
+    assert search(model, Quantize(min_sqnr_db=20.0))[0].sqnr_db > 20
 
 
 @pytest.mark.parametrize("method", ["min-max", "percentile"])

@@ -69,6 +69,16 @@ def test_a_budget_on_top1_reverts_layers_to_float_too() -> None:
     assert set(loose.quantized.weights) - set(strict.quantized.weights) == {"conv1"}
 
 
+def test_a_budget_on_sqnr_reverts_operators_to_float_too() -> None:
+    free, _ = search(deep_model())
+    best, _ = search(deep_model(), Quantize(min_sqnr_db=free.sqnr_db + 3))
+    assert best.sqnr_db >= free.sqnr_db + 3
+    assert 0 < len(best.quantized.plan.integer_nodes) < len(free.quantized.plan.integer_nodes)
+    console = RecordingConsole()
+    search(deep_model(2), Quantize(min_sqnr_db=199.0), console=console)
+    assert "under min_sqnr_db of 199; relax the budget" in console.said[-1]
+
+
 def test_a_budget_that_cannot_be_met_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_unmet", lambda search, best: ["agreement is low"])
     console = RecordingConsole()
