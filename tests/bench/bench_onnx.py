@@ -10,7 +10,7 @@ outcome     right: top-1 at most 1 point below float32; for files without labels
             refused: exit code 2 or 3, no file, no traceback. wrong: a file that is not right. crashed: anything else.
             The worst outcome of the forms counts. Networks that PyTorch cannot export, and files that are not
             installed, are listed but not counted.
-agree       share of images with float32's class
+agree       share of images with float32's class; of detectors the mAP of boxes, of masks the share of equal pixels
 dB          signal-to-noise ratio of the outputs
 speed       float32 p50 / INT8 p50 in ONNX Runtime, one thread, batch 1; the files are interleaved in one process
 ORT         the same three values for ONNX Runtime's quantizer

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from onnx_boxes import mean_average_precision
 from onnx_images import Images, Pixels, images
 from onnx_networks import MEAN, NETWORKS, STD, Answers, File, Network
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -38,7 +39,7 @@ Float32 = npt.NDArray[np.float32]
 class Judged:
     """A file compared with float32. outputs_db: signal-to-noise ratio of each output; sqnr_db: the smallest.
 
-    agreement: share of equal classes, characters or pixels; None for boxes. top1: None without labels.
+    agreement: share of equal classes, characters or pixels; of boxes their mAP. top1: None without labels.
     """
 
     sqnr_db: float
@@ -75,8 +76,12 @@ def main() -> None:
 def prepared(network: Network, pixels: Pixels) -> Float32:
     """Return the input (N, C, H, W) of a network for uint8 (N, H, W, 3) images."""
     mean, std = (network.mean, network.std) if isinstance(network, File) else (MEAN, STD)
-    order = slice(None, None, -1) if isinstance(network, File) and network.channels == "bgr" else slice(None)
-    values = (pixels[..., order].astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    channels = network.channels if isinstance(network, File) else "rgb"
+    if channels == "grey":
+        pixels = np.stack([np.asarray(Image.fromarray(each).convert("L"))[..., None] for each in pixels])
+    values = (pixels[..., :: -1 if channels == "bgr" else 1].astype(np.float32) / 255 - np.float32(mean)) / np.float32(
+        std
+    )
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
 
 
@@ -136,7 +141,9 @@ def _judge(
     agreement = top1 = None
     if answers == "mask":
         agreement = float(np.mean((reference[0] > 0.5) == (outputs[0] > 0.5)))
-    elif answers != "boxes":
+    elif answers == "boxes":
+        agreement = mean_average_precision(reference, outputs)
+    else:
         first, second = (each[0].reshape(len(each[0]), *each[0].shape[1:]).argmax(_class_axis(answers))
                          for each in (reference, outputs))  # fmt: skip
         agreement = float(np.mean(first == second))

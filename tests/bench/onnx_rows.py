@@ -11,7 +11,7 @@ from pathlib import Path
 from onnx_processes import Ended
 
 MAX_DROP_PP, MIN_AGREEMENT = 1.0, 0.95
-MIN_BOXES_DB = 20.0  # of boxes, which have no agreement
+MIN_DB_ALONE = 20.0  # of boxes without an object, which have no mAP
 SLOWER, SAME_AGREEMENT = 0.95, 0.002  # against ONNX Runtime's file
 LEARNED = 0.7  # top-1 that shows that logits are not nearly tied
 OUTCOMES = ("right", "refused", "wrong", "crashed")  # from good to bad
@@ -79,7 +79,7 @@ def verdict(result: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
     before, after = result["float32"], result["int8"]
     figures = f"{after['sqnr_db']:.1f} dB"
     if after["agreement"] is None:
-        return "right" if after["sqnr_db"] >= MIN_BOXES_DB else "wrong", figures
+        return "right" if after["sqnr_db"] >= MIN_DB_ALONE else "wrong", figures
     figures = f"agreement {after['agreement']:.3f}, {figures}"
     if after["top1"] is None:
         return "right" if after["agreement"] >= MIN_AGREEMENT else "wrong", figures
