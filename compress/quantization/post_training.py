@@ -13,7 +13,7 @@ from compress.quantization.calibration import calibrate
 from compress.quantization.config import AGREEMENT_BUDGETS, BUDGETS, MIN_IMAGES
 from compress.quantization.correction.channels import Channels, channel_statistics
 from compress.quantization.correction.equalization import equalize
-from compress.quantization.float_layers import CompareSpeed, leading_layers
+from compress.quantization.float_layers import CompareSpeed, depthwise_layers, leading_layers
 from compress.quantization.request import QuantizationRequest, Range
 from compress.quantization.search.budget import within_budget
 from compress.quantization.search.candidates import (
@@ -59,15 +59,27 @@ def quantize(
     search.better(best, "as trained" if trained else "nearest rounding", best)
     if not trained:
         best = search.better(best, "analytic bias correction", attempt(search, graph))
-    for float_nodes in leading_layers(model):
-        candidate = attempt(search, graph, float_nodes, correct=not trained)
-        speed = compare_speed(best.quantized, candidate.quantized)
-        if speed != "slower":
-            step = f"first {len(float_nodes)} layers float"
-            best = search.better(best, step, candidate, "faster" if speed == "faster" else "not-worse")
+    best = _with_float_layers(search, graph, best, compare_speed)
     if not trained:
         best = _with_error_feedback(search, graph, best)
     return within_budget(search, best), search
+
+
+def _with_float_layers(search: Search, graph: CalibratedGraph, best: Candidate, compare: CompareSpeed) -> Candidate:
+    """Try to keep the first layers float where that is not slower, and the depthwise layers where that is faster."""
+    correct = search.request.learned is None
+    for float_nodes in leading_layers(graph.model):
+        candidate = attempt(search, graph, float_nodes, correct)
+        speed = compare(best.quantized, candidate.quantized)
+        if speed != "slower":
+            step = f"first {len(float_nodes)} layers float"
+            best = search.better(best, step, candidate, "faster" if speed == "faster" else "not-worse")
+    depthwise = depthwise_layers(graph.model) - best.float_nodes
+    if depthwise and len(depthwise) < len(best.quantized.weights):
+        candidate = attempt(search, graph, best.float_nodes | depthwise, correct)
+        if compare(best.quantized, candidate.quantized) == "faster":
+            best = search.better(best, f"{len(depthwise)} depthwise layers float", candidate, "faster")
+    return best
 
 
 def _say_what_is_not_judged(search: Search) -> None:

@@ -15,7 +15,7 @@ from compress.quantization.calibration import calibrate
 from compress.quantization.config import Quantize
 from compress.quantization.correction.equalization import Equalized
 from compress.quantization.correction.recovery import recover
-from compress.quantization.float_layers import CompareSpeed
+from compress.quantization.float_layers import CompareSpeed, Speed
 from compress.quantization.ort_graph import logits
 from compress.quantization.post_training import split
 from compress.quantization.request import QuantizationRequest
@@ -90,6 +90,16 @@ def test_the_first_layers_stay_float_only_if_that_is_not_slower(compare_speed: C
     assert bool(tried) == (compare_speed is always)
     assert ("first" in best.float_nodes) == (compare_speed is always)
     assert ("first" not in best.quantized.weights) == (compare_speed is always)
+
+
+@pytest.mark.parametrize("speed", ["slower", "alike", "faster"])
+def test_depthwise_layers_stay_float_only_if_that_is_faster(speed: Speed) -> None:
+    def compare(current: Quantized, candidate: Quantized) -> Speed:
+        return speed if "first" in candidate.weights else "slower"
+
+    best, _ = search(compare_speed=compare)
+    assert best.float_nodes == ({"depthwise"} if speed == "faster" else set())
+    assert "first" in best.quantized.weights
 
 
 @pytest.mark.parametrize(("count", "fit", "held_out"), [
