@@ -141,7 +141,7 @@ def export_float32(
     from export.parity import require_same
     from export.to_onnx import to_onnx
 
-    step.console.say("export to ONNX, about 15 seconds")
+    step.console.say("export to ONNX, a few seconds")
     path, network, preprocessing = step.folder / file_name, checkpoint.load(), images.preprocessing
     batch = None if settings.batch == "dynamic" else settings.batch
     exported = to_onnx(network, path, preprocessing.side, settings.opset, batch)
