@@ -67,10 +67,10 @@ def main() -> None:
 
 
 def _targets() -> list[dict[str, Any]]:
-    targets = [{"name": f"ORT, {threads} thread{'s' if threads > 1 else ''}", "runtime": "ort", "threads": threads}
+    targets = [{"name": f"ort-{threads}-thread{'s' if threads > 1 else ''}", "runtime": "ort", "threads": threads}
                for threads in (1, 2)]  # fmt: skip
     if importlib.util.find_spec("openvino") is not None:
-        targets.append({"name": "OpenVINO, 1 thread", "runtime": "openvino", "threads": 1})
+        targets.append({"name": "openvino-1-thread", "runtime": "openvino", "threads": 1})
     return targets
 
 
