@@ -25,7 +25,7 @@ EXIT_CODES_HELP = "Exit codes: 0 pass, 1 the tool failed, 2 bad usage or recipe,
 GROUPS = {
     "Make a network small and fast": (
         ("run", "run", "Train, compress, export, measure and judge as a recipe says."),
-        ("quantize", "quantize", "Quantize a float32 ONNX classifier to INT8."),
+        ("quantize", "quantize", "Quantize a float32 ONNX network to INT8."),
         ("sweep", "sweep", "Run a recipe with many settings and find the Pareto front."),
     ),
     "Write recipes": (

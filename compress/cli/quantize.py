@@ -74,11 +74,12 @@ def quantize(
     engine: str | None,
     quiet: bool,
 ) -> None:
-    """Quantize a float32 ONNX network of images to INT8: a classifier, detector, segmentation, embedding or other.
+    """Quantize a float32 ONNX network to INT8.
 
-    The file is calibrated with a folder of images, which need no labels. The preprocessing of a manifest beside it
-    holds. Size, layout and number of channels are those of the file; for open sizes, give --crop. Files in float16 are
-    converted to float32 first; a file that takes uint8 normalises by itself.
+    The network takes images and gives classes, boxes, masks or an embedding. The file is calibrated with a folder of
+    images, which need no labels. The preprocessing of a manifest beside it holds. Size, layout and number of channels
+    are those of the file; for open sizes, give --crop. Files in float16 are converted to float32 first; a file that
+    takes uint8 normalises by itself.
 
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """

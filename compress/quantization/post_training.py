@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +28,15 @@ from export.layers import layers_of
 from export.plan import plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import InputError
-from runtimes.evalset import EvalSet
+from runtimes.evalset import spread
 from runtimes.outputs.detections import SCORE_OF_OBJECTS
 from runtimes.outputs.kinds import AGREEMENT_NAMES, OutputKind
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.2, 256
 ROUNDING_IMAGES = 128  # more images take minutes longer and gain some 0.01 dB
+
+
+Indices = npt.NDArray[np.int64]
 
 
 def quantize(
@@ -46,13 +48,15 @@ def quantize(
     trained for nearest rounding, so that the search only looks for layers to keep in float. kind: of the outputs.
     Raises InputError as `plan_quantization` and `calibrate` do.
     """
-    rounding, held_out = split(request.images)
+    rounding_indices, held_out_indices = split(len(request.images))
+    rounding = request.images.take(rounding_indices)
+    held_out = None if held_out_indices is None else request.images.take(held_out_indices)
     judge = Judge.of(model, rounding, kind)
     if held_out is not None and len(held_out) > judge.most_images:
         held_out = held_out.spread(judge.most_images)
     search = Search(request, rounding, held_out, judge.rows(model, held_out or rounding), judge)
     _say_what_is_not_judged(search)
-    graph = _calibrated(model, search)
+    graph = _calibrated(model, search, rounding_indices)
     trained = request.learned is not None
 
     best = attempt(search, graph, correct=False)
@@ -111,7 +115,7 @@ def _reason_without_agreement(search: Search) -> tuple[str, str] | None:
     return None
 
 
-def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
+def _calibrated(model: onnx.ModelProto, search: Search, rounding: Indices) -> CalibratedGraph:
     request = search.request
     # Ranges come from all images, held-out ones too: clipping a value that is known to occur would only cost accuracy.
     if request.learned is None:
@@ -119,9 +123,8 @@ def _calibrated(model: onnx.ModelProto, search: Search) -> CalibratedGraph:
         ranges = calibrate(model, tensors, request.images, request.settings.calibration, request.console, request.cache)
     else:
         ranges = dict(request.learned)
-    extremes = channel_statistics(model, _tensors_to_measure(model, request.scheme), request.images, request.console)
-    means = channel_statistics(model, list(extremes), search.rounding, request.console)
-    statistics = {name: replace(channels, mean=means[name].mean) for name, channels in extremes.items()}
+    tensors = _tensors_to_measure(model, request.scheme)
+    statistics = channel_statistics(model, tensors, request.images, request.console, averaged=rounding)
     return CalibratedGraph(model, statistics, ranges)
 
 
@@ -138,22 +141,18 @@ def _with_error_feedback(search: Search, graph: CalibratedGraph, best: Candidate
     return best
 
 
-def split(images: EvalSet) -> tuple[EvalSet, EvalSet | None]:
-    """Return the images to round on, at most 128, and the held-out images, at most 256.
+def split(count: int) -> tuple[Indices, Indices | None]:
+    """Return the indices of the images to round on, at most 128, and of the held-out images, at most 256.
 
     Held out are a fifth of the images, or all beyond 128 where those are more.
     Both are spread evenly over all images. Of fewer than MIN_IMAGES none is held out.
     """
-    if len(images) < MIN_IMAGES:
-        return images, None
-    count = max(int(len(images) * HELD_OUT_SHARE), len(images) - ROUNDING_IMAGES)
-    held_out = _spread(len(images), min(MAX_HELD_OUT, count))
-    rest = np.setdiff1d(np.arange(len(images)), held_out)
-    return images.take(rest[_spread(len(rest), min(ROUNDING_IMAGES, len(rest)))]), images.take(held_out)
-
-
-def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, length - 1, count).round().astype(np.int64)
+    if count < MIN_IMAGES:
+        return np.arange(count), None
+    others = max(int(count * HELD_OUT_SHARE), count - ROUNDING_IMAGES)
+    held_out = spread(count, min(MAX_HELD_OUT, others))
+    rest = np.setdiff1d(np.arange(count), held_out)
+    return rest[spread(len(rest), ROUNDING_IMAGES)], held_out
 
 
 def _tensors_to_measure(model: onnx.ModelProto, scheme: Scheme) -> list[str]:

@@ -1,4 +1,4 @@
-"""Store activations of all calibration images on disk, so that memory does not grow with their number."""
+"""Store activations of all calibration images: in memory up to a limit, and beyond it on disk."""
 
 from __future__ import annotations
 
@@ -14,31 +14,41 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-class Activations:
-    """Named tensors in a temporary folder, each in batches of the same images."""
+MEMORY_BYTES = 1 << 28  # small files of many images take longer than the network
 
-    def __init__(self, parent: Path | None = None) -> None:
+
+class Activations:
+    """Named tensors, each in batches of the same images; those beyond `memory` bytes are in a temporary folder."""
+
+    def __init__(self, parent: Path | None = None, memory: int = MEMORY_BYTES) -> None:
         """Create a folder in `parent`, or in the system's folder for temporary files."""
         self._folder = tempfile.TemporaryDirectory(prefix=".activations-", dir=parent)
-        self._batches: dict[str, int] = {}
-        self._file_names: dict[str, str] = {}
+        self._batches: dict[str, list[Array | Path]] = {}
+        self._free, self._files = memory, 0
 
     def append(self, name: str, batch: Array) -> None:
         """Store the next batch of a tensor."""
-        index = self._batches.get(name, 0)
-        self._file_names.setdefault(name, f"{len(self._file_names)}")
-        np.save(self._path(name, index), batch, allow_pickle=False)
-        self._batches[name] = index + 1
+        stored: Array | Path = batch
+        if batch.nbytes <= self._free:
+            self._free -= batch.nbytes
+        else:
+            stored = Path(self._folder.name) / f"{self._files}.npy"
+            self._files += 1
+            np.save(stored, batch, allow_pickle=False)
+        self._batches.setdefault(name, []).append(stored)
 
     def batches(self, name: str) -> Iterator[Array]:
-        """Yield a tensor's batches in order."""
-        for index in range(self._batches[name]):
-            yield np.load(self._path(name, index), allow_pickle=False)
+        """Yield a tensor's batches in order; they are not to be changed."""
+        for stored in self._batches[name]:
+            yield np.load(stored, allow_pickle=False) if isinstance(stored, Path) else stored
 
     def drop(self, name: str) -> None:
         """Delete a tensor."""
-        for index in range(self._batches.pop(name, 0)):
-            self._path(name, index).unlink()
+        for stored in self._batches.pop(name, []):
+            if isinstance(stored, Path):
+                stored.unlink()
+            else:
+                self._free += stored.nbytes
 
     def __contains__(self, name: str) -> bool:
         """Return whether a tensor is stored."""
@@ -53,6 +63,3 @@ class Activations:
     ) -> None:
         """Delete the folder."""
         self._folder.cleanup()
-
-    def _path(self, name: str, index: int) -> Path:
-        return Path(self._folder.name) / f"{self._file_names[name]}-{index}.npy"

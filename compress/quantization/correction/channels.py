@@ -24,6 +24,11 @@ class Channels:
     high: Float64
     mean: Float64
 
+    def joined(self, other: Channels) -> Channels:
+        """Return the statistics of both together; `mean` holds parts of a weighted sum."""
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Channels(low, high, self.mean + other.mean)
+
     @property
     def reach(self) -> Float64:
         """Return the greatest absolute value of each channel."""
@@ -31,19 +36,27 @@ class Channels:
 
 
 def channel_statistics(
-    model: onnx.ModelProto, tensors: list[str], images: EvalSet, console: Console
+    model: onnx.ModelProto,
+    tensors: list[str],
+    images: EvalSet,
+    console: Console,
+    averaged: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Channels]:
-    """Return the statistics of axis 1 of float tensors (N, C, …) over all images, in constant memory."""
-    totals: dict[str, list[Float64]] = {}
+    """Return the statistics of axis 1 of float tensors (N, C, …) over all images, in constant memory.
+
+    averaged: indices of the images whose mean is returned; None for all.
+    """
+    known: dict[str, Channels] = {}
+    share = np.full(len(images), 1 / len(images))  # of each image in the mean
+    if averaged is not None:
+        share = np.isin(np.arange(len(images)), averaged) / len(averaged)
 
     def add(name: str, values: npt.NDArray[np.float32], indices: range) -> None:
-        low, high, mean = _reduce(values)
-        known = totals.setdefault(name, [low, high, np.zeros_like(mean)])
-        known[0], known[1] = np.minimum(known[0], low), np.maximum(known[1], high)
-        known[2] = known[2] + mean * len(indices)
+        channels = _reduce(values, share[indices.start : indices.stop])
+        known[name] = known[name].joined(channels) if name in known else channels
 
     visit_tensors(model, tensors, images, add, lambda done: console.progress("channel statistics", done, len(images)))
-    return {name: Channels(low, high, total / len(images)) for name, (low, high, total) in totals.items()}
+    return known
 
 
 def by_channel(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -51,8 +64,13 @@ def by_channel(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values.reshape(*values.shape[:2], -1) if values.ndim > 1 else values.reshape(1, 1, -1)
 
 
-def _reduce(values: npt.NDArray[np.float32]) -> tuple[Float64, Float64, Float64]:
-    """Return the smallest, largest and mean value of each channel of (N, C, …)."""
+def _reduce(values: npt.NDArray[np.float32], share: Float64) -> Channels:
+    """Return the statistics of the channels of (N, C, …), with the mean as a sum weighted by the images' shares.
+
+    share: (images,); values whose first axis is not the batch are of one image.
+    """
     flat = by_channel(values)
-    low, high = flat.min(axis=(0, 2)), flat.max(axis=(0, 2))
-    return low.astype(np.float64), high.astype(np.float64), flat.mean(axis=2, dtype=np.float32).mean(0, np.float64)
+    low, high = flat.min(axis=(0, 2)).astype(np.float64), flat.max(axis=(0, 2)).astype(np.float64)
+    means = flat.mean(axis=2, dtype=np.float32)
+    mean = share @ means if len(means) == len(share) else share[0] * means.mean(0, dtype=np.float64)
+    return Channels(low, high, mean)

@@ -16,6 +16,7 @@ Float64 = npt.NDArray[np.float64]
 # Positions sampled from each batch: 32 batches of 4 images give 8,192, or 16 for each weight of a row.
 POSITIONS_PER_BATCH = 256
 POSITIONS_PER_INPUT = 0.5
+POSITIONS_AT_ONCE = 2048  # in one matrix product
 # A matrix of more inputs takes too much memory and time. Their 32 batches give up to 512 samples.
 MAX_DENSE_INPUTS = 4608  # a 3 x 3 kernel over 512 channels
 POSITIONS_OF_MANY_INPUTS = 16
@@ -31,12 +32,25 @@ def second_moments(layer: Layer, batches: Iterable[Array], scale: float, zero_po
     per_batch = max(POSITIONS_PER_BATCH, int(POSITIONS_PER_INPUT * inputs))
     moments = np.zeros((layer.groups, inputs, inputs))
     count, samples = 0, 0
+    together: list[npt.NDArray[np.float32]] = []
+    weight = 0.0
     for batch in batches:
         sample = _dequantized(_sample(layer, batch, zero_point, per_batch, rng), scale, zero_point)
-        moments += np.matmul(sample.transpose(0, 2, 1), sample) * (len(batch) / sample.shape[1])
-        count += len(batch)
-        samples += sample.shape[1]
-    return moments / count, samples
+        positions = sample.shape[1]
+        count, samples = count + len(batch), samples + positions
+        if together and (len(batch) / positions != weight or len(together) * positions >= POSITIONS_AT_ONCE):
+            moments += weight * _products(together)
+            together = []
+        together.append(sample)
+        weight = len(batch) / positions
+    return (moments + weight * _products(together)) / count, samples
+
+
+def _products(samples: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Return the sums of x xT (groups, K, K) over all samples (groups, P, K)."""
+    joined = np.concatenate(samples, axis=1)
+    products: npt.NDArray[np.float32] = np.matmul(joined.transpose(0, 2, 1), joined)
+    return products
 
 
 def input_samples(layer: Layer, batches: Iterable[Array], scale: float, zero_point: int) -> npt.NDArray[np.float32]:

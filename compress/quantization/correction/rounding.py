@@ -129,11 +129,11 @@ def _factor_blocks(inputs: Float64) -> Iterator[tuple[slice, Float64, Float64]]:
 def _inverse_factor(moments: Float64, share: float) -> Float64:
     """Return the upper Cholesky factor of the inverse of the damped moments, (K, K)."""
     damping = share * float(np.mean(np.diag(moments)))
-    damped = moments + np.eye(len(moments)) * (damping or 1.0)  # 1.0 if all inputs are 0, where any rounding is exact
-    lower, _ = linalg.cho_factor(damped, lower=True)
-    inverse = linalg.lapack.dpotri(lower, lower=1)[0]
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    factor: Float64 = linalg.cholesky(inverse)
+    damped = moments.copy()
+    damped[np.diag_indices(len(moments))] += damping or 1.0  # 1.0 if all inputs are 0, where any rounding is exact
+    # With J that reverses the order, J H J = L LT gives H^-1 = UT U for the upper triangular U = (J L J)^-1.
+    lower = linalg.cholesky(damped[::-1, ::-1], lower=True, check_finite=False)
+    factor: Float64 = linalg.lapack.dtrtri(lower[::-1, ::-1], lower=0)[0]
     return factor
 
 

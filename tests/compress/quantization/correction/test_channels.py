@@ -8,6 +8,7 @@ import pytest
 from consoles import RecordingConsole
 
 from compress.quantization.correction.channels import Channels, channel_statistics
+from runtimes.console import SilentConsole
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
@@ -36,6 +37,18 @@ def test_statistics_equal_those_of_all_images_in_one_batch(count: int, fixed: in
         np.testing.assert_allclose(statistics[name].high, flat.max(1), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(statistics[name].mean, flat.mean(1), rtol=1e-4, atol=1e-5)
     assert console.events[-1] == ("channel statistics", count, count)
+
+
+def test_the_mean_can_be_that_of_some_images_only() -> None:
+    model, evalset = onnx_graphs.residual_model(channels=3), images(9)
+    averaged = np.asarray([1, 4, 5, 8])
+    some = channel_statistics(model, ["c1", "y"], evalset, SilentConsole(), averaged)
+    every = channel_statistics(model, ["c1", "y"], evalset, SilentConsole())
+    taken = channel_statistics(model, ["c1", "y"], evalset.take(averaged), SilentConsole())
+    for name, channels in some.items():
+        np.testing.assert_array_equal(channels.low, every[name].low)
+        np.testing.assert_array_equal(channels.high, every[name].high)
+        np.testing.assert_allclose(channels.mean, taken[name].mean, rtol=1e-6, atol=1e-7)
 
 
 def test_the_reach_is_the_largest_absolute_value() -> None:
