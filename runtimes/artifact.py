@@ -166,11 +166,11 @@ class Artifact:
     @classmethod
     def load(cls, path: Path) -> Artifact:
         """Read a model file's manifest and compare sha256 and size; raises ArtifactError where they differ."""
-        for required in (path, manifest_path(path)):
+        for required, cure in ((path, ""), (manifest_path(path), "; a model file needs its manifest beside it")):
             if required.is_dir():
                 raise ArtifactError(f"{required}: is a folder; give the path of a model file")
             if not required.is_file():
-                raise ArtifactError(f"{required}: no such file; a model file needs its manifest beside it")
+                raise ArtifactError(f"{required}: no such file{cure}")
         manifest = read_manifest(manifest_path(path))
         sha256 = sha256_file(path)
         if sha256 != manifest.sha256:

@@ -27,6 +27,11 @@ class SilentConsole:
         """Do nothing."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 image", "2 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def escape_unprintable() -> None:
     """Print characters that the terminal's encoding lacks as escapes instead of failing.
 

@@ -86,7 +86,7 @@ def decode(source: Source, with_alpha: bool = False) -> Image.Image:
     Raises UnreadableImageError for a damaged file, UnavailableError without Pillow.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise UnavailableError("decoding images needs Pillow: pip install pillow") from error
     mode = "RGBA" if with_alpha else "RGB"
@@ -106,7 +106,8 @@ def decode(source: Source, with_alpha: bool = False) -> Image.Image:
             return decoded
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         name = f"{len(source)} bytes" if isinstance(source, bytes) else printable(str(source))
-        raise UnreadableImageError(f"{name}: not a readable image ({error})") from error
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error  # which repeats the path
+        raise UnreadableImageError(f"{name}: not a readable image ({reason})") from error
 
 
 def read(source: Source, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:

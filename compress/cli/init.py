@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import rich_click as click
@@ -61,7 +62,7 @@ def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool)
     limits = ", ".join(f"{key} {value}" for key, value in drafted.gate.section.items())
     click.echo(f"gate: {limits or 'none'}")
     click.echo(f"wrote {out}; it takes {duration.in_words(time_s)} on this machine")
-    click.echo(f"next: compress run {out}")
+    click.echo(f"next: compress run {shlex.quote(str(out))}")
 
 
 def _write(out: Path, text: str) -> None:

@@ -12,9 +12,12 @@ from compress import doctor
 from compress.cli.parameters import ShippedFile
 from compress.pipeline import preflight
 from compress.pipeline.checks import unavailable_targets
+from compress.pipeline.networks import resolve_device
 from compress.recipe import keys, shipped
 from compress.recipe import recipe as recipes
 from compress.recipe.json_schema import recipe_schema
+from compress.recipe.recipe import Recipe
+from runtimes.console import counted
 from runtimes.errors import InputError, UnavailableError
 
 
@@ -35,7 +38,7 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """
     checked = recipes.load(recipe, overrides)
     problems, unchecked = [], []
-    for check in (preflight.require_recipe, preflight.require_data_here, unavailable_targets):
+    for check in (preflight.require_recipe, preflight.require_data_here, _require_device, unavailable_targets):
         try:
             check(checked)
         except UnavailableError as error:
@@ -44,9 +47,14 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
             problems += str(error).splitlines()
     if problems:
         raise InputError("\n".join(f"{recipe}: {line}" for line in problems))
-    click.echo(f"{recipe}: valid; {len(checked.stages)} stages, {len(checked.targets)} targets")
+    click.echo(f"{recipe}: valid; {counted(len(checked.stages), 'stage')}, {counted(len(checked.targets), 'target')}")
     for line in unchecked:
         click.echo(f"{recipe}: not checked: {line}")
+
+
+def _require_device(recipe: Recipe) -> None:
+    """Raise UnavailableError for a device that this machine lacks."""
+    resolve_device(recipe.device)
 
 
 @click.command()
@@ -82,7 +90,8 @@ def explain(key: str | None) -> None:
         else:
             click.echo(f"{entry.path}: {entry.text}")
             click.echo(f"  value: {entry.type}")
-            click.echo(f"  default: {entry.default or 'see its keys'}")
+            if entry.default or entry.type.startswith("section"):  # the text of others says what holds by default
+                click.echo(f"  default: {entry.default or 'see its keys'}")
     below = [section.path for section in known if section.path.rpartition(".")[0] == key]
     if below:
         click.echo(f"sections: {', '.join(below)}")
@@ -97,9 +106,11 @@ def _print_section(section: keys.Section) -> None:
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(get_args(doctor.Listed)))
+@click.argument("kind", metavar="KIND", type=click.Choice(get_args(doctor.Listed)))
 def list_command(kind: doctor.Listed) -> None:
     """List what a recipe can name, one line each.
+
+    KIND is models, data, stages, runtimes, recipes, sweeps or targets.
 
     Example: compress list models
     """

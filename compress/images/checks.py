@@ -24,6 +24,7 @@ from runtimes import images
 from runtimes.console import Console
 
 EXTREMES = 5  # number of classes listed with the fewest and the most images
+NO_LABEL = ""  # in place of the name of a class
 CLASS_HEADINGS = "<class|images"
 
 
@@ -59,11 +60,11 @@ def imagenet_contents(root: str) -> Contents:
 class Inspection:
     """Results of `inspect`.
 
-    counts: number of images by split and class. unreadable: (name, reason). cmyk: names. problems, left_out, folders:
-    as in Contents. copies: (name, reason) of images that a run excludes, because a split that is judged has them too.
-    contradictions: equal images with different labels. repeated: test images that are copies of other test images.
-    similar: images that look like one of another split. These three hold one line for each pair. odd: (name, oddity) of
-    images that are read nevertheless.
+    counts: number of images by split and class; the empty name counts images without labels. unreadable: (name,
+    reason). cmyk: names. problems, left_out, folders: as in Contents. copies: (name, reason) of images that a run
+    excludes, because a split that is judged has them too. contradictions: equal images with different labels.
+    repeated: test images that are copies of other test images. similar: images that look like one of another split.
+    These three hold one line for each pair. odd: (name, oddity) of images that are read nevertheless.
     """
 
     counts: dict[str, dict[str, int]]
@@ -88,8 +89,7 @@ def inspect(contents: Contents, console: Console) -> Inspection:
     counts = {split: dict.fromkeys(contents.classes, 0) for split in contents.splits}
     for split, samples in contents.splits.items():
         for label, count in Counter(sample.label for sample in samples).items():
-            if label is not None:
-                counts[split][contents.classes[label]] = count
+            counts[split][NO_LABEL if label is None else contents.classes[label]] = count
     order = sorted(contents.splits, key=ORDER.index)
     members = [Member(split, sample) for split in order for sample in contents.splits[split]]
     digests, hashes = np.zeros(len(members), DIGEST), np.zeros((len(members), BANDS), np.uint32)
@@ -140,18 +140,25 @@ def tables(inspection: Inspection) -> list[Table]:
     """Return a table of the splits, then for each split its classes, or those with the fewest and the most images."""
     per_split = []
     for split, counts in inspection.counts.items():
-        per_class = [count for count in counts.values() if count]
-        cells = (sum(per_class), len(per_class), min(per_class, default=0), max(per_class, default=0))
+        per_class = [count for name, count in counts.items() if count and name != NO_LABEL]
+        cells = (sum(counts.values()), len(per_class), min(per_class, default=0), max(per_class, default=0))
         per_split.append([split, *map(str, cells)])
     result = [Table.of("", "<split|images|classes|fewest|most", per_split)]
     for split, counts in inspection.counts.items():
-        ordered = sorted(counts.items(), key=lambda pair: (pair[1], pair[0]))
+        ordered = sorted(_of_classes(counts), key=lambda pair: (pair[1], pair[0]))
+        if not any(count for _, count in ordered):
+            continue
         if len(ordered) <= 2 * EXTREMES:
             result.append(_class_table(f"{split}: classes", ordered))
         elif ordered[0][1] != ordered[-1][1]:
             result.append(_class_table(f"{split}: classes with the fewest images", ordered[:EXTREMES]))
             result.append(_class_table(f"{split}: classes with the most images", ordered[: -EXTREMES - 1 : -1]))
     return result
+
+
+def _of_classes(counts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Yield each class with its number of images."""
+    return ((name, count) for name, count in counts.items() if name != NO_LABEL)
 
 
 def _class_table(title: str, counts: Iterable[tuple[str, int]]) -> Table:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes import evalset, images
-from runtimes.console import Console
+from runtimes.console import Console, counted
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
@@ -154,7 +154,7 @@ def stratified_split(
     for label, name in enumerate(classes):
         if per_class[label] < len(parts):
             raise InputError(
-                f"class '{name}' has {per_class[label]} images, fewer than the {len(parts)} splits; "
+                f"class '{name}' has {counted(per_class[label], 'image')}, fewer than the {len(parts)} splits; "
                 "add images or give val and test folders"
             )
     for key in sorted(strata):

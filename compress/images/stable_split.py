@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from compress.images.samples import Sample
+from runtimes.console import counted
 from runtimes.errors import InputError
 
 Hashed = tuple[float, Sample]
@@ -32,7 +33,7 @@ def stable_split(
         members = sorted(by_class[label], key=lambda pair: (pair[0], pair[1].name))
         if len(members) < len(parts):
             raise InputError(
-                f"class '{name}' has {len(members)} images, fewer than the {len(parts)} splits; "
+                f"class '{name}' has {counted(len(members), 'image')}, fewer than the {len(parts)} splits; "
                 "add images or give val and test folders"
             )
         for part, own in zip(parts, _divide(members, edges), strict=True):

@@ -23,7 +23,7 @@ CALIBRATION_IMAGES = 256
 LEAST_SPEEDUP = {"quantize": 1.0, "prune": 1.5}
 DEFAULT_TEST_SHARE = imagefolder.Config.model_fields["test_share"].default
 HARDLY_FASTER = ("mobilenet_v3",)  # in INT8 on a CPU
-COMMENT_WIDTH = 118
+COMMENTS = textwrap.TextWrapper(118, break_long_words=False, break_on_hyphens=False)  # paths and names stay whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Draft:
     @property
     def name(self) -> str:
         """Return the name of the recipe and of its run folder, from the folder's name."""
-        name = re.sub("[^A-Za-z0-9_.-]", "-", self.survey.root.resolve().name)[:64].strip("-_.")
+        name = re.sub("[^A-Za-z0-9_.-]", "-", self.survey.root.name)[:64].strip("-_.")
         return name or "images"
 
     def sections(self) -> Section:
@@ -83,15 +83,15 @@ class Draft:
         ]
         for key, section in self.sections().items():
             for comment in comments.get(key, ()):
-                lines += [f"# {line}" for line in textwrap.wrap(comment, COMMENT_WIDTH)]
+                lines += [f"# {line}" for line in COMMENTS.wrap(comment)]
             lines += _yaml(key, section)
         return "\n".join(lines) + "\n"
 
     def _comments(self) -> dict[str, tuple[str, ...]]:
         """Return comments by the key that they stand above."""
         return {
-            "data": ("The seed decides which images become val and test.",)
-            if self.survey.test_share else (),
+            "data": (f"The seed decides which images of the training folder become {' and '.join(split_off)}.",)
+            if (split_off := self.survey.split_off) else (),
             "max_unreadable_images": ("Share of images that may be unreadable; they are left out.",),
             "preprocessing": (
                 f"The images' shorter sides have a median of {self.survey.typical_side} px; a larger crop is more "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ MIXED_SIZES, ELONGATED = 2.0, 1.4  # largest / smallest shorter side; longer / s
 FEW_IMAGES, VERY_FEW_IMAGES, SEEDS = 2000, 200, 20  # up to which splits are chosen carefully; seeds to choose from
 LARGE_TEST_SHARE = 0.3  # of very few images
 LISTED_CLASSES, NAMES_SHOWN = 20, 3
+SHARE_OF_FOLDER = re.compile(r" \(\d+ of its \d+ images\)$")  # ends the description of a split without a folder
 GREY_MODES, MODES_OF_16_BITS = ("1", "L", "LA"), ("I", "I;16", "I;16B", "I;16L")
 
 
@@ -68,9 +71,14 @@ class Survey:
         return self.config.root
 
     @property
+    def split_off(self) -> tuple[str, ...]:
+        """Return the splits that are a part of the training folder."""
+        return tuple(split for split in SPLITS if _is_split_off(self.data, split))
+
+    @property
     def test_share(self) -> float | None:
         """Return the share of all images that become test images, None if these have their own folder."""
-        return self.config.test_share if _is_split_off(self.data) else None
+        return self.config.test_share if "test" in self.split_off else None
 
     def test_labels(self) -> npt.NDArray[np.int64] | None:
         """Return the sorted labels of the test images, None if any has none."""
@@ -101,10 +109,10 @@ def _split(root: Path) -> tuple[imagefolder.Config, Data]:
     A hash of the names decides where an image goes, so that the sizes of small splits vary. Of few images, more become
     test images, and the seed is the first of those whose splits have the most even numbers of images of each class.
     """
-    config = imagefolder.Config(root=root.resolve())
+    config = imagefolder.Config(root=Path(os.path.abspath(root)))  # not resolved: a link may be moved to newer images
     data = imagefolder.load(config)
     images = sum(len(data.split(split)) for split in SPLITS)
-    if images > FEW_IMAGES or not _is_split_off(data):
+    if images > FEW_IMAGES or not _is_split_off(data, "test"):
         return config, data
     share = LARGE_TEST_SHARE if images <= VERY_FEW_IMAGES else config.test_share
     configs = [config.model_copy(update={"seed": seed, "test_share": share}) for seed in range(SEEDS)]
@@ -114,9 +122,9 @@ def _split(root: Path) -> tuple[imagefolder.Config, Data]:
     return config, data
 
 
-def _is_split_off(data: Data) -> bool:
-    """Return whether the test images are a part of the training folder."""
-    return data.folders["test"].endswith(" images)")
+def _is_split_off(data: Data, split: str) -> bool:
+    """Return whether the images of a split are a part of the training folder."""
+    return SHARE_OF_FOLDER.search(data.folders.get(split, "")) is not None
 
 
 def _unevenness(data: Data, test_share: float) -> float:
@@ -146,6 +154,8 @@ def table(result: Survey) -> Table:
         half = LISTED_CLASSES // 4
         rows = [*rows[:half], [f"… {len(rows) - 2 * half} more classes", "", "", "", ""], *rows[-half:]]
     images = np.asarray([len(result.data.split(split)) for split in SPLITS])
+    if np.any(unlabelled := images - counts.sum(axis=1)):
+        rows.append(_row("without a class", unlabelled))
     return Table.of("", "<class|train|val|test|all", [*rows, _row("all", images)])
 
 
@@ -165,7 +175,7 @@ def notes(result: Survey) -> list[str]:
     if deep:
         lines.append(f"{deep} of {len(result.sides)} images have 16 bits per pixel; they are scaled to 8 bits")
     data = result.data
-    folders = {} if _is_split_off(data) else data.folders
+    folders = {} if result.test_share else data.folders
     return [*data_notes(folders, data.left_out, data.images_per_class()), *lines]
 
 

@@ -39,6 +39,8 @@ class Plan:
         if not self.expected_s:
             return f"all {len(self.steps)} steps are reused"
         total = duration.in_words(sum(self.expected_s.values()))
+        if len(self.expected_s) == len(self.steps):
+            return f"estimate: {total}; all {len(self.steps)} steps run"
         return f"estimate: {total}; {len(self.expected_s)} of {len(self.steps)} steps run, the others are reused"
 
     def table(self) -> Table:

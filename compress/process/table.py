@@ -85,12 +85,13 @@ def print_table(table: Table) -> None:
 
     if table.width() > MAX_WIDTH:
         table = table.narrowed()
-    rich_table = RichTable(
-        title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    rich_table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns:
         rich_table.add_column(column.name, justify=column.align, no_wrap=True)
     for row in table.rows:
         rich_table.add_row(*row)
     width = None if sys.stdout.isatty() else MAX_WIDTH
-    Console(highlight=False, markup=False, emoji=False, width=width).print(rich_table)
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    if table.title:  # not the title of RichTable, which breaks it to the width of the columns
+        console.print(table.title, style="italic")
+    console.print(rich_table)

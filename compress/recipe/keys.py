@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,19 +55,42 @@ def sections() -> list[Section]:
 def find(name: str, known: list[Section]) -> list[Section | Key]:
     """Return the key and the section at a path, else all keys and sections with that end of their path.
 
-    Raises InputError with the nearest names if there is none.
+    A path may hold indices of lists, as `--set` does: `stages.0.epochs`. Of a key that selects a plug-in, such as
+    `model.arch`, the section is returned. Raises InputError with the nearest names if there is none.
     """
     entries: list[Section | Key] = [key for section in known for key in section.keys]
     entries += [section for section in known if section.path]
-    matches = [entry for entry in entries if entry.path == name]
-    matches = matches or [entry for entry in entries if entry.path.endswith(f".{name}")]
+    matches = (
+        [entry for entry in entries if entry.path == name]
+        or [entry for entry in entries if entry.path.endswith(f".{name}")]
+        or [entry for entry in entries if _with_indices(name).fullmatch(entry.path)]
+        or [entry for entry in entries if isinstance(entry, Key) and _selects_plugin(name, entry)]
+    )
     if matches:
         return matches
     paths = list(dict.fromkeys(entry.path for entry in entries))
     ends = list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
-    close = [*difflib.get_close_matches(name, paths), *difflib.get_close_matches(name.rpartition(".")[2], ends)][:3]
+    wanted = name.lower()
+    near = (*difflib.get_close_matches(wanted, paths), *difflib.get_close_matches(wanted.rpartition(".")[2], ends))
+    close = list(dict.fromkeys(near))[:3]
     advice = f"did you mean {' or '.join(close)}?" if close else "compress explain lists the sections"
     raise InputError(f"a recipe has no key '{name}'; {advice}")
+
+
+def _with_indices(name: str) -> re.Pattern[str]:
+    """Return a pattern of the paths that a name with indices stands for: each is a plug-in, or left out."""
+    return re.compile(r"(\.\w+)?".join(map(re.escape, re.split(r"\.\d+(?=\.)", _without_index(name)))))
+
+
+def _selects_plugin(name: str, key: Key) -> bool:
+    """Return whether the name is that of the key that selects the plug-in of a section, as in `model.arch`."""
+    parent, _, last = name.rpartition(".")
+    return key.path == _without_index(parent) and f"section with {last}: " in key.type
+
+
+def _without_index(name: str) -> str:
+    """Return a name without an index at its end."""
+    return re.sub(r"\.\d+$", "", name)
 
 
 def _sections(node: Json, definitions: Json, path: str, entered: set[str]) -> Iterator[Section]:

@@ -16,6 +16,8 @@ def config_of(named: str) -> Config:
     name, _, root = named.partition(":")
     if name not in plugins.names("data"):
         raise InputError(f"--data: there is no data set '{name}'{near(name, plugins.names('data'))}")
+    if not root and "root" in plugins.load("data", name).Config.model_fields:
+        raise InputError(f"{named}: names no folder; write it as {name}:FOLDER")
     try:
         config: Config = plugins.load("data", name).Config(**({"root": root} if root else {}))
     except ValidationError as error:

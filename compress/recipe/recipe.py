@@ -16,6 +16,7 @@ from compress.recipe import errors as recipe_errors
 from compress.recipe import plugins, strict_yaml
 from compress.recipe import targets as target_files
 from compress.recipe.section import Config, other_name
+from compress.recipe.strict_yaml import YamlValue
 from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
@@ -128,13 +129,27 @@ class Recipe(Config):
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe; `overrides` are `dotted.key=value` with the value as YAML.
 
-    Raises InputError with one line per problem, each with its path in the file.
+    A warm-up of the file that is too long for the epochs of an override is shortened as if it were not given. Raises
+    InputError with one line per problem, each with its path in the file.
     """
     content = strict_yaml.read(path)
-    for assignment in overrides:
-        strict_yaml.override(content, assignment, other_name(Recipe, assignment.partition("=")[0].split(".")))
+    given = [assignment.partition("=")[0] for assignment in overrides]
+    for key, assignment in zip(given, overrides, strict=True):
+        section = strict_yaml.override(content, assignment, other_name(Recipe, key.split(".")))
+        stage, _, name = key.rpartition(".")
+        if name == "epochs" and f"{stage}.warmup_epochs" not in given:
+            _drop_long_warmup(section)
     content.setdefault("name", re.sub("[^A-Za-z0-9_.-]|^[^A-Za-z0-9]", "-", path.stem)[:64].lstrip("-_.") or "recipe")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in recipe_errors.lines(error, Recipe, content))) from None
+
+
+def _drop_long_warmup(section: YamlValue) -> None:
+    """Remove a warm-up that is not shorter than the epochs."""
+    if not isinstance(section, dict):
+        return
+    epochs, warmup = section.get("epochs"), section.get("warmup_epochs")
+    if isinstance(epochs, int) and isinstance(warmup, int | float) and warmup >= epochs:
+        del section["warmup_epochs"]

@@ -42,7 +42,7 @@ def find(name: str, known: dict[str, Path], below: Path = Path()) -> Path:
     if name in known:
         return known[name]
     names_by_end = {Path(known_name).name: known_name for known_name in known}
-    close = difflib.get_close_matches(Path(name).with_suffix("").name, names_by_end, n=1)
+    close = difflib.get_close_matches(Path(name).stem.lower(), names_by_end, n=1)
     if close and not path.exists():
         raise InputError(f"{path}: no such file; did you mean the shipped '{names_by_end[close[0]]}'?")
     return path

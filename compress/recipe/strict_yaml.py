@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import yaml
 
@@ -44,28 +44,33 @@ def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
 
 
-def read(path: Path) -> Yaml:
-    """Return the mapping in a YAML file; raises InputError with the line of the first problem."""
+def read(path: Path, kind: Literal["recipes", "sweeps", "targets"] = "recipes") -> Yaml:
+    """Return the mapping in a YAML file; raises InputError with the line of the first problem.
+
+    kind: what the file is one of; a message says how to list those.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)  # a device such as /dev/zero has no end
         if len(data) > MAX_BYTES:
-            raise InputError(f"{path}: larger than 1 MiB, not a recipe")
+            raise InputError(f"{path}: larger than 1 MiB; see: compress list {kind}")
         text = data.decode("utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; see: compress list recipes") from None
+        raise InputError(f"{path}: no such file; see: compress list {kind}") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, not a recipe; see: compress list recipes") from None
+        raise InputError(f"{path}: is a folder, not a file; see: compress list {kind}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as UTF-8 text ({error})") from error
     content = _parse(text, str(path))
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a mapping of keys to values; see: compress list recipes")
+        raise InputError(f"{path}: must be a mapping of keys to values; see: compress list {kind}")
     return content
 
 
-def override(content: Yaml, assignment: str, other_name: str | None = None) -> None:
+def override(content: Yaml, assignment: str, other_name: str | None = None) -> YamlValue:
     """Set `dotted.key=value` in place, with the value as YAML; adds missing mappings, not missing list items.
+
+    Return the mapping or list that holds the key.
 
     other_name: old or new name of the same key, whose value is removed.
     """
@@ -83,6 +88,7 @@ def override(content: Yaml, assignment: str, other_name: str | None = None) -> N
     place[_index(place, last, assignment)] = _parse(text, f"--set {assignment}")
     if other_name is not None:
         place.pop(other_name, None)
+    return place
 
 
 def _index(place: YamlValue, part: str, assignment: str) -> str | int:

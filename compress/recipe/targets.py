@@ -22,7 +22,7 @@ def load(name: str) -> Target:
     Raises InputError with the known names if the name is unknown, or with all problems of the file.
     """
     path = _path(name)
-    content = strict_yaml.read(path)
+    content = strict_yaml.read(path, "targets")
     content.setdefault("name", path.stem)
     try:
         return TypeAdapter(Target).validate_python(reject_booleans(content, Target))

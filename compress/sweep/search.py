@@ -43,7 +43,7 @@ POLL_S = 0.5  # between two looks at the log of a trial
 
 def load(path: Path) -> Sweep:
     """Read a sweep file and validate it and the recipe with each value; raises InputError, one line per problem."""
-    content = strict_yaml.read(path)
+    content = strict_yaml.read(path, "sweeps")
     try:
         sweep = Sweep.model_validate(content)
     except ValidationError as error:

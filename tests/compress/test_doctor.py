@@ -47,6 +47,11 @@ def test_the_lists_are_complete() -> None:
     assert dict(doctor.listing("data"))["synthetic"] == (plugins.load("data", "synthetic").__doc__ or "").split("\n")[0]
 
 
+@pytest.mark.parametrize("kind", doctor.FILES)
+def test_the_description_of_a_file_is_a_whole_sentence(kind: doctor.Listed) -> None:
+    assert [line for _, line in doctor.listing(kind) if not line.endswith(".")] == []
+
+
 def test_a_file_without_a_comment_or_docstring_has_an_empty_description(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\n# later\n")
     (tmp_path / "module.py").write_text("x = 1\n")

@@ -97,7 +97,8 @@ def test_a_missing_file_is_named(fake_artifact: Callable[..., Artifact], absent:
     gone.unlink()
     with pytest.raises(ArtifactError) as caught:
         Artifact.load(path)
-    assert str(caught.value).startswith(f"{gone}: no such file")
+    end = "" if absent == "model" else "; a model file needs its manifest beside it"
+    assert str(caught.value) == f"{gone}: no such file{end}"
 
 
 def test_a_folder_is_no_artifact(tmp_path: Path) -> None:

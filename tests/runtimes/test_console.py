@@ -10,7 +10,7 @@ from consoles import RecordingConsole
 
 from compress.process.console import Terminal
 from runtimes.board import ErrorConsole
-from runtimes.console import Console, SilentConsole, escape_unprintable
+from runtimes.console import Console, SilentConsole, counted, escape_unprintable
 
 
 def report(console: Console) -> None:
@@ -46,3 +46,7 @@ def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch: pytest.Monk
     escape_unprintable()
     print("dög", "\udcff")  # the second is a byte of a file name that is not UTF-8
     assert raw.getvalue() == b"d\\xf6g \\udcff\n"
+
+
+def test_one_of_a_thing_has_no_plural() -> None:
+    assert [counted(count, "image") for count in range(3)] == ["0 images", "1 image", "2 images"]

@@ -47,6 +47,7 @@ def test_a_damaged_file_is_named_in_the_error(tmp_path: Path, name: str, content
     with pytest.raises(images.UnreadableImageError) as caught:
         images.decode(file)
     assert str(caught.value).startswith(f"{file}: not a readable image (")
+    assert str(caught.value).count(str(file)) == 1
     assert isinstance(caught.value, InputError)
 
 

@@ -42,6 +42,10 @@ def test_a_valid_recipe_is_written_and_the_next_command_named(folder: Path) -> N
     assert "not checked" not in validated.output
 
 
+def test_the_next_command_can_be_pasted_into_a_shell(folder: Path) -> None:
+    assert "next: compress run 'my recipe.yaml'\n" in call("init", folder, "-o", "my recipe.yaml").stdout
+
+
 def test_a_recipe_is_overwritten_with_force_only(folder: Path) -> None:
     Path("mine.yaml").write_text("precious")
     assert_one_line(call("init", folder, "-o", "mine.yaml"), 2, "mine.yaml: exists", "--force")

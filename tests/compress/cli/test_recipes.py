@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from command_line import assert_one_line, call
 
+from compress import doctor
 from compress.recipe import plugins
 
 
@@ -41,6 +43,12 @@ def test_list_names_everything_with_a_line_about_it(kind: str) -> None:
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
     if kind in ("models", "data", "stages"):
         assert [line.split()[0] for line in lines] == plugins.names(kind)  # type: ignore[arg-type]
+
+
+def test_help_of_list_names_every_kind() -> None:
+    text = " ".join(call("list", "--help").output.split())
+    *others, last = get_args(doctor.Listed)
+    assert f"KIND is {', '.join(others)} or {last}." in text
 
 
 def test_schema_is_json_schema_that_knows_every_plugin() -> None:
@@ -84,7 +92,7 @@ def test_an_unknown_key_is_one_line() -> None:
 
 def test_a_valid_recipe_is_summarized(recipe: Path) -> None:
     result = call("validate", recipe, "--set", "targets=[desktop-cpu, {name: other}]")
-    assert (result.exit_code, result.output) == (0, f"{recipe}: valid; 1 stages, 2 targets\n")
+    assert (result.exit_code, result.output) == (0, f"{recipe}: valid; 1 stage, 2 targets\n")
 
 
 def test_weights_and_names_are_checked_too(recipe: Path, tmp_path: Path) -> None:
@@ -113,6 +121,20 @@ def test_what_is_elsewhere_is_said_to_be_unchecked(recipe: Path) -> None:
     assert result.exit_code == 0
     assert "not checked: data.root: s3://bucket/imagenet is not on this machine" in result.output
     assert "not checked: no target can be measured on this machine" in result.output
+
+
+def test_a_device_that_is_not_here_is_unchecked(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = call("validate", recipe, "--set", "device=cuda")
+    assert result.exit_code == 0
+    assert "not checked: device: cuda, but torch finds no GPU" in result.output
+
+
+def test_a_default_is_shown_only_if_there_is_one() -> None:
+    assert "default" not in call("explain", "name").output.partition("\n")[2]
+    assert "  default: see its keys" in call("explain", "timing").output
 
 
 def test_an_unknown_kind_is_bad_usage() -> None:

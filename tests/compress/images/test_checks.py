@@ -43,9 +43,12 @@ def test_other_data_sets_are_inspected_without_empty_splits(stripes: Data) -> No
     assert inspection.cmyk == inspection.problems == ()
 
 
-def test_images_without_labels_are_not_counted() -> None:
+def test_images_without_labels_are_counted_without_a_class() -> None:
     unlabelled = Contents(("a", "b"), {"test": (Sample("x", b"no image", None),)})
-    assert inspect(unlabelled, SilentConsole()).counts == {"test": {"a": 0, "b": 0}}
+    inspection = inspect(unlabelled, SilentConsole())
+    assert inspection.counts == {"test": {"a": 0, "b": 0, "": 1}}
+    (summary,) = tables(inspection)
+    assert summary.rows == (("test", "1", "0", "0", "0"),)
 
 
 def test_files_that_were_left_out_are_kept(stripes: Data) -> None:

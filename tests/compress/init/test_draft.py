@@ -46,6 +46,18 @@ def test_the_text_is_the_recipe_with_comments(flowers: Survey, start: Start, tmp
     assert len(text.splitlines()) < 40
 
 
+def test_names_and_paths_in_comments_stay_whole(flowers: Survey) -> None:
+    path = "/data/" + "-".join(["weights"] * 30)
+    assert f" {path}.\n" in draft(flowers, replace(LITE0, source=f"of {path}"), "cpu").text("about 5 min")
+
+
+def test_a_comment_names_the_splits_that_the_seed_decides(flowers: Survey, tmp_path: Path) -> None:
+    assert "become val and test." in draft(flowers, LITE0, "cpu").text("about 5 min")
+    for side, split in ((8, "train"), (9, "test")):
+        make_classes(tmp_path / "x" / split, {"a": 12, "b": 12}, side=side)
+    assert "become val." in draft(survey(tmp_path / "x", SilentConsole()), LITE0, "cpu").text("about 5 min")
+
+
 def test_preprocessing_is_that_of_the_weights_at_the_side_of_the_images(flowers: Survey) -> None:
     preprocessing = draft(flowers, LITE0, "cpu").recipe().preprocessing
     assert preprocessing == replace(LITE, resize=64, crop=64)

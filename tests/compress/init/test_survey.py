@@ -48,6 +48,36 @@ def test_folders_of_splits_stay_as_they_are(tmp_path: Path) -> None:
     assert notes(result) == [f"{split}: {tmp_path / 'flowers' / split}" for split in ("train", "val", "test")]
 
 
+def test_split_off_are_the_splits_without_a_folder(tmp_path: Path) -> None:
+    for side, split in ((8, "train"), (9, "Test (5 images)")):
+        make_classes(tmp_path / "flowers" / split, {"rose": 12, "tulip": 12}, side=side)
+    result = surveyed(tmp_path / "flowers")
+    assert result.split_off == ("val",)
+    assert result.test_share is None
+    assert surveyed(tmp_path / "flowers" / "train").split_off == ("val", "test")
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_folder_without_training_images_is_refused(tmp_path: Path, split: str) -> None:
+    make_classes(tmp_path / "flowers" / split, {"rose": 3, "tulip": 3}, side=8)
+    with pytest.raises(InputError, match="holds no training images"):
+        surveyed(tmp_path / "flowers")
+
+
+def test_test_images_without_labels_are_in_the_table(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "flowers" / "train", {"rose": 12, "tulip": 12}, side=8).parent
+    make_classes(root, {"test": 5}, side=9)
+    rows = {row[0]: row[1:] for row in table(surveyed(root)).rows}
+    assert rows["without a class"] == ("0", "0", "5", "5")
+    assert rows["all"][3] == "29"
+
+
+def test_a_link_to_a_folder_is_kept(tmp_path: Path) -> None:
+    make_classes(tmp_path / "version1", {"rose": 12, "tulip": 12}, side=8)
+    (tmp_path / "current").symlink_to(tmp_path / "version1")
+    assert surveyed(tmp_path / "current").root == tmp_path / "current"
+
+
 def test_of_many_classes_the_largest_and_the_smallest_are_shown(tmp_path: Path) -> None:
     result = surveyed(make_classes(tmp_path / "many", {f"c{index:02d}": 3 + index for index in range(25)}, side=8))
     names = [row[0] for row in table(result).rows]

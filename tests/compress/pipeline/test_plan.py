@@ -90,6 +90,12 @@ def test_what_depends_on_a_changed_setting_runs_and_the_rest_is_reused(
     assert changed.summary().endswith("; 5 of 11 steps run, the others are reused")
 
 
+def test_the_summary_says_how_many_steps_run() -> None:
+    assert plan.Plan(("a", "b"), {}).summary() == "all 2 steps are reused"
+    assert plan.Plan(("a", "b"), {"a": 60.0}).summary().endswith("; 1 of 2 steps run, the others are reused")
+    assert plan.Plan(("a", "b"), {"a": 60.0, "b": 1.0}).summary().endswith("; all 2 steps run")
+
+
 def test_the_estimate_of_the_smallest_recipe_is_that_of_its_comment() -> None:
     recipe = recipes.load(SMOKE)
     data = plugins.load("data", recipe.data.name).load(recipe.data)

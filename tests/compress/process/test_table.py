@@ -42,6 +42,12 @@ def test_the_terminal_shows_title_headings_and_rows(capsys: pytest.CaptureFixtur
     assert rows[:2] == [" stem      31.5", " a|b        9.0"]
 
 
+def test_a_title_is_not_broken_to_the_width_of_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    title = "train: classes with the fewest images"
+    print_table(Table.of(title, "<class|images", [("a", "1")]))
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
 @pytest.mark.parametrize("cell", [10, 16, 20])
 def test_the_width_is_that_of_the_printed_lines(capsys: pytest.CaptureFixture[str], cell: int) -> None:
     table = Table.of("", "<name|one|two", [("x" * cell, "1", "2")])

@@ -53,9 +53,29 @@ def test_a_key_or_section_is_found_by_its_path_or_the_end_of_it() -> None:
     }
 
 
+def test_a_path_may_hold_the_indices_of_lists() -> None:
+    stages = ("distill", "qat", "train")
+    assert {entry.path for entry in keys.find("stages.0.epochs", SECTIONS)} == {
+        f"stages.{name}.epochs" for name in stages
+    }
+    assert keys.find("stages.1.fine_tune.epochs", SECTIONS) == [BY_PATH["stages.prune.fine_tune.epochs"]]
+    assert keys.find("targets.0.threads", SECTIONS) == [BY_PATH["targets.threads"]]
+    assert keys.find("stages.0", SECTIONS) == keys.find("stages", SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [("model.arch", "model"), ("data.name", "data"), ("stages.stage", "stages"), ("stages.0.stage", "stages")],
+)
+def test_a_key_that_selects_a_plug_in_is_explained_by_its_section(name: str, section: str) -> None:
+    assert keys.find(name, SECTIONS) == [BY_PATH[section]]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("gat", "did you mean gate or qat\\?$"),
+        ("GATE", "did you mean gate"),
         ("gate.max_drop_p", "did you mean gate.max_drop_pp or "),
         ("stages.train.epoch", "did you mean stages.train.epochs or "),
         ("zzz", "compress explain lists the sections"),

@@ -31,7 +31,8 @@ def test_a_data_set_without_a_root_needs_only_its_name() -> None:
     [
         ("imagefoldr:/data", "--data: there is no data set 'imagefoldr'; did you mean 'imagefolder'?"),
         ("cifar", "--data: there is no data set 'cifar'; choose from elpv, imagefolder, imagenet, synthetic"),
-        ("imagefolder", "--data imagefolder: "),
+        ("imagefolder", "imagefolder: names no folder; write it as imagefolder:FOLDER"),
+        ("imagenet:", "imagenet:: names no folder; write it as imagenet:FOLDER"),
         ("synthetic:/data", "--data synthetic:/data: Extra inputs are not permitted"),
     ],
 )

@@ -320,6 +320,24 @@ def test_overrides_reach_into_lists(tmp_path: Path, assignments: tuple[str, ...]
     assert recipe.load(path, assignments).stages[0].epochs == expected
 
 
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [(("stages.0.epochs=3",), 1), (("stages.0.epochs=8",), 3), (("stages.0.epochs=20",), 9),
+     (("stages.0.warmup_epochs=2", "stages.0.epochs=3"), 2)],
+)  # fmt: skip
+def test_fewer_epochs_of_an_override_shorten_the_warm_up_of_the_file(
+    tmp_path: Path, assignments: tuple[str, ...], expected: int
+) -> None:
+    path = write(tmp_path, {**LEAST, "stages": [{"stage": "train", "epochs": 60, "warmup_epochs": 9}]})
+    assert recipe.load(path, assignments).stages[0].warmup_epochs == expected
+
+
+def test_a_warm_up_of_an_override_is_not_shortened(tmp_path: Path) -> None:
+    path = write(tmp_path, {**LEAST, "stages": [{"stage": "train", "epochs": 60}]})
+    with pytest.raises(InputError, match="warmup_epochs: must be less than epochs: 3, not 5"):
+        recipe.load(path, ["stages.0.warmup_epochs=5", "stages.0.epochs=3"])
+
+
 def test_an_override_may_use_the_old_or_the_new_name_of_a_renamed_key(tmp_path: Path) -> None:
     path = write(tmp_path, {**LEAST, "quantize": {"method": "compress"}})
     with pytest.warns(RenamedKeyWarning, match="'engine' is now called 'method'"):

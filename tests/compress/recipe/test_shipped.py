@@ -49,11 +49,14 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not(elsewhere: Path) -> Non
     assert shipped.find("solar", shipped.sweeps(), elsewhere) == elsewhere / "solar"
 
 
-@pytest.mark.parametrize("name", ["mobilnet_int8", "recipes/mobilenet_int8.yaml", "imagenet/mobilenet_int8"])
+@pytest.mark.parametrize(
+    "name", ["mobilnet_int8", "MobileNet_INT8", "recipes/mobilenet_int8.yaml", "imagenet/mobilenet_int8"]
+)
 def test_a_similar_name_is_suggested(name: str) -> None:
     with pytest.raises(InputError, match=f"^{name}: no such file; did you mean the shipped 'mobilenet_int8'\\?$"):
         shipped.find(name, shipped.recipes())
 
 
-def test_the_path_of_anything_else_is_returned() -> None:
-    assert shipped.find("zzz.yaml", shipped.recipes()) == Path("zzz.yaml")
+@pytest.mark.parametrize("name", ["zzz.yaml", "", ".", "..", "/"])
+def test_the_path_of_anything_else_is_returned(name: str) -> None:
+    assert shipped.find(name, shipped.recipes()) == Path(name)

@@ -73,7 +73,7 @@ def test_any_text_is_a_mapping_or_an_input_error(scratch: Path, content: str) ->
         ("", "must be a mapping of keys to values; see: compress list recipes"),
         ("- a\n", "must be a mapping of keys to values; see: compress list recipes"),
         ("just words", "must be a mapping of keys to values; see: compress list recipes"),
-        ("a: 1\n" + "#" * (1 << 20), "larger than 1 MiB, not a recipe"),
+        ("a: 1\n" + "#" * (1 << 20), "larger than 1 MiB; see: compress list recipes"),
     ],
 )
 def test_a_problem_is_reported_with_its_line(tmp_path: Path, content: str, message: str) -> None:
@@ -114,13 +114,15 @@ def test_a_file_that_is_no_text_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder, not a recipe"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         strict_yaml.read(tmp_path)
 
 
 def test_a_missing_file_points_to_the_list(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^.*none\.yaml: no such file; see: compress list recipes$"):
         strict_yaml.read(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"^.*none\.yaml: no such file; see: compress list sweeps$"):
+        strict_yaml.read(tmp_path / "none.yaml", "sweeps")
 
 
 @pytest.mark.parametrize(
