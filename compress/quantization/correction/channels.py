@@ -18,20 +18,24 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Channels:
-    """Smallest, largest and mean value of each channel, float64 (C,)."""
+    """Smallest, largest and mean value of each channel, float64 (C,).
+
+    usual: greatest absolute value in the averaged images, which may be fewer than those of `low` and `high`.
+    """
 
     low: Float64
     high: Float64
     mean: Float64
+    usual: Float64
 
     def joined(self, other: Channels) -> Channels:
         """Return the statistics of both together; `mean` holds parts of a weighted sum."""
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Channels(low, high, self.mean + other.mean)
+        return Channels(low, high, self.mean + other.mean, np.maximum(self.usual, other.usual))
 
     @property
     def reach(self) -> Float64:
-        """Return the greatest absolute value of each channel."""
+        """Return the greatest absolute value of each channel in all images."""
         return np.maximum(-self.low, self.high)
 
 
@@ -44,7 +48,7 @@ def channel_statistics(
 ) -> dict[str, Channels]:
     """Return the statistics of axis 1 of float tensors (N, C, …) over all images, in constant memory.
 
-    averaged: indices of the images whose mean is returned; None for all.
+    averaged: indices of the images of `mean` and `usual`; None for all.
     """
     known: dict[str, Channels] = {}
     share = np.full(len(images), 1 / len(images))  # of each image in the mean
@@ -70,7 +74,9 @@ def _reduce(values: npt.NDArray[np.float32], share: Float64) -> Channels:
     share: (images,); values whose first axis is not the batch are of one image.
     """
     flat = by_channel(values)
-    low, high = flat.min(axis=(0, 2)).astype(np.float64), flat.max(axis=(0, 2)).astype(np.float64)
-    means = flat.mean(axis=2, dtype=np.float32)
-    mean = share @ means if len(means) == len(share) else share[0] * means.mean(0, dtype=np.float64)
-    return Channels(low, high, mean)
+    lows, highs, means = flat.min(axis=2), flat.max(axis=2), flat.mean(axis=2, dtype=np.float32)
+    if len(means) != len(share):
+        lows, highs, means = lows.min(0)[None], highs.max(0)[None], means.mean(0, dtype=np.float64)[None]
+    reaches = np.where(share[:, None] > 0, np.maximum(-lows, highs), 0.0)
+    low, high, usual = (values.astype(np.float64) for values in (lows.min(0), highs.max(0), reaches.max(0)))
+    return Channels(low, high, share @ means, usual)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ Float64 = npt.NDArray[np.float64]
 
 HOMOGENEOUS_OPS = frozenset({"Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
 MIN_REACH = 1 / 32  # of the largest channel; a channel with smaller values may have larger ones in other images
+MAX_RESERVE = 1.5
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Equalized:
 
 def _scale(channels: Channels, factor: Float64) -> Channels:
     factor = _per_input(factor, len(channels.mean))
-    return Channels(channels.low * factor, channels.high * factor, channels.mean * factor)
+    return Channels(*(factor * values for values in astuple(channels)))
 
 
 def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantized: Iterable[str]) -> Equalized:
-    """Return the graph with all channels of each quantized tensor scaled to equal range.
+    """Return the graph with all channels of each quantized tensor scaled to equal range in the averaged images.
 
     quantized: names of the tensors. statistics: of at least these tensors.
     The ranges of weights become less equal instead. A compromise between both (Xiao et al., SmoothQuant, ICML 2023,
@@ -65,7 +66,7 @@ def equalize(model: onnx.ModelProto, statistics: Mapping[str, Channels], quantiz
     read = {name: np.ones(_channels_read(layer)) for name, layer in layers.items()}
     factors: dict[str, Float64] = {}
     for group in _groups(model, layers):
-        reaches = [statistics[name].reach for name in sorted(group.tensors & names)]
+        reaches = [_usual_reach(statistics[name]) for name in sorted(group.tensors & names)]
         channels = len(group.writers[0].bias)
         if not reaches or not _has_channels(group, channels) or any(len(reach) != channels for reach in reaches):
             continue
@@ -131,6 +132,15 @@ def _per_input(factor: Float64, inputs: int) -> Float64:
 
 def _reads_weights(readers: list[NodeProto], names: set[str]) -> bool:
     return any(set(node.input[1:]) & names for node in readers)
+
+
+def _usual_reach(channels: Channels) -> Float64:
+    """Return the reach of each channel that is scaled to that of the others, (C,).
+
+    It is that of the averaged images. By how much other images exceed it, in any channel, then becomes a reserve of the
+    whole tensor's range for images that are not there. Without it, nearly each new image is clamped in some channel.
+    """
+    return np.maximum(channels.usual, channels.reach / MAX_RESERVE)
 
 
 def _factor(reach: Float64) -> Float64:

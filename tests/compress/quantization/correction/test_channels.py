@@ -49,8 +49,10 @@ def test_the_mean_can_be_that_of_some_images_only() -> None:
         np.testing.assert_array_equal(channels.low, every[name].low)
         np.testing.assert_array_equal(channels.high, every[name].high)
         np.testing.assert_allclose(channels.mean, taken[name].mean, rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(channels.usual, taken[name].reach)
+        np.testing.assert_array_equal(every[name].usual, every[name].reach)
 
 
 def test_the_reach_is_the_largest_absolute_value() -> None:
-    channels = Channels(np.asarray([-3.0, 0.0, 1.0]), np.asarray([2.0, 5.0, 4.0]), np.zeros(3))
+    channels = Channels(np.asarray([-3.0, 0.0, 1.0]), np.asarray([2.0, 5.0, 4.0]), np.zeros(3), np.ones(3))
     assert channels.reach.tolist() == [3, 5, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -209,3 +210,21 @@ def test_a_tensor_that_is_zero_stays_zero() -> None:
     result = onnx_graphs.run_model(equal.model, inputs)
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result, onnx_graphs.run_model(model, inputs), rtol=1e-4)
+
+
+def test_what_other_images_exceed_becomes_a_reserve_of_the_whole_tensor() -> None:
+    """One channel reaches 1.2 times as far in images that are not averaged, another one ten times."""
+    model = network("plain", spread=10.0)
+    statistics = statistics_of(model, images(8))
+    tensors = plan_quantization(model, SCHEME).ranged
+    exceeding = dict(statistics)
+    for name, channels in statistics.items():
+        more = np.ones(len(channels.mean))
+        more[:2] = (1.2, 10.0)
+        exceeding[name] = replace(channels, low=channels.low * more, high=channels.high * more)
+    equal = equalize(model, exceeding, tensors)
+    scaled, name = equal.scale(exceeding), next(name for name in equal.factors if name in tensors)
+    usual, reach = scaled[name].usual, scaled[name].reach
+    np.testing.assert_allclose(usual[2:], usual[0])
+    np.testing.assert_allclose(reach[0] / usual[0], 1.2)
+    np.testing.assert_allclose(reach[1] / usual[0], 1.5)  # no more: the others would lose too many steps
