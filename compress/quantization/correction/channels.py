@@ -65,7 +65,7 @@ def channel_statistics(
 
 def by_channel(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return (N, C, …) as (N, C, P); values with fewer than two axes are one channel."""
-    return values.reshape(*values.shape[:2], -1) if values.ndim > 1 else values.reshape(1, 1, -1)
+    return values.reshape(*values.shape[:2], -1) if values.ndim > 1 else values.reshape(-1, 1, 1)
 
 
 def _reduce(values: npt.NDArray[np.float32], share: Float64) -> Channels:

@@ -25,15 +25,17 @@ def within_budget(search: Search, best: Candidate) -> Candidate:
     if not _unmet(search, best):
         return best
     start, poor = best, _below_floor(search, best)
+    reached = not poor  # the floor, by a file with integer operators
     sqnr_db = sensitivities(search, best)
     order = sorted(sqnr_db, key=lambda name: sqnr_db[name])
     for count in _float_counts(len(order)):
         candidate = recovered(search, attempt(search, start.graph, start.float_nodes | frozenset(order[:count])))
         step = f"{count} most sensitive operator{'s' * (count > 1)} float"
         best = search.better(best, step, candidate, "not-worse")
+        reached = reached or bool(best.quantized.plan.integer_nodes) and not _below_floor(search, best)
         if not _unmet(search, best):
             break
-    if poor and (_below_floor(search, best) or not best.quantized.plan.integer_nodes):
+    if not reached:
         raise CompressError(
             f"no INT8 file of this network is accurate enough: {' and '.join(poor)}, and only float operators reach "
             "that; use the float32 file, or write the INT8 file with --allow-poor (quantize.allow_poor in a recipe)"

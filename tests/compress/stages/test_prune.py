@@ -159,7 +159,7 @@ def test_latency_is_measured_on_the_target(
     folder = tmp_path / "run" / "steps" / "1-prune"
     folder.mkdir(parents=True)
     context = make_context("1-prune", folder=folder, target=Target("here"))
-    model = run(chain(), context, Config(latency=0.6, precision="float32"))
+    model = run(chain(), context, Config(latency=0.4, precision="float32"))
     plan = stored_plan(context, 1)
     assert plan.unit == "ms"
     assert plan.measured_share is not None
