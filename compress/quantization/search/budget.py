@@ -32,7 +32,7 @@ def within_budget(search: Search, best: Candidate) -> Candidate:
         candidate = recovered(search, attempt(search, start.graph, start.float_nodes | frozenset(order[:count])))
         step = f"{count} most sensitive operator{'s' * (count > 1)} float"
         best = search.better(best, step, candidate, "not-worse")
-        reached = reached or bool(best.quantized.plan.integer_nodes) and not _below_floor(search, best)
+        reached = reached or (bool(best.quantized.plan.integer_nodes) and not _below_floor(search, best))
         if not _unmet(search, best):
             break
     if not reached:
