@@ -11,6 +11,8 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from export.rewrites.constants import fold_constant_norms, in_training_mode, write_constant_outputs
+from export.rewrites.pool_pads import fold_pool_pads
 from runtimes.errors import InputError
 
 REJECTIONS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
@@ -38,13 +40,16 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     _keep_constants_out_of_inputs(result)
     declare_ranks(result)
     _name_nodes(result)  # ONNX Runtime rejects duplicate names
+    fold_constant_norms(result)
     _require_plain_inference(result)
     if _opset(result) < OLDEST_OPSET:
         result = _with_min_opset(result)
     result = _with_min_opset(_folded(result))
+    write_constant_outputs(result)
     _write_plain_gemms(result)
     use_global_average_pool(result)
     _write_explicit_pads(result)
+    fold_pool_pads(result)
     strip(result)
     _name_nodes(result)
     declare_ranks(result)
@@ -74,7 +79,14 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def open_sizes(graph: onnx.GraphProto) -> None:
-    """Leave sizes open that are declared as -1 or 0, as older converters of Paddle and MXNet do."""
+    """Leave sizes open that are declared as -1 or 0, as older converters of Paddle and MXNet do, and the four of images
+    whose shape is not declared.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        tensor = value.type.tensor_type
+        if value.name not in constants and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
+            tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(4))
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
             if size.HasField("dim_value") and size.dim_value < 1:
@@ -117,8 +129,7 @@ def _require_plain_inference(model: onnx.ModelProto) -> None:
         raise InputError(f"the model has operators of {', '.join(sorted(domains))}; export it without runtime-specific "
                          "optimizations, with operators of ai.onnx only")  # fmt: skip
     for node in nodes:
-        trains = helper.get_node_attr_value(node, "training_mode") if _has(node, "training_mode") else 0
-        if node.op_type == "BatchNormalization" and (trains or any(node.output[1:])):
+        if in_training_mode(node):
             raise InputError(f"the model was exported in training mode ('{node.name}' takes its statistics from the "
                              "batch); export it in evaluation mode, in torch after model.eval()")  # fmt: skip
 

@@ -296,6 +296,14 @@ def test_sizes_of_minus_one_are_open() -> None:
     assert [size.WhichOneof("value") for size in sizes] == [None, "dim_value", None, "dim_value"]
 
 
+def test_inputs_without_a_shape_have_four_open_sizes() -> None:
+    model = Draft().conv().finish().model()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    open_sizes(model.graph)
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    assert [size.WhichOneof("value") for size in sizes] == [None] * 4
+
+
 def test_nodes_are_sorted_only_where_they_are_not() -> None:
     model = Draft().conv().conv().finish().model()
     before = model.SerializeToString()
