@@ -12,9 +12,10 @@ import numpy as np
 
 from export.inputs.options import PreprocessingOptions, require_fit
 from runtimes.artifact import Artifact, Manifest, Precision
+from runtimes.errors import ArtifactError
 from runtimes.files import sha256_file
 from runtimes.lineage import GivenRecord
-from runtimes.outputs.kinds import Arrays
+from runtimes.outputs.kinds import Arrays, with_batch_axis
 from runtimes.preprocessing import Preprocessing
 from runtimes.session import load
 from runtimes.target import Target
@@ -85,11 +86,17 @@ class PlainFile:
             input_layout=self.image.layout,
             input_dtype=self.image.dtype,
         )
-        outputs = _outputs_of_noise(Artifact(self.path, manifest))
+        images, outputs = _outputs_of_noise(Artifact(self.path, manifest))
         with path_in_errors(self.path):
             head = described_head(self.model, outputs, manifest.input_shape[2:])
-        require_rows(head, outputs, manifest.input_shape[0] or 2, self.path)
-        return Artifact(self.path, replace(manifest, labels=head.labels, output=head.output, kind=head.kind))
+        require_rows(head, outputs, images, self.path)
+        return Artifact(self.path, replace(
+            manifest,
+            input_shape=(1 if images == 1 else self.image.batch, *manifest.input_shape[1:]),
+            labels=head.labels,
+            output=head.output,
+            kind=head.kind,
+        ))  # fmt: skip
 
     def meaning_of_one_output(self, manifest: Manifest) -> str | None:
         """Say how a single output is read, None for other files; manifest: of `artifact`."""
@@ -101,13 +108,23 @@ class PlainFile:
         return f"its one output is read as the {'probability' if is_sigmoid else 'logit'} of the second of two classes"
 
 
-def _outputs_of_noise(artifact: Artifact) -> Arrays:
-    """Run the file on noise and return its outputs."""
+def _outputs_of_noise(artifact: Artifact) -> tuple[int, Arrays]:
+    """Run the file on noise; return the number of images and the outputs, with the batch axis.
+
+    It is one image if the file leaves the batch open and fails on two.
+    """
     batch = artifact.manifest.input_shape[0]
     shape = (batch or 2, *artifact.manifest.preprocessing.image_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with closing(load(artifact, Target("local", batch=batch or 1))) as session:
-        return session.run(artifact.manifest.prepare(pixels))
+        try:
+            outputs = session.run(artifact.manifest.prepare(pixels))
+        except ArtifactError:
+            if batch is not None:
+                raise
+            pixels = pixels[:1]
+            outputs = session.run(artifact.manifest.prepare(pixels))
+    return len(pixels), with_batch_axis(outputs, len(pixels))
 
 
 def _precision(model: onnx.ModelProto) -> Precision:

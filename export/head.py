@@ -17,6 +17,7 @@ from runtimes.errors import InputError
 from runtimes.outputs.detections import decoder_of
 from runtimes.outputs.kinds import Arrays, OutputKind
 
+CHOOSING_OPS = ("ArgMax", "ArgMin", "TopK")  # their outputs change at once where two values are nearly equal
 SHAPE_OPS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose")  # keep every value
 EMBEDDING_NAME = re.compile("embed|feature|descriptor", re.IGNORECASE)
 EMBEDDING_LENGTH_TOLERANCE = 1e-3
@@ -40,9 +41,7 @@ class Head:
 def last_activation(model: onnx.ModelProto) -> Activation | None:
     """Return the activation that computes the graph's first output: Softmax, Sigmoid (also a HardSigmoid) or None."""
     producers = {name: node for node in model.graph.node for name in node.output}
-    node = producers.get(model.graph.output[0].name)
-    while node is not None and node.op_type in SHAPE_OPS:
-        node = producers.get(node.input[0])
+    node = _last_operator(model.graph.output[0].name, producers)
     return None if node is None else ACTIVATIONS.get(node.op_type)
 
 
@@ -50,14 +49,28 @@ def compared_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the tensors that show how well a quantized graph reproduces the outputs: usually the outputs.
 
     For outputs behind non-maximum suppression, whose order and number change with every rounding, these are the boxes
-    and scores before it.
+    and scores before it; for the number of the largest value, these are the values.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     names: list[str] = []
     for output in model.graph.output:
         suppressions = [node for node in _ancestors(output.name, producers) if node.op_type == "NonMaxSuppression"]
-        names += [name for node in suppressions for name in node.input[:2]] or [output.name]
+        last = _last_operator(output.name, producers)
+        if suppressions:
+            names += [name for node in suppressions for name in node.input[:2]]
+        elif last is not None and last.op_type in CHOOSING_OPS:
+            names.append(last.input[0])
+        else:
+            names.append(output.name)
     return tuple(dict.fromkeys(names))
+
+
+def _last_operator(name: str, producers: dict[str, onnx.NodeProto]) -> onnx.NodeProto | None:
+    """Return the node that computes a tensor's values, before those that only give them another shape or type."""
+    node = producers.get(name)
+    while node is not None and node.op_type in SHAPE_OPS:
+        node = producers.get(node.input[0])
+    return node
 
 
 def _ancestors(name: str, producers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -83,7 +96,8 @@ def described(model: onnx.ModelProto, outputs: Arrays, sides: tuple[int, int]) -
     activation = last_activation(model)
     first = outputs[0]
     output: Output = "probabilities" if activation is not None else "logits"
-    if _is_vector(first) and len(first):
+    is_own = compared_tensors(model)[0] == model.graph.output[0].name  # not of boxes or of the largest values
+    if is_own and _is_vector(first) and len(first):
         return _vector_head(model, first, activation)
     if _is_segmentation(first, sides, activation):
         return Head("segmentation", output=output)
@@ -97,7 +111,7 @@ def require_rows(head: Head, outputs: Arrays, images: int, path: Path) -> None:
     shapes = [values.shape for values in outputs if values.shape[:1] != (images,)]
     if shapes and head.kind != "detections":
         raise InputError(f"{path}: returns {shapes[0]} for {images} images: the first axis of an output must be the "
-                         "batch; export the model so")  # fmt: skip
+                         "batch; export the model so, or with batch 1")  # fmt: skip
 
 
 def _vector_head(model: onnx.ModelProto, values: npt.NDArray[Any], activation: Activation | None) -> Head:

@@ -198,6 +198,8 @@ def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bo
 
 def moves_values(node: NodeProto) -> bool:
     """Return whether a node moves values of its first input without changing them, in an integer kernel."""
+    if node.op_type == "MaxPool" and any(node.output[1:]):  # the positions of the largest values are no values
+        return False
     nearest = any(attribute.name == "mode" and attribute.s == b"nearest" for attribute in node.attribute)
     return node.op_type in SAME_RANGE_OPS or (node.op_type == "Resize" and nearest)
 

@@ -90,14 +90,9 @@ class Manifest:
     def takes(self, shape: list[int | None]) -> bool:
         """Return whether the file's input has that shape, None for a size that the file leaves open.
 
-        The batch must be equal; an open height or width takes images of this manifest's size.
+        An open size takes images of this manifest's size.
         """
-        batch, *sizes = self.file_shape
-        return (
-            len(shape) == 4
-            and shape[0] == batch
-            and all(size in (None, own) for size, own in zip(shape[1:], sizes, strict=True))
-        )
+        return len(shape) == 4 and all(size in (None, own) for size, own in zip(shape, self.file_shape, strict=True))
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Convert uint8 (N, H, W, C) of the right size to the file's input, C-contiguous."""

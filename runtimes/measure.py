@@ -18,7 +18,7 @@ from runtimes.evalset import EvalSet
 from runtimes.files import Json, read_object
 from runtimes.metrics import Accuracy, accuracy, confusion_of_rows
 from runtimes.outputs.comparison import Comparison
-from runtimes.outputs.kinds import Arrays
+from runtimes.outputs.kinds import Arrays, with_batch_axis
 from runtimes.session import Images, Session, load
 from runtimes.target import Target
 from runtimes.telemetry import UNKNOWN, Unknown
@@ -251,13 +251,13 @@ def require_classes(artifact: Artifact) -> None:
 
 
 def _run(session: Session, artifact: Artifact, target: Target, pixels: npt.NDArray[np.uint8]) -> Arrays:
-    """Return the outputs of uint8 `(n, H, W, 3)` images; fill up a fixed batch."""
+    """Return the outputs of uint8 `(n, H, W, 3)` images, with the batch axis; fill up a fixed batch."""
     images = artifact.manifest.prepare(pixels)
     if not artifact.manifest.dynamic_batch:
         padded = np.zeros_like(images, shape=(target.batch, *images.shape[1:]))  # the last batch may be smaller
         padded[: len(images)] = images
         images = padded
-    return session.run(images)
+    return with_batch_axis(session.run(images), len(images))
 
 
 def _open(artifacts: list[Artifact], target: Target, stack: ExitStack) -> tuple[list[Session], list[int]]:

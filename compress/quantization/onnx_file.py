@@ -36,6 +36,7 @@ from runtimes.errors import CompressError, InputError
 from runtimes.files import sha256_file, write_bytes
 from runtimes.images import UnreadableImageError, content, decode, extensions
 from runtimes.lineage import GivenRecord
+from runtimes.outputs.kinds import with_batch_axis
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -282,7 +283,7 @@ def _float32(path: Path, network: _Network, source: Path) -> Artifact:
     sizes = (preprocessing.channel_count, preprocessing.height, preprocessing.width)
     graph = OrtGraph(model)
     noise = np.random.default_rng(0).normal(size=(batch or 2, *sizes)).astype(np.float32)
-    outputs = tuple(graph.run({graph_input.name: noise}).values())
+    outputs = with_batch_axis(tuple(graph.run({graph_input.name: noise}).values()), len(noise))
     head = described(model, outputs, (preprocessing.height, preprocessing.width))
     require_rows(head, outputs, len(noise), source)
     return Artifact(path, Manifest(

@@ -33,6 +33,11 @@ def agreement_name(kind: OutputKind) -> str:
     return AGREEMENT_NAMES.get(kind, "agreement")
 
 
+def with_batch_axis(outputs: Arrays, images: int) -> Arrays:
+    """Return the outputs of a call with the batch as the first axis, which files of one image may lack: (T, 1, C)."""
+    return tuple(array[None] if images == 1 and array.shape[:1] != (1,) else array for array in outputs)
+
+
 def labels_of_pixels(output: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int64]:
     """Return the class of each pixel of a segmentation (n, …): integers as they are, else the largest of all channels.
 

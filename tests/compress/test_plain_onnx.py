@@ -156,6 +156,15 @@ def test_an_output_without_a_row_for_each_image_is_refused(tmp_path: Path) -> No
         PlainFile.read(saved(tmp_path / "a.onnx", model)).artifact(SMALL)
 
 
+def test_a_file_that_runs_on_single_images_only_can_be_measured(tmp_path: Path) -> None:
+    model = with_input(["n", 3, 8, 8])
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3]), "one_row"))
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "one_row"], ["y0"]))
+    manifest = PlainFile.read(saved(tmp_path / "a.onnx", model)).artifact(SMALL).manifest
+    assert (manifest.kind, len(manifest.labels), manifest.input_shape[0]) == ("classes", 3, 1)
+
+
 @pytest.mark.parametrize("content", [b"x", b"", b"\x08"])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.onnx").write_bytes(content)

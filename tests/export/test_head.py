@@ -103,10 +103,23 @@ def test_vectors_of_length_one_or_with_a_name_are_embeddings() -> None:
 
 def test_outputs_need_a_row_for_each_image_unless_they_are_boxes() -> None:
     with pytest.raises(
-        InputError, match=r"returns \(7, 3\) for 2 images: the first axis of an output must be the batch"
+        InputError, match=r"returns \(7, 3\) for 2 images: the first axis .* must be the batch; .*with batch 1"
     ):
         require_rows(Head("other"), (noise(7, 3),), 2, Path("model.onnx"))
     require_rows(Head("detections"), (noise(7, 6),), 2, Path("model.onnx"))
+
+
+@pytest.mark.parametrize(("operators", "compared"), [
+    (("ArgMax",), "0"), (("ArgMax", "Cast"), "0"), (("Softmax", "ArgMax", "Squeeze"), "1"), (("TopK", "Identity"), "0"),
+    (("ArgMax", "Relu"), "y"), (("Softmax",), "y"),
+])  # fmt: skip
+def test_the_values_behind_the_largest_one_are_compared(operators: tuple[str, ...], compared: str) -> None:
+    """Where two values are nearly equal, any rounding changes which one is the largest."""
+    assert compared_tensors(ending_in(*operators)) == (compared,)
+
+
+def test_the_largest_values_are_no_classes() -> None:
+    assert described(ending_in("TopK"), (noise(2, 3), np.zeros((2, 3), np.int64)), (64, 64)).kind == "other"
 
 
 def test_boxes_and_scores_before_suppression_are_compared() -> None:

@@ -369,3 +369,11 @@ def test_quantized_and_weightless_models_are_refused() -> None:
             plan_quantization(quantized(model, scheme).model, scheme)
         with pytest.raises(InputError, match="nothing to quantize"):
             plan_quantization(make_model([op("Relu", ["x"], "y")], {}), scheme)
+
+
+def test_a_pool_that_also_returns_positions_stays_float() -> None:
+    """Positions of the largest values are int64, and no kernel reads integers for them."""
+    pool = helper.make_node("MaxPool", ["a"], ["p", "positions"], name="p", kernel_shape=[2, 2], strides=[2, 2])
+    unpool = op("MaxUnpool", ["p", "positions"], "u", kernel_shape=[2, 2], strides=[2, 2])
+    plan = plan_quantization(graph(conv("a", "x", "a"), pool, unpool, conv("y", "u", "y")), AROUND)
+    assert {"p", "positions"}.isdisjoint(plan.range_of)

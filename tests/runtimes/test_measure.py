@@ -284,6 +284,17 @@ def test_every_image_gets_its_own_answer(
     assert found.accuracy.images == count
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 1, 1)])
+def test_an_output_of_one_image_may_lack_the_batch_axis(
+    fake_artifact: FakeMaker, make_evalset: SetMaker, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    session = SimpleNamespace(run=lambda images: (images.mean((0, 2, 3)).reshape(shape),), close=lambda: None)
+    monkeypatch.setattr(measure, "load", lambda artifact, target: session)
+    evalset, artifact = make_evalset(4), fake_artifact(input_shape=(1, 3, 4, 4))
+    wanted = evalset.preprocessing.normalize(evalset.images).mean((2, 3))
+    np.testing.assert_allclose(measure.evaluate(artifact, TARGET, evalset), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_without_labels_there_are_predictions_and_no_accuracy(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
     (found,) = measure.measure([fake_artifact()], TARGET, make_evalset(4, labelled=False), SHORT, QUIET)
     assert (found.accuracy, found.predicted) == (None, (0, 0, 0, 0))

@@ -214,7 +214,7 @@ class _Recovery:
             dtype = np.float32 if flat.dtype == np.float32 else np.int32
             total += flat.sum(axis=2, dtype=dtype).sum(0, dtype=np.float64)
             count += flat.shape[0] * flat.shape[2]
-            if flat.dtype != np.float32:
+            if step.output.endswith(QUANTIZED):
                 some, limits = flat[:, :, ::CLAMPED_STRIDE], np.iinfo(flat.dtype)
                 clamped += ((some == limits.min) | (some == limits.max)).sum(axis=(0, 2))
                 checked += some.shape[0] * some.shape[2]

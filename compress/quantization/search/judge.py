@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress.quantization.ort_graph import OrtGraph, batches
+from compress.quantization.ort_graph import OrtGraph, batches, mixes_images
 from export.head import Activation, compared_tensors, last_activation
 from export.parity import compare
 from export.subgraph import with_outputs
@@ -34,7 +34,8 @@ class Judge:
     """Comparison of the outputs of a graph's candidates with its own, for images in rows (N, D).
 
     names, shapes, dtypes: of the compared tensors for one image. activation: that computes the first output; a single
-    value after a Sigmoid is judged as the probabilities of two classes.
+    value after a Sigmoid is judged as the probabilities of two classes. single: whether images have to run alone, as
+    the first axis of a tensor is not the batch.
     """
 
     kind: OutputKind
@@ -42,24 +43,24 @@ class Judge:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[npt.DTypeLike, ...]
     activation: Activation | None
+    single: bool = False
 
     @classmethod
     def of(cls, model: onnx.ModelProto, images: EvalSet, kind: OutputKind = "classes") -> Judge:
-        """Return the judge of a graph's outputs; raise InputError if an output has no row for each image."""
-        names = compared_tensors(model)
-        graph = OrtGraph(with_outputs(model, names))
-        batch = next(batches(images.head(2), graph.fixed_batch))
-        outputs = graph.run({graph.inputs[0]: batch})
-        values = {name: outputs[name] for name in names}
-        for name, value in values.items():
-            if value.shape[:1] != batch.shape[:1]:
+        """Return the judge of a graph's outputs; raise InputError if the size of an output depends on the image."""
+        names = list(compared_tensors(model))
+        single, graph = mixes_images(model, names, images), OrtGraph(with_outputs(model, names))
+        runs = [graph.run({graph.inputs[0]: batch}) for batch in batches(images.head(2), graph.fixed_batch, single)]
+        values = {name: runs[0][name] if single else runs[0][name][0] for name in names}
+        for name, other in runs[-1].items():
+            if single and name in names and other.shape != values[name].shape:
                 raise InputError(
-                    f"the model's output '{name}' is {value.shape} for {len(batch)} images: its first axis is not the "
-                    "batch; export the model without what follows its boxes and scores"
+                    f"the model's output '{name}' is {values[name].shape} for one image and {other.shape} for another; "
+                    "export the model without what follows its boxes and scores"
                 )
-        shapes = tuple(value.shape[1:] for value in values.values())
+        shapes = tuple(value.shape for value in values.values())
         dtypes = tuple(value.dtype for value in values.values())
-        return cls(kind, tuple(values), shapes, dtypes, last_activation(model))
+        return cls(kind, tuple(values), shapes, dtypes, last_activation(model), single)
 
     @property
     def most_images(self) -> int:
@@ -70,9 +71,9 @@ class Judge:
         """Return the outputs of a graph for all images."""
         graph = OrtGraph(with_outputs(model, self.names))
         collected = []
-        for batch in batches(images, graph.fixed_batch):
-            values = graph.run({graph.inputs[0]: batch})
-            collected.append(np.concatenate([values[name].reshape(len(batch), -1).astype(np.float32)
+        for batch in batches(images, graph.fixed_batch, self.single):
+            values, count = graph.run({graph.inputs[0]: batch}), 1 if self.single else len(batch)
+            collected.append(np.concatenate([values[name].reshape(count, -1).astype(np.float32)
                                              for name in self.names], axis=1))  # fmt: skip
         rows = np.concatenate(collected)[: len(images)]
         return two_columns(rows, "probabilities") if rows.shape[1] == 1 and self.activation == "Sigmoid" else rows

@@ -81,10 +81,22 @@ def test_fewer_images_are_judged_if_outputs_are_large() -> None:
     assert Judge("other", ("y",), ((10**9,),), (np.float32,), None).most_images == 1
 
 
-def test_outputs_without_a_row_for_each_image_are_refused() -> None:
+def test_outputs_without_a_row_for_each_image_are_judged_image_by_image() -> None:
     model = onnx_graphs.residual_model(channels=3)
     model.graph.node[-1].output[0] = "rows"
     model.graph.node.append(helper.make_node("Transpose", ["rows"], ["y"], name="by_class"))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
-    with pytest.raises(InputError, match="its first axis is not the batch"):
+    judge = Judge.of(model, images(3), "other")
+    assert (judge.single, judge.shapes) == (True, ((5, 1),))
+    assert judge.rows(model, images(3)).shape == (3, 5)
+
+
+def test_outputs_whose_size_depends_on_the_image_are_refused() -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.node.append(helper.make_node("NonZero", ["bright"], ["y"], name="positions"))
+    model.graph.node.insert(0, helper.make_node("Greater", ["x", "level"], ["bright"], name="threshold"))
+    model.graph.initializer.append(helper.make_tensor("level", TensorProto.FLOAT, [], [0.5]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, None))
+    with pytest.raises(InputError, match=r"'y' is \(4, \d+\) for one image and \(4, \d+\) for another"):
         Judge.of(model, images(3))
