@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, UnavailableError
@@ -15,12 +18,16 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PACKAGE = "onnxruntime"
-TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+TYPES = {"float32": tuple(FLOATS), "uint8": ("tensor(uint8)",)}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OrtSession:
-    """One ONNX Runtime session with one input."""
+    """One ONNX Runtime session with one input.
+
+    A file of float16 or float64 takes and returns float32 here; the conversion is part of a call.
+    """
 
     def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -29,13 +36,15 @@ class OrtSession:
         self._path = artifact.path
         self._session: onnxruntime.InferenceSession | None = session
         self._input_name = artifact.manifest.input_name
+        self._input_type = FLOATS.get(session.get_inputs()[0].type, np.uint8)
         self._output_names = list(artifact.manifest.output_names)
 
     def run(self, images: Images) -> Arrays:
         """See `runtimes.session.Session.run`; raises ArtifactError where an operator fails."""
         assert self._session is not None, "the session was closed"
         try:
-            return tuple(self._session.run(self._output_names, {self._input_name: images}))
+            inputs = {self._input_name: images.astype(self._input_type, copy=False)}
+            return tuple(_as_float32(array) for array in self._session.run(self._output_names, inputs))
         except self._failures as error:
             reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
@@ -73,6 +82,10 @@ def load(artifact: Artifact, target: Target) -> Session:
     return OrtSession(session, artifact)
 
 
+def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[Any]:  # Any: outputs are of any type
+    return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
+
+
 def _session(ort: ModuleType, artifact: Artifact, target: Target, provider: str) -> onnxruntime.InferenceSession:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -102,9 +115,9 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Artifact) 
     types, expected = [session.get_inputs()[0].type], [TYPES[manifest.input_dtype]]
     if manifest.is_classifier:
         types, expected = [*types, session.get_outputs()[0].type], [*expected, TYPES["float32"]]
-    if types != expected:
+    if any(kind not in kinds for kind, kinds in zip(types, expected, strict=True)):
         raise ArtifactError(f"{artifact.path}: input and output are {' and '.join(types)}, not "
-                            f"{' and '.join(expected)}; export it again")  # fmt: skip
+                            f"{' and '.join(kinds[0] for kinds in expected)}; export it again")  # fmt: skip
     shape = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
     if not manifest.takes(shape):
         raise ArtifactError(f"{artifact.path}: input has shape {shape}, its manifest says {list(manifest.file_shape)}")
