@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from export.inputs.image_input import ImageInput
 
-INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+INTEGER_OPS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,16 @@ def compared_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the tensors that show how well a quantized graph reproduces the outputs: usually the outputs.
 
     For outputs behind non-maximum suppression, whose order and number change with every rounding, these are the boxes
-    and scores before it; for the number of the largest value, these are the values.
+    and scores before it; for the number or the name of the largest value, these are the values.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name for tensor in model.graph.initializer}
     names: list[str] = []
     for output in model.graph.output:
         suppressions = [node for node in _ancestors(output.name, producers) if node.op_type == "NonMaxSuppression"]
         last = _last_operator(output.name, producers)
+        if last is not None and last.op_type == "Gather" and last.input[0] in constants:  # of a table of names
+            last = _last_operator(last.input[1], producers)
         if suppressions:
             names += [name for node in suppressions for name in node.input[:2]]
         elif last is not None and last.op_type in CHOOSING_OPS:

@@ -36,7 +36,8 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime's basic optimizations do the folding; they produce standard operators only. Raises InputError, with
     advice, if the model is not a float32 classifier. It takes (N, C, H, W), see `export.inputs`.
     """
-    result = inliner.inline_local_functions(model)
+    result = _inlined(model)
+    _write_default_axes(result)
     _keep_constants_out_of_inputs(result)
     declare_ranks(result)
     _name_nodes(result)  # ONNX Runtime rejects duplicate names
@@ -55,6 +56,28 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     declare_ranks(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without local functions; those of another opset are converted."""
+    opset = _opset(model)
+    versions = {entry.version for function in model.functions for entry in function.opset_import
+                if entry.domain in STANDARD}  # fmt: skip
+    if versions <= {opset}:
+        return inliner.inline_local_functions(model)
+    try:
+        return inliner.inline_local_functions(shape_inference.infer_shapes(model), convert_version=True)
+    except (shape_inference.InferenceError, RuntimeError) as error:
+        others = ", ".join(map(str, sorted(versions)))
+        raise InputError(f"the model has opset {opset} and functions of opset {others}, which cannot be converted "
+                         f"({_one_line(error)}); export all with one opset") from error  # fmt: skip
+
+
+def _write_default_axes(model: onnx.ModelProto) -> None:
+    """Give the axes of each MeanVarianceNormalization, without which onnx cannot infer its shape."""
+    for node in model.graph.node:
+        if node.op_type == "MeanVarianceNormalization" and not _has(node, "axes"):
+            node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -144,7 +167,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     controlled = sorted({node.op_type for node in model.graph.node
                          if any(attribute.HasField("g") for attribute in node.attribute)})  # fmt: skip
     if controlled:
-        raise InputError(f"the model has control flow ({', '.join(controlled)}); export it with a fixed input size")
+        raise InputError(f"the model has control flow ({', '.join(controlled)}); export it without, in torch by "
+                         "tracing it with a fixed input size")  # fmt: skip
     return model
 
 

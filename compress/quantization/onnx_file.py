@@ -230,13 +230,25 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = _loaded(path)
         require_opset(model, onnx.defs.onnx_opset_version(), path)
         model.ir_version = min(model.ir_version, onnx.IR_VERSION)  # newer files hold the same operators
+        _require_tensors(model, path)
         sort_nodes(model.graph)
         open_sizes(model.graph)
         declare_ranks(model)  # ONNX Runtime does not need them
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
+        if "is deprecated in domain_version" in str(error):
+            raise InputError(f"{path}: has an operator that its opset no longer has ({_first_line(error)}); "
+                             "export it with another opset") from error  # fmt: skip
         raise InputError(f"{path}: not an ONNX file ({_first_line(error)})") from error
     return model
+
+
+def _require_tensors(model: onnx.ModelProto, path: Path) -> None:
+    """Raise InputError for an output that is a sequence or a map, as of scikit-learn's converter."""
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise InputError(f"{path}: its output '{value.name}' is no tensor; export it with tensors as outputs, in "
+                             "skl2onnx with options={'zipmap': False}")  # fmt: skip
 
 
 def _loaded(path: Path) -> onnx.ModelProto:

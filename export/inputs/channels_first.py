@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.inputs.image_input import ImageInput
 from runtimes.errors import InputError
@@ -13,7 +14,7 @@ TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 # Operators with the same result for pixels in float32 as in uint8.
 MOVING_OPS = frozenset({"Transpose", "Slice", "Gather", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Split",
                         "Identity", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"})  # fmt: skip
-ENDS = frozenset({"Cast", "Shape", "Size"})  # their outputs are no uint8
+ENDS = frozenset({"Cast", "CastLike", "Shape", "Size"})  # their outputs are no uint8
 
 
 def take_channels_first(model: onnx.ModelProto, image: ImageInput, preprocessing: Preprocessing) -> None:
@@ -23,6 +24,7 @@ def take_channels_first(model: onnx.ModelProto, image: ImageInput, preprocessing
     """
     graph = model.graph
     if image.dtype == "uint8":
+        _write_dequantized_pixels(graph, image.name)
         _require_unchanged_pixels(graph, image.name)
         del graph.value_info[:]
     (value,) = [value for value in graph.input if value.name == image.name]
@@ -94,6 +96,42 @@ def _insert_first(graph: onnx.GraphProto, name: str, suffix: str, node: NodeProt
     nodes = [node, *map(_copy, graph.node)]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _write_dequantized_pixels(graph: onnx.GraphProto, name: str) -> None:
+    """Replace each DequantizeLinear of pixels by operators that compute (pixels - zero point) * scale."""
+    pixels, nodes = {name}, list[NodeProto]()
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in pixels:
+            nodes += _dequantized(graph, node)
+            continue
+        if node.op_type in MOVING_OPS and node.input[0] in pixels:
+            pixels.update(node.output)
+        nodes.append(_copy(node))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _dequantized(graph: onnx.GraphProto, node: NodeProto) -> list[NodeProto]:
+    """Return the operators; scale and zero point are numbers, or vectors along an axis of the four."""
+    (result,), (pixels, scale, *zero_point) = node.output, node.input
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    sides = f"{result}_sides"
+    graph.initializer.append(numpy_helper.from_array(np.asarray([-1] + [1] * ((3 - axis) % 4)), sides))
+    nodes = [helper.make_node("Cast", [pixels], [f"{result}_pixels"], to=TensorProto.FLOAT)]
+    product = [f"{result}_pixels", f"{result}_scale"]
+    if any(zero_point):
+        product[0] = f"{result}_difference"
+        nodes += [
+            helper.make_node("Cast", zero_point, [f"{result}_zero"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", [f"{result}_zero", sides], [f"{result}_zeros"]),
+            helper.make_node("Sub", [f"{result}_pixels", f"{result}_zeros"], [product[0]]),
+        ]
+    return [
+        *nodes,
+        helper.make_node("Reshape", [scale, sides], [product[1]]),
+        helper.make_node("Mul", product, [result]),
+    ]
 
 
 def _require_unchanged_pixels(graph: onnx.GraphProto, name: str) -> None:

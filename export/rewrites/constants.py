@@ -47,7 +47,7 @@ def _normalized(node: NodeProto, data: Array, scale: Array, bias: Array) -> Arra
     values = data.astype(np.float64)
     deviation = values - values.mean(axes, keepdims=True)
     normal = deviation / np.sqrt(np.square(deviation).mean(axes, keepdims=True) + epsilon)
-    return (normal * scale.reshape(each) + bias.reshape(each)).astype(data.dtype)
+    return np.asarray(normal * scale.reshape(each) + bias.reshape(each), data.dtype)
 
 
 def _constants(model: onnx.ModelProto, names: list[str]) -> list[Array] | None:

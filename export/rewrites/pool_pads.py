@@ -15,11 +15,13 @@ def fold_pool_pads(model: onnx.ModelProto) -> None:
     padding = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
     for node in model.graph.node:
         pad = padding.get(node.input[0]) if node.op_type == "MaxPool" else None
-        added = None if pad is None else _spatial_pads(pad, constants)
-        if pad is None or added is None:
+        if pad is None:
             continue
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         kernel = attributes["kernel_shape"]
+        added = _spatial_pads(pad, constants, len(kernel) + 2)
+        if added is None:
+            continue
         dilations = attributes.get("dilations", [1] * len(kernel))
         pads = [own + more for own, more in zip(attributes.get("pads", [0] * len(added)), added, strict=True)]
         reaches = [(size - 1) * dilation for size, dilation in zip(kernel, dilations, strict=True)] * 2
@@ -36,17 +38,15 @@ def fold_pool_pads(model: onnx.ModelProto) -> None:
             model.graph.node.remove(node)
 
 
-def _spatial_pads(node: NodeProto, constants: dict[str, TensorProto]) -> list[int] | None:
+def _spatial_pads(node: NodeProto, constants: dict[str, TensorProto], rank: int) -> list[int] | None:
     """Return how many of the lowest numbers a Pad adds: begins, then ends of height, width, …; None for other Pads."""
     mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"constant")
-    names = [*node.input, "", ""]
-    pads, value, axes = (constants.get(name) for name in names[1:4])
-    if mode != b"constant" or pads is None or value is None or (names[3] and axes is None):
+    pads, value, axes = (constants.get(name) for name in [*node.input, "", ""][1:4])
+    if mode != b"constant" or pads is None or value is None or (any(node.input[3:]) and axes is None):
         return None
-    sizes = [int(size) for size in numpy_helper.to_array(pads)]
     number = numpy_helper.to_array(value)
-    if axes is not None or min(sizes) < 0 or len(sizes) < 6 or number.size != 1 or not number.item() <= LOWEST:
+    sizes = np.zeros((2, rank), np.int64)
+    sizes[:, slice(None) if axes is None else numpy_helper.to_array(axes)] = numpy_helper.to_array(pads).reshape(2, -1)
+    if sizes.min() < 0 or sizes[:, :2].any() or number.size != 1 or not number.item() <= LOWEST:
         return None
-    rank = len(sizes) // 2
-    spatial = [*sizes[2:rank], *sizes[rank + 2 :]]
-    return spatial if np.count_nonzero(sizes) == np.count_nonzero(spatial) else None
+    return [int(size) for size in sizes[:, 2:].ravel()]

@@ -118,6 +118,13 @@ def test_the_values_behind_the_largest_one_are_compared(operators: tuple[str, ..
     assert compared_tensors(ending_in(*operators)) == (compared,)
 
 
+def test_names_of_the_largest_value_are_judged_by_the_values() -> None:
+    model = ending_in("ArgMax", "Gather")
+    model.graph.initializer.append(helper.make_tensor("names", onnx.TensorProto.STRING, [2], [b"cat", b"dog"]))
+    model.graph.node[-1].input[:] = ["names", "1"]
+    assert compared_tensors(model) == ("0",)
+
+
 def test_the_largest_values_are_no_classes() -> None:
     assert described(ending_in("TopK"), (noise(2, 3), np.zeros((2, 3), np.int64)), (64, 64)).kind == "other"
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_graphs import ranges_of, run_model, sqnr_db, unsigned_scheme
+from onnx_graphs import parsed, ranges_of, run_model, sqnr_db, unsigned_scheme
 
 from export.layers import layers_of
 from export.quantize import insert_qdq
@@ -362,7 +362,7 @@ def test_control_flow_is_refused() -> None:
               for kind in ("Relu", "Sigmoid")]  # fmt: skip
     draft.nodes.append(helper.make_node("If", ["any"], ["chosen"], then_branch=branch[0], else_branch=branch[1]))
     draft.last = "chosen"
-    with pytest.raises(InputError, match=r"control flow \(If\); export it with a fixed input size"):
+    with pytest.raises(InputError, match=r"control flow \(If\); export it without, in torch by tracing it"):
         standard_form(draft.finish().model())
 
 
@@ -432,3 +432,34 @@ def test_files_of_torchs_newer_exporter(network: object, optimize: bool) -> None
     assert not {"BatchNormalization", "ReduceMean", "MatMul"} & set(kinds(made))
     assert kinds(made)["GlobalAveragePool"] == 1
     assert len(layers_of(made)) == 3
+
+
+def with_function(opset: int) -> onnx.ModelProto:
+    """Return a model of opset 17 whose activation is a function of another opset."""
+    model = parsed("y = Conv(x, w)", "", [numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")])
+    model.graph.node[0].output[0] = "c"
+    model.graph.node.append(helper.make_node("Act", ["c"], ["y"], domain="local"))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    body = [helper.make_node("HardSwish", ["a"], ["b"])]
+    model.functions.append(helper.make_function("local", "Act", ["a"], ["b"], body, [helper.make_opsetid("", opset)]))
+    return model
+
+
+@pytest.mark.parametrize("opset", [16, 17, 18])
+def test_functions_may_have_another_opset(opset: int) -> None:
+    made = standard_form(with_function(opset))
+    assert [node.op_type for node in made.graph.node] == ["Conv", "HardSigmoid", "Mul"]
+    assert {entry.version for entry in made.opset_import} == {17}
+
+
+def test_functions_that_cannot_be_converted_are_refused_with_both_opsets() -> None:
+    model = with_function(18)
+    model.functions[0].node[0].op_type = "Unknown"
+    with pytest.raises(InputError, match=r"opset 17 and functions of opset 18, which cannot be converted .* one opset"):
+        standard_form(model)
+
+
+def test_default_axes_of_a_mean_variance_normalization_are_written() -> None:
+    weight = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
+    made = standard_form(parsed("m = MeanVarianceNormalization(x) y = Conv(m, w)", "", [weight]))
+    assert made.graph.node[-1].op_type == "Conv"

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphs
 import pytest
 from click.testing import CliRunner, Result
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main as cli
@@ -222,6 +222,16 @@ def test_a_damaged_image_is_set_aside_with_a_message(folder: Path) -> None:
     assert "0.png" in result.output
 
 
+def with_a_map() -> onnx.ModelProto:
+    """Return a classifier with the probabilities by name, as scikit-learn's converter writes them."""
+    model = image_networks.network()
+    model.graph.node.append(helper.make_node("ZipMap", ["y"], ["z"], domain="ai.onnx.ml", classlabels_int64s=range(5)))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    of_one_image = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model.graph.output[0].CopyFrom(helper.make_value_info("z", helper.make_sequence_type_proto(of_one_image)))
+    return model
+
+
 def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "broken.onnx").write_bytes(b"broken")
@@ -236,6 +246,11 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
     onnx.save(model, folder / "new.onnx")
     model = image_networks.network(sizes=("N", 3, 8, 20))
     onnx.save(model, folder / "oblong.onnx")
+    onnx.save(with_a_map(), folder / "map.onnx")
+    model = image_networks.network()
+    model.graph.node[1].op_type = "Upsample"
+    model.graph.node[1].input.append("b")
+    onnx.save(model, folder / "old.onnx")
     quantize(folder, "--target", "generic")
     (folder / "out.onnx").rename(folder / "quantized.onnx")
     cases = {
@@ -247,6 +262,8 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "new.onnx: has opset 99, and the installed packages support at most ": quantize(folder, model="new.onnx"),
         "oblong.onnx: takes images of 8 x 20 pixels": quantize(folder, model="oblong.onnx"),
         "already quantized": quantize(folder, model="quantized.onnx"),
+        "old.onnx: has an operator that its opset no longer has": quantize(folder, model="old.onnx"),
+        "map.onnx: its output 'z' is no tensor": quantize(folder, model="map.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
         "choose one of auto, x86-avx2": quantize(folder, "--target", "avx"),

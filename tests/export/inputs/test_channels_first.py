@@ -44,6 +44,23 @@ def test_the_network_is_the_same_both_ways(model: onnx.ModelProto) -> None:
     np.testing.assert_allclose(answers(rewritten, images), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("layout", "axis"), [("NHWC", -1), ("NHWC", 3), ("NCHW", 1)])
+@pytest.mark.parametrize("has_zero_point", [True, False])
+def test_dequantized_pixels_are_differences_times_a_scale(layout: str, axis: int, has_zero_point: bool) -> None:
+    constants = {"scale": np.float32([0.1, 0.2, 0.3]), "zero": np.uint8([120, 110, 100])}
+    names = ["x", "scale", *["zero"] * has_zero_point]
+    nodes = [helper.make_node("DequantizeLinear", names, ["a" if layout == "NHWC" else "z"], axis=axis)]
+    if layout == "NHWC":
+        nodes.append(helper.make_node("Transpose", ["a"], ["z"], perm=[0, 3, 1, 2]))
+    sizes = ("N", 8, 8, 3) if layout == "NHWC" else ("N", 3, 8, 8)
+    model = behind(network(), nodes, sizes, constants, TensorProto.UINT8)
+    first = np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2))
+    expected = answers(model, PIXELS if layout == "NHWC" else first)
+    take_channels_first(model, image_input(model), SMALL)
+    assert "DequantizeLinear" not in {node.op_type for node in model.graph.node}
+    np.testing.assert_allclose(answers(model, first.astype(np.float32)), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_open_sides_become_those_of_the_preprocessing() -> None:
     model = network(sizes=("N", 3, "H", "W"))
     model.graph.output.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 8, "H", "W"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx_graphs import make_model, run_model
 
 from export.rewrites.pool_pads import fold_pool_pads
@@ -27,6 +27,17 @@ def padded(value: float, added: list[int], mode: str = "constant", **attributes:
 @pytest.mark.parametrize("attributes", [{}, {"ceil_mode": 1}, {"pads": [1, 0, 0, 1]}, {"dilations": [2, 2]}])
 def test_the_pool_pads_itself(value: float, attributes: dict[str, object]) -> None:
     model = padded(value, [0, 0, 0, 1, 0, 0, 1, 1], **attributes)
+    expected = run_model(model, IMAGES)
+    fold_pool_pads(model)
+    assert [node.op_type for node in model.graph.node] == ["MaxPool"]
+    assert np.array_equal(run_model(model, IMAGES), expected)
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (-2, -1)])
+def test_pads_may_name_their_axes(axes: tuple[int, int]) -> None:
+    model = padded(LOWEST, [0, 1, 1, 1])
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(axes), "axes"))
+    model.graph.node[0].input.append("axes")
     expected = run_model(model, IMAGES)
     fold_pool_pads(model)
     assert [node.op_type for node in model.graph.node] == ["MaxPool"]
