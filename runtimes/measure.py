@@ -211,7 +211,7 @@ def answers(session: Session, artifact: Artifact, target: Target, pixels: npt.ND
         some = pixels[start : start + size]
         outputs = _run(session, artifact, target, some)
         for index in range(len(some)):
-            arrays = tuple(array[index] if array.shape[:1] == (size,) else array for array in outputs)
+            arrays = tuple(np.asarray(array[index]) if array.shape[:1] == (size,) else array for array in outputs)
             if not all(np.isfinite(array).all() for array in arrays if np.issubdtype(array.dtype, np.floating)):
                 raise CompressError(f"{artifact.path.name} returns NaN or infinity on target '{target.name}'")
             yield arrays

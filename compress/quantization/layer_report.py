@@ -9,6 +9,7 @@ from compress.quantization.search.candidates import Candidate, Search
 from export.layers import layers_of, limits_neighbours, row_scales, to_rows
 from export.quantize import DEQUANTIZED
 from export.subgraph import with_outputs
+from runtimes.errors import InputError
 from runtimes.lineage import QuantizedLayer
 
 IMAGES = 16
@@ -64,4 +65,7 @@ def _sqnr_db(best: Candidate, search: Search, tensors: list[str]) -> dict[str, f
             signal[name] += float(np.square(expected[name], dtype=np.float32).sum(dtype=np.float64))
             error = expected[name] - actual[f"{name}{DEQUANTIZED}"]
             noise[name] += float(np.square(error).sum(dtype=np.float64))
+    for name, power in signal.items():
+        if not np.isfinite(power):
+            raise InputError(f"tensor {name} is NaN or infinite for an image that runs alone; repair the model first")
     return {name: round(10 * float(np.log10(max(signal[name], 1e-30) / noise[name])), 2) for name in tensors}

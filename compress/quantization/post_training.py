@@ -22,7 +22,7 @@ from compress.quantization.search.candidates import (
     attempt,
     recovered,
 )
-from compress.quantization.search.judge import Judge
+from compress.quantization.search.judge import Judge, Rows
 from export.head import compared_tensors
 from export.layers import layers_of
 from export.plan import plan_quantization
@@ -54,7 +54,10 @@ def quantize(
     judge = Judge.of(model, rounding, kind)
     if held_out is not None and len(held_out) > judge.most_images:
         held_out = held_out.spread(judge.most_images)
-    search = Search(request, rounding, held_out, judge.rows(model, held_out or rounding), judge)
+    judged = held_out or rounding
+    reference = judge.rows(model, judged)
+    _require_finite(reference, judged)
+    search = Search(request, rounding, held_out, reference, judge)
     _say_what_is_not_judged(search)
     graph = _calibrated(model, search, rounding_indices)
     trained = request.learned is not None
@@ -84,6 +87,13 @@ def _with_float_layers(search: Search, graph: CalibratedGraph, best: Candidate, 
         if compare(best.quantized, candidate.quantized) == "faster":
             best = search.better(best, f"{len(depthwise)} depthwise layers float", candidate, "faster")
     return best
+
+
+def _require_finite(reference: Rows, images: EvalSet) -> None:
+    finite = np.isfinite(reference).all(axis=1)
+    if not finite.all():
+        name = images.names[int(finite.argmin())]
+        raise InputError(f"the float32 model returns NaN or infinity for the image {name}; repair the model first")
 
 
 def _say_what_is_not_judged(search: Search) -> None:

@@ -295,6 +295,13 @@ def test_an_output_of_one_image_may_lack_the_batch_axis(
     np.testing.assert_allclose(measure.evaluate(artifact, TARGET, evalset), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_answers_may_be_names(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
+    session = SimpleNamespace(run=lambda images: (np.array(["cat"] * len(images), object), images.mean((1, 2, 3))))
+    pixels = make_evalset(2).pixels(np.arange(2))
+    found = list(measure.answers(session, fake_artifact(input_shape=(1, 3, 4, 4)), TARGET, pixels))
+    assert [(str(name), value.shape) for name, value in found] == [("cat", ()), ("cat", ())]
+
+
 def test_without_labels_there_are_predictions_and_no_accuracy(fake_artifact: FakeMaker, make_evalset: SetMaker) -> None:
     (found,) = measure.measure([fake_artifact()], TARGET, make_evalset(4, labelled=False), SHORT, QUIET)
     assert (found.accuracy, found.predicted) == (None, (0, 0, 0, 0))

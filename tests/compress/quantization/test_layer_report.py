@@ -18,6 +18,7 @@ from compress.quantization.schemes import SCHEMES
 from compress.quantization.search import candidates
 from compress.quantization.search.candidates import Candidate, Search
 from export.layers import layers_of
+from runtimes.errors import InputError
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
@@ -97,3 +98,11 @@ def test_limited_channels_are_those_with_too_large_pairs_of_weights() -> None:
 def test_with_7_bits_every_channel_is_limited() -> None:
     best, attempted = search("generic")
     assert [line.limited_channels for line in describe_layers(best, attempted)] == [8, 8, 8, 5]
+
+
+def test_a_tensor_that_is_nan_for_single_images_is_named() -> None:
+    best, attempted = search("x86-avx2")
+    weight = next(tensor for tensor in best.graph.model.graph.initializer if tensor.name == "w1")
+    weight.CopyFrom(numpy_helper.from_array(np.full(weight.dims, 3e38, np.float32), "w1"))
+    with pytest.raises(InputError, match="tensor a1 is NaN or infinite for an image that runs alone"):
+        describe_layers(best, attempted)

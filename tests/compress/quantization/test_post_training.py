@@ -7,7 +7,7 @@ import onnx
 import onnx_graphs
 import pytest
 from consoles import RecordingConsole
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from searches import always, deep_model, images, never, search, wide_model
 
 from compress.quantization import post_training
@@ -145,6 +145,14 @@ def test_recovery_gets_no_held_out_image(monkeypatch: pytest.MonkeyPatch) -> Non
     _, finished = search(deep_model(), Quantize(min_agreement=1.0))
     assert len(used_images) == 32
     assert not used_images & set(finished.held_out.names)
+
+
+def test_a_model_that_returns_nan_is_refused_with_the_image() -> None:
+    model = wide_model()
+    model.graph.node[-1].output[0] = "logits"
+    model.graph.node.append(helper.make_node("Log", ["logits"], ["y"], name="log"))
+    with pytest.raises(InputError, match=r"float32 model returns NaN or infinity for the image \d+; repair"):
+        search(model)
 
 
 def test_one_output_without_a_sigmoid_has_no_agreement_and_no_budget() -> None:
