@@ -102,7 +102,9 @@ def test_with_7_bits_every_channel_is_limited() -> None:
 
 def test_a_tensor_that_is_nan_for_single_images_is_named() -> None:
     best, attempted = search("x86-avx2")
-    weight = next(tensor for tensor in best.graph.model.graph.initializer if tensor.name == "w1")
-    weight.CopyFrom(numpy_helper.from_array(np.full(weight.dims, 3e38, np.float32), "w1"))
+    graph = best.graph.model.graph
+    name = next(node.input[2] for node in graph.node if node.name == "first")
+    bias = next(tensor for tensor in graph.initializer if tensor.name == name)
+    bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, np.inf, np.float32), name))
     with pytest.raises(InputError, match="tensor a1 is NaN or infinite for an image that runs alone"):
         describe_layers(best, attempted)
