@@ -28,7 +28,7 @@ from export.layers import layers_of
 from export.plan import plan_quantization
 from export.scheme import Scheme
 from runtimes.errors import InputError
-from runtimes.evalset import spread
+from runtimes.evalset import EvalSet, spread
 from runtimes.outputs.detections import SCORE_OF_OBJECTS
 from runtimes.outputs.kinds import AGREEMENT_NAMES, OutputKind
 
