@@ -55,7 +55,7 @@ audit: $(TESTS)  ## installed packages with known vulnerabilities
 bench-quantize: $(TESTS)  ## INT8 compared with other quantizers; half an hour
 	$(BIN)/python tests/bench/bench_quantize.py
 
-bench-onnx: $(TESTS)  ## INT8 of 90 networks of timm, torchvision and others; two hours, can be stopped and continued
+bench-onnx: $(TESTS)  ## INT8 of 90 networks of timm, torchvision and others; three to four hours, can be stopped and continued
 	$(BIN)/python tests/bench/bench_onnx.py
 
 bench-real-onnx: $(TESTS)  ## INT8 of trained files of others, on images of their domain; 20 minutes
