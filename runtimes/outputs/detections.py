@@ -55,44 +55,40 @@ def decoder_of(outputs: Arrays) -> Decoder | None:
 def mean_average_precision(references: Sequence[Boxes], others: Sequence[Boxes]) -> float | None:
     """Return the mAP at IoU 0.5 to 0.95 of boxes against reference boxes, image by image; None without an object.
 
-    Objects are the reference boxes with a score of at least SCORE_OF_OBJECTS. A box that overlaps only a fainter
-    reference box is neither right nor wrong, as for ignored regions in COCO: small changes of scores would interleave
-    faint boxes with objects. Precision is interpolated at 101 recalls; the mean is over the classes that have objects.
+    Objects are the reference boxes with a score of at least SCORE_OF_OBJECTS. Precision is interpolated at 101 recalls,
+    as in COCO; the mean is over the classes that have objects.
     """
-    classes = sorted({int(number) for boxes in references
-                      for number in boxes.classes[boxes.scores >= SCORE_OF_OBJECTS]})  # fmt: skip
+    objects = [_above(boxes, SCORE_OF_OBJECTS) for boxes in references]
+    classes = sorted({int(number) for boxes in objects for number in boxes.classes})
     if not classes:
         return None
     precisions = [
-        _average_precision([_of_class(boxes, number) for boxes in references],
+        _average_precision([_of_class(boxes, number) for boxes in objects],
                            [_of_class(boxes, number) for boxes in others])
         for number in classes
     ]  # fmt: skip
     return float(np.mean(precisions))
 
 
-def _average_precision(references: Sequence[Boxes], candidates: Sequence[Boxes]) -> float:
+def _average_precision(objects: Sequence[Boxes], candidates: Sequence[Boxes]) -> float:
     """Return the average precision of one class, averaged over all IoU thresholds."""
     image = np.concatenate([np.full(len(boxes), index) for index, boxes in enumerate(candidates)])
-    position = np.concatenate([np.arange(len(boxes)) for boxes in candidates])  # of a box in its image
     scores = np.concatenate([boxes.scores for boxes in candidates])
-    overlaps = [intersection_over_union(boxes.corners, reference.corners)
-                for boxes, reference in zip(candidates, references, strict=True)]  # fmt: skip
-    are_objects = [boxes.scores >= SCORE_OF_OBJECTS for boxes in references]
-    total = sum(int(objects.sum()) for objects in are_objects)
+    corners = np.concatenate([boxes.corners for boxes in candidates])
     order = np.argsort(-scores, kind="stable")
+    total = sum(len(boxes) for boxes in objects)
     precisions = []
+    overlaps = [intersection_over_union(corners[image == index], boxes.corners) for index, boxes in enumerate(objects)]
+    position = np.concatenate([np.arange(len(boxes)) for boxes in candidates])  # of a box in its image
     for threshold in IOU_THRESHOLDS:
-        free, hits = [objects.copy() for objects in are_objects], []
-        for box in order:
-            shares, objects = overlaps[image[box]][position[box]], are_objects[image[box]]
-            best = np.where(free[image[box]], shares, -1.0)
-            is_hit = len(best) > 0 and bool(best.max() >= threshold - 1e-9)
-            if is_hit:
-                free[image[box]][int(best.argmax())] = False
-            if is_hit or not (shares[~objects] >= threshold - 1e-9).any():
-                hits.append(is_hit)
-        precisions.append(_interpolated(np.array(hits, bool), total))
+        free = [np.ones(len(boxes), bool) for boxes in objects]
+        hits = np.zeros(len(order), bool)
+        for rank, box in enumerate(order):
+            shares = np.where(free[image[box]], overlaps[image[box]][position[box]], -1.0)
+            if len(shares) and shares.max() >= threshold - 1e-9:
+                hits[rank] = True
+                free[image[box]][int(shares.argmax())] = False
+        precisions.append(_interpolated(hits, total))
     return float(np.mean(precisions))
 
 
@@ -281,6 +277,10 @@ def _sorted(corners: npt.NDArray[Any], scores: npt.NDArray[Any], classes: npt.ND
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= SMALLEST_SCORE]
     return Boxes(corners[order], scores[order], classes[order].astype(np.int64))
+
+
+def _above(boxes: Boxes, score: float) -> Boxes:
+    return _taken(boxes, np.flatnonzero(boxes.scores >= score))
 
 
 def _of_class(boxes: Boxes, number: int) -> Boxes:

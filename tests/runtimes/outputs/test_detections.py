@@ -149,13 +149,3 @@ def test_half_of_the_objects_found_is_the_mean_over_recalls_up_to_a_half() -> No
 def test_uncertain_boxes_are_no_objects() -> None:
     uncertain = Boxes(CORNERS[:1].astype(np.float64), np.asarray([0.2]), np.zeros(1, np.int64))
     assert mean_average_precision([uncertain], [uncertain]) is None
-
-
-def test_faint_boxes_that_become_a_little_stronger_are_not_wrong() -> None:
-    corners = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]])
-    classes = np.zeros(3, np.int64)
-    reference = Boxes(corners, np.array([0.9, 0.26, 0.24]), classes)
-    changed = Boxes(corners[[0, 2, 1]], np.array([0.9, 0.26, 0.25]), classes)
-    assert mean_average_precision([reference], [changed]) == pytest.approx(1)
-    invented = Boxes(corners[[0, 2, 1]] + [[0], [100], [0]], np.array([0.9, 0.26, 0.25]), classes)
-    assert mean_average_precision([reference], [invented]) == pytest.approx((51 + 50 * 2 / 3) / 101)
