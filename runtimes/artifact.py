@@ -73,7 +73,7 @@ class Manifest:
 
     @property
     def is_classifier(self) -> bool:
-        """True if the output tells at least two classes apart, so that accuracy and agreement apply."""
+        """Return whether the output has at least two classes, so that accuracy and agreement apply."""
         return self.kind in CLASSIFIERS and len(self.labels) > 1
 
     @property

@@ -23,7 +23,7 @@ Float64 = npt.NDArray[np.float64]
 
 HOMOGENEOUS_OPS = frozenset({"Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
 MIN_REACH = 1 / 32  # of the largest channel; a channel with smaller values may have larger ones in other images
-MAX_RESERVE = 1.5
+MAX_RESERVE = 1.5  # a single channel that exceeds its usual reach by more is clamped at times, not all others coarser
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ def test_only_the_crippled_layers_become_float(crippled: tuple[int, ...], steps:
     model = deep_model(crippled=crippled)
     free, _ = search(model, Quantize(allow_poor=True))
     assert (free.agreement < 0.8) == bool(crippled)
-    best, finished = search(model, Quantize(min_agreement=0.8, allow_poor=True))
+    best, finished = search(model, Quantize(min_sqnr_db=30.0, allow_poor=True))
     tried = [attempt.step for attempt in finished.attempts if "most sensitive" in attempt.step]
     assert tried == ["1 most sensitive operator float", "2 most sensitive operators float"][:steps]
     assert set(free.quantized.weights) - set(best.quantized.weights) == {f"conv{index}" for index in crippled}
-    assert best.agreement >= 0.8
+    assert best.sqnr_db >= 30
 
 
 def test_a_budget_that_only_float_meets_is_no_error_where_the_floor_needs_less() -> None:
