@@ -128,8 +128,11 @@ def _outputs_of_noise(artifact: Artifact) -> tuple[int, Arrays]:
 
 
 def _precision(model: onnx.ModelProto) -> Precision:
-    if any(node.op_type in INTEGER_OPS or node.op_type.startswith("QLinear") for node in model.graph.node):
-        return "int8"
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        weights = node.op_type == "DequantizeLinear" and node.input[0] in stored  # others may dequantize pixels
+        if weights or node.op_type in INTEGER_OPS or node.op_type.startswith("QLinear"):
+            return "int8"
     is_half = any(tensor.data_type == 10 for tensor in model.graph.initializer)  # TensorProto.FLOAT16
     return "float16" if is_half else "float32"
 

@@ -58,6 +58,17 @@ def test_a_file_is_described_and_runs(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(images)[0], onnx_graphs.run_model(model, images), rtol=1e-5)
 
 
+def test_a_file_whose_weights_alone_are_integers_is_int8(tmp_path: Path) -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    (weights,) = [tensor for tensor in model.graph.initializer if tensor.name == "w4"]
+    integers = np.rint(numpy_helper.to_array(weights) * 100).clip(-127, 127).astype(np.int8)
+    weights.CopyFrom(numpy_helper.from_array(integers, "integers"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.01), "scale"))
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["integers", "scale"], ["w4"]))
+    artifact = PlainFile.read(saved(tmp_path / "a.onnx", model)).artifact(SMALL)
+    assert artifact.manifest.precision == "int8"
+
+
 def test_weights_in_another_file_belong_to_it(tmp_path: Path) -> None:
     model = onnx_graphs.residual_model(channels=3)
     digests = []
