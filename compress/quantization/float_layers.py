@@ -28,7 +28,8 @@ MAX_LEADING_LAYERS = 3  # first layers: few channels and many pixels, where inte
 SLOWER = 0.99  # current / candidate p50 below this: the candidate is slower
 FASTER = 1.01  # lower bound of current / candidate p50 above this: the candidate is faster
 MAX_MULTIPLICATIONS = 0.05  # share of all multiplications that may stay float if latency cannot be measured
-FIRST_TIMING = Timing(warmup=5, blocks=4, runs_per_block=5, sessions=1)
+FIRST_TIMING = Timing(warmup=5, blocks=8, runs_per_block=3, sessions=1)
+SURE = 0.99  # confidence at which the first timing is enough
 RUNS_PER_BLOCK, MIN_BLOCKS, MAX_BLOCKS = 5, 16, 200
 BUDGET_MS = 1000.0  # duration of a comparison, which sets the number of blocks
 
@@ -56,7 +57,7 @@ def by_latency(float32: Artifact, target: Target) -> CompareSpeed:
     """Return a comparison that measures both models on this machine, interleaved."""
 
     def compare(current: Quantized, candidate: Quantized) -> Speed:
-        ratio = latency_ratio(float32, target, current.model, candidate.model)
+        ratio = _ratio(*latencies(float32, target, current.model, candidate.model, _differ), 0.95)
         return "slower" if ratio.value < SLOWER else "faster" if ratio.low > FASTER else "alike"
 
     return compare
@@ -80,24 +81,40 @@ def by_multiplications(model: onnx.ModelProto, scheme: Scheme) -> CompareSpeed:
 
 def latency_ratio(float32: Artifact, target: Target, first: onnx.ModelProto, second: onnx.ModelProto) -> Estimate:
     """Return the p50 latency of the first model over that of the second, with bounds."""
-    measured = latencies(float32, target, first, second)
-    return speedup(measured[0].latency_ms, measured[1].latency_ms, 0.95)
+    return _ratio(*latencies(float32, target, first, second), 0.95)
+
+
+def _ratio(first: Measurement, second: Measurement, confidence: float) -> Estimate:
+    return speedup(first.latency_ms, second.latency_ms, confidence)
+
+
+def _differ(first: Measurement, second: Measurement) -> bool:
+    """Return whether a short measurement already shows which model is faster."""
+    ratio = _ratio(first, second, SURE)
+    return ratio.high < SLOWER or ratio.low > FASTER
 
 
 def latencies(
-    float32: Artifact, target: Target, first: onnx.ModelProto, second: onnx.ModelProto
+    float32: Artifact,
+    target: Target,
+    first: onnx.ModelProto,
+    second: onnx.ModelProto,
+    is_enough: Callable[[Measurement, Measurement], bool] = lambda first, second: False,
 ) -> tuple[Measurement, Measurement]:
     """Measure two models on this machine, interleaved.
 
-    float32: artifact with the inputs, outputs and batch size of both models.
+    float32: artifact with the inputs, outputs and batch size of both models. is_enough: called with a short first
+    measurement; returns whether to leave it at that.
     """
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
             temporary_artifact(float32, Path(folder) / f"{index}.onnx", model)
             for index, model in enumerate((first, second))
         ]
-        rough, _ = measure(artifacts, target, None, FIRST_TIMING, SilentConsole(), with_energy=False)
-        blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * rough.latency_ms_p50), MIN_BLOCKS, MAX_BLOCKS))
+        before, after = measure(artifacts, target, None, FIRST_TIMING, SilentConsole(), with_energy=False)
+        if is_enough(before, after):
+            return before, after
+        blocks = int(np.clip(BUDGET_MS / (2 * RUNS_PER_BLOCK * before.latency_ms_p50), MIN_BLOCKS, MAX_BLOCKS))
         timing = Timing(5, blocks, RUNS_PER_BLOCK, sessions=1)
         before, after = measure(artifacts, target, None, timing, SilentConsole(), with_energy=False)
     return before, after

@@ -63,7 +63,8 @@ def test_on_a_gpu_no_layer_stays_float_without_measurement() -> None:
 def test_the_speed_follows_from_the_ratio_of_latencies(
     ratio: float, low: float, speed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(float_layers, "latency_ratio", lambda *_: Estimate(ratio, low, 2 * ratio - low))
+    monkeypatch.setattr(float_layers, "latencies", lambda *_: (SimpleNamespace(latency_ms=None),) * 2)
+    monkeypatch.setattr(float_layers, "speedup", lambda *_: Estimate(ratio, low, 2 * ratio - low))
     artifact: Any = SimpleNamespace()
     assert by_latency(artifact, artifact)(quantized(frozenset()), quantized(frozenset({"first"}))) == speed
 
@@ -84,4 +85,23 @@ def test_fast_networks_are_measured_in_more_blocks(monkeypatch: pytest.MonkeyPat
     for milliseconds in (0.1, 100.0):
         speed = {"ms": milliseconds}
         assert float_layers.latency_ratio(None, None, model, model).value == 1  # type: ignore[arg-type]
-    assert blocks == [4, 200, 4, 16]
+    assert blocks == [8, 200, 8, 16]
+
+
+@pytest.mark.parametrize(("candidate_ms", "blocks"), [(1.2, [8]), (0.8, [8]), (1.0, [8, 100])])
+def test_a_clear_difference_is_measured_in_few_blocks(
+    candidate_ms: float, blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(artifacts: list[Any], target: Any, images: None, timing: Any, *_: Any, with_energy: bool) -> list[Any]:
+        measured.append(timing.blocks)
+        noise = np.random.default_rng(0).normal(1, 0.01, (2, timing.blocks, timing.runs_per_block))
+        return [SimpleNamespace(latency_ms=ms * part, latency_ms_p50=ms)
+                for ms, part in zip((1.0, candidate_ms), noise, strict=True)]  # fmt: skip
+
+    monkeypatch.setattr(float_layers, "measure", measure)
+    monkeypatch.setattr(float_layers, "temporary_artifact", lambda *_: None)
+    artifact: Any = SimpleNamespace()
+    by_latency(artifact, artifact)(quantized(frozenset()), quantized(frozenset({"first"})))
+    assert measured == blocks
