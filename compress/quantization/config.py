@@ -53,7 +53,7 @@ class Quantize(Config):
 
     method: `compress` for this package, `nncf` for NNCF's post-training quantization.
     calibration_images: maximum number, drawn from the training split by the seed. Some are held out to judge accuracy:
-        the larger of a fifth and all beyond 128, but at most 256; of fewer than 10 images, none, and no agreement is
+        the larger of a third and all beyond 128, but at most 256; of fewer than 10 images, none, and no agreement is
         reported. Ranges come from all images.
     calibration: method that chooses the range of a tensor.
     max_top1_drop_pp: accuracy budget: allowed loss of top-1 on the held-out images, in percentage points.

@@ -25,9 +25,10 @@ NEGLIGIBLE_NOISE_DB = 30.0  # SQNR above which noise is below 3 % of the logits'
 RUINED = 1e9  # in the place of NaN and infinity
 
 # Condition for keeping a candidate instead of the best so far.
-#   better     less noise, by more than one standard error
-#   not-worse  not more noise, by more than one standard error
+#   better     less noise
+#   not-worse  not more noise, by more than MAX_ERRORS standard errors: float operators, which add none of their own
 #   faster     as not-worse, or with negligible noise and no lower agreement: for candidates that reduce latency
+MAX_ERRORS = 2.0
 Criterion = Literal["better", "not-worse", "faster"]
 
 
@@ -116,14 +117,11 @@ class Search:
         return self.request.scheme
 
     def better(self, best: Candidate, step: str, candidate: Candidate, criterion: Criterion = "better") -> Candidate:
-        """Record an attempt and return the better candidate of the two.
-
-        Differences within one standard error decide nothing (as in Breiman et al., CART, 1984, section 3.4.3).
-        """
+        """Record an attempt and return the better candidate of the two."""
         gain = best.noise - candidate.noise
         mean = float(gain.mean())
         error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
-        kept = candidate is best or (mean > error if criterion == "better" else mean >= -error)
+        kept = candidate is best or (mean > 0 if criterion == "better" else mean >= -MAX_ERRORS * error)
         negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
         kept = kept or (criterion == "faster" and negligible)
         agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
