@@ -112,7 +112,7 @@ def _around_operators(
     clamps = _clamps(model, written, constants)
     chosen |= set(clamps)
     for node in nodes:
-        if moves_values(node) and node.input[0] in chosen:
+        if moves_values(node) and node.input[0] in chosen and node.name not in float_nodes:
             chosen.update(node.output)
     chosen -= {output.name for output in model.graph.output} - read
     return QuantizationPlan(

@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.layers import LINEAR_OPS, SMALLEST_RANGE, IntegerWeights, Layer, bias_of, layers_of, nearest
 from export.plan import QuantizationPlan, is_number, moves_values, plan_quantization
+from export.rewrites.hard_sigmoids import with_hard_sigmoids
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
 
@@ -61,6 +62,10 @@ def insert_qdq(
     """
     plan = plan_quantization(model, scheme, float_nodes)
     scales = {name: activation_scale(*ranges[owner], scheme.signed) for name, owner in plan.range_of.items()}
+    for node in model.graph.node:  # with equal scales, ONNX Runtime would move integers
+        if moves_values(node) and node.name in float_nodes and node.output[0] in scales:
+            scale, zero_point = scales[node.output[0]]
+            scales[node.output[0]] = float(np.nextafter(np.float32(scale), np.float32(np.inf))), zero_point
     for name, (source, factor) in plan.rescaled.items():
         scales[name] = float(np.float32(scales[source][0] * factor)), scales[source][1]
     layers = {name: layer for name, layer in layers_of(model).items() if name in plan.integer_nodes}
@@ -76,6 +81,9 @@ def insert_qdq(
             graph.quantize(value.name, value.name)
     for node in model.graph.node:
         _write_node(graph, node, plan)
+    if scheme.placement == "every-operator":
+        constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        graph.nodes = with_hard_sigmoids(graph.nodes, constants, {output.name for output in model.graph.output})
     quantized = _assemble(model, graph)
     _check(quantized, plan)
     float_ops = Counter(node.op_type for node in model.graph.node

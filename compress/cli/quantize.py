@@ -145,5 +145,8 @@ def _print_quantization(artifact: Artifact) -> None:
     record = find_record(artifact.manifest.lineage, QuantizeRecord)
     if record is not None and record.speedup_p50 is not None:
         ratio = record.speedup_p50
-        click.echo(f"speed-up on this machine, one thread: {ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})")
+        slower = "; INT8 is slower than float32, use the float32 file" if ratio.high < 1 else ""
+        click.echo(
+            f"speed-up on this machine, one thread: {ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f}){slower}"
+        )
     click.echo(f"wrote {artifact.path} ({artifact.manifest.size_bytes / 1e6:.2f} MB) and {artifact.path.name}.json")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from compress.quantization.ort_graph import OrtGraph
@@ -41,11 +42,6 @@ def leading_layers(model: onnx.ModelProto) -> list[frozenset[str]]:
     """Return candidates to keep in float: the first layer, the first two, and so on up to MAX_LEADING_LAYERS."""
     names = list(layers_of(model))
     return [frozenset(names[:count]) for count in range(1, min(MAX_LEADING_LAYERS, len(names) - 1) + 1)]
-
-
-def depthwise_layers(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the depthwise layers: in small networks on x86, their float kernels can be several times as fast."""
-    return frozenset(name for name, layer in layers_of(model).items() if layer.depthwise)
 
 
 def runs_here(scheme: Scheme) -> bool:
@@ -129,11 +125,13 @@ def temporary_artifact(float32: Artifact, path: Path, model: onnx.ModelProto) ->
 def multiplications(model: onnx.ModelProto) -> dict[str, int]:
     """Return the number of multiplications of each layer for one image."""
     layers = layers_of(model)
-    graph = OrtGraph(with_outputs(model, [layer.output for layer in layers.values()]))
-    shape = [size or 1 for size in _input_shape(model)]
-    values = graph.run({graph.inputs[0]: np.zeros(shape, np.float32)})
+    values = run_on_zeros(model, [layer.output for layer in layers.values()])
     return {name: layer.weight.size * int(np.prod(values[layer.output].shape[2:])) for name, layer in layers.items()}
 
 
-def _input_shape(model: onnx.ModelProto) -> list[int]:
-    return [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+def run_on_zeros(model: onnx.ModelProto, tensors: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return tensors of a graph by name, for an input of zeros with the smallest batch, and that input."""
+    graph = OrtGraph(with_outputs(model, tensors))
+    shape = [dimension.dim_value or 1 for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+    inputs = {graph.inputs[0]: np.zeros(shape, np.float32)}
+    return inputs | graph.run(inputs)

@@ -16,6 +16,7 @@ from compress.quantization.layer_report import describe_layers
 from compress.quantization.probe import probe
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.search.costs import with_costs
+from compress.quantization.search.float_operators import by_kernel_times, no_proposals
 from export.parity import compare
 from export.rewrites.hard_activations import rewrite_hard_activations
 from export.rewrites.integer_form import integer_form
@@ -85,7 +86,8 @@ def _quantize(
     scheme = request.scheme
     graph = _rewritten(model, request) if scheme.placement == "every-operator" else model
     compare_speed = by_latency(float32, target) if runs_here(scheme) else by_multiplications(graph, scheme)
-    best, search = post_training.quantize(graph, request, compare_speed, float32.manifest.kind)
+    propose = by_kernel_times(float32, target) if runs_here(scheme) else no_proposals
+    best, search = post_training.quantize(graph, request, compare_speed, float32.manifest.kind, propose)
     details: dict[str, Any] = {
         "calibration": CalibrationSettings(**asdict(request.settings.calibration)),
         "held_out_images": len(search.held_out) if search.held_out else 0,

@@ -12,7 +12,7 @@ from compress.quantization.calibration import calibrate
 from compress.quantization.config import AGREEMENT_BUDGETS, BUDGETS, MIN_IMAGES
 from compress.quantization.correction.channels import Channels, channel_statistics
 from compress.quantization.correction.equalization import equalize
-from compress.quantization.float_layers import CompareSpeed, depthwise_layers, leading_layers
+from compress.quantization.float_layers import CompareSpeed, leading_layers
 from compress.quantization.request import QuantizationRequest, Range
 from compress.quantization.search.budget import within_budget
 from compress.quantization.search.candidates import (
@@ -22,6 +22,7 @@ from compress.quantization.search.candidates import (
     attempt,
     recovered,
 )
+from compress.quantization.search.float_operators import Propose, no_proposals
 from compress.quantization.search.judge import Judge, Rows
 from export.head import compared_tensors
 from export.layers import layers_of
@@ -40,12 +41,17 @@ Indices = npt.NDArray[np.int64]
 
 
 def quantize(
-    model: onnx.ModelProto, request: QuantizationRequest, compare_speed: CompareSpeed, kind: OutputKind = "classes"
+    model: onnx.ModelProto,
+    request: QuantizationRequest,
+    compare_speed: CompareSpeed,
+    kind: OutputKind = "classes",
+    propose: Propose = no_proposals,
 ) -> tuple[Candidate, Search]:
     """Quantize a float32 graph in standard form; return the best candidate and the search that led to it.
 
-    compare_speed: decides whether a candidate with float layers is fast enough. With learned ranges, the weights are
-    trained for nearest rounding, so that the search only looks for layers to keep in float. kind: of the outputs.
+    compare_speed: decides whether a candidate with float layers is fast enough. propose: names operators that may be
+    faster in float. With learned ranges, the weights are trained for nearest rounding, so that the search only looks
+    for operators to keep in float. kind: of the outputs.
     Raises InputError as `plan_quantization` and `calibrate` do.
     """
     rounding_indices, held_out_indices = split(len(request.images))
@@ -67,13 +73,14 @@ def quantize(
     if not trained:
         best = search.better(best, "analytic bias correction", attempt(search, graph))
     best = _with_float_layers(search, graph, best, compare_speed)
+    best = _with_faster_operators(search, best, compare_speed, propose)
     if not trained:
         best = _with_error_feedback(search, graph, best)
     return within_budget(search, best), search
 
 
 def _with_float_layers(search: Search, graph: CalibratedGraph, best: Candidate, compare: CompareSpeed) -> Candidate:
-    """Try to keep the first layers float where that is not slower, and the depthwise layers where that is faster."""
+    """Try to keep the first layers float where that is not slower."""
     correct = search.request.learned is None
     for float_nodes in leading_layers(graph.model):
         candidate = attempt(search, graph, float_nodes, correct)
@@ -81,11 +88,18 @@ def _with_float_layers(search: Search, graph: CalibratedGraph, best: Candidate, 
         if speed != "slower":
             step = f"first {len(float_nodes)} layers float"
             best = search.better(best, step, candidate, "faster" if speed == "faster" else "not-worse")
-    depthwise = depthwise_layers(graph.model) - best.float_nodes
-    if depthwise and len(depthwise) < len(best.quantized.weights):
-        candidate = attempt(search, graph, best.float_nodes | depthwise, correct)
+    return best
+
+
+def _with_faster_operators(search: Search, best: Candidate, compare: CompareSpeed, propose: Propose) -> Candidate:
+    """Keep proposed operators float where that makes the file faster."""
+    graph, start = best.graph, best
+    for names in propose(graph.model, start.quantized):
+        float_nodes = start.float_nodes | names
+        candidate = attempt(search, graph, float_nodes, search.request.learned is None)
         if compare(best.quantized, candidate.quantized) == "faster":
-            best = search.better(best, f"{len(depthwise)} depthwise layers float", candidate, "faster")
+            step = f"{len(names)} operator{'s' * (len(names) > 1)} float, as faster"
+            best = search.better(best, step, candidate, "faster")
     return best
 
 

@@ -22,6 +22,7 @@ def write_plain_arithmetic(graph: EditedGraph) -> None:
                    for plain in ([node] if node.output[0] in of_gelu else _plain(graph, node))]  # fmt: skip
     _write_leaky_relus(graph)
     _merge_clamps(graph)
+    _write_gates_up_to_one(graph)
 
 
 def _plain(graph: EditedGraph, node: NodeProto) -> list[NodeProto]:
@@ -99,6 +100,56 @@ def _merge_clamps(graph: EditedGraph) -> None:
         low, high = (min(max(bound, bounds[0]), bounds[1]) for bound in first)
         node.CopyFrom(_clamp(graph, node, before.input[0], (low, high)))
     graph.drop_unread()
+
+
+def _write_gates_up_to_one(graph: EditedGraph) -> None:
+    """Replace x Clip(x + 3, 0, 6) / 6, as Paddle and others write HardSwish, by x Clip(x / 6 + 1 / 2, 0, 1).
+
+    This takes one product less, and its clamp is a HardSigmoid.
+    """
+    producers, readers = graph.producers(), graph.readers()
+    replaced: dict[str, list[NodeProto]] = {}
+    for node in graph.nodes:
+        bounds, total = _bounds(graph, node), producers.get(node.input[0]) if node.input else None
+        if bounds is None or bounds[0] != 0 or bounds[1] in (0, 1, math.inf) or node.output[0] in graph.outputs:
+            continue
+        operand = graph.operand(total) if total is not None and total.op_type == "Add" else None
+        division = _division(graph, readers, node.output[0], bounds[1])
+        if total is None or operand is None or operand[1].ndim or division is None:
+            continue
+        scaled, shifted = f"{node.output[0]}_scaled", f"{node.output[0]}_shifted"
+        factor, offset = graph.add_number(1 / bounds[1]), graph.add_number(float(operand[1]) / bounds[1])
+        for name in (scaled, shifted):
+            graph.set_shape(name, graph.shape(operand[0]))
+        before, product = division
+        replaced[node.name] = [
+            helper.make_node("Mul", [operand[0], factor], [scaled], f"{node.name}_scale"),
+            helper.make_node("Add", [scaled, offset], [shifted], f"{node.name}_shift"),
+            _clamp(graph, helper.make_node("Clip", [shifted], node.output, node.name), shifted, (0.0, 1.0)),
+        ]
+        replaced[product.name] = []
+        renamed = replaced[before.name][-1] if before is node else before
+        renamed.output[0] = product.output[0]
+    graph.nodes = [part for node in graph.nodes for part in replaced.get(node.name, [node])]
+    graph.drop_unread()
+
+
+def _division(
+    graph: EditedGraph, readers: dict[str, list[NodeProto]], name: str, divisor: float
+) -> tuple[NodeProto, NodeProto] | None:
+    """Return the node whose output is divided, and the product that divides it: a tensor's, or that of its product."""
+    before: NodeProto | None = None
+    for _ in range(2):
+        after = readers[name]
+        if len(after) != 1 or after[0].op_type != "Mul" or name in graph.outputs:
+            return None
+        operand = graph.operand(after[0])
+        if operand is not None:
+            before = before or graph.producers()[name]
+            is_inverse = operand[1].ndim == 0 and math.isclose(float(operand[1]) * divisor, 1, rel_tol=1e-5)
+            return (before, after[0]) if is_inverse else None
+        before, name = after[0], after[0].output[0]
+    return None
 
 
 def _bounds(graph: EditedGraph, node: NodeProto) -> Bounds | None:

@@ -25,7 +25,7 @@ def with_costs(
     before, after: quantized models without and with these operators in float. The latency includes conversions between
     integers and float, and what the runtime no longer fuses. Operators that it fuses have no time of their own.
     """
-    integer, in_float = (_times(float32, target, model) for model in (before, after))
+    integer, in_float = (kernel_times(float32, target, model) for model in (before, after))
     operators = tuple(
         replace(operator, integer_ms=integer.get(operator.name), float_ms=in_float.get(operator.name))
         for operator in reverted
@@ -34,8 +34,17 @@ def with_costs(
     return operators, second.latency_ms_p50 - first.latency_ms_p50
 
 
-def _times(float32: Artifact, target: Target, model: onnx.ModelProto) -> dict[str, float]:
-    """Return the milliseconds of each operator's kernel by the operator's name."""
+def kernel_times(float32: Artifact, target: Target, model: onnx.ModelProto) -> dict[str, float]:
+    """Return the milliseconds of each operator's kernel by the operator's name; of kernels without one, by theirs.
+
+    float32: artifact with the same inputs and outputs.
+    """
     with tempfile.TemporaryDirectory() as folder:
         artifact = temporary_artifact(float32, Path(folder) / "model.onnx", model)
-        return {node.layer or node.name: node.time_ms for node in executed_operators(artifact, target)}
+        executed = executed_operators(artifact, target)
+    operators = {node.output[0]: node.name for node in model.graph.node}  # some kernels are named after their output
+    times: dict[str, float] = {}
+    for node in executed:
+        name = node.layer or operators.get(node.name, node.name)
+        times[name] = times.get(name, 0.0) + node.time_ms
+    return times

@@ -13,7 +13,6 @@ from compress.quantization import float_layers
 from compress.quantization.float_layers import (
     by_latency,
     by_multiplications,
-    depthwise_layers,
     leading_layers,
     multiplications,
 )
@@ -32,10 +31,6 @@ def quantized(float_nodes: frozenset[str]) -> Quantized:
 def test_candidates_are_the_first_layers() -> None:
     first, second, third = leading_layers(onnx_graphs.residual_model(channels=3))
     assert (first, second, third) == ({"first"}, {"first", "depthwise"}, {"first", "depthwise", "pointwise"})
-
-
-def test_depthwise_layers_are_a_candidate() -> None:
-    assert depthwise_layers(onnx_graphs.residual_model(channels=3)) == {"depthwise"}
 
 
 def test_multiplications_of_one_image() -> None:

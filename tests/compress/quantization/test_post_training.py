@@ -93,13 +93,16 @@ def test_the_first_layers_stay_float_only_if_that_is_not_slower(compare_speed: C
 
 
 @pytest.mark.parametrize("speed", ["slower", "alike", "faster"])
-def test_depthwise_layers_stay_float_only_if_that_is_faster(speed: Speed) -> None:
+def test_proposed_operators_stay_float_only_if_that_is_faster(speed: Speed) -> None:
     def compare(current: Quantized, candidate: Quantized) -> Speed:
         return speed if "first" in candidate.weights else "slower"
 
-    best, _ = search(compare_speed=compare)
-    assert best.float_nodes == ({"depthwise"} if speed == "faster" else set())
-    assert "first" in best.quantized.weights
+    request = QuantizationRequest(images(40), SCHEMES["x86-vnni"], Quantize())
+    model, names = onnx_graphs.residual_model(channels=3), frozenset({"depthwise"})
+    best, finished = post_training.quantize(model, request, compare, propose=lambda *_: [names])
+    assert best.float_nodes == (names if speed == "faster" else set())
+    steps = [attempt.step for attempt in finished.attempts]
+    assert ("1 operator float, as faster" in steps) == (speed == "faster")
 
 
 @pytest.mark.parametrize(("count", "fit", "held_out"), [

@@ -48,6 +48,14 @@ def rewritten(nodes: str) -> onnx.ModelProto:
     ("a = Mul(x, three) y = Max(x, a)", ["Mul", "Max"]),
     ("y = PRelu(x, two)", ["LeakyRelu"]),
     ("y = PRelu(x, each)", ["PRelu"]),
+    ("a = Add(x, three) g = Clip(a, zero, six) m = Mul(x, g) y = Div(m, six)", ["Mul", "Add", "Clip", "Mul"]),
+    ("a = Add(x, three) g = Clip(a, zero, six) d = Div(g, six) y = Mul(d, x)", ["Mul", "Add", "Clip", "Mul"]),
+    ("a = Add(x, three) r = Relu(a) g = Min(r, six) d = Div(g, six) y = Identity(d)",
+     ["Mul", "Add", "Clip", "Identity"]),
+    ("a = Add(x, three) g = Clip(a, zero, six) m = Mul(x, g) y = Div(m, three)", ["Add", "Clip", "Mul", "Mul"]),
+    ("a = Add(x, three) g = Clip(a, zero, six) m = Mul(a, g) d = Div(m, six) y = Add(m, d)",
+     ["Add", "Clip", "Mul", "Mul", "Add"]),
+    ("a = Add(x, x) g = Clip(a, zero, six) y = Div(g, six)", ["Add", "Clip", "Mul"]),
 ])  # fmt: skip
 def test_forms_of_other_exporters(nodes: str, operators: list[str]) -> None:
     assert [node.op_type for node in rewritten(nodes).graph.node] == operators
