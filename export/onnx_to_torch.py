@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 
 class OnnxNetwork(nn.Module):
-    """Module that computes an ONNX graph of standard operators: (N, 3, H, W) float32 to (N, classes) float32."""
+    """Module that computes an ONNX graph of standard operators: (N, C, H, W) float32 to (N, classes) float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         """Read a graph with one input and one output; raises InputError for an unsupported operator."""

@@ -50,7 +50,7 @@ def self_contained(
 
 
 def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Return a copy whose input is uint8 (N, H, W, 3) RGB instead of normalised float32 (N, 3, H, W).
+    """Return a copy whose input is uint8 (N, H, W, C) instead of normalised float32 (N, C, H, W).
 
     The mean is subtracted first, so that padding with zeros stays correct. The division by std is folded into the
     weights of the first convolution or, for a quantized input and equal std of all channels, into the input's scale.
@@ -59,7 +59,7 @@ def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.Mo
     copy.CopyFrom(model)
     graph = copy.graph
     scale, _ = preprocessing.scale_and_offset
-    mean = (255 * np.asarray(preprocessing.mean, np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
+    mean = (255 * np.asarray(preprocessing.mean, np.float64)).astype(np.float32).reshape(1, -1, 1, 1)
     graph.initializer.append(numpy_helper.from_array(mean, "pixel_mean"))
     folded = _fold(graph, scale)
     centred = INPUT_NAME if folded else "centred"
@@ -69,12 +69,13 @@ def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.Mo
         helper.make_node("Sub", ["pixels_nchw", "pixel_mean"], [centred], "subtract_mean"),
     ]
     if not folded:
-        graph.initializer.append(numpy_helper.from_array(scale.reshape(1, 3, 1, 1), "pixel_scale"))
+        graph.initializer.append(numpy_helper.from_array(scale.reshape(1, -1, 1, 1), "pixel_scale"))
         nodes.append(helper.make_node("Mul", [centred, "pixel_scale"], [INPUT_NAME], "divide_by_std"))
     _prepend(graph, nodes)
     (tensor,) = graph.input
     batch, _, height, width = [size.dim_param or size.dim_value for size in tensor.type.tensor_type.shape.dim]
-    tensor.CopyFrom(helper.make_tensor_value_info(PIXELS_NAME, TensorProto.UINT8, [batch, height, width, 3]))
+    shape = [batch, height, width, preprocessing.channel_count]
+    tensor.CopyFrom(helper.make_tensor_value_info(PIXELS_NAME, TensorProto.UINT8, shape))
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
@@ -105,7 +106,7 @@ def _fold(graph: onnx.GraphProto, scale: Float32) -> bool:
     if first.op_type == "Conv" and not any(
         attribute.name == "group" and attribute.i > 1 for attribute in first.attribute
     ):
-        return _multiply(graph, first, 1, scale.reshape(1, 3, 1, 1))
+        return _multiply(graph, first, 1, scale.reshape(1, -1, 1, 1))
     if first.op_type == "QuantizeLinear" and len(set(scale.tolist())) == 1:
         pixels_per_unit = (1 / scale[:1].astype(np.float64)).astype(np.float32).reshape(())
         return _multiply(graph, first, 1, pixels_per_unit)  # the DequantizeLinear after it keeps its scale

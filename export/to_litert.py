@@ -44,7 +44,7 @@ Images = npt.NDArray[np.float32]
 def to_litert(artifact: Artifact, path: Path, images: Images, batch: int = 1) -> Artifact:
     """Convert an ONNX artifact to a .tflite file of a fixed batch, with its manifest beside it.
 
-    images: float32 (N, 3, H, W), at least `batch`, for the comparison of both files. Raises UnavailableError without
+    images: float32 (N, C, H, W), at least `batch`, for the comparison of both files. Raises UnavailableError without
     litert-torch, InputError for operators that `export.onnx_to_torch` does not support, CompressError where the logits
     differ by more than rounding.
     """

@@ -31,7 +31,7 @@ TRACED_BATCH = 2  # the exporter treats a batch of 1 as a constant
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A file written by `to_onnx`. input_shape: (N, 3, H, W); N is None for a dynamic batch."""
+    """A file written by `to_onnx`. input_shape: (N, C, H, W); N is None for a dynamic batch."""
 
     path: Path
     opset: int
@@ -52,22 +52,25 @@ class OnnxFile:
         ))  # fmt: skip
 
 
-def to_onnx(network: nn.Module, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
-    """Export an eval-mode network that maps (N, 3, side, side) to (N, classes), both float32; batch None is dynamic.
+def to_onnx(
+    network: nn.Module, path: Path, image: int | tuple[int, int, int], opset: int, batch: int | None
+) -> OnnxFile:
+    """Export an eval-mode network that maps (N, C, H, W) to (N, classes), both float32; batch None is dynamic.
 
-    Raises CompressError if the exporter used another opset or domain, or left a BatchNorm after a layer. The outputs
-    are not compared; see `export.parity`.
+    image: its shape (C, H, W), or the side of a square RGB image. Raises CompressError if the exporter used another
+    opset or domain, or left a BatchNorm after a layer. The outputs are not compared; see `export.parity`.
     """
-    model = _export(network.eval().cpu(), side, opset, batch)
+    shape = (3, image, image) if isinstance(image, int) else image
+    model = _export(network.eval().cpu(), shape, opset, batch)
     strip(model)
     use_global_average_pool(model)
     _check(model, opset)
     write_bytes(path, model.SerializeToString())
-    return OnnxFile(path, opset, (batch, 3, side, side))
+    return OnnxFile(path, opset, (batch, *shape))
 
 
-def _export(network: nn.Module, side: int, opset: int, batch: int | None) -> onnx.ModelProto:
-    example = torch.zeros(batch or TRACED_BATCH, 3, side, side)
+def _export(network: nn.Module, image: tuple[int, int, int], opset: int, batch: int | None) -> onnx.ModelProto:
+    example = torch.zeros(batch or TRACED_BATCH, *image)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     progress = contextlib.redirect_stdout(io.StringIO())  # the exporter prints it

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
         if name == "predict":
             command.add_argument("images", nargs="+", type=Path, metavar="IMAGE",
-                                 help="an image file (needs Pillow) or .npy with uint8 (height, width, 3)")  # fmt: skip
+                                 help="an image file (needs Pillow) or .npy with uint8 (height, width, C)")  # fmt: skip
     return parser
 
 

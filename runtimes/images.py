@@ -113,8 +113,9 @@ def decode(source: Source, with_alpha: bool = False) -> Image.Image:
 def read(source: Source, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Return the uint8 (height, width, channels) that a preprocessing makes of an image file, or of a .npy file.
 
-    A .npy file holds uint8 (height, width, channels): RGB, RGBA for `rgba`, and any channels for `array`, which takes
-    no other files. Raises UnreadableImageError. A .npy file of the right size needs no Pillow.
+    A .npy file holds uint8 (height, width, channels): RGB, RGB or one channel for `grey`, RGBA for `rgba`, and any
+    channels for `array`, which takes no other files. Raises UnreadableImageError. A .npy file of the right size and
+    channels needs no Pillow.
     """
     if isinstance(source, Path) and source.suffix == ".npy":
         return _prepared_array(_read_array(source, preprocessing), preprocessing)
@@ -125,14 +126,16 @@ def read(source: Source, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
 
 
 def _read_array(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Return the array of a .npy file, (height, width, 3) for `grey`, too."""
+    """Return the array of a .npy file, with an axis of channels."""
     try:
         pixels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UnreadableImageError(f"{path}: not a readable array ({error})") from error
-    channels = preprocessing.channel_count if preprocessing.channels in ("rgba", "array") else 3
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (channels,):
-        raise UnreadableImageError(f"{path}: is not uint8 (height, width, {channels})")
+    counts = {"grey": (1, 3), "bgr": (3,)}.get(preprocessing.channels, (preprocessing.channel_count,))
+    if isinstance(pixels, np.ndarray) and pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] not in {(n,) for n in counts}:
+        raise UnreadableImageError(f"{path}: is not uint8 (height, width, {' or '.join(map(str, counts))})")
     return pixels
 
 
@@ -140,13 +143,13 @@ def _prepared_array(pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing)
     if preprocessing.channels == "array":
         parts = [as_image(pixels[..., channel]) for channel in range(pixels.shape[2])]
         return np.concatenate([resize_and_crop(part, preprocessing) for part in parts], axis=2)
-    if preprocessing.channels == "grey" or pixels.shape[:2] != preprocessing.image_shape[:2]:
+    if pixels.shape != preprocessing.image_shape:
         return resize_and_crop(as_image(pixels), preprocessing)
     return pixels[..., ::-1] if preprocessing.channels == "bgr" else pixels
 
 
 def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return uint8 (height, width, 3 or 4) or (height, width) as a Pillow image.
+    """Return uint8 (height, width, channels) of 1, 3 or 4 channels, or (height, width), as a Pillow image.
 
     Raises UnavailableError without Pillow.
     """
@@ -154,7 +157,7 @@ def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
         from PIL import Image
     except ImportError as error:
         raise UnavailableError("resizing an array needs Pillow: pip install pillow") from error
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
 
 
 def _from_16_bits(pixels: npt.NDArray[np.integer[Any]]) -> Image.Image:

@@ -90,12 +90,6 @@ class Preprocessing:
         return str(self.crop) if isinstance(self.crop, int) else f"{self.height}x{self.width}"
 
     @property
-    def side(self) -> int:
-        """Side of a square crop."""
-        assert isinstance(self.crop, int), f"the crop {self.crop_text} is no square"
-        return self.crop
-
-    @property
     def channel_count(self) -> int:
         """Number of channels."""
         return len(self.mean)
@@ -104,6 +98,11 @@ class Preprocessing:
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of a prepared image: (height, width, channels)."""
         return self.height, self.width, self.channel_count
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of a network's input for one image: (channels, height, width)."""
+        return self.channel_count, self.height, self.width
 
     @property
     def resized(self) -> Sides:

@@ -49,7 +49,9 @@ class Draft:
 
     def sections(self) -> Section:
         """Return the content of the recipe."""
-        preprocessing = asdict(replace(self.start.preprocessing, resize=self.side, crop=self.side))
+        usual = self.start.preprocessing
+        if isinstance(usual.crop, int):  # else those of the run whose weights are used
+            usual = replace(usual, resize=self.side, crop=self.side)
         unreadable = self.survey.unreadable / self.survey.total
         allowed = {"max_unreadable_images": round(unreadable + 0.005, 2)} if unreadable > UNREADABLE_BY_DEFAULT else {}
         config = self.survey.config
@@ -59,7 +61,7 @@ class Draft:
             "data": {"name": "imagefolder", "root": str(config.root), "seed": config.seed, **share},
             **allowed,
             "preprocessing": {key: list(value) if isinstance(value, tuple) else value
-                              for key, value in preprocessing.items() if key != "channels"},  # rgb, the default
+                              for key, value in asdict(usual).items() if (key, value) != ("channels", "rgb")},
             "model": self.start.model,
             "stages": self.stages,
             "quantize": {"calibration_images": CALIBRATION_IMAGES},
@@ -97,6 +99,7 @@ class Draft:
                 f"The images' shorter sides have a median of {self.survey.typical_side} px; a larger crop is more "
                 "accurate and slower.",
                 "mean, std and interpolation belong to the starting weights.",
+                *self._other_inputs(),
             ),
             "model": (f"Weights: {self.start.source}.", *([f"{self.start.advice}."] if self.start.advice else [])),
             "stages": (
@@ -115,6 +118,19 @@ class Draft:
             "gate": ("Limits that decide the exit code: 0 pass, 3 regression, 4 inconclusive.", *self.gate.comments,
                      *(f"{line}." for line in self.gate.warnings)),
         }  # fmt: skip
+
+    def _other_inputs(self) -> list[str]:
+        """Return comments on inputs that suit the images better than square RGB images."""
+        usual, lines = self.start.preprocessing, []
+        if not isinstance(usual.crop, int) or usual.channels != "rgb":
+            return []
+        if (crop := self.survey.long_crop(self.side)) is not None:
+            lines.append(f"The images are long, and only their centre square is used; crop: {list(crop)} uses more.")
+        if self.survey.is_grey:
+            mean, std = (round(sum(values) / len(values), 4) for values in (usual.mean, usual.std))
+            lines.append("All images are grey. A network that takes one channel has a smaller first layer: replace "
+                         f"mean and std by channels: 1, mean: {mean:g}, std: {std:g}.")  # fmt: skip
+        return lines
 
 
 def draft(survey: Survey, start: Start, device: str) -> Draft:

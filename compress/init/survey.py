@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -25,6 +26,7 @@ MOST_UNREADABLE = 0.2  # share of images; a recipe normally allows 0.01
 IMBALANCED = 2.0  # images of the largest class / images of the smallest one
 FEW_TRAINING_IMAGES = 20  # of a class
 MIXED_SIZES, ELONGATED = 2.0, 1.4  # largest / smallest shorter side; longer / shorter side
+ALIKE, SHARE_ALIKE = 1.3, 0.8  # factor between the proportions of images, and share of those within it
 FEW_IMAGES, VERY_FEW_IMAGES, SEEDS = 2000, 200, 20  # up to which splits are chosen carefully; seeds to choose from
 LARGE_TEST_SHARE = 0.3  # of very few images
 LISTED_CLASSES, NAMES_SHOWN = 20, 3
@@ -36,15 +38,15 @@ GREY_MODES, MODES_OF_16_BITS = ("1", "L", "LA"), ("I", "I;16", "I;16B", "I;16L")
 class Survey:
     """A folder of images. config: section `data` of a recipe. data: what a run uses of it.
 
-    total, unreadable: number of images in the folder, and of those that can't be decoded. sides: shorter and longer
-    side of each image, (N, 2). modes: number of images by Pillow's mode.
+    total, unreadable: number of images in the folder, and of those that can't be decoded. sizes: width and height of
+    each image as stored, (N, 2). modes: number of images by Pillow's mode.
     """
 
     config: imagefolder.Config
     data: Data
     total: int
     unreadable: int
-    sides: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
     modes: Counter[str]
 
     @property
@@ -63,6 +65,30 @@ class Survey:
     def typical_side(self) -> int:
         """Return the median of the shorter sides, in pixels."""
         return int(np.median(self.sides[:, 0]))
+
+    @property
+    def sides(self) -> npt.NDArray[np.int64]:
+        """Return the shorter and the longer side of each image, (N, 2)."""
+        return np.sort(self.sizes, axis=1)
+
+    @property
+    def is_grey(self) -> bool:
+        """Return whether all images are stored with one channel, apart from transparency."""
+        return set(self.modes) <= {*GREY_MODES, *MODES_OF_16_BITS}
+
+    def long_crop(self, side: int) -> tuple[int, int] | None:
+        """Return (height, width) of a crop in the proportions of the images; None if they are not long or differ.
+
+        side: of the shorter side. The longer one is a multiple of 32.
+        """
+        proportions = self.sizes[:, 0] / self.sizes[:, 1]
+        usual = float(np.median(proportions))
+        elongation = max(usual, 1 / usual)
+        alike = np.mean(np.abs(np.log(proportions / usual)) < math.log(ALIKE))
+        if elongation <= ELONGATED or alike < SHARE_ALIKE:
+            return None
+        longer = 32 * max(1, round(side * elongation / 32))
+        return (side, longer) if usual > 1 else (longer, side)
 
     @property
     def root(self) -> Path:
@@ -99,8 +125,8 @@ def survey(root: Path, console: Console) -> Survey:
     kept = examine(data, MOST_UNREADABLE, console).data
     copies = sum("identical to" in image.reason for image in kept.rejected)
     headers = list(_headers(kept, console))
-    sides = np.asarray([sorted(size) for size, _ in headers], np.int64).reshape(-1, 2)
-    return Survey(config, kept, total, len(kept.rejected) - copies, sides, Counter(mode for _, mode in headers))
+    sizes = np.asarray([size for size, _ in headers], np.int64).reshape(-1, 2)
+    return Survey(config, kept, total, len(kept.rejected) - copies, sizes, Counter(mode for _, mode in headers))
 
 
 def _split(root: Path) -> tuple[imagefolder.Config, Data]:
@@ -171,9 +197,9 @@ def warnings(result: Survey, side: int) -> list[str]:
 def notes(result: Survey) -> list[str]:
     """Return one line for each thing that a user may not expect: folders of splits, files that are left out, grey."""
     grey, deep = (sum(result.modes[mode] for mode in modes) for modes in (GREY_MODES, MODES_OF_16_BITS))
-    lines = [f"{grey} of {len(result.sides)} images are grey; they are read as RGB"] if grey else []
+    lines = [f"{grey} of {len(result.sizes)} images are grey; they are read as RGB"] if grey else []
     if deep:
-        lines.append(f"{deep} of {len(result.sides)} images have 16 bits per pixel; they are scaled to 8 bits")
+        lines.append(f"{deep} of {len(result.sizes)} images have 16 bits per pixel; they are scaled to 8 bits")
     data = result.data
     folders = {} if result.test_share else data.folders
     return [*data_notes(folders, data.left_out, data.images_per_class()), *lines]
@@ -204,10 +230,9 @@ def _image_warnings(result: Survey, side: int) -> Iterator[str]:
         yield f"sizes differ: the shorter sides are {smallest} to {largest} px, with a median of {result.typical_side}"
     elongated = int(np.sum(longer > ELONGATED * shorter))
     if elongated:
-        yield (
-            f"long images, of which only the centre square is used: {elongated}; cut them into squares if what matters "
-            "is outside"
-        )
+        crop = result.long_crop(side)
+        cure = f"set crop: {list(crop)} in the recipe" if crop else "cut them into squares"
+        yield f"long images, of which only the centre square is used: {elongated}; {cure} if what matters is outside"
     small = int(np.sum(shorter < side / 2))
     if small:
         yield f"images enlarged more than twice: {small}, from {smallest} px on the shorter side to {side}"

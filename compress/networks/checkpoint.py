@@ -11,6 +11,7 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from compress.networks import PRUNED, WEIGHTS_FILE
+from compress.networks.channels import RGB, take_channels
 from compress.networks.shape import take_shape
 from compress.recipe import plugins
 from runtimes.errors import InputError
@@ -32,13 +33,15 @@ def load(
     folder: Path,
     model: Any,  # Any: the Config of whichever plug-in of compress/models
     num_classes: int,
+    channels: int = RGB,
 ) -> nn.Module:
     """Return the network in eval mode with the folder's weights, which may be those of a pruned network.
 
-    model: the `model` section of the recipe.
+    model: the `model` section of the recipe. channels: of the images.
     Raises InputError where the file is missing, damaged or of another architecture.
     """
     network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)
+    take_channels(network, channels)
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     return take_shape(network, tensors).eval()
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compress.networks import PRUNED, WEIGHTS_FILE, matching, weight_files
+from compress.networks.channels import RGB, first_layers, take_channels
 from compress.networks.matching import Candidate, Expected, listed
 from compress.networks.shape import take_shape
 from compress.networks.sources import PACKAGE, weights_file
@@ -41,27 +42,33 @@ def create(
     config: Any,  # Any: the Config of whichever plug-in of compress/models
     num_classes: int,
     seed: int,
+    channels: int = RGB,
 ) -> nn.Module:
     """Return the network of a recipe's `model` section in eval mode, initialised from the seed or its `weights`."""
-    return initialise(config, num_classes, seed)[0]
+    return initialise(config, num_classes, seed, channels)[0]
 
 
 def initialise(
     config: Any,  # Any: the Config of whichever plug-in of compress/models
     num_classes: int,
     seed: int,
+    channels: int = RGB,
 ) -> tuple[nn.Module, LoadedWeights]:
     """Return the network of `create`, and how it was initialised.
 
-    A classifier with another number of classes keeps its random weights. Raises InputError for a file that can't be
+    channels: of its images. A classifier with another number of classes keeps its random weights; the first layers of
+    weights for RGB images are adapted to other channels. Raises InputError for a file that can't be
     read or does not fit, UnavailableError where a package is not installed or the download fails.
     """
     torch.manual_seed(seed)
     family = plugins.load("models", config.arch)
     network: nn.Module = family.build(config, num_classes)
     if config.weights is None:
+        take_channels(network, channels)
         return network.eval(), RANDOM
     content, notes = _content(config, family.published(config), network)
+    if _reads(content, network, channels):
+        take_channels(network, channels)
     pruned = content.metadata.get(PRUNED) == "true"
     expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
@@ -77,10 +84,30 @@ def initialise(
         raise InputError(f"weights: {config.weights}: {error}") from None
     notes += _notes(content, chosen, others, expected, key)
     _load(network, chosen, expected)
+    notes += _adapt(network, channels)
     random = dict.fromkeys(name.rpartition(".")[0] for name in chosen.replaced)
     return network.eval(), LoadedWeights(
         tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned
     )
+
+
+def _reads(content: Content, network: nn.Module, channels: int) -> bool:
+    """Return whether the file is of a network for images of that many channels."""
+    ends = tuple(f"{name}.weight" for name in first_layers(network))
+    return any(path.endswith(ends) and tensor.shape[1:2] == (channels,) for path, tensor in content.tensors.items())
+
+
+def _adapt(network: nn.Module, channels: int) -> list[str]:
+    """Let a network with weights for RGB images take others; return notes."""
+    layers = first_layers(network)
+    if channels == RGB or not layers:
+        return []
+    take_channels(network, channels)
+    if channels == 1:
+        how = "summed over red, green and blue, which gives the same outputs for grey images"
+    else:
+        how = "zero for the alpha channel, until training changes them"
+    return [f"belong to a network for RGB images; the kernels of {listed(layers)} are {how}"]
 
 
 def _fits(content: Content, expected: Expected, key: str | None) -> bool:

@@ -144,7 +144,7 @@ def export_float32(
     step.console.say("export to ONNX, a few seconds")
     path, network, preprocessing = step.folder / file_name, checkpoint.load(), images.preprocessing
     batch = None if settings.batch == "dynamic" else settings.batch
-    exported = to_onnx(network, path, preprocessing.side, settings.opset, batch)
+    exported = to_onnx(network, path, preprocessing.input_shape, settings.opset, batch)
     lineage = (
         NetworkRecord(checkpoint.model.model_dump(mode="json")),
         *(StageRecord(stage.model_dump(mode="json")) for stage in checkpoint.stages),

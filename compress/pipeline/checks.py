@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from compress.images import exclusion
+from compress.images import exclusion, suitability
 from compress.images.samples import Data, Rejected
 from compress.pipeline import finished_run, preflight
 from compress.pipeline.images import LoadedData
@@ -74,7 +74,10 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     )
     content = read_json(folder / EXCLUDED)
     rejected = tuple(Rejected(**fields) for fields in content["rejected"])
-    kept = replace(exclusion.without(data, rejected), doubts=tuple(content["doubts"]))
+    unsuitable = suitability.doubts(data.test, recipe.preprocessing)
+    for doubt in unsuitable:
+        steps.console.say(f"doubtful: {doubt}")
+    kept = replace(exclusion.without(data, rejected), doubts=(*content["doubts"], *unsuitable))
     trained_on = finished_run.trained_on(recipe, kept)
     _say_excluded(trained_on, steps.console)
     kept = exclusion.exclude(kept, trained_on)

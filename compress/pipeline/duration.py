@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import operator
 import statistics
 import time
@@ -22,6 +23,7 @@ from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
 from runtimes.files import Json, read_json
+from runtimes.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,7 +52,7 @@ def expected_s(recipe: Recipe, names: Iterable[str], data: Data, earlier: Mappin
         elif name in stages:
             if image_s is None and trainings(stages[name]):
                 image_s = time_per_image_s(recipe, len(data.classes), trainings(stages[name])[0][1].batch_size)
-            expected[name] = _stage_s(stages[name], data, image_s or 0.0, shares[name], recipe.preprocessing.side)
+            expected[name] = _stage_s(stages[name], data, image_s or 0.0, shares[name], recipe.preprocessing)
         else:
             expected[name] = USUAL_S.get(name.partition("-")[0], OTHER_S)
     return expected
@@ -116,16 +118,16 @@ def _shares_left(stages: Sequence[StageConfig]) -> list[float]:
     return list(itertools.accumulate(budgets, operator.mul))
 
 
-def _stage_s(stage: StageConfig, data: Data, image_s: float, share: float, side: int) -> float:
+def _stage_s(stage: StageConfig, data: Data, image_s: float, share: float, images: Preprocessing) -> float:
     """Return the expected seconds of a stage.
 
-    image_s: of training the unpruned network, per image. share: of its time that pruning leaves. side: of the images,
-    in pixels.
+    image_s: of training the unpruned network, per image. share: of its time that pruning leaves.
     """
+    full = images.height, images.width
     total_s = PRUNING_S if isinstance(stage, PruneConfig) else 0.0
     rounds = stage.rounds if isinstance(stage, PruneConfig) else 1
     for _, fit in trainings(stage):
-        epochs = sum((fit.side(epoch, side) / side) ** 2 for epoch in range(fit.epochs))  # smaller images at first
+        epochs = sum(math.prod(fit.sides(epoch, full)) / math.prod(full) for epoch in range(fit.epochs))
         training_s = epochs * len(data.train) * image_s * share * (1 if fit.TRAINS_MODULES else FAKE_QUANTIZATION)
         validation_s = fit.epochs * len(data.val) * image_s * share * FORWARD
         passes = (fit.augment.flip_variants if fit.tabulates_teacher else epochs) if fit.teacher else 0
@@ -138,15 +140,17 @@ def time_per_image_s(recipe: Recipe, classes: int, batch: int) -> float:
     """Return the seconds of training per image on this machine, from a few steps on random images."""
     import torch
 
-    from compress.training.optimization import make_optimizer  # imports torch
+    from compress.networks.channels import take_channels  # imports torch
+    from compress.training.optimization import make_optimizer
 
-    device, side, processes = resolve_device(recipe.device), recipe.preprocessing.side, distributed.world_size()
+    device, shape, processes = resolve_device(recipe.device), recipe.preprocessing.input_shape, distributed.world_size()
     batch = max(2, batch // processes)
     with torch.random.fork_rng(devices=[]):  # later steps draw the same numbers with and without an estimate
-        network = plugins.load("models", recipe.model.arch).build(recipe.model, classes).to(device).train()
-        network = network.to(memory_format=torch.channels_last)
+        network = plugins.load("models", recipe.model.arch).build(recipe.model, classes)
+        take_channels(network, shape[0])
+        network = network.to(device).train().to(memory_format=torch.channels_last)
         optimizer = make_optimizer(network, FitConfig())
-        images = torch.rand(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
+        images = torch.rand(batch, *shape, device=device).to(memory_format=torch.channels_last)
         labels = torch.arange(batch, device=device) % classes
         times_s: list[float] = []
         while len(times_s) < MAX_STEPS and sum(times_s) < TIMED_S:

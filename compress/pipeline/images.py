@@ -62,7 +62,7 @@ class SplitImages:
         return replace(self, selection=replace(self.selection, count=count))
 
     def load(self) -> EvalSet:
-        """Return the images as uint8 `(N, H, W, 3)` with labels, names and classes."""
+        """Return the images as uint8 `(N, H, W, C)` with labels, names and classes."""
         return _opened(self.prepared())
 
     def prepared(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -39,12 +39,16 @@ INITIAL = "initial.json"  # notes of the weights, and modules that stayed random
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network on disk. name: of the step that made it. stages: those that it has been through, oldest first."""
+    """A network on disk.
+
+    name: of the step that made it. channels: of its images. stages: those that it has been through, oldest first.
+    """
 
     name: str
     folder: Path
     model: ModelConfig
     classes: int
+    channels: int
     stages: tuple[StageConfig, ...] = ()
 
     def identity(self) -> JsonValue:
@@ -56,7 +60,7 @@ class Checkpoint:
         """Rebuild the network with its weights, in eval mode."""
         from compress.networks import checkpoint  # imports torch
 
-        return checkpoint.load(self.folder, self.model, self.classes)
+        return checkpoint.load(self.folder, self.model, self.classes, self.channels)
 
     def learned_ranges(self) -> Json | None:
         """Return the scheme and the activation ranges that the last stage learned; None where it learned none."""
@@ -110,12 +114,11 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
 
     Raises InputError before the first stage if weights do not fit, or if their classifier would stay random.
     """
-    classes = len(images.data.classes)
-    start, notes = _create(steps, "network", recipe.model, classes, recipe.seed)
+    start, notes = _create(steps, "network", recipe.model, images, recipe.seed)
     random = read_json(start.folder / INITIAL)["random"]
     teachers = []
     for number, section in enumerate(initial.own_teachers(recipe.stages)):
-        teacher, teacher_notes = _create(steps, f"teacher-{number}", section, classes, recipe.seed)
+        teacher, teacher_notes = _create(steps, f"teacher-{number}", section, images, recipe.seed)
         initial.require_trained_teacher(section, read_json(teacher.folder / INITIAL)["random"])
         teachers.append(teacher)
         notes += [f"teacher: {note}" for note in teacher_notes]
@@ -139,23 +142,26 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
             run_stage, name, setup=setup, previous=previous, baseline=unpruned or previous, train=images.of("train"),
             val=images.of("val"),
         )  # fmt: skip
-        checkpoints.append(Checkpoint(name, folder, recipe.model, classes, (*previous.stages, config)))
+        checkpoints.append(replace(previous, name=name, folder=folder, stages=(*previous.stages, config)))
     return Networks(tuple(checkpoints), unpruned, not random, tuple(notes))
 
 
-def _create(steps: Steps, name: str, model: ModelConfig, classes: int, seed: int) -> tuple[Checkpoint, list[str]]:
+def _create(steps: Steps, name: str, model: ModelConfig, images: RunImages, seed: int) -> tuple[Checkpoint, list[str]]:
     """Return an initialised network and the notes of its weights, which a cached step gives again."""
-    folder = steps.run(create_network, name, model=model, classes=classes, seed=seed)
+    classes, channels = len(images.data.classes), images.preprocessing.channel_count
+    folder = steps.run(create_network, name, model=model, classes=classes, channels=channels, seed=seed)
     notes: list[str] = read_json(folder / INITIAL)["notes"]
-    return Checkpoint(name, folder, model, classes), notes
+    return Checkpoint(name, folder, model, classes, channels), notes
 
 
 @step_options(TRAINING_PACKAGES)
-def create_network(step: Step, model: ModelConfig, classes: int, seed: int) -> None:  # Any: a plug-in's Config
+def create_network(
+    step: Step, model: ModelConfig, classes: int, channels: int, seed: int
+) -> None:  # Any: a plug-in's Config
     """Write an initial network: random from the seed, or with the weights that its section names."""
     from compress.networks import checkpoint, weights  # import torch
 
-    network, loaded = weights.initialise(model, classes, seed)
+    network, loaded = weights.initialise(model, classes, seed, channels)
     checkpoint.save(step.folder, network, loaded.pruned)
     write_json(step.folder / INITIAL, {"notes": loaded.notes, "random": loaded.random})
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from compress.images.samples import SPLITS, Data
 from compress.networks.sources import weights_file
-from compress.pipeline.initial import ModelConfig, StageConfig, trainings, untrained_notes
+from compress.pipeline.initial import ModelConfig, StageConfig, own_teachers, trainings, untrained_notes
 from compress.pruning.config import PruneConfig
 from compress.quantization.config import BUDGETS, MIN_IMAGES
 from compress.recipe import plugins
@@ -38,7 +38,7 @@ def require_recipe(recipe: Recipe) -> None:
     Networks are built only where names of modules, or of published weights, have to be looked up: torch takes seconds
     to import. Raises UnavailableError if the only problems are packages that are not installed on this machine.
     """
-    problems = [*_weights(recipe), *_names(recipe)]
+    problems = [*_weights(recipe), *_names(recipe), *_augmentations(recipe), *_images(recipe)]
     wrong = [str(problem) for problem in problems if isinstance(problem, InputError)]
     if wrong:
         raise InputError("\n".join(wrong))
@@ -118,6 +118,26 @@ def _require_weights(section: ModelConfig) -> None:
     from compress.networks.weights import published_entry  # imports torch
 
     published_entry(section.weights, plugins.load("models", section.arch).published(section))
+
+
+def _augmentations(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the problems of augmentations that the images do not allow."""
+    for index, stage in enumerate(recipe.stages):
+        for key, fit in trainings(stage):
+            yield from _problem(f"stages.{index}{key}.augment.", fit.augment.require_fit, recipe.preprocessing)
+
+
+def _images(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the problem of a network that does not take the images, if these are not square and RGB."""
+    channels, height, width = shape = recipe.preprocessing.input_shape
+    if channels == 3 and height == width:  # building a network takes seconds
+        return
+    from compress.networks.channels import require_takes, take_channels  # import torch
+
+    for where, section in [("model", recipe.model), *(("teacher", own) for own in own_teachers(recipe.stages))]:
+        network = _built(section)
+        take_channels(network, channels)
+        yield from _problem(f"{where}: {section.arch}: ", require_takes, network, shape)
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:

@@ -52,9 +52,8 @@ def build_cost_model(network: nn.Module, context: Context, config: PruneConfig) 
 
 
 def example_input(context: Context) -> Tensor:
-    """Return zeros in the shape of one image, (1, 3, H, W)."""
-    side = context.preprocessing.side
-    return torch.zeros(1, 3, side, side)
+    """Return zeros in the shape of one image, (1, C, H, W)."""
+    return torch.zeros(1, *context.preprocessing.input_shape)
 
 
 def _latency_model(
@@ -71,5 +70,5 @@ def _latency_model(
 
 
 def _exported(network: nn.Module, context: Context) -> Artifact:
-    file = to_onnx(network, context.folder / "before.onnx", context.preprocessing.side, opset=18, batch=None)
+    file = to_onnx(network, context.folder / "before.onnx", context.preprocessing.input_shape, opset=18, batch=None)
     return file.artifact(context.preprocessing, context.classes)

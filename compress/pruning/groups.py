@@ -50,7 +50,7 @@ class Group:
 def find_groups(network: nn.Module, example: Tensor) -> tuple[Group, ...]:
     """Return the channel groups of a network; the logits belong to none.
 
-    example: (N, 3, H, W), used to trace the network with Torch-Pruning's dependency graph.
+    example: (N, C, H, W), used to trace the network with Torch-Pruning's dependency graph.
     Raises InputError where the network can't be traced.
     """
     network.eval()

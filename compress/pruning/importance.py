@@ -49,7 +49,7 @@ def unit_scores(
 
 
 def importance_batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the normalised images (N, 3, H, W) and labels (N,) for `taylor`, spread over the train split."""
+    """Yield the normalised images (N, C, H, W) and labels (N,) for `taylor`, spread over the train split."""
     images = context.subset("train", IMAGES)
     assert images.labels is not None
     for start in range(0, len(images), BATCH):

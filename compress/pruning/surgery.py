@@ -59,7 +59,7 @@ def remove_units_checked(
 ) -> nn.Module:
     """Remove units, in place, and return the network if its outputs equal those of a copy with the units zeroed.
 
-    example: (N, 3, H, W), with random values. Raises CompressError where outputs differ, because the groups were traced
+    example: (N, C, H, W), with random values. Raises CompressError where outputs differ, because the groups were traced
     wrongly then. With norms over channels, outputs depend on the number of channels, so that only shapes are checked.
     """
     over_channels = any(isinstance(module, (nn.LayerNorm, nn.GroupNorm)) for module in network.modules())

@@ -15,6 +15,7 @@ from compress.quantization.config import Quantize
 from compress.recipe import errors as recipe_errors
 from compress.recipe import plugins, strict_yaml
 from compress.recipe import targets as target_files
+from compress.recipe.preprocessing import RecipePreprocessing
 from compress.recipe.section import Config, other_name
 from compress.recipe.strict_yaml import YamlValue
 from compress.verdict.gate import Gate
@@ -41,7 +42,7 @@ class Export(Config):
 
     opset: version of ONNX's operators.
     batch: a fixed number of images, or `dynamic`.
-    input: `uint8` adds the normalisation to the file, which then takes pixels of shape (N, H, W, 3).
+    input: `uint8` adds the normalisation to the file, which then takes pixels of shape (N, H, W, C).
     output: `probabilities` adds the softmax to the file.
     """
 
@@ -75,7 +76,7 @@ class Recipe(Config):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: RecipePreprocessing = Preprocessing()
     max_unreadable_images: Annotated[float, Field(ge=0, le=1)] = 0.01
     model: ModelConfig
     stages: tuple[StageConfig, ...] = ()
@@ -93,9 +94,6 @@ class Recipe(Config):
             for target in self.targets
             if self.export.batch not in ("dynamic", target.batch)
         ]
-        if (self.preprocessing.crop, self.preprocessing.channels) != (self.preprocessing.height, "rgb"):
-            problems.append("preprocessing: must have a square crop and channels rgb, with which networks are trained; "
-                            "compress quantize takes files with others")  # fmt: skip
         target_names = [target.name for target in self.targets]
         if len(set(target_names)) < len(target_names):
             problems.append(f"targets: must have different names, not {', '.join(target_names)}")

@@ -106,7 +106,8 @@ def reject_booleans(value: JsonValue, annotation: Any) -> JsonValue:  # Any: a t
     """
     types = _types(annotation)
     if isinstance(value, bool):
-        return str(value).lower() if bool not in types and (int in types or float in types) else value
+        takes_numbers = float in types or any(kind is int or type(kind) is int for kind in types)  # or a Literal's
+        return str(value).lower() if bool not in types and takes_numbers else value
     if isinstance(value, list):
         return [reject_booleans(item, annotation) for item in value]
     if isinstance(value, dict):

@@ -14,6 +14,7 @@ from compress.report.report import ARTIFACTS, FLIPPED, REPORT_FILE, Report
 from runtimes.artifact import Artifact, manifest_path
 from runtimes.evalset import EvalSet
 from runtimes.files import replacing, write_json
+from runtimes.images import as_image
 
 THUMBNAIL_SIDE = 128  # pixels
 
@@ -23,7 +24,7 @@ def publish(outputs: RunOutputs, folder: Path) -> Report:
     report = build(outputs)
     _copy(outputs.artifacts, folder / ARTIFACTS)
     indices = {flip.index for flips in report.flips.values() for flip in flips.shown}
-    _write_thumbnails(folder / FLIPPED, outputs.images, indices)
+    write_thumbnails(folder / FLIPPED, outputs.images, indices)
     write_json(folder / REPORT_FILE, report.to_json())
     documents.write(report, folder)
     return report
@@ -40,14 +41,13 @@ def _copy(artifacts: Sequence[Artifact], folder: Path) -> None:
             path.unlink()
 
 
-def _write_thumbnails(folder: Path, images: EvalSet, indices: set[int]) -> None:
+def write_thumbnails(folder: Path, images: EvalSet, indices: set[int]) -> None:
     """Write small JPEGs of the images at those indices, in place of older ones."""
-    from PIL import Image
-
     if folder.exists():
         shutil.rmtree(folder)
     for index in sorted(indices):
-        picture = Image.fromarray(images.pixels(np.asarray([index]))[0])
+        picture = as_image(images.pixels(np.asarray([index]))[0])
+        picture = picture.convert("L" if picture.mode == "L" else "RGB")  # a JPEG has no alpha channel
         picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         with replacing(folder / f"{index}.jpg") as temporary:
             picture.save(temporary, format="jpeg", quality=80)

@@ -69,15 +69,15 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     from export.rewrites.hard_activations import rewrite_hard_activations
     from export.to_onnx import to_onnx
 
-    scheme, side = scheme_named(config.scheme), context.preprocessing.side
+    scheme, image = scheme_named(config.scheme), context.preprocessing.input_shape
     network = network.eval().cpu()
     with tempfile.TemporaryDirectory() as folder:  # of this process; several may run in the stage's folder
-        graph = onnx.load(to_onnx(network, Path(folder) / "before.onnx", side, opset=18, batch=None).path)
+        graph = onnx.load(to_onnx(network, Path(folder) / "before.onnx", image, opset=18, batch=None).path)
     if scheme.placement == "every-operator":
         graph = rewrite_hard_activations(graph)
     images = context.subset("train", CALIBRATION_IMAGES)
     ranges = calibrate(graph, plan_quantization(graph, scheme).ranged, images, CalibrationConfig(), context.console)
-    example = torch.zeros(1, 3, side, side)
+    example = torch.zeros(1, *image)
     rounded = FakeQuantNetwork(graph, scheme, ranges, module_names(graph, network, example))
     trained = train(rounded, context, config, before=network)
     assert isinstance(trained, FakeQuantNetwork)

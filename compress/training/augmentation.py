@@ -18,7 +18,7 @@ Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Augmenter:
-    """Augments cropped uint8 (H, W, 3) images: flips and transposition, geometry, a policy, erasing, in this order."""
+    """Augments cropped uint8 (H, W, C) images: flips and transposition, geometry, a policy, erasing, in this order."""
 
     def __init__(self, augment: Augment, preprocessing: Preprocessing) -> None:
         """Build the transforms. Uncovered pixels get the mean colour, which normalises to about 0."""
@@ -63,13 +63,13 @@ def mixing(augment: Augment, classes: int) -> Mix | None:
 
 
 def flip(pixels: Pixels, augment: Augment, rng: np.random.Generator) -> Pixels:
-    """Mirror and transpose an (H, W, 3) image, each with probability 1/2 if enabled."""
+    """Mirror and transpose an (H, W, C) image, each with probability 1/2 if enabled."""
     hflip, vflip, transpose = rng.random(3) < 0.5
     return _flipped(pixels, augment.hflip and hflip, augment.vflip and vflip, augment.transpose and transpose)
 
 
 def variants(pixels: Pixels, augment: Augment) -> Iterator[Pixels]:
-    """Yield every possible result of `flip` for an (H, W, 3) image."""
+    """Yield every possible result of `flip` for an (H, W, C) image."""
     enabled_flips = (augment.hflip, augment.vflip, augment.transpose)
     for flips in product(*([False, True] if enabled else [False] for enabled in enabled_flips)):
         yield _flipped(pixels, *flips)

@@ -19,12 +19,12 @@ from compress.training.context import Context
 from compress.training.crops import random_resized_crop, resize
 from runtimes import images
 from runtimes.errors import InputError
-from runtimes.preprocessing import Preprocessing
+from runtimes.preprocessing import Preprocessing, Sides
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 PARALLEL_DOWNLOADS = 16
 
-Position = tuple[int, int, int, int]  # epoch, index of the image, number of its copy, side in pixels
+Position = tuple[int, int, int, Sides]  # epoch, index of the image, number of its copy, height and width in pixels
 
 
 class TrainingBatches:
@@ -42,7 +42,7 @@ class TrainingBatches:
         if self._size < ranks:
             raise InputError(f"a batch of {self._size} images can't be shared by {ranks} processes; start fewer")
         self._positions = _Positions()
-        self._side, self._repeats = context.preprocessing.side, config.repeats
+        self._sides, self._repeats = (context.preprocessing.height, context.preprocessing.width), config.repeats
         workers = config.workers if self._images.is_slow else 0
         self._loader: DataLoader[Batch] = DataLoader(
             self._images, batch_sampler=self._positions, collate_fn=_unchanged, num_workers=workers,
@@ -60,14 +60,14 @@ class TrainingBatches:
         """Return the number of batches in an epoch."""
         return self._count // self._size
 
-    def epoch(self, epoch: int, first_step: int = 0, side: int | None = None) -> Iterator[Batch]:
-        """Yield uint8 (n, 3, side, side) images, contiguous or channels_last, and int64 (n,) labels.
+    def epoch(self, epoch: int, first_step: int = 0, sides: Sides | None = None) -> Iterator[Batch]:
+        """Yield uint8 (n, C, H, W) images, contiguous or channels_last, and int64 (n,) labels.
 
-        first_step: earlier batches are skipped without being decoded. side: in pixels, by default the preprocessing's.
+        first_step: earlier batches are skipped without being decoded. sides: (H, W), by default the preprocessing's.
         """
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
         steps = range(first_step * self._size, self.steps * self._size)
-        positions = [(epoch, int(order[step // self._repeats]), step % self._repeats, side or self._side)
+        positions = [(epoch, int(order[step // self._repeats]), step % self._repeats, sides or self._sides)
                      for step in steps]  # fmt: skip
         self._positions.batches = [
             positions[start : start + self._size][self._rank :: self._ranks]
@@ -112,10 +112,10 @@ class _Images(Dataset[Batch]):
 
     def __getitems__(self, positions: list[Position]) -> Batch:
         """Return the batch."""
-        side = positions[0][3]
-        pixels = np.empty((len(positions), side, side, 3), np.uint8)
-        if self._prepared is None:  # random crops are resized as (3, H, W), and stay in that layout
-            pixels = np.empty((len(positions), 3, side, side), np.uint8).transpose(0, 2, 3, 1)
+        channels, sides = self._preprocessing.channel_count, positions[0][3]
+        pixels = np.empty((len(positions), *sides, channels), np.uint8)
+        if self._prepared is None:  # random crops are resized as (C, H, W), and stay in that layout
+            pixels = np.empty((len(positions), channels, *sides), np.uint8).transpose(0, 2, 3, 1)
         sources = self._sources([index for _, index, _, _ in positions])
         for row, source, position in zip(pixels, sources, positions, strict=True):
             row[:] = self._augmented(source, *position)
@@ -132,12 +132,12 @@ class _Images(Dataset[Batch]):
         with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
             return list(pool.map(images.content, sources))
 
-    def _augmented(self, source: images.Source, epoch: int, index: int, copy: int, side: int) -> Pixels:
+    def _augmented(self, source: images.Source, epoch: int, index: int, copy: int, sides: Sides) -> Pixels:
         rng = np.random.default_rng((self._seed, epoch, index, copy) if copy else (self._seed, epoch, index))
         if self._prepared is None:
-            pixels = random_resized_crop(source, self._preprocessing, self._augment, rng, side)
+            pixels = random_resized_crop(source, self._preprocessing, self._augment, rng, sides)
         else:
-            pixels = resize(self._prepared.images[index], self._preprocessing, side)
+            pixels = resize(self._prepared.images[index], self._preprocessing, sides)
         return self._augmenter(pixels, rng)
 
 
@@ -156,9 +156,9 @@ def _unchanged(batch: Any) -> Any:
 
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -> torch.Tensor:
-    """Turn uint8 (N, 3, H, W) into normalised float32 on the device, in channels_last layout.
+    """Turn uint8 (N, C, H, W) into normalised float32 on the device, in channels_last layout.
 
-    Rows of W x 3 numbers are scaled together, which is three times as fast on a CPU as scaling channels of 3 numbers.
+    Rows of W x C numbers are scaled together, which is three times as fast on a CPU as scaling channels of 3 numbers.
     """
     scale, offset = _scale_and_offset(preprocessing, device, pixels.shape[3])
     moved = pixels.to(device, non_blocking=True).permute(0, 2, 3, 1)
@@ -175,5 +175,5 @@ def normalize(pixels: torch.Tensor, preprocessing: Preprocessing, device: str) -
 @functools.cache
 def _scale_and_offset(preprocessing: Preprocessing, device: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return scale and offset for a row of pixels on the device; cached, because a copy to a GPU synchronises."""
-    scale, offset = (torch.from_numpy(values.reshape(3)).to(device) for values in preprocessing.scale_and_offset)
+    scale, offset = (torch.from_numpy(values).to(device) for values in preprocessing.scale_and_offset)
     return scale.repeat(width), offset.repeat(width)

@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 
 from compress.recipe import plugins
 from compress.recipe.section import Config
+from runtimes.errors import InputError
 from runtimes.files import JsonValue
+from runtimes.preprocessing import Preprocessing, Sides
 
 if TYPE_CHECKING:
     ModelConfig: TypeAlias = Any  # the Config of whichever plug-in of compress/models
@@ -20,13 +22,15 @@ class Augment(Config):
     """Random augmentation of training images.
 
     hflip, vflip: mirror half of the images.
-    transpose: swap rows and columns of half of the images, for images without an upright direction.
-    crop_scale: [least, greatest] share of the area that a random crop keeps.
+    transpose: swap rows and columns of half of the images, for images without an upright direction; needs a square
+        crop.
+    crop_scale: [least, greatest] share of the area that a random crop keeps; if the crop of `preprocessing` is no
+        square, of the area of the image's largest part in the crop's proportions.
     rotate, shear: greatest angle in degrees, to either side.
     shift: greatest shift, as a share of the side.
     zoom: [least, greatest] factor.
     policy: `randaugment` (two of 14 transforms, of strength `magnitude`) or `trivialaugment` (one transform of random
-    strength).
+    strength); for 1 or 3 channels.
     magnitude: strength of `randaugment`.
     erase: share of images in which a rectangle is erased.
     mixup, cutmix: alpha of the beta distribution from which the mixed share of another image is drawn; 0 for none.
@@ -52,6 +56,16 @@ class Augment(Config):
             if pair and pair[0] > pair[1]:
                 raise ValueError(f"{name}: must be [least, greatest], not {list(pair)}")
         return self
+
+    def require_fit(self, preprocessing: Preprocessing) -> None:
+        """Raise InputError if images of that preprocessing can't be augmented so."""
+        if self.transpose and preprocessing.height != preprocessing.width:
+            raise InputError(
+                f"transpose: swaps rows and columns, so it needs a square crop, not {preprocessing.crop_text}; remove "
+                "transpose, or use hflip and vflip"
+            )
+        if self.policy and preprocessing.channels == "rgba":
+            raise InputError(f"policy: {self.policy}: is for 1 or 3 channels, not rgba; remove policy")
 
     @property
     def only_flips(self) -> bool:
@@ -118,8 +132,8 @@ class FitConfig(Config):
     checkpoint_minutes: time between two checkpoints inside an epoch.
     augment: random changes of the training images.
     repeats: number of differently augmented copies of an image that follow each other; an epoch shows fewer images.
-    resize_from: side in pixels of the first epoch's images; it grows linearly to the preprocessing's during the first
-    three quarters of the epochs.
+    resize_from: shorter side in pixels of the first epoch's images; they grow linearly to the preprocessing's crop
+    during the first three quarters of the epochs.
     freeze: names or patterns of modules that are not trained; a later stage without it trains them.
     lr_scale: factors of lr for modules, by name or pattern.
     sync_batchnorm: compute BatchNorm statistics over all processes of torchrun.
@@ -185,10 +199,17 @@ class FitConfig(Config):
         """Return whether the teacher's outputs are computed once for all variants of the images, not in every epoch."""
         return self.augment.only_flips and self.resize_from is None and self.augment.flip_variants <= self.epochs
 
-    def side(self, epoch: int, full_side: int) -> int:
-        """Return the side in pixels of an epoch's images, a multiple of 16 until it is `full_side`."""
-        if self.resize_from is None or self.resize_from >= full_side:
-            return full_side
+    def sides(self, epoch: int, full: Sides) -> Sides:
+        """Return height and width in pixels of an epoch's images, multiples of 16 until they are `full`."""
+        shorter = min(full)
+        if self.resize_from is None or self.resize_from >= shorter:
+            return full
         progress = min(1.0, epoch / max(1.0, 0.75 * self.epochs))
-        side = self.resize_from + progress * (full_side - self.resize_from)
-        return full_side if progress == 1 else max(16, round(side / 16) * 16)
+        if progress == 1:
+            return full
+        side = self.resize_from + progress * (shorter - self.resize_from)
+        return _multiple_of_16(side * (full[0] / shorter)), _multiple_of_16(side * (full[1] / shorter))
+
+
+def _multiple_of_16(side: float) -> int:
+    return max(16, round(side / 16) * 16)

@@ -171,7 +171,8 @@ def _train_epoch(
     what = f"{context.name}, epoch {run.epoch + 1}/{config.epochs}"
     done, all_steps = run.epoch * batches.steps, config.epochs * batches.steps
     saved = time.monotonic()
-    for pixels, labels in batches.epoch(run.epoch, run.step, config.side(run.epoch, context.preprocessing.side)):
+    sides = config.sides(run.epoch, (context.preprocessing.height, context.preprocessing.width))
+    for pixels, labels in batches.epoch(run.epoch, run.step, sides):
         torch.manual_seed(context.seed * 1_000_003 + done + run.step)  # for dropout
         train_step(pixels, labels)
         run.step += 1
@@ -219,7 +220,7 @@ class _Step:
             module.eval()
 
     def __call__(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        """Update the weights with this process's uint8 (n, 3, H, W) images and int64 (n,) labels."""
+        """Update the weights with this process's uint8 (n, C, H, W) images and int64 (n,) labels."""
         run, config = self._run, self._config
         run.optimizer.zero_grad(set_to_none=True)
         parts = list(zip(pixels.tensor_split(self._parts), labels.tensor_split(self._parts), strict=True))

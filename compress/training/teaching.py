@@ -114,9 +114,8 @@ class Projected(nn.Module):
         ):
             for name in names:
                 _module(network, name).register_forward_hook(_recorder(outputs, name))
-        side = context.preprocessing.side
         with torch.no_grad():
-            example = torch.zeros(1, 3, side, side)
+            example = torch.zeros(1, *context.preprocessing.input_shape)
             student.cpu().eval()(example)
             self.teacher_logits(example.to(context.device))
         torch.manual_seed(context.seed)

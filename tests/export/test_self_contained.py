@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import classifier, ranges_of, run_model, unsigned_scheme
 
 from export.plan import plan_quantization
@@ -55,6 +56,27 @@ def test_pixels_in_give_the_logits_of_normalised_images(preprocessing: Preproces
     expected = run_model(model, preprocessing.normalize(pixels()))
     np.testing.assert_allclose(run_model(inside, pixels()), expected, rtol=1e-4, atol=1e-4)
     assert ("Mul" in operators(inside)) == (readers == 2), "one convolution takes the division into its weights"
+
+
+@pytest.mark.parametrize(("channels", "count"), [("grey", 1), ("rgba", 4)])
+def test_pixels_of_other_channels_give_the_logits_of_normalised_images(channels: Any, count: int) -> None:
+    preprocessing = Preprocessing(
+        8, (8, 24), mean=tuple(0.1 * n for n in range(count)), std=tuple(0.2 + 0.1 * n for n in range(count)),
+        channels=channels,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, count, 3, 3)).astype(np.float32)
+    nodes = [("Conv", ["images", "w"], ["c"], {}), ("GlobalAveragePool", ["c"], ["p"], {}),
+             ("Flatten", ["p"], ["logits"], {})]  # fmt: skip
+    model = helper.make_model(helper.make_graph(
+        [helper.make_node(kind, inputs, outputs, name=kind, **options) for kind, inputs, outputs, options in nodes],
+        "g", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", count, 8, 24])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(weight, "w")],
+    ), opset_imports=[helper.make_opsetid("", 18)], ir_version=9)  # fmt: skip
+    stored = rng.integers(0, 256, (5, 8, 24, count), np.uint8)
+    expected = run_model(model, preprocessing.normalize(stored))
+    np.testing.assert_allclose(run_model(take_pixels(model, preprocessing), stored), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_division_goes_into_the_step_of_a_quantizer() -> None:

@@ -76,6 +76,15 @@ def test_a_fixed_batch_is_fixed(tmp_path: Path) -> None:
     assert [dimension.dim_value for dimension in shape] == [4, 3, SIDE, SIDE]
 
 
+def test_the_input_has_the_shape_of_the_images(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    made = to_onnx(network, tmp_path / "grey.onnx", (1, 8, 24), 18, None)
+    assert made.input_shape == (None, 1, 8, 24)
+    images = torch.rand(3, 1, 8, 24)
+    with torch.no_grad():
+        np.testing.assert_allclose(run_model(onnx.load(made.path), images.numpy()), network(images), atol=1e-5)
+
+
 @pytest.mark.parametrize("opset", [18, 20])
 def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
     made = to_onnx(Small().eval(), tmp_path / "m.onnx", SIDE, opset, 1)

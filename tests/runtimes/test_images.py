@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import struct
@@ -284,6 +285,22 @@ def test_colours_come_in_the_order_of_the_channels(tmp_path: Path, channels: Any
         result = images.read(tmp_path / name, preprocessing)
         wanted = np.broadcast_to(np.array(expected, np.uint8), (6, 9, count))
         np.testing.assert_allclose(result.astype(int), wanted, atol=1)  # Pillow multiplies by alpha and divides
+
+
+@pytest.mark.parametrize("axis", [(), (1,)], ids=["two axes", "three axes"])
+def test_an_array_of_one_channel_is_grey(tmp_path: Path, axis: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9), np.uint8)
+    np.save(tmp_path / "grey.npy", pixels.reshape(6, 9, *axis))
+    grey = Preprocessing(6, (6, 9), mean=(0.5,), std=(0.5,), channels="grey")
+    np.testing.assert_array_equal(images.read(tmp_path / "grey.npy", grey)[..., 0], pixels)
+    smaller = images.read(tmp_path / "grey.npy", dataclasses.replace(grey, resize=3, crop=(3, 4)))
+    expected = images.resize_and_crop(Image.fromarray(pixels), dataclasses.replace(grey, resize=3, crop=(3, 4)))
+    np.testing.assert_array_equal(smaller, expected)
+    with pytest.raises(images.UnreadableImageError, match=r"is not uint8 \(height, width, 3\)"):
+        images.read(tmp_path / "grey.npy", Preprocessing(6, (6, 9)))
+    np.save(tmp_path / "rgba.npy", np.zeros((6, 9, 4), np.uint8))
+    with pytest.raises(images.UnreadableImageError, match=r"is not uint8 \(height, width, 1 or 3\)"):
+        images.read(tmp_path / "rgba.npy", grey)
 
 
 def test_an_image_without_alpha_is_opaque() -> None:

@@ -149,9 +149,9 @@ def test_older_files_have_no_channels() -> None:
 
 def test_a_square_has_one_crop() -> None:
     assert Preprocessing(crop=(96, 96)) == Preprocessing(crop=96)
-    assert (Preprocessing(crop=96).side, Preprocessing(crop=(48, 192)).image_shape) == (96, (48, 192, 3))
-    with pytest.raises(AssertionError, match="48x192 is no square"):
-        _ = Preprocessing(crop=(48, 192)).side
+    assert (Preprocessing(crop=96).input_shape, Preprocessing(crop=(48, 192)).image_shape) == (
+        (3, 96, 96), (48, 192, 3),
+    )  # fmt: skip
 
 
 def test_an_unknown_key_is_refused() -> None:

@@ -81,7 +81,7 @@ class FakeQuantNetwork(nn.Module):
         return {name: nn.ParameterList(members) for name, members in parameters.items()}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of (N, 3, H, W) float32 images."""
+        """Return the logits (N, classes) of (N, C, H, W) float32 images."""
         exact: dict[str, Tensor] = {self._graph.graph.input[0].name: images}
         rounded = {name: self._round(name, value) for name, value in exact.items() if name in self._plan.range_of}
         for node in self._graph.graph.node:

@@ -14,6 +14,7 @@ from compress.init.start import IMAGENET, LITE, Start
 from compress.init.survey import Survey, survey
 from compress.recipe import recipe as recipes
 from runtimes.console import SilentConsole
+from runtimes.preprocessing import Preprocessing
 
 LITE0 = Start({"arch": "efficientnet_lite", "size": 0, "weights": "package:lite"}, LITE, "Lite of a package")
 RANDOM = Start({"arch": "mobilenet_v2", "width": 0.5, "weights": None}, IMAGENET, "random", "install better ones")
@@ -61,6 +62,23 @@ def test_a_comment_names_the_splits_that_the_seed_decides(flowers: Survey, tmp_p
 def test_preprocessing_is_that_of_the_weights_at_the_side_of_the_images(flowers: Survey) -> None:
     preprocessing = draft(flowers, LITE0, "cpu").recipe().preprocessing
     assert preprocessing == replace(LITE, resize=64, crop=64)
+
+
+def test_crops_and_channels_that_suit_the_images_are_suggested(flowers: Survey, tmp_path: Path) -> None:
+    images = survey(make_classes(tmp_path / "x", {"a": 12, "b": 12}, 64, "L", width=250), SilentConsole())
+    drafted = draft(images, LITE0, "cpu")
+    text = " ".join(drafted.text("about 5 min").replace("\n# ", " ").split())
+    assert "crop: [64, 256] uses more." in text
+    assert "All images are grey." in text
+    assert "replace mean and std by channels: 1, mean: 0.5, std: 0.5." in text
+    assert drafted.recipe().preprocessing == replace(LITE, resize=64, crop=64)
+    assert "grey" not in draft(flowers, LITE0, "cpu").text("about 5 min")
+
+
+def test_weights_of_a_run_with_other_inputs_keep_them(flowers: Survey, tmp_path: Path) -> None:
+    own = Preprocessing(30, (24, 80), mean=(0.4,), std=(0.2,), channels="grey")
+    drafted = draft(flowers, replace(RANDOM, preprocessing=own), "cpu")
+    assert read(drafted, tmp_path).preprocessing == own
 
 
 def test_name_root_and_seed_are_those_of_the_folder(flowers: Survey) -> None:

@@ -103,6 +103,36 @@ def test_what_makes_results_worse_is_named(tmp_path: Path) -> None:
         assert [line for line in lines if part in line], part
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "crop"),
+    [(64, 64, None), (64, 80, None), (64, 256, (48, 192)), (60, 20, (128, 48)), (50, 90, (48, 96))],
+)
+def test_long_images_suggest_a_crop_in_their_proportions(
+    tmp_path: Path, height: int, width: int, crop: tuple[int, int] | None
+) -> None:
+    result = surveyed(make_classes(tmp_path / "long", {"a": 6, "b": 6}, height, width=width))
+    assert result.long_crop(48) == crop
+    assert any(f"set crop: {list(crop or ())} in the recipe" in line for line in warnings(result, 48)) is (
+        crop is not None
+    )
+
+
+def test_images_of_different_proportions_suggest_no_crop(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "mixed", {"a": 10, "b": 10}, 20, width=80)
+    for index in range(0, 10, 2):
+        for name in "ab":
+            path = root / name / f"{index}.png"
+            Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    assert surveyed(root).long_crop(48) is None
+
+
+def test_only_images_without_colours_are_grey(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "grey", {"a": 6, "b": 6}, mode="L")
+    assert surveyed(root).is_grey
+    Image.new("RGB", (20, 80)).save(root / "a" / "colour.png")
+    assert not surveyed(root).is_grey
+
+
 def test_a_good_folder_has_no_warnings(tmp_path: Path) -> None:
     result = surveyed(make_classes(tmp_path / "good", {"a": 40, "b": 50}, side=64))
     assert warnings(result, 64) == []

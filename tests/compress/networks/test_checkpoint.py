@@ -26,6 +26,15 @@ def test_a_network_is_restored_bit_for_bit_in_eval_mode(tmp_path: Path) -> None:
     assert not any(module.training for module in loaded.modules())
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_for_other_channels_are_restored(tmp_path: Path, channels: int) -> None:
+    network = weights.create(MODEL, 3, 5, channels)
+    checkpoint.save(tmp_path, network)
+    images = torch.rand(1, channels, 32, 48)
+    with torch.no_grad():
+        assert torch.equal(checkpoint.load(tmp_path, MODEL, 3, channels)(images), network(images))
+
+
 def test_tensors_of_any_type_and_layout_are_restored_with_their_metadata(tmp_path: Path) -> None:
     shared = torch.arange(12, dtype=torch.float32)
     tensors = {

@@ -518,3 +518,34 @@ def test_auxiliary_classifiers_of_published_weights_are_ignored(tmp_path: Path) 
 def logits_of(network: nn.Module) -> torch.Tensor:
     result: torch.Tensor = network(torch.linspace(-1, 1, 3 * 96 * 96).view(1, 3, 96, 96))
     return result
+
+
+def test_weights_for_rgb_images_are_adapted_to_other_channels_with_a_note(tmp_path: Path, trained: nn.Module) -> None:
+    file = store(tmp_path / "rgb.safetensors", trained.state_dict())
+    config = mobilenet_v2.Config(width=0.25, weights=str(file))
+    network, loaded = weights.initialise(config, 3, 0, channels=1)
+    image = torch.rand(1, 1, SIZE, 48)
+    with torch.no_grad():
+        expected = trained(image.expand(1, 3, SIZE, 48))
+        assert torch.allclose(network(image), expected, rtol=1e-4, atol=1e-4)
+    (note,) = loaded.notes
+    assert note.endswith(
+        "belong to a network for RGB images; the kernels of features.0.0 are summed over red, green and blue, which "
+        "gives the same outputs for grey images"
+    )
+    (note,) = weights.initialise(config, 3, 0, channels=4)[1].notes
+    assert note.endswith("the kernels of features.0.0 are zero for the alpha channel, until training changes them")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_for_the_channels_of_the_images_are_loaded_as_they_are(tmp_path: Path, channels: int) -> None:
+    config = mobilenet_v2.Config(width=0.25)
+    network = weights.create(config, 3, 1, channels)
+    file = store(tmp_path / "net.safetensors", network.state_dict())
+    config = mobilenet_v2.Config(width=0.25, weights=str(file))
+    copy, loaded = weights.initialise(config, 3, 0, channels)
+    assert not loaded.notes
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in copy.state_dict().items())
+    with pytest.raises(InputError, match=r"tensors of other shapes: 1, for example features\.0\.0\.weight"):
+        weights.create(config, 3, 0)

@@ -64,7 +64,7 @@ def make_images(stripes: Data, small: Preprocessing) -> Callable[[Steps], RunIma
     return lambda steps: RunImages(steps, LoadedData.of(stripes), small, 0, 8)
 
 
-def classifier(path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
+def classifier(path: Path, image: tuple[int, int, int], opset: int, batch: int | None) -> OnnxFile:
     """Write a graph that averages the pixels of an image and multiplies them by three classes."""
     weight = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight")
     bias = numpy_helper.from_array(np.zeros(3, np.float32), "bias")
@@ -74,11 +74,11 @@ def classifier(path: Path, side: int, opset: int, batch: int | None) -> OnnxFile
         helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], "gemm"),
     ]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch or "batch", 3, side, side])],
+        nodes, "net", [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch or "batch", *image])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch or "batch", 3])], [weight, bias],
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), path)
-    return OnnxFile(path, opset, (batch, 3, side, side))
+    return OnnxFile(path, opset, (batch, *image))
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Export a small graph instead of the network, which takes fifteen seconds, and give the files."""
     written: list[Path] = []
 
-    def to_onnx(network: Any, path: Path, side: int, opset: int, batch: int | None) -> OnnxFile:
+    def to_onnx(network: Any, path: Path, image: tuple[int, int, int], opset: int, batch: int | None) -> OnnxFile:
         written.append(path)
-        return classifier(path, side, opset, batch)
+        return classifier(path, image, opset, batch)
 
     monkeypatch.setattr(export.to_onnx, "to_onnx", to_onnx)
     monkeypatch.setattr("export.parity.require_same", lambda torch, onnx, name: Parity(8, 1.0, 0.0, None))

@@ -34,7 +34,7 @@ def network(tmp_path: Path) -> Checkpoint:
     """A network that was trained."""
     config = mobilenet_v2.Config(width=0.25)
     checkpoint.save(tmp_path / "network", mobilenet_v2.build(config, 3))
-    return Checkpoint("0-train", tmp_path / "network", config, 3, (train.Config(),))
+    return Checkpoint("0-train", tmp_path / "network", config, 3, 3, (train.Config(),))
 
 
 @pytest.fixture

@@ -132,6 +132,28 @@ def test_a_budget_that_could_not_fail_is_refused_before_any_work(
         preflight.require_data(recipe, data)
 
 
+@pytest.mark.parametrize(("sections", "message"), [
+    ({"preprocessing": {"crop": [32, 96]}, "stages": [{**TRAIN, "augment": {"transpose": True}}]},
+     r"^stages\.0\.augment\.transpose: swaps rows and columns, so it needs a square crop, not 32x96"),
+    ({"preprocessing": {"crop": [32, 96]}, "stages": [TRAIN, {**PRUNE, "rounds": 2, "fine_tune": {
+        "epochs": 1, "warmup_epochs": 0, "augment": {"transpose": True}}}]},
+     r"^stages\.1\.fine_tune\.augment\.transpose: "),
+    ({"preprocessing": {"crop": 32, "channels": 4}, "stages": [{**TRAIN, "augment": {"policy": "trivialaugment"}}]},
+     r"^stages\.0\.augment\.policy: trivialaugment: is for 1 or 3 channels, not rgba"),
+    ({"preprocessing": {"crop": [30, 96], "channels": 1}, "model": {"arch": "vgg", "depth": 11}},
+     r"^model: vgg: the network can't take images of 1 channel and 30 x 96 pixels \(.*\); change the section"),
+])  # fmt: skip
+def test_images_that_the_network_or_the_augmentation_does_not_take_are_refused(
+    make_recipe: MakeRecipe, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        preflight.require_recipe(make_recipe(**sections))
+
+
+def test_long_grey_images_are_accepted(make_recipe: MakeRecipe) -> None:
+    preflight.require_recipe(make_recipe(preprocessing={"crop": [32, 96], "channels": 1}, stages=[TRAIN]))
+
+
 def test_training_needs_two_images(make_recipe: MakeRecipe, stripes: Data) -> None:
     data = replace(stripes, train=stripes.train[:1])
     preflight.require_data(make_recipe(), data)

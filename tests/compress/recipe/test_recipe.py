@@ -158,9 +158,32 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "stages.0.augment: crop_scale: must be [least, greatest], not [1.0, 0.5]",
     ),
     (
-        {"preprocessing": {"crop": [48, 192]}},
-        "preprocessing: must have a square crop and channels rgb, with which networks are trained; compress quantize "
-        "takes files with others",
+        {"preprocessing": {"crop": [48, 192, 3]}},
+        "preprocessing.crop: must be one side in pixels, or [height, width], of 1 to 4096, not [48, 192, 3]",
+    ),
+    (
+        {"preprocessing": {"crop": "48x192"}},
+        "preprocessing.crop: must be one side in pixels, or [height, width], of 1 to 4096, not '48x192'",
+    ),
+    (
+        {"preprocessing": {"resize": 40, "crop": [48, 192]}},
+        "preprocessing: must have 1 <= crop <= resize <= 4096, not crop 48x192 and resize 40",
+    ),
+    (
+        {"preprocessing": {"channels": 1, "mean": [0.5, 0.5, 0.5]}},
+        "preprocessing: mean: has 3 values, and channels: 1 has 1; give one number",
+    ),
+    (
+        {"preprocessing": {"std": [0.2, 0.2]}},
+        "preprocessing: std: has 2 values, and channels: rgb has 3; give one number, or a list of 3",
+    ),
+    (
+        {"preprocessing": {"channels": 2}},
+        "preprocessing.channels: must be 'rgb', 'grey', 'rgba', 1, 3 or 4, not 2",
+    ),
+    (
+        {"preprocessing": {"channels": True}},
+        "preprocessing.channels: must be 'rgb', 'grey', 'rgba', 1, 3 or 4, not true",
     ),
     (
         {"preprocessing": {"resize": 32, "crop": 64}},
@@ -293,7 +316,7 @@ def test_a_wrong_export_batch_is_one_problem(tmp_path: Path, wrong: object) -> N
         {"targets": 5},
         {"targets": []},
         {"preprocessing": 5},
-        {"preprocessing": {"mean": 1}},
+        {"preprocessing": {"mean": "grey"}},
         {"data": "synthetic"},
         {"data": None},
         {"stages": ["train"]},

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from made_report import GATE, measurement, publish
 from PIL import Image
 
 from compress.report import report
-from compress.report.publish import THUMBNAIL_SIDE
+from compress.report.publish import THUMBNAIL_SIDE, write_thumbnails
+from runtimes import evalset
 from runtimes.artifact import Artifact
+from runtimes.preprocessing import CHANNEL_COUNTS, Preprocessing
 
 
 def test_report_documents_and_artifacts_are_written(tmp_path: Path) -> None:
@@ -32,6 +37,17 @@ def test_shown_flips_have_thumbnails_and_older_ones_go(tmp_path: Path) -> None:
     assert {path.name for path in old.parent.iterdir()} == shown == {"40.jpg", "41.jpg", "42.jpg", "43.jpg"}
     with Image.open(old.parent / "40.jpg") as picture:
         assert max(picture.size) <= THUMBNAIL_SIDE
+
+
+@pytest.mark.parametrize(("channels", "mode"), [("grey", "L"), ("rgba", "RGB"), ("rgb", "RGB")])
+def test_thumbnails_show_images_of_any_channels_and_shape(tmp_path: Path, channels: Any, mode: str) -> None:
+    count = CHANNEL_COUNTS[channels]
+    preprocessing = Preprocessing(20, (20, 90), mean=(0.5,) * count, std=(0.5,) * count, channels=channels)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *preprocessing.image_shape), np.uint8)
+    images = evalset.write(tmp_path / "set", pixels, None, ("a", "b"), ("x", "y"), preprocessing)
+    write_thumbnails(tmp_path / "flipped", images, {1})
+    with Image.open(tmp_path / "flipped" / "1.jpg") as picture:
+        assert (picture.mode, picture.width / picture.height) == (mode, 4.5)
 
 
 def test_the_same_outputs_give_the_same_json(tmp_path: Path) -> None:

@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from image_files import encoded_image
 
+from compress.images import samples
 from compress.images.archives import Slice
+from compress.images.samples import Sample
 from compress.training.augmentation import flip
 from compress.training.batches import TrainingBatches, normalize
 from compress.training.config import Augment, FitConfig
 from compress.training.context import Context
 from runtimes import images
+from runtimes.console import SilentConsole
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
@@ -128,7 +134,7 @@ def test_a_rank_without_an_image_raises(make_context: MakeContext) -> None:
 @pytest.mark.parametrize("augment", [EVERYTHING, PLAIN], ids=["decoded", "prepared"])
 def test_images_can_have_another_size(make_context: MakeContext, augment: Augment) -> None:
     with TrainingBatches(make_context(), config(augment=augment, workers=0)) as loader:
-        pixels, _ = next(loader.epoch(1, side=24))
+        pixels, _ = next(loader.epoch(1, sides=(24, 24)))
         assert pixels.shape == (8, 3, 24, 24)
         large, _ = next(loader.epoch(1))
         assert large.shape == (8, 3, 32, 32)
@@ -264,3 +270,66 @@ def test_normalisation_on_a_gpu_equals_that_on_the_cpu(small: Preprocessing) -> 
     images = normalize(pixels, small, "cuda")
     assert images.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(images.cpu(), normalize(pixels, small, "cpu"))
+
+
+@st.composite
+def preprocessings(draw: st.DrawFn) -> Preprocessing:
+    """Draw sizes, channels and values; the crop may be long."""
+    height, width = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    channels: Any = draw(st.sampled_from(["rgb", "grey", "rgba"]))
+    count = {"rgb": 3, "grey": 1, "rgba": 4}[channels]
+    mean, std = (tuple(draw(st.lists(st.floats(low, 1), min_size=count, max_size=count))) for low in (0.0, 0.01))
+    interpolation: Any = draw(st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]))
+    resize = draw(st.integers(min(height, width), 50))
+    return Preprocessing(resize, (height, width), interpolation, mean, std, channels)
+
+
+@given(
+    preprocessing=preprocessings(),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    kind=st.sampled_from([("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("L", "JPEG"), ("RGB", "JPEG"),
+                          ("CMYK", "JPEG"), ("I;16", "PNG")]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_training_evaluation_and_board_give_the_network_the_same_numbers(
+    tmp_path_factory: pytest.TempPathFactory, preprocessing: Preprocessing, size: tuple[int, int],
+    kind: tuple[str, str], seed: int,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("same")
+    content = encoded_image(size, *kind, seed=seed)
+    (folder / "image").write_bytes(content)
+    sources = (Sample("a", content, 0), Sample("b", folder / "image", 1))
+    prepared = samples.write_evalset(folder / "set", sources, ("x", "y"), preprocessing, SilentConsole())
+    context = Context(
+        "0-train", ("x", "y"), sources, preprocessing, 0, "cpu", folder, None, lambda network: torch.nn.Flatten(),
+        prepared=lambda split: prepared, subset=lambda split, count: prepared, track=lambda epoch, values: None,
+        console=SilentConsole(),
+    )  # fmt: skip
+    on_board = preprocessing.normalize(images.read(folder / "image", preprocessing)[None])
+    assert on_board.shape == (1, *preprocessing.input_shape)
+    for batch in prepared.batches(1):
+        np.testing.assert_array_equal(batch, on_board)
+    ((pixels, _),) = batches(context, config(batch_size=2))
+    trained_on = normalize(pixels, preprocessing, "cpu").numpy()
+    np.testing.assert_allclose(trained_on, np.concatenate([on_board, on_board]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(pixels[0].permute(1, 2, 0).numpy(), images.read(content, preprocessing))
+
+
+@pytest.mark.parametrize("channels", ["rgb", "grey", "rgba"])
+@pytest.mark.parametrize("kind", [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "JPEG")])
+def test_random_crops_and_every_augmentation_keep_the_shape_of_long_images(
+    make_context: MakeContext, channels: Any, kind: tuple[str, str]
+) -> None:
+    count = {"rgb": 3, "grey": 1, "rgba": 4}[channels]
+    preprocessing = Preprocessing(20, (16, 48), "bilinear", (0.5,) * count, (0.5,) * count, channels)
+    content = encoded_image((120, 50), *kind, seed=1)
+    augment = Augment(
+        vflip=True, crop_scale=(0.3, 1), rotate=10, shift=0.1, shear=5, zoom=(0.9, 1.1), erase=0.5,
+        policy=None if channels == "rgba" else "randaugment",
+    )  # fmt: skip
+    context = make_context(train=tuple(Sample(str(n), content, n % 3) for n in range(8)), preprocessing=preprocessing)
+    with TrainingBatches(context, config(augment=augment, workers=0)) as loader:
+        for sides in ((16, 48), (8, 24)):
+            ((pixels, _),) = loader.epoch(0, sides=sides)
+            assert pixels.shape == (8, count, *sides)
+            assert len(np.unique(pixels.numpy(), axis=0)) > 1

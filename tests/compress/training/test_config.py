@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from compress.models import mobilenet_v2
 from compress.training.config import Augment, FitConfig, Teacher
+from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,9 @@ def test_a_teacher_may_be_any_network_with_weights() -> None:
 
 def test_the_side_grows_linearly_to_the_full_side() -> None:
     config = FitConfig(resize_from=128, epochs=20)
-    sides = [config.side(epoch, 224) for epoch in range(20)]
+    heights, widths = zip(*(config.sides(epoch, (224, 224)) for epoch in range(20)), strict=True)
+    sides = list(heights)
+    assert widths == heights
     assert sides[0] == 128
     assert sides == sorted(sides)
     assert all(side % 16 == 0 for side in sides)
@@ -80,8 +84,34 @@ def test_the_side_grows_linearly_to_the_full_side() -> None:
 
 
 def test_the_side_is_constant_without_growing() -> None:
-    assert FitConfig().side(0, 100) == 100
-    assert FitConfig(resize_from=128).side(0, 100) == 100
+    assert FitConfig().sides(0, (100, 100)) == (100, 100)
+    assert FitConfig(resize_from=128).sides(0, (100, 100)) == (100, 100)
+    assert FitConfig(resize_from=128).sides(0, (100, 300)) == (100, 300)
+
+
+def test_sides_of_other_crops_grow_in_their_proportions() -> None:
+    config = FitConfig(resize_from=32, epochs=8)
+    assert config.sides(0, (64, 256)) == (32, 128)
+    assert config.sides(3, (64, 256)) == (48, 192)
+    assert config.sides(6, (60, 250)) == (60, 250)
+
+
+@pytest.mark.parametrize(
+    ("augment", "preprocessing", "problem"),
+    [
+        (Augment(transpose=True), Preprocessing(55, (48, 192)), "transpose: .* needs a square crop, not 48x192"),
+        (
+            Augment(policy="randaugment"), Preprocessing(55, 48, mean=(0.5,) * 4, std=(0.5,) * 4, channels="rgba"),
+            "policy: randaugment: is for 1 or 3 channels, not rgba",
+        ),
+    ],
+)  # fmt: skip
+def test_augmentations_that_the_images_do_not_allow_are_refused(
+    augment: Augment, preprocessing: Preprocessing, problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        augment.require_fit(preprocessing)
+    augment.require_fit(Preprocessing(55, 48))
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,11 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return stream.getvalue()
 
 
-def boxes(count: int, augment: Augment, width: int = 300, height: int = 200) -> np.ndarray:
+def boxes(
+    count: int, augment: Augment, width: int = 300, height: int = 200, preprocessing: Preprocessing = SMALL
+) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.asarray([draw_box(width, height, augment, rng) for _ in range(count)])
+    return np.asarray([draw_box((width, height), preprocessing, augment, rng) for _ in range(count)])
 
 
 def test_boxes_stay_within_the_image_the_area_and_the_ratio() -> None:
@@ -70,7 +72,7 @@ def test_boxes_are_distributed_like_those_of_torchvision() -> None:
 def test_an_image_too_narrow_for_any_box_is_cropped_at_its_centre() -> None:
     image = photograph(900, 10)
     cut = random_resized_crop(
-        encoded(image, "PNG"), SMALL, Augment(crop_scale=(0.9, 1.0)), np.random.default_rng(0), 24
+        encoded(image, "PNG"), SMALL, Augment(crop_scale=(0.9, 1.0)), np.random.default_rng(0), (24, 24)
     )  # fmt: skip
     np.testing.assert_array_equal(cut, images.resize_and_crop(image, SMALL))
 
@@ -97,9 +99,9 @@ def test_a_crop_is_the_resized_part_of_the_box(kind: str, interpolation: str) ->
     augment = Augment(crop_scale=(0.2, 0.6))
     whole = images.decode(content)
     for seed in range(5):
-        cut = random_resized_crop(content, preprocessing, augment, np.random.default_rng(seed), 110)
+        cut = random_resized_crop(content, preprocessing, augment, np.random.default_rng(seed), (110, 110))
         assert (cut.shape, cut.dtype) == ((110, 110, 3), np.uint8)
-        box = draw_box(300, 200, augment, np.random.default_rng(seed))
+        box = draw_box((300, 200), preprocessing, augment, np.random.default_rng(seed))
         assert box is not None
         left, top, width, height = box
         part = whole.crop((left, top, left + width, top + height))
@@ -119,8 +121,8 @@ def test_large_jpegs_are_decoded_at_a_lower_scale_with_the_same_content(monkeypa
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
     for seed in range(5):
-        cut = random_resized_crop(content, Preprocessing(140, 128), augment, np.random.default_rng(seed), 128)
-        box = draw_box(1600, 1200, augment, np.random.default_rng(seed))
+        cut = random_resized_crop(content, Preprocessing(140, 128), augment, np.random.default_rng(seed), (128, 128))
+        box = draw_box((1600, 1200), SMALL, augment, np.random.default_rng(seed))
         assert box is not None
         left, top, width, height = box
         part = whole.crop((left, top, left + width, top + height))
@@ -140,12 +142,12 @@ def test_images_that_simplejpeg_can_not_decode_are_decoded_by_pillow() -> None:
     ):  # fmt: skip
         whole = np.asarray(images.decode(content))
         for seed in range(20):
-            box = draw_box(60, 60, part, np.random.default_rng(seed))
+            box = draw_box((60, 60), SMALL, part, np.random.default_rng(seed))
             if box is not None:
                 break
         assert box is not None
         left, top, width, height = box
-        cut = random_resized_crop(content, Preprocessing(60, 60), part, np.random.default_rng(seed), width)
+        cut = random_resized_crop(content, Preprocessing(60, 60), part, np.random.default_rng(seed), (width, width))
         if width == height:
             np.testing.assert_array_equal(cut, whole[top : top + height, left : left + width])
 
@@ -156,4 +158,4 @@ def test_a_damaged_file_is_named(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "cut.jpg"
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(images.UnreadableImageError, match=r"cut\.jpg: not a readable image"):
-        random_resized_crop(path, SMALL, Augment(crop_scale=(0.5, 1.0)), np.random.default_rng(0), 24)
+        random_resized_crop(path, SMALL, Augment(crop_scale=(0.5, 1.0)), np.random.default_rng(0), (24, 24))

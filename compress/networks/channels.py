@@ -1,0 +1,55 @@
+"""Let networks for RGB images take images of one channel, or of four."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from runtimes.console import counted
+from runtimes.errors import InputError
+
+RGB = 3
+
+
+def take_channels(network: nn.Module, channels: int) -> None:
+    """Change the first layers, in place, so that they read images of 1 or 4 channels in place of RGB.
+
+    The kernels for one channel are the sums over red, green and blue: a grey image gives the output of an RGB image
+    with three equal channels. Of RGBA, the alpha channel starts with zeros: any alpha gives the output of RGB. A
+    network that was built for its own number of channels has no such layers and stays as it is.
+    """
+    if channels == RGB:
+        return
+    for name in first_layers(network):
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight = nn.Parameter(_kernels(layer.weight.detach(), channels), layer.weight.requires_grad)
+        layer.in_channels = channels
+
+
+def first_layers(network: nn.Module) -> list[str]:
+    """Return the names of the convolutions that read RGB images: several in a network with parallel branches."""
+    return [name for name, layer in network.named_modules()
+            if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.in_channels == RGB]  # fmt: skip
+
+
+def require_takes(network: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Raise InputError for a network that can't take images of a shape (C, H, W), which are often too small."""
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError, AssertionError) as error:  # of operators of torch; of networks' own checks
+        channels, height, width = shape
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise InputError(
+            f"the network can't take images of {counted(channels, 'channel')} and {height} x {width} pixels "
+            f"({reason}); change the section preprocessing, or choose another network"
+        ) from error
+
+
+def _kernels(weight: Tensor, channels: int) -> Tensor:
+    """Return the kernels (outputs, channels, height, width) in place of those for RGB."""
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    outputs, _, height, width = weight.shape
+    return torch.cat([weight, weight.new_zeros(outputs, channels - RGB, height, width)], 1)
