@@ -12,7 +12,7 @@ TESTS := .venv/for-tests
 TORCH := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}>=[^"]*\)",$$/"\1"/p' pyproject.toml)
 WORKERS := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
-.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile reference audit bench-quantize bench-onnx bench-real-onnx bench-prune bench-data bench-train bench-cost bench-verdicts bench-results lint clean
+.PHONY: help run test test-slow test-arm64 test-faults test-load test-hostile reference audit bench-quantize bench-onnx bench-real-onnx bench-networks bench-prune bench-data bench-train bench-cost bench-verdicts bench-results lint clean
 
 help:  ## print this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ bench-onnx: $(TESTS)  ## INT8 of 90 networks of timm, torchvision and others; th
 
 bench-real-onnx: $(TESTS)  ## INT8 of trained files of others, on images of their domain; 20 minutes
 	$(BIN)/python tests/bench/bench_real_onnx.py
+
+bench-networks: $(TESTS)  ## whole recipes on 49 networks of timm and torchvision; two hours, can be stopped and continued
+	$(BIN)/python tests/bench/bench_networks.py
 
 bench-prune: $(TESTS)  ## pruning compared with other tools; 75 minutes
 	$(BIN)/python tests/bench/bench_prune.py

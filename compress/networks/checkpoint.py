@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from compress.networks import PRUNED, WEIGHTS_FILE
+from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, fusion
 from compress.networks.channels import RGB, take_channels
 from compress.networks.shape import take_shape
 from compress.recipe import plugins
@@ -18,15 +18,28 @@ from runtimes.errors import InputError
 from runtimes.files import write_bytes
 
 
-def save(folder: Path, network: nn.Module, pruned: bool = False) -> None:
-    """Write the network's weights into the folder. pruned: whether it has fewer channels than its architecture."""
-    save_tensors(folder / WEIGHTS_FILE, network.state_dict(), {PRUNED: "true"} if pruned else {})
+def save(folder: Path, network: nn.Module, pruned: bool = False, fused: bool = False) -> None:
+    """Write the network's weights into the folder.
+
+    pruned: whether it has fewer channels than its architecture. fused: whether its branches are fused.
+    """
+    flags = {PRUNED: pruned, FUSED: fused}
+    save_tensors(folder / WEIGHTS_FILE, network.state_dict(), {name: "true" for name, flag in flags.items() if flag})
 
 
 def is_pruned(folder: Path) -> bool:
     """Return whether the folder's network was saved as a pruned one."""
+    return _metadata(folder).get(PRUNED) == "true"
+
+
+def is_fused(folder: Path) -> bool:
+    """Return whether the folder's network was saved as a fused one."""
+    return _metadata(folder).get(FUSED) == "true"
+
+
+def _metadata(folder: Path) -> dict[str, str]:
     with safe_open(folder / WEIGHTS_FILE, "pt") as stream:
-        return (stream.metadata() or {}).get(PRUNED) == "true"
+        return stream.metadata() or {}
 
 
 def load(
@@ -35,14 +48,15 @@ def load(
     num_classes: int,
     channels: int = RGB,
 ) -> nn.Module:
-    """Return the network in eval mode with the folder's weights, which may be those of a pruned network.
+    """Return the network in eval mode with the folder's weights, in the form in which it was saved.
 
     model: the `model` section of the recipe. channels: of the images.
     Raises InputError where the file is missing, damaged or of another architecture.
     """
     network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)
+    tensors, metadata = load_tensors(folder / WEIGHTS_FILE)
+    network = fusion.fused(network) if metadata.get(FUSED) == "true" else network
     take_channels(network, channels)
-    tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     return take_shape(network, tensors).eval()
 
 

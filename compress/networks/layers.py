@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +63,7 @@ def macs_per_connection(network: nn.Module, example: Tensor) -> dict[str, int]:
     names = {module: name for name, module in network.named_modules()}
     for module, output in run_layers(network, example)[0]:
         kernel_size = module.weight[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-        positions = int(np.prod(output.shape[2:], dtype=int))
+        positions = output.numel() // len(module.weight) // len(example)
         macs[names[module]] = macs.get(names[module], 0) + kernel_size * positions
     return macs
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from compress.networks.fusion import fusion_method
 from runtimes.errors import InputError
+
+STORED = {
+    "in_channels": ("in_chs", "in_channels", "in_dim", "dim"),
+    "out_channels": ("out_chs", "out_channels", "out_dim", "dim_out"),
+    "groups": ("groups",),
+}
 
 
 def take_shape(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -24,6 +31,7 @@ def take_shape(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             new > old for new, old in zip(tensor.shape, state[name].shape, strict=True)
         ):
             raise InputError(f"the weights don't fit: {name} is {tuple(tensor.shape)}, not {tuple(state[name].shape)}")
+    stored = list(_stored_channels(network))
     for prefix, module in network.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             tensor = tensors[_dotted(prefix, name)]
@@ -32,7 +40,29 @@ def take_shape(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             if _dotted(prefix, name) in tensors:
                 module.register_buffer(name, _copy(tensors[_dotted(prefix, name)]))
         _update_attributes(module)
+    for block, name, layer, attribute in stored:
+        setattr(block, name, getattr(layer, attribute))
     return network
+
+
+def _stored_channels(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
+    """Yield (block, attribute, layer, attribute of the layer) where a block stores the channels of one of its layers.
+
+    Only of blocks that can be fused, as they read these numbers then. The layer is that with most of them.
+    """
+    for block in network.modules():
+        if fusion_method(block):
+            layers = [module for module in block.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))]
+            equal = [[(name, own) for name, own in _names(layer) if vars(block).get(name) == getattr(layer, own)]
+                     for layer in layers]  # fmt: skip
+            layer, pairs = max(zip(layers, equal, strict=True), key=lambda each: len(each[1]), default=(block, []))
+            yield from ((block, name, layer, own) for name, own in pairs)
+
+
+def _names(layer: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the usual names under which blocks store channel counts, with the attribute of the layer."""
+    for own, names in STORED.items():
+        yield from ((name, "num_features" if isinstance(layer, nn.BatchNorm2d) else own) for name in names)
 
 
 def _dotted(prefix: str, name: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.networks import PRUNED, WEIGHTS_FILE, matching, weight_files
+from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, matching, weight_files
 from compress.networks.channels import RGB, first_layers, take_channels
+from compress.networks.fusion import fused
 from compress.networks.matching import Candidate, Expected, listed
 from compress.networks.shape import take_shape
 from compress.networks.sources import PACKAGE, weights_file
@@ -27,12 +28,13 @@ class LoadedWeights:
     """The initialisation of a network. notes: what was chosen, renamed, left out or replaced, one line each.
 
     random: names of the modules with random instead of loaded weights, `*` for all. pruned: whether the network is
-    narrower than its architecture.
+    narrower than its architecture. fused: whether its branches are fused.
     """
 
     notes: tuple[str, ...] = ()
     random: tuple[str, ...] = ()
     pruned: bool = False
+    fused: bool = False
 
 
 RANDOM = LoadedWeights(random=("*",))
@@ -67,9 +69,10 @@ def initialise(
         take_channels(network, channels)
         return network.eval(), RANDOM
     content, notes = _content(config, family.published(config), network)
+    pruned, is_fused = (content.metadata.get(key) == "true" for key in (PRUNED, FUSED))
+    network = fused(network) if is_fused else network
     if _reads(content, network, channels):
         take_channels(network, channels)
-    pruned = content.metadata.get(PRUNED) == "true"
     expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     key = key and key.rstrip(".")
@@ -87,7 +90,7 @@ def initialise(
     notes += _adapt(network, channels)
     random = dict.fromkeys(name.rpartition(".")[0] for name in chosen.replaced)
     return network.eval(), LoadedWeights(
-        tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned
+        tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned, is_fused
     )
 
 

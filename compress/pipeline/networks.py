@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +18,7 @@ from compress.pipeline.identity import file_sha256, identity
 from compress.pipeline.images import RunImages, SplitImages
 from compress.pipeline.steps import TRAINING_PACKAGES, Step, Steps, step_options
 from compress.process import distributed
+from compress.pruning.config import PruneConfig
 from compress.quantization.config import LEARNED
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
@@ -25,6 +26,7 @@ from compress.training.context import Context
 from runtimes.environment import package_versions
 from runtimes.errors import UnavailableError
 from runtimes.files import Json, JsonValue, read_json, write_json
+from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ StageConfig: TypeAlias = Any  # the Config of a stage's plug-in
 ModelConfig: TypeAlias = Any  # the Config of a model's plug-in
 
 PREDICTIONS = "predicted.json"
-INITIAL = "initial.json"  # notes of the weights, and modules that stayed random
+INITIAL = "initial.json"  # notes of the weights, modules that stayed random, whether branches are to be fused
+FUSION = "fusion.json"
+CHECK_NETWORK = "check-network"
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class StageSetup:
 class Networks:
     """All networks of a run, oldest first.
 
-    unpruned: the network before the first stage that prunes, None without. starts_trained: whether all weights of the
-    first network were loaded. notes: what was chosen, left out or replaced then.
+    unpruned: the network before the first stage that prunes, as it is exported; None without. starts_trained: whether
+    all weights of the first network were loaded. notes: what was chosen, left out or replaced then.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -125,10 +129,34 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
     notes += initial.untrained_notes(recipe, random)
     for note in notes:
         steps.console.say(note)
+    fusible = bool(read_json(start.folder / INITIAL)["fusible"])
+    prunes = tuple(stage for stage in recipe.stages if isinstance(stage, PruneConfig))[:1]
+    if fusible or prunes:
+        steps.run(check_network, CHECK_NETWORK, network=start, prunes=prunes, preprocessing=images.preprocessing)
+    checkpoints, unpruned = _run_stages(recipe, steps, images, start, tuple(teachers), fusible)
+    names = [checkpoint.name for checkpoint in checkpoints]
+    if "fuse" in names:
+        notes.append(read_json(checkpoints[names.index("fuse")].folder / FUSION)["note"])
+        if unpruned is not None and unpruned.name not in names[names.index("fuse") :]:
+            unpruned = _fused(steps, "fuse-baseline", unpruned, images.preprocessing)
+    return Networks(tuple(checkpoints), unpruned, not random, tuple(notes))
+
+
+def _run_stages(
+    recipe: Recipe, steps: Steps, images: RunImages, start: Checkpoint, teachers: tuple[Checkpoint, ...], fusible: bool
+) -> tuple[list[Checkpoint], Checkpoint | None]:
+    """Return the networks, and the one before the first stage that prunes.
+
+    fusible: whether branches are fused, before the first stage that trains the exported network, or at the end.
+    """
     checkpoints = [start]
     unpruned: Checkpoint | None = None
     for index, config in enumerate(recipe.stages):
-        plugin, previous = plugins.load("stages", config.stage), checkpoints[-1]
+        plugin = plugins.load("stages", config.stage)
+        if fusible and getattr(plugin, "TRAINS_EXPORTED", False):
+            checkpoints.append(_fused(steps, "fuse", checkpoints[-1], images.preprocessing))
+            fusible = False
+        previous = checkpoints[-1]
         if getattr(plugin, "PRUNES", False):
             unpruned = unpruned or previous
         own = initial.own_teachers([config])
@@ -143,7 +171,9 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
             val=images.of("val"),
         )  # fmt: skip
         checkpoints.append(replace(previous, name=name, folder=folder, stages=(*previous.stages, config)))
-    return Networks(tuple(checkpoints), unpruned, not random, tuple(notes))
+    if fusible:
+        checkpoints.append(_fused(steps, "fuse", checkpoints[-1], images.preprocessing))
+    return checkpoints, unpruned
 
 
 def _create(steps: Steps, name: str, model: ModelConfig, images: RunImages, seed: int) -> tuple[Checkpoint, list[str]]:
@@ -159,11 +189,48 @@ def create_network(
     step: Step, model: ModelConfig, classes: int, channels: int, seed: int
 ) -> None:  # Any: a plug-in's Config
     """Write an initial network: random from the seed, or with the weights that its section names."""
-    from compress.networks import checkpoint, weights  # import torch
+    from compress.networks import checkpoint, fusion, weights  # import torch
 
     network, loaded = weights.initialise(model, classes, seed, channels)
-    checkpoint.save(step.folder, network, loaded.pruned)
-    write_json(step.folder / INITIAL, {"notes": loaded.notes, "random": loaded.random})
+    fusible = fusion.is_fusible(network)
+    checkpoint.save(step.folder, network, loaded.pruned, loaded.fused)
+    write_json(step.folder / INITIAL, {"notes": loaded.notes, "random": loaded.random, "fusible": fusible})
+
+
+@step_options((*TRAINING_PACKAGES, "onnx", "onnxscript", "scipy"))
+def check_network(
+    step: Step, network: Checkpoint, prunes: tuple[PruneConfig, ...], preprocessing: Preprocessing
+) -> None:
+    """Raise InputError for a network that can't be fused exactly, or not pruned by the first stage that prunes."""
+    import torch
+
+    from compress.networks import fusion  # imports torch
+    from compress.pruning.planning import require_prunable  # imports torch
+
+    example, initial_network = torch.zeros(1, *preprocessing.input_shape), network.load()
+    if fusion.is_fusible(initial_network):
+        fusion.fused_checked(initial_network, example)
+    for config in prunes:
+        require_prunable(initial_network, example, config)
+
+
+def _fused(steps: Steps, name: str, network: Checkpoint, preprocessing: Preprocessing) -> Checkpoint:
+    folder = steps.run(fuse, name, network=network, preprocessing=preprocessing)
+    return replace(network, name=name, folder=folder)
+
+
+@step_options(TRAINING_PACKAGES)
+def fuse(step: Step, network: Checkpoint, preprocessing: Preprocessing) -> None:
+    """Write the network with its branches fused, as it is exported."""
+    import torch
+
+    from compress.networks import checkpoint, fusion  # imports torch
+
+    example = torch.zeros(1, *preprocessing.input_shape)
+    fused, summary = fusion.fused_checked(network.load(), example)
+    step.console.say(summary.line())
+    checkpoint.save(step.folder, fused, checkpoint.is_pruned(network.folder), fused=True)
+    write_json(step.folder / FUSION, {"note": summary.line(), **asdict(summary)})
 
 
 @step_options(TRAINING_PACKAGES, collective=True)
@@ -199,7 +266,7 @@ def run_stage(
     network = plugin.run(previous.load(), context, setup.config)
     if distributed.is_first():
         pruned = getattr(plugin, "PRUNES", False) or checkpoint.is_pruned(previous.folder)
-        checkpoint.save(step.folder, network, pruned)
+        checkpoint.save(step.folder, network, pruned, checkpoint.is_fused(previous.folder))
 
 
 def predictions_on(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:

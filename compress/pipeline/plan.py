@@ -14,11 +14,12 @@ from compress.pipeline.checks import CHECK_IMAGES, load_data, unavailable_target
 from compress.pipeline.duration import stage_names
 from compress.pipeline.images import LoadedData, RunImages
 from compress.pipeline.initial import own_teachers
-from compress.pipeline.networks import train_networks
+from compress.pipeline.networks import CHECK_NETWORK, train_networks
 from compress.pipeline.outputs import build, predictions, run_images
 from compress.pipeline.preflight import require_data
 from compress.pipeline.steps import KnownSteps
 from compress.process.table import Table
+from compress.pruning.config import PruneConfig
 from compress.quantization.schemes import scheme_for
 from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
@@ -94,11 +95,15 @@ def estimate_s(recipe: Recipe, data: Data) -> float:
 def step_names(recipe: Recipe, data: Data, unavailable: Mapping[str, str | None]) -> Iterator[str]:
     """Yield the names of a run's steps in order, some twice; steps inside a step count as part of it.
 
+    Whether branches are fused is known once the network is built.
+
     unavailable: why a target can't be measured on this machine, by its name; None where it can.
     """
     stages = stage_names(recipe)
     yield from (CHECK_IMAGES, "network")
     yield from (f"teacher-{number}" for number, _ in enumerate(own_teachers(recipe.stages)))
+    if any(isinstance(stage, PruneConfig) for stage in recipe.stages):
+        yield CHECK_NETWORK
     yield from stages
     if any(getattr(plugins.load("stages", stage.stage), "PRUNES", False) for stage in recipe.stages):
         yield "baseline"

@@ -143,10 +143,14 @@ def _images(recipe: Recipe) -> Iterator[Problem]:
 def _names(recipe: Recipe) -> Iterator[Problem]:
     """Yield the problems of all names and patterns of modules and layers."""
     network: nn.Module | None = None
+    is_fused = False
     for index, stage in enumerate(recipe.stages):
+        is_fused = is_fused or getattr(plugins.load("stages", stage.stage), "TRAINS_EXPORTED", False)
         if _has_names(stage):
+            from compress.networks.fusion import fused  # imports torch
+
             network = network or _built(recipe.model)
-            yield from _stage_names(f"stages.{index}", stage, network)
+            yield from _stage_names(f"stages.{index}", stage, fused(network) if is_fused else network)
 
 
 def _has_names(stage: StageConfig) -> bool:

@@ -26,7 +26,7 @@ from runtimes.files import Json, read_json, write_json
 DONE, LOCK = "done.json", "lock"
 MISSING = "no-such-step"  # a folder that never exists
 TRAINING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors")
-RESULT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "nncf", "scipy", "torch-pruning")
+RESULT_PACKAGES = (*TRAINING_PACKAGES, "onnx", "onnxscript", "onnxruntime", "nncf", "scipy")
 
 Parameters = ParamSpec("Parameters")
 Function = TypeVar("Function", bound=Callable[..., None])

@@ -1,23 +1,21 @@
-"""Channel groups: channels of different modules that must be removed together, found from the traced graph."""
+"""Channel groups: channels of different modules that must be removed together."""
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch_pruning
-from torch import Tensor, nn
+from torch import nn
 
-from compress.networks.layers import run_layers
-from runtimes.errors import InputError
+from compress.pruning.labels import KEPT, along, varying
+from compress.pruning.tracing import ChannelTrace
 
 Side = Literal["out", "in"]
 Positions = npt.NDArray[np.int64]
+Place: TypeAlias = tuple[str, Side, int]  # module or parameter, side, dimension
 
 
 @dataclass(frozen=True)
@@ -47,72 +45,54 @@ class Group:
     slots: tuple[Slot, ...]
 
 
-def find_groups(network: nn.Module, example: Tensor) -> tuple[Group, ...]:
-    """Return the channel groups of a network; the logits belong to none.
+def groups_of(trace: ChannelTrace) -> tuple[Group, ...]:
+    """Return the groups of a traced network, in the order in which their first layers run."""
+    places = _places(trace)
+    units: dict[int, dict[Place, list[int]]] = {}  # by label: positions of the unit in each place
+    for place, labels in places.items():
+        for position, label in enumerate(labels):
+            if label != KEPT:
+                units.setdefault(label, {}).setdefault(place, []).append(position)
+    alike: dict[tuple[tuple[Place, int], ...], list[dict[Place, list[int]]]] = {}  # units with the same places
+    for unit in units.values():
+        alike.setdefault(tuple((place, len(positions)) for place, positions in unit.items()), []).append(unit)
+    groups: dict[str, Group] = {}
+    for members in alike.values():
+        created = [module for module, side, _ in members[0] if side == "out" and module in trace.created]
+        name = next((module for module in created if module not in groups), None)
+        if name is not None and len(members) > 1:
+            first = sorted(members[0], key=lambda place: place[:2] != (name, "out"))
+            groups[name] = Group(name, len(members), tuple(
+                Slot(module, side, np.asarray([unit[module, side, dim] for unit in members], np.int64), dim)
+                for module, side, dim in first
+            ))  # fmt: skip
+    return tuple(groups.values())
 
-    example: (N, C, H, W), used to trace the network with Torch-Pruning's dependency graph.
-    Raises InputError where the network can't be traced.
+
+def _places(trace: ChannelTrace) -> dict[Place, list[int]]:
+    """Return the labels along each side of each module and along a dimension of each bare parameter.
+
+    Channels that a parameter does not have along one dimension are kept.
     """
-    network.eval()
-    names = {module: name for name, module in network.named_modules()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=example)
-            traced = list(graph.get_all_groups(ignored_layers=[_classifier(network, example)]))
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise InputError(f"prune: this network can't be traced: {error}") from error
-    parameters = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = [_group(graph, dependencies, names, parameters) for dependencies in traced]
-    return tuple(group for group in groups if group.units > 1)
-
-
-def _classifier(network: nn.Module, example: Tensor) -> nn.Module:
-    """Return the layer whose outputs are the logits."""
-    calls, logits = run_layers(network, example)
-    last, output = calls[-1]
-    if output.shape[1] != logits.shape[1]:
-        raise InputError(f"prune: the last layer has {output.shape[1]} outputs, the network {logits.shape[1]} logits")
-    return last
-
-
-# `graph` and `dependencies` are a DependencyGraph and a Group of Torch-Pruning, which has no type annotations.
-
-
-def _group(graph: Any, dependencies: Any, names: dict[nn.Module, str], parameters: dict[int, str]) -> Group:
-    root = dependencies[0].dep.target.module
-    channels = len(dependencies[0].idxs)
-    units = channels // _convolution_groups(dependencies)
-    slots = []
-    for item in dependencies:
-        module = item.dep.target.module
-        if isinstance(module, nn.Parameter):
-            name, dim = parameters[id(module)], int(item.dep.target.pruning_dim or 0)
-        elif module in names and any(True for _ in module.parameters(recurse=False)):
-            name, dim = names[module], 0
-        else:
-            continue  # an operation without parameters
-        side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        slots.append(Slot(name, side, _positions(item.idxs, item.root_idxs, units), dim))
-    return Group(names[root], units, tuple(slots))
-
-
-def _convolution_groups(dependencies: Any) -> int:
-    """Return into how many equal parts grouped convolutions divide the channels; a depthwise one counts as 1."""
-    parts = 1
-    for item in dependencies:
-        module = item.dep.target.module
-        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.weight.shape[1] > 1:
-            parts = int(np.lcm(parts, module.groups))
-    return parts
-
-
-def _positions(indices: list[int], roots: list[int], units: int) -> Positions:
-    """Return (units, k): the positions of each unit, whose channels repeat with the period `units`."""
-    by_unit: dict[int, list[int]] = defaultdict(list)
-    for index, root in zip(indices, roots, strict=True):
-        by_unit[root % units].append(index)
-    return np.asarray([by_unit[unit] for unit in range(units)], np.int64)
+    in_layers = {label for labels in trace.sides.values() for label in trace.roots(labels).tolist()} - {KEPT}
+    parameters = {}
+    for name, labels in trace.parameters.items():
+        roots = trace.roots(labels)
+        dims = varying(roots)
+        if in_layers.isdisjoint(roots.flatten().tolist()):
+            continue
+        if len(dims) != 1:
+            trace.labels.keep(labels, name)
+            continue
+        parameters[name] = dims[0], labels
+    places: dict[Place, list[int]] = {
+        (module, side, 0): trace.roots(labels).tolist() for (module, side), labels in trace.sides.items()
+    }
+    for name, (dim, labels) in parameters.items():
+        line = along(trace.roots(labels), dim)
+        if line is not None:
+            places[name, "out", dim] = line.tolist()
+    return places
 
 
 def slot_owners(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.pruning.config import Importance
 from compress.pruning.groups import Group, Slot, slot_owners
-from compress.pruning.surgery import NORMS
+from compress.pruning.tracing import NORMS
 from compress.training.batches import normalize
 from compress.training.context import Context
 from runtimes.errors import InputError

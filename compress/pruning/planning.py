@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from compress.pruning.channels import find_channels, find_groups
 from compress.pruning.config import PruneConfig
-from compress.pruning.costs import CostModel, example_input
-from compress.pruning.groups import find_groups
+from compress.pruning.costs import CostModel, example_input, macs_model, require_measurable
 from compress.pruning.importance import Scores, importance_batches, unit_scores
 from compress.pruning.latency import LatencySample
 from compress.pruning.plans import Cut, PruningPlan
@@ -30,12 +30,16 @@ ROUNDING = 1e-6  # of the requested cost: float64 sums in another order
 
 @dataclass(frozen=True)
 class _Search:
-    """The input of the search for a plan. allowed: widths by group; share: of the baseline's cost to reach."""
+    """The input of the search for a plan.
+
+    allowed: widths by group. share: of the baseline's cost to reach. kept: layers that can't be pruned, in words.
+    """
 
     shapes: Shapes
     scores: Scores
     allowed: Mapping[str, list[int]]
     share: float
+    kept: str
 
     def widths(self, costs: Costs, budget: float) -> dict[str, int]:
         return choose_widths(self.shapes, self.scores, self.allowed, costs, budget)
@@ -50,6 +54,24 @@ class _Candidate:
     measured: float | None = None
 
 
+def require_prunable(network: nn.Module, example: Tensor, config: PruneConfig) -> None:
+    """Raise InputError, with the layers that prevent it, for a network without enough channels to remove.
+
+    example: (1, C, H, W). Whether a budget of latency can be met is known after measurements only.
+    """
+    channels = find_channels(network, example)
+    if not channels.groups:
+        raise InputError(f"prune: this network has no channels to remove: {channels.reasons()}; remove the stage prune")
+    shapes = Shapes(network, channels.groups)
+    narrowest = {name: widths[0] for name, widths in allowed_widths(shapes, config).items()}
+    if config.macs is not None:
+        model = macs_model(network, shapes, example)
+        least = model.costs.total(shapes, narrowest) / model.baseline_cost
+        _require_budget_met(least, config.macs * (1 + ROUNDING), channels.reasons())
+    else:
+        require_measurable(network, shapes, narrowest, example)
+
+
 def make_pruning_plan(
     network: nn.Module, context: Context, config: PruneConfig, cost_model: CostModel, share: float
 ) -> PruningPlan:
@@ -57,11 +79,11 @@ def make_pruning_plan(
 
     Raises InputError with the smallest share that the limits allow where that is larger than `share`.
     """
-    groups = find_groups(network, example_input(context))
-    shapes = Shapes(network, groups)
+    channels = find_channels(network, example_input(context))
+    shapes = Shapes(network, channels.groups)
     batches = importance_batches(context)
-    scores = unit_scores(config.importance, network, groups, batches, cross_entropy(0.0), context.seed)
-    search = _Search(shapes, scores, allowed_widths(shapes, config, cost_model.units), share)
+    scores = unit_scores(config.importance, network, channels.groups, batches, cross_entropy(0.0), context.seed)
+    search = _Search(shapes, scores, allowed_widths(shapes, config, cost_model.units), share, channels.reasons())
     if cost_model.unit == "ms":
         candidate = _measured_candidate(search, cost_model, context.console)
     else:
@@ -72,7 +94,7 @@ def make_pruning_plan(
 def _predicted_candidate(search: _Search, cost_model: CostModel) -> _Candidate:
     widths = search.widths(cost_model.costs, search.share * cost_model.baseline_cost)
     predicted = cost_model.costs.total(search.shapes, widths) / cost_model.baseline_cost
-    _require_budget_met(predicted, search.share * (1 + ROUNDING))
+    _require_budget_met(predicted, search.share * (1 + ROUNDING), search.kept)
     return _Candidate(widths, predicted)
 
 
@@ -100,15 +122,17 @@ def _measured_candidate(search: _Search, cost_model: CostModel, console: Console
         scale = sample.ratio * baseline / costs.total(search.shapes, widths)
         console.progress("measure the pruned network", len(candidates), MAX_MEASUREMENTS)
     if any(candidate.predicted > share * (1 + ROUNDING) for candidate in candidates):  # the cheapest allowed widths
-        _require_budget_met(min(sample.ratio for sample in samples), share * (1 + TOLERANCE))
+        _require_budget_met(min(sample.ratio for sample in samples), share * (1 + TOLERANCE), search.kept)
     return candidates[int(np.argmin(distances))]
 
 
-def _require_budget_met(least: float, allowed: float) -> None:
+def _require_budget_met(least: float, allowed: float, kept: str) -> None:
+    """Raise InputError for a budget that is too small. kept: layers that can't be pruned, in words."""
     if least > allowed:
         raise InputError(
             f"prune: the budget can't be met: at least {least:.3f} of the baseline's cost remains with these limits; "
             "raise latency, macs or most_pruned, or keep fewer layers"
+            + (f"; these can't be pruned: {kept}" if kept else "")
         )
 
 

@@ -88,7 +88,8 @@ def resize_graph(graph: onnx.ModelProto, shapes: Mapping[str, LayerShape]) -> on
     rng = np.random.default_rng(0)
     layers = layers_of(graph)
     for node in copy.graph.node:
-        if node.op_type == "Reshape" and tensors[node.input[1]].dims == [2]:  # to a constant number of channels
+        if node.op_type == "Reshape" and node.input[1] in tensors and list(tensors[node.input[1]].dims) == [2]:
+            # to a constant number of channels
             node.CopyFrom(helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1))
         if node.name not in shapes:
             continue

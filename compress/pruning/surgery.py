@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from compress.networks.shape import take_shape
 from compress.pruning.groups import Group, Positions, slot_owners
+from compress.pruning.tracing import NORMS
 from runtimes.errors import CompressError
 
 TOLERANCE = 1e-2  # of the largest logit: float32 sums in another order
-NORMS = (nn.BatchNorm2d, nn.BatchNorm1d, nn.PReLU, nn.LayerNorm, nn.GroupNorm)
 
 
 def remove_units(network: nn.Module, groups: tuple[Group, ...], removed: Mapping[str, Positions]) -> nn.Module:

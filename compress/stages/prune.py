@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compress.training.context import Context
 
 PRUNES = True  # later stages and reports compare with the network before this stage
-PACKAGES = ("torch-pruning", "onnx", "onnxscript", "onnxruntime", "scipy")  # besides those that training needs
+PACKAGES = ("onnx", "onnxscript", "onnxruntime", "scipy")  # besides those that training needs
 
 
 class Config(PruneConfig):  # noqa: D101  its docstring is that of the settings, for the schema of recipes

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 256
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # besides those that training needs
+TRAINS_EXPORTED = True  # the exported network, whose branches are fused
 
 
 class Config(FitConfig):
@@ -62,9 +63,10 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
 
     # Imported here because they import torch or onnx, and reading a recipe imports every stage for its Config.
     from compress.quantization.calibration import calibrate
-    from compress.quantization.qat.fake_quant import FakeQuantNetwork
+    from compress.quantization.qat.fake_quant import FakeQuantNetwork, require_same_outputs
     from compress.quantization.qat.fold import module_names, write_back
     from compress.training.teaching import train
+    from export.layers import layers_of
     from export.plan import plan_quantization
     from export.rewrites.hard_activations import rewrite_hard_activations
     from export.to_onnx import to_onnx
@@ -78,7 +80,12 @@ def run(network: nn.Module, context: Context, config: Config) -> nn.Module:
     images = context.subset("train", CALIBRATION_IMAGES)
     ranges = calibrate(graph, plan_quantization(graph, scheme).ranged, images, CalibrationConfig(), context.console)
     example = torch.zeros(1, *image)
-    rounded = FakeQuantNetwork(graph, scheme, ranges, module_names(graph, network, example))
+    modules = module_names(graph, network, example)
+    fixed = [name for name in layers_of(graph) if name not in modules]
+    if fixed:
+        context.console.say(f"qat: {len(fixed)} layers come from no module and are not trained: {', '.join(fixed)}")
+    rounded = FakeQuantNetwork(graph, scheme, ranges, modules)
+    require_same_outputs(rounded, network, example)
     trained = train(rounded, context, config, before=network)
     assert isinstance(trained, FakeQuantNetwork)
     write_back(trained.trained(), graph, network, example)

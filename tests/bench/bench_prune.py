@@ -49,8 +49,8 @@ from compress.models import mobilenet_v2, mobilenet_v3
 from compress.networks import checkpoint, weights
 from compress.networks.layers import count_macs, layer_shapes
 from compress.process.console import Terminal
+from compress.pruning.channels import find_groups
 from compress.pruning.costs import CostModel, build_cost_model
-from compress.pruning.groups import find_groups
 from compress.pruning.importance import importance_batches, unit_scores
 from compress.pruning.planning import apply_plan, make_pruning_plan
 from compress.pruning.surgery import remove_units_checked

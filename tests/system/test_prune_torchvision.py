@@ -12,17 +12,13 @@ import torch
 import torchvision
 from networks import make_lively
 
-from compress.pruning.groups import find_groups
+from compress.pruning.channels import find_groups
 from compress.pruning.surgery import remove_units_checked
 from export.to_onnx import INPUT_NAME, to_onnx
-from runtimes.errors import InputError
 
 TRANSFORMERS = ("vit", "swin", "maxvit")
 NAMES = sorted(
     name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(TRANSFORMERS)
-)
-UNTRACED = pytest.mark.xfail(
-    raises=InputError, strict=True, reason="Torch-Pruning 1.6.1 fails to trace its shuffled channels"
 )
 SIDE, CLASSES = 96, 10
 TORCH_PRUNING_SHARE = 77 / 85  # of torchvision's networks that it supports, from its README
@@ -43,9 +39,7 @@ def network_named(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=UNTRACED) if name.startswith("shufflenet") else name for name in NAMES
-])  # fmt: skip
+@pytest.mark.parametrize("name", NAMES)
 def test_half_the_channels_are_removed_and_the_file_agrees_with_torch(
     name: str, passed: list[str], tmp_path: Path
 ) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 import torch
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.quantization.qat.operators import compute
 from export.layers import LARGEST_NEIGHBOUR_SUM, SMALLEST_RANGE, Layer, largest_weight, layers_of, limits_neighbours
 from export.plan import plan_quantization
 from export.quantize import activation_scale
 from export.scheme import Scheme
-from runtimes.errors import InputError
+from runtimes.errors import CompressError
 
-Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
+IMAGES = 2
+TOLERANCE = 1e-2  # of the largest output: float32 sums in another order
+ON_DEVICE = (torch.float32, torch.bool)  # types of constants that are no sizes, axes or indices
 
 
 class FakeQuantNetwork(nn.Module):
@@ -41,7 +44,8 @@ class FakeQuantNetwork(nn.Module):
     ) -> None:
         """Initialize weights from the graph and step sizes from the ranges of its tensors.
 
-        modules: name of the module of the exported network that each layer of the graph comes from.
+        modules: name of the module of the exported network that each layer of the graph comes from. If given, a layer
+        that comes from none is not trained.
         """
         super().__init__()
         self._modules_of_layers = dict(modules or {})
@@ -56,6 +60,10 @@ class FakeQuantNetwork(nn.Module):
         self.biases = nn.ParameterDict(
             {self._keys[name]: _parameter(layer.bias) for name, layer in self._layers.items()}
         )
+        for name, key in self._keys.items():
+            is_trained = modules is None or name in modules
+            self.weights[key].requires_grad_(is_trained)
+            self.biases[key].requires_grad_(is_trained)
         scales = {name: activation_scale(*ranges[name], scheme.signed) for name in self._plan.ranged}
         self.log_steps = nn.ParameterDict(
             {self._step_keys[name]: _parameter(math.log(scale)) for name, (scale, _) in scales.items()}
@@ -83,18 +91,19 @@ class FakeQuantNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of (N, C, H, W) float32 images."""
         exact: dict[str, Tensor] = {self._graph.graph.input[0].name: images}
+        exact |= {name: value.to(images.device) if value.dtype in ON_DEVICE else value
+                  for name, value in self._constants.items()}  # fmt: skip
         rounded = {name: self._round(name, value) for name, value in exact.items() if name in self._plan.range_of}
         for node in self._graph.graph.node:
-            name = node.output[0]
             inputs = [
                 rounded[tensor] if tensor in rounded and (node.name, index) not in self._plan.raw_reads
-                else exact[tensor]
+                else exact.get(tensor)
                 for index, tensor in enumerate(node.input)
-                if tensor in exact
             ]  # fmt: skip
-            exact[name] = self._compute(node, inputs)
-            if name in self._plan.range_of:
-                rounded[name] = self._round(name, exact[name])
+            for name, output in zip(node.output, self._compute(node, inputs), strict=False):
+                exact[name] = output
+                if name in self._plan.range_of:
+                    rounded[name] = self._round(name, output)
         return exact[self._graph.graph.output[0].name]
 
     def learned_ranges(self) -> dict[str, tuple[float, float]]:
@@ -109,18 +118,15 @@ class FakeQuantNetwork(nn.Module):
         """Return the trained weight and bias of each layer, by its name in the graph."""
         return {name: (self.weights[key].detach(), self.biases[key].detach()) for name, key in self._keys.items()}
 
-    def _compute(self, node: NodeProto, inputs: list[Tensor]) -> Tensor:
-        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if node.name in self._layers:
-            layer, key = self._layers[node.name], self._keys[node.name]
-            weight = self.weights[key]
-            if self.rounding and node.name in self._plan.integer_nodes:
-                weight = weight + (rounded_weight(layer, weight.detach(), self._scheme) - weight.detach())
-            return _layer(layer, inputs[0], weight, self.biases[key])
-        constants = [self._constants[name].to(inputs[0].device) for name in node.input if name in self._constants]
-        if node.op_type not in OPERATORS:
-            raise InputError(f"qat: the operator {node.op_type} ('{node.name}') is not supported; remove the stage qat")
-        return OPERATORS[node.op_type]([*inputs, *constants], attributes)
+    def _compute(self, node: NodeProto, inputs: list[Tensor | None]) -> list[Tensor]:
+        if node.name not in self._layers:
+            return compute(node, inputs)
+        layer, key = self._layers[node.name], self._keys[node.name]
+        weight, value = self.weights[key], inputs[0]
+        assert value is not None
+        if self.rounding and node.name in self._plan.integer_nodes:
+            weight = weight + (rounded_weight(layer, weight.detach(), self._scheme) - weight.detach())
+        return [_layer(layer, value, weight, self.biases[key])]
 
     def _round(self, name: str, value: Tensor) -> Tensor:
         if not self.rounding:
@@ -129,6 +135,24 @@ class FakeQuantNetwork(nn.Module):
         lowest, highest = (-128, 127) if self._scheme.signed else (0, 255)
         return learned_step(
             value, self.log_steps[self._step_keys[owner]].exp(), self._zero_points[owner], lowest, highest
+        )
+
+
+@torch.no_grad()
+def require_same_outputs(rounded: FakeQuantNetwork, network: nn.Module, example: Tensor) -> None:
+    """Raise CompressError if the graph without rounding does not compute what the network computes.
+
+    example: (N, C, H, W); only its shape matters.
+    """
+    images = torch.randn(IMAGES, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    rounded.rounding = False
+    outputs, expected = rounded.eval()(images), network.eval()(images)
+    rounded.rounding = True
+    difference = float((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not difference <= TOLERANCE:
+        raise CompressError(
+            f"qat: the exported graph is not computed as the network is: outputs differ by {difference:.2g} of the "
+            "largest one; remove the stage qat"
         )
 
 
@@ -170,31 +194,3 @@ def _layer(layer: Layer, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor
     top, left, bottom, right = layer.pads
     padded = functional.pad(inputs, (left, right, top, bottom)) if any(layer.pads) else inputs
     return functional.conv2d(padded, weight, bias, layer.strides, 0, layer.dilations, layer.groups)
-
-
-def _clip(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    clamped: Tensor = torch.clamp(inputs[0], *(float(bound) for bound in inputs[1:]))
-    return clamped
-
-
-def _max_pool(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    padded = functional.pad(inputs[0], (left, right, top, bottom), value=-torch.inf)
-    return functional.max_pool2d(padded, attributes["kernel_shape"], attributes.get("strides", 1))
-
-
-OPERATORS: dict[str, Operator] = {
-    "Relu": lambda inputs, _: inputs[0].relu(),
-    "Clip": _clip,
-    "Add": lambda inputs, _: inputs[0] + inputs[1],
-    "Mul": lambda inputs, _: inputs[0] * inputs[1],
-    "HardSwish": lambda inputs, _: functional.hardswish(inputs[0]),
-    "HardSigmoid": lambda inputs, at: (inputs[0] * at.get("alpha", 0.2) + at.get("beta", 0.5)).clamp(0, 1),
-    "Sigmoid": lambda inputs, _: inputs[0].sigmoid(),
-    "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
-    "MaxPool": _max_pool,
-    "Concat": lambda inputs, at: torch.cat(inputs, dim=at["axis"]),
-    "Flatten": lambda inputs, _: inputs[0].flatten(1),
-    "Reshape": lambda inputs, _: inputs[0].flatten(1),
-    "Squeeze": lambda inputs, _: inputs[0].flatten(1),
-}

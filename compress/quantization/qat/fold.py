@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -30,17 +30,12 @@ def write_back(
     """Set the weights and biases of a network's modules to those trained in its exported graph, in place.
 
     trained: weight and bias of each layer of the graph. example: an input of the network. BatchNorm keeps its
-    statistics and weight; its bias absorbs the change. Raises CompressError if graph and network have different layers.
+    statistics and weight; its bias absorbs the change. Layers that come from no module stay as they are.
     """
-    places = _places(network, example)
     layers = layers_of(graph)
-    _require_same_layers(places, layers)
-    for place, (name, layer) in zip(places, layers.items(), strict=True):
-        before = torch.tensor(layer.weight)
-        weight, bias = trained[name]
-        if layer.axis == 1:
-            before, weight = before.T, weight.T
-        factor = _factor(before, place.layer.weight, name)
+    for name, (place, factor) in _matches(layers, network, example).items():
+        layer, (weight, bias) = layers[name], trained[name]
+        weight = weight.T if layer.axis == 1 else weight
         shape = (-1, *(1,) * (weight.ndim - 1))
         alive = factor != 0
         new = weight / torch.where(alive, factor, 1.0).reshape(shape)
@@ -48,20 +43,38 @@ def write_back(
         _add_to_bias(place, bias - torch.from_numpy(layer.bias).float(), factor)
 
 
+@torch.no_grad()
 def module_names(graph: onnx.ModelProto, network: nn.Module, example: Tensor) -> dict[str, str]:
     """Return the name of the network's module that each layer of its exported graph comes from.
 
-    Raises CompressError if graph and network have different layers.
+    Layers whose weights are no multiple of a module's are missing. Raises CompressError if all are.
     """
     names = {module: name for name, module in network.named_modules()}
-    places, layers = _places(network, example), layers_of(graph)
-    _require_same_layers(places, layers)
-    return {layer: names[place.layer] for layer, place in zip(layers, places, strict=True)}
+    layers = layers_of(graph)
+    modules = {layer: names[place.layer] for layer, (place, _) in _matches(layers, network, example).items()}
+    if layers and not modules:
+        raise CompressError("qat: no layer of the exported graph has the weights of one of the network's modules")
+    return modules
 
 
-def _require_same_layers(places: Sequence[_Place], layers: Mapping[str, Layer]) -> None:
-    if len(places) != len(layers):
-        raise CompressError(f"qat: the network has {len(places)} layers, but its exported graph has {len(layers)}")
+def _matches(layers: Mapping[str, Layer], network: nn.Module, example: Tensor) -> dict[str, tuple[_Place, Tensor]]:
+    """Return each layer's module, and the factors (O,) between the module's weights and the layer's.
+
+    Of modules that fit, the first in the order of execution.
+    """
+    free = {id(place.layer): place for place in reversed(_places(network, example))}
+    places = list(reversed(free.values()))  # a module that runs twice counts once
+    matches: dict[str, tuple[_Place, Tensor]] = {}
+    for name, layer in layers.items():
+        weight = torch.tensor(layer.weight)
+        weight = weight.T if layer.axis == 1 else weight
+        for place in places:
+            factor = _factor(weight, place.layer.weight)
+            if factor is not None:
+                matches[name] = place, factor
+                places.remove(place)
+                break
+    return matches
 
 
 def _places(network: nn.Module, example: Tensor) -> list[_Place]:
@@ -87,16 +100,17 @@ def _places(network: nn.Module, example: Tensor) -> list[_Place]:
     return places
 
 
-def _factor(folded: Tensor, weight: Tensor, name: str) -> Tensor:
-    """Return the factors (O,) between the module's weights and the graph's; 0 for channels of zeros."""
+def _factor(folded: Tensor, weight: Tensor) -> Tensor | None:
+    """Return the factors (O,) between the module's weights and the graph's; 0 for channels of zeros.
+
+    None if the graph's weights are no multiple of the module's.
+    """
     if folded.shape != weight.shape:
-        raise CompressError(
-            f"qat: the layer {name} has weights of shape {tuple(folded.shape)}, its module {tuple(weight.shape)}"
-        )
+        return None
     rows, own = folded.flatten(1).double(), weight.detach().flatten(1).double()
     factor = (rows * own).sum(1) / (own * own).sum(1).clamp_min(1e-30)
     if (rows - factor[:, None] * own).abs().max() > TOLERANCE * rows.abs().max().clamp_min(1e-30):
-        raise CompressError(f"qat: the weights of the layer {name} are not a multiple of its module's weights")
+        return None
     return factor.float()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -102,20 +100,12 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path, MODEL, 3)
 
 
-WITHOUT_TORCH_PRUNING = """
-import sys
-sys.modules["torch_pruning"] = None  # an import of it raises ImportError
-from pathlib import Path
-from compress.models.mobilenet_v2 import Config
-from compress.networks import checkpoint
-import compress.training.loop, compress.training.teaching, compress.stages.prune
-checkpoint.load(Path(sys.argv[1]), Config(width=0.25), 3)
-"""
-
-
-def test_loading_and_training_do_not_need_torch_pruning(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, weights.create(MODEL, 3, 0))
-    finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH_PRUNING, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
+def test_pruned_and_fused_networks_are_restored_in_their_form(tmp_path: Path) -> None:
+    model = mobilenet_v2.Config(width=0.25)
+    checkpoint.save(tmp_path / "whole", weights.create(model, 3, 0))
+    checkpoint.save(tmp_path / "changed", weights.create(model, 3, 0), pruned=True, fused=True)
+    assert not checkpoint.is_pruned(tmp_path / "whole")
+    assert not checkpoint.is_fused(tmp_path / "whole")
+    assert checkpoint.is_pruned(tmp_path / "changed")
+    assert checkpoint.is_fused(tmp_path / "changed")
+    assert checkpoint.load(tmp_path / "changed", model, 3) is not None  # nothing is there to fuse

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from consoles import RecordingConsole
+from networks import Branches, branched
 from torch import nn
 
 from compress.models import mobilenet_v2
@@ -237,6 +238,49 @@ def test_a_pruned_network_starts_and_teaches_a_new_recipe(run: Run, contexts: li
     assert checkpoint.is_pruned(again.checkpoints[0].folder)
     assert checkpoint.is_pruned(again.final.folder)
     assert not checkpoint.is_pruned(run(TRAIN).final.folder)
+
+
+@pytest.fixture
+def branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the recipe's network have branches."""
+    monkeypatch.setattr(mobilenet_v2, "build", lambda config, classes: branched(classes))
+
+
+@pytest.mark.usefixtures("branches")
+def test_branches_are_fused_before_qat_and_before_export(run: Run, contexts: list[Context]) -> None:
+    networks = run(TRAIN, PRUNE, QAT)
+    assert [each.name for each in networks.checkpoints] == ["network", "0-train", "1-prune", "fuse", "2-qat"]
+    assert [type(each.load()[1]).__name__ for each in networks.checkpoints] == [*["Branches"] * 3, *["Conv2d"] * 2]
+    assert networks.unpruned is not None
+    assert networks.unpruned.name == "fuse-baseline"
+    assert "Conv2d" in type(networks.unpruned.load()[1]).__name__
+    assert networks.notes[-1].startswith("fuse: 4 layers with 11,")
+    assert "became 3 layers" in networks.notes[-1]
+    assert isinstance(contexts[2].teacher("baseline")[1], Branches)
+    assert [each.name for each in run(TRAIN).checkpoints] == ["network", "0-train", "fuse"]
+
+
+@pytest.mark.usefixtures("branches")
+def test_the_file_of_a_fused_network_starts_a_new_recipe(run: Run, contexts: list[Context]) -> None:
+    first = run(TRAIN).final
+    again = run(TRAIN, QAT, model={**NET, "weights": str(first.folder / checkpoint.WEIGHTS_FILE)})
+    assert [each.name for each in again.checkpoints] == ["network", "0-train", "1-qat"]
+    assert checkpoint.is_fused(again.final.folder)
+
+
+def test_a_fusion_that_is_not_exact_is_refused_before_any_stage(
+    run: Run, contexts: list[Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mobilenet_v2, "build", lambda config, classes: branched(classes, Branches(scale=0.9)))
+    with pytest.raises(InputError, match="fusing Branches is not exact"):
+        run(TRAIN)
+    assert not contexts
+
+
+def test_a_budget_that_cannot_be_met_is_refused_before_any_stage(run: Run, contexts: list[Context]) -> None:
+    with pytest.raises(InputError, match=r"the budget can't be met: at least 0\.\d+ of the baseline's cost remains"):
+        run(TRAIN, {"stage": "prune", "macs": 0.01})
+    assert not contexts
 
 
 def test_qat_for_another_processors_scheme_is_another_step(

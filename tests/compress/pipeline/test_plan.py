@@ -80,14 +80,16 @@ def test_what_depends_on_a_changed_setting_runs_and_the_rest_is_reused(
         make_recipe(**{**sections, "stages": [TRAIN, {"stage": "prune", "macs": 0.5, "importance": "l2"}]}),
         tmp_path / "run",
     )
-    assert set(changed.expected_s) == {"1-prune", "float32", "val-local", "measure-local", "predictions-1-prune"}
+    assert set(changed.expected_s) == {
+        "check-network", "1-prune", "float32", "val-local", "measure-local", "predictions-1-prune",
+    }  # fmt: skip
     timing = {"warmup": 1, "blocks": 3, "runs_per_block": 2, "sessions": 1}
     measured_again = plan.of_recipe(make_recipe(**sections, timing=timing), tmp_path / "run")
     assert set(measured_again.expected_s) == {"measure-local"}
     rows = {row[0]: row[1:] for row in changed.table().rows}
     assert rows["0-train"] == ("reused", "")
     assert rows["1-prune"][0] == "runs"
-    assert changed.summary().endswith("; 5 of 11 steps run, the others are reused")
+    assert changed.summary().endswith("; 6 of 12 steps run, the others are reused")
 
 
 def test_the_summary_says_how_many_steps_run() -> None:

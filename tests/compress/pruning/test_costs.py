@@ -12,9 +12,9 @@ from networks import Chain
 
 from compress.networks.layers import count_macs
 from compress.pruning import latency
+from compress.pruning.channels import find_groups
 from compress.pruning.config import PruneConfig
 from compress.pruning.costs import build_cost_model, example_input
-from compress.pruning.groups import find_groups
 from compress.pruning.shapes import Shapes
 from compress.training.context import Context
 from runtimes.clock import Timing

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import pytest
 import torch
 from networks import Chain, Tangle
 from torch import Tensor, nn
 
 from compress.models import mobilenet_v2
-from compress.pruning.groups import find_groups, slot_owners
-from runtimes.errors import InputError
+from compress.pruning.channels import find_groups
+from compress.pruning.groups import slot_owners
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 
@@ -67,14 +66,29 @@ def test_bare_parameters_belong_to_groups() -> None:
     assert owners["scale"] == (0, network.scale)
 
 
-def test_a_network_whose_logits_are_not_those_of_its_last_layer_is_refused() -> None:
+def test_channels_of_which_code_takes_a_part_are_kept() -> None:
     class Sliced(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(3, 4)
+            self.first, self.layer, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Linear(4, 2)
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.layer(images.mean((2, 3)))[:, :2]
+            return self.head(self.layer(self.first(images)).mean((2, 3))[:, :4])
 
-    with pytest.raises(InputError, match="the last layer has 4 outputs, the network 2 logits"):
-        find_groups(Sliced(), EXAMPLE)
+    assert [group.name for group in find_groups(Sliced(), EXAMPLE)] == ["first"]
+
+
+def test_two_groups_that_begin_in_one_layer_have_different_names() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            wide = self.wide(images)
+            return self.head((wide + torch.cat([self.a(images), self.b(images)], 1)).mean((2, 3)))
+
+    groups = {group.name: group for group in find_groups(Halves(), EXAMPLE)}
+    assert {name: group.units for name, group in groups.items()} == {"wide": 4, "b": 4}
+    assert groups["b"].slots[1].positions.ravel().tolist() == [4, 5, 6, 7]

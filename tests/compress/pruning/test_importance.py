@@ -11,8 +11,9 @@ import torch
 from networks import Tangle, make_lively
 from torch import Tensor, nn
 
+from compress.pruning.channels import find_groups
 from compress.pruning.config import Importance
-from compress.pruning.groups import Group, find_groups, slot_owners
+from compress.pruning.groups import Group, slot_owners
 from compress.pruning.importance import BATCH, importance_batches, unit_scores
 from compress.pruning.surgery import zero_units
 from compress.training.context import Context

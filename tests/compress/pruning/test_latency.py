@@ -14,7 +14,7 @@ from networks import Chain
 
 from compress.networks.layers import LayerShape
 from compress.pruning import latency
-from compress.pruning.groups import find_groups
+from compress.pruning.channels import find_groups
 from compress.pruning.latency import REST, LatencyBench, LatencySample, LatencyTable, measure_latency_table
 from compress.pruning.shapes import Shapes, layer_names
 from compress.quantization.schemes import SCHEMES

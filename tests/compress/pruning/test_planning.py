@@ -14,9 +14,9 @@ from networks import Chain, make_lively
 from torch import nn
 
 from compress.networks.layers import LayerShape, count_macs
+from compress.pruning.channels import find_groups
 from compress.pruning.config import PruneConfig
 from compress.pruning.costs import CostModel, build_cost_model, example_input
-from compress.pruning.groups import find_groups
 from compress.pruning.importance import unit_scores
 from compress.pruning.latency import LatencySample
 from compress.pruning.planning import MAX_MEASUREMENTS, apply_plan, make_pruning_plan

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from networks import Chain
 
 from compress.networks.layers import macs_per_connection
+from compress.pruning.channels import find_groups
 from compress.pruning.config import PruneConfig
-from compress.pruning.groups import find_groups
 from compress.pruning.search import Costs, allowed_widths, choose_widths
 from compress.pruning.shapes import Shapes
 from runtimes.errors import InputError

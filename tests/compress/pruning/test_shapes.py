@@ -13,7 +13,7 @@ from networks import Chain, Tangle
 from torch import Tensor, nn
 
 from compress.networks.layers import LayerShape, layer_shapes
-from compress.pruning.groups import find_groups
+from compress.pruning.channels import find_groups
 from compress.pruning.shapes import Shapes, layer_names, resize_graph
 from compress.pruning.surgery import remove_units
 from export.to_onnx import INPUT_NAME, to_onnx

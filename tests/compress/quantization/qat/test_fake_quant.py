@@ -8,12 +8,12 @@ import onnx_graphs
 import pytest
 import torch
 
-from compress.quantization.qat.fake_quant import FakeQuantNetwork, learned_step, rounded_weight
+from compress.quantization.qat.fake_quant import FakeQuantNetwork, learned_step, require_same_outputs, rounded_weight
 from compress.quantization.schemes import SCHEMES
 from export.layers import layers_of, nearest
 from export.plan import plan_quantization
 from export.quantize import insert_qdq
-from runtimes.errors import InputError
+from runtimes.errors import CompressError, InputError
 
 IMAGES = np.random.default_rng(1).normal(0, 1, (8, 3, 8, 8)).astype(np.float32)
 
@@ -78,12 +78,32 @@ def test_gradients_reach_weights_biases_and_steps() -> None:
     assert sum(float(parameter.grad.abs().sum()) > 0 for parameter in network.parameters()) > 8
 
 
+def test_layers_that_come_from_no_module_are_not_trained() -> None:
+    model, scheme = onnx_graphs.residual_model(channels=3), SCHEMES["generic"]
+    network = FakeQuantNetwork(model, scheme, ranges_of(model, "generic"), {"first": "stem"})
+    assert len([*network.weights.values()]) == 4
+    assert [parameter.requires_grad for parameter in network.weights.values()] == [True, False, False, False]
+
+
+def test_a_graph_that_computes_something_else_is_refused() -> None:
+    model, scheme = onnx_graphs.residual_model(channels=3), SCHEMES["generic"]
+    network = FakeQuantNetwork(model, scheme, ranges_of(model, "generic"))
+    same = FakeQuantNetwork(model, scheme, ranges_of(model, "generic"))
+    same.rounding = False
+    require_same_outputs(network, same, torch.zeros(1, 3, 8, 8))
+    assert network.rounding
+    with torch.no_grad():
+        next(iter(same.weights.values())).mul_(2)
+    with pytest.raises(CompressError, match="outputs differ by"):
+        require_same_outputs(network, same, torch.zeros(1, 3, 8, 8))
+
+
 def test_an_unknown_operator_is_an_error() -> None:
     model = onnx_graphs.residual_model(channels=3)
-    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softplus"
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Unknown"
     scheme = SCHEMES["x86-vnni"]
     network = FakeQuantNetwork(model, scheme, dict.fromkeys(plan_quantization(model, scheme).ranged, (0.0, 1.0)))
-    with pytest.raises(InputError, match="the operator Softplus"):
+    with pytest.raises(InputError, match="the operator Unknown"):
         network(torch.from_numpy(IMAGES))
 
 
