@@ -80,8 +80,8 @@ class _Sources:
         artifact, note = file.artifact(preprocessing), f"preprocessing {source}: {described(preprocessing)}"
         if not self.needs_pixels:
             note = f"measured with images of {preprocessing.height} x {preprocessing.width} pixels"
-        meaning = file.meaning_of_one_output(artifact.manifest)
-        note = f"{note}; {meaning}" if meaning else note
+        remark = file.remark_on_outputs(artifact.manifest)
+        note = f"{note}; {remark}" if remark else note
         if self.reference is not None:
             return _labelled(artifact, self.reference.labels, str(self.assumed.manifest)), note
         labels = {other.manifest.labels for other in self.others}

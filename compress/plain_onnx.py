@@ -89,7 +89,7 @@ class PlainFile:
         images, outputs = _outputs_of_noise(Artifact(self.path, manifest))
         with path_in_errors(self.path):
             head = described_head(self.model, outputs, manifest.input_shape[2:])
-        require_rows(head, outputs, images, self.path)
+            require_rows(self.model, head, outputs, images)
         return Artifact(self.path, replace(
             manifest,
             input_shape=(1 if images == 1 else self.image.batch, *manifest.input_shape[1:]),
@@ -98,10 +98,12 @@ class PlainFile:
             kind=head.kind,
         ))  # fmt: skip
 
-    def meaning_of_one_output(self, manifest: Manifest) -> str | None:
-        """Say how a single output is read, None for other files; manifest: of `artifact`."""
-        from export.head import last_activation  # imports onnx, see `read`
+    def remark_on_outputs(self, manifest: Manifest) -> str | None:
+        """Say how a single output is read, and which outputs do not depend on the images; manifest: of `artifact`."""
+        from export.head import last_activation, unchanging_outputs, unchanging_text  # these import onnx, see `read`
 
+        if unchanging := unchanging_outputs(self.model):
+            return unchanging_text(unchanging)
         is_sigmoid = manifest.kind == "binary" and last_activation(self.model) == "Sigmoid"
         if not is_sigmoid and (len(manifest.labels) > 1 or manifest.kind != "binary"):
             return None

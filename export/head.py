@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.subgraph import computed_from_values
 from runtimes.artifact import Output
 from runtimes.errors import InputError
 from runtimes.outputs.detections import decoder_of
 from runtimes.outputs.kinds import Arrays, OutputKind
 
 CHOOSING_OPS = ("ArgMax", "ArgMin", "TopK")  # their outputs change at once where two values are nearly equal
+COMPARING_OPS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")  # likewise
 SHAPE_OPS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose")  # keep every value
 EMBEDDING_NAME = re.compile("embed|feature|descriptor", re.IGNORECASE)
 EMBEDDING_LENGTH_TOLERANCE = 1e-3
@@ -49,12 +50,16 @@ def compared_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the tensors that show how well a quantized graph reproduces the outputs: usually the outputs.
 
     For outputs behind non-maximum suppression, whose order and number change with every rounding, these are the boxes
-    and scores before it; for the number or the name of the largest value, these are the values.
+    and scores before it; for the number or the name of the largest value, and for comparisons, these are the values.
+    Outputs that do not depend on the images are left out.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name for tensor in model.graph.initializer}
+    unchanging = unchanging_outputs(model)
     names: list[str] = []
     for output in model.graph.output:
+        if output.name in unchanging:
+            continue
         suppressions = [node for node in _ancestors(output.name, producers) if node.op_type == "NonMaxSuppression"]
         last = _last_operator(output.name, producers)
         if last is not None and last.op_type == "Gather" and last.input[0] in constants:  # of a table of names
@@ -63,9 +68,25 @@ def compared_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
             names += [name for node in suppressions for name in node.input[:2]]
         elif last is not None and last.op_type in CHOOSING_OPS:
             names.append(last.input[0])
+        elif last is not None and last.op_type in COMPARING_OPS:
+            names += [name for name in last.input if name not in constants]
         else:
             names.append(output.name)
     return tuple(dict.fromkeys(names))
+
+
+def unchanging_outputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the outputs that do not depend on the values of the images, as the anchors of a detector."""
+    changing = computed_from_values(model)
+    return tuple(value.name for value in model.graph.output if value.name not in changing)
+
+
+def unchanging_text(names: tuple[str, ...]) -> str:
+    """Say that outputs do not depend on the images."""
+    quoted = ", ".join(f"'{name}'" for name in names)
+    if len(names) > 1:
+        return f"the outputs {quoted} do not depend on the images and are not judged"
+    return f"the output {quoted} does not depend on the images and is not judged"
 
 
 def _last_operator(name: str, producers: dict[str, onnx.NodeProto]) -> onnx.NodeProto | None:
@@ -94,26 +115,37 @@ def described(model: onnx.ModelProto, outputs: Arrays, sides: tuple[int, int]) -
     outputs: all outputs of the graph, with the batch axis. sides: height and width of the images. One value after a
     Sigmoid is the probability of the second of two classes. One value without a Sigmoid may be a regression: it has a
     single label, so that nothing judges it as a class. Of several outputs, the first decides unless they are boxes.
-    Raises InputError for one value after a Softmax.
+    Raises InputError for one value after a Softmax, and if no output depends on the images.
     """
+    unchanging = unchanging_outputs(model)
+    if len(unchanging) == len(model.graph.output):
+        raise InputError(f"no output of the model depends on the images ('{unchanging[0]}' is a constant); export the "
+                         "network with its results as outputs")  # fmt: skip
     activation = last_activation(model)
-    first = outputs[0]
+    first, name = outputs[0], model.graph.output[0].name
     output: Output = "probabilities" if activation is not None else "logits"
-    is_own = compared_tensors(model)[0] == model.graph.output[0].name  # not of boxes or of the largest values
+    is_own = compared_tensors(model)[0] == name  # not of boxes or of the largest values
     if is_own and _is_vector(first) and len(first):
         return _vector_head(model, first, activation)
-    if _is_segmentation(first, sides, activation):
+    if name not in unchanging and _is_segmentation(first, sides, activation):
         return Head("segmentation", output=output)
-    if (len(outputs) > 1 or activation != "Softmax") and _are_boxes(outputs):
+    fixed = {index for index, value in enumerate(model.graph.output) if value.name in unchanging}
+    changing = tuple(values for index, values in enumerate(outputs) if index not in fixed)
+    if (len(changing) > 1 or activation != "Softmax") and _are_boxes(changing):
         return Head("detections")
     return Head("other")
 
 
-def require_rows(head: Head, outputs: Arrays, images: int, path: Path) -> None:
-    """Raise InputError if an output has no row for each image; detectors may return as many boxes as they find."""
-    shapes = [values.shape for values in outputs if values.shape[:1] != (images,)]
+def require_rows(model: onnx.ModelProto, head: Head, outputs: Arrays, images: int) -> None:
+    """Raise InputError if an output that depends on the images has no row for each.
+
+    Detectors may return as many boxes as they find.
+    """
+    changing = {value.name for value in model.graph.output}.difference(unchanging_outputs(model))
+    shapes = [values.shape for value, values in zip(model.graph.output, outputs, strict=True)
+              if value.name in changing and values.shape[:1] != (images,)]  # fmt: skip
     if shapes and head.kind != "detections":
-        raise InputError(f"{path}: returns {shapes[0]} for {images} images: the first axis of an output must be the "
+        raise InputError(f"returns {shapes[0]} for {images} images: the first axis of an output must be the "
                          "batch; export the model so, or with batch 1")  # fmt: skip
 
 

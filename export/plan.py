@@ -107,9 +107,10 @@ def _around_operators(
     written = {name for node in integer for name in node.output if node.op_type != "Gemm" or name in needed}
     chosen = {name for node in integer for name in _activations(node, constants)} | written
     read = {name for node in integer for name in node.input}
-    rescaled = _rescaled(model, chosen & read & coarse, constants)
+    as_floats = {node.input[0] for node in nodes if _needs_floats(node)}
+    rescaled = _rescaled(model, (chosen & read & coarse) - as_floats, constants)
     chosen = (chosen - set(rescaled)) | {source for source, _ in rescaled.values()}
-    clamps = _clamps(model, written, constants)
+    clamps = {name: source for name, source in _clamps(model, written, constants).items() if name not in as_floats}
     chosen |= set(clamps)
     for node in nodes:
         if moves_values(node) and node.input[0] in chosen and node.name not in float_nodes:
@@ -119,6 +120,7 @@ def _around_operators(
         integer_nodes=frozenset(node.name for node in integer),
         range_of=_ranges(model, chosen - set(clamps.values())),
         clamps=clamps,
+        raw_reads=frozenset((node.name, 0) for node in nodes if _needs_floats(node)),
         rescaled=rescaled,
     )
 
@@ -136,6 +138,7 @@ def _worth_integers(
     candidates = frozenset(
         node.name for node in model.graph.node
         if node.op_type in operators
+        and not _needs_floats(node)
         and _takes_integers(node, constants)
         and coarse.issuperset(_activations(node, constants))
         and (node.op_type not in TABLE_OPS or _reads_integers(node, producer, constants, operators))
@@ -194,6 +197,13 @@ def _takes_integers(node: NodeProto, constants: Mapping[str, TensorProto]) -> bo
     """Return whether all inputs can be integers: tensors, or for Add one scalar."""
     fixed = [name for name in node.input if name in constants]
     return not fixed or (node.op_type == "Add" and len(fixed) == 1 and is_number(constants[fixed[0]]))
+
+
+def _needs_floats(node: NodeProto) -> bool:
+    """Return whether a node is an AveragePool with dilations, which ONNX Runtime rejects between Q/DQ pairs."""
+    return node.op_type == "AveragePool" and any(
+        size != 1 for attribute in node.attribute if attribute.name == "dilations" for size in attribute.ints
+    )
 
 
 def moves_values(node: NodeProto) -> bool:

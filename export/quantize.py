@@ -265,11 +265,12 @@ def _weight_constants(layer: Layer, weights: IntegerWeights, input_scale: float,
 def _assemble(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
     """Return a copy of the model with the new nodes, without unused constants."""
     used = {name for node in graph.nodes for name in node.input} | {output.name for output in model.graph.output}
-    conflicts = sorted(
-        {tensor.name for tensor in model.graph.initializer} & {tensor.name for tensor in graph.constants}
-    )
+    names = Counter([name for node in graph.nodes for name in node.output if name])
+    names.update({tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input})
+    names.update({tensor.name for tensor in graph.constants})
+    conflicts = sorted(name for name, count in names.items() if count > 1)
     if conflicts:
-        raise InputError(f"the model has a constant named {conflicts[0]}, which the quantized model needs; rename it")
+        raise InputError(f"the model has a tensor named '{conflicts[0]}', which the quantized model needs; rename it")
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]

@@ -12,7 +12,10 @@ from onnx import NodeProto, TensorProto, helper, inliner, numpy_helper, shape_in
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from export.rewrites.constants import fold_constant_norms, in_training_mode, write_constant_outputs
+from export.rewrites.control_flow import decide_by_sizes, unroll
+from export.rewrites.names import free_names
 from export.rewrites.pool_pads import fold_pool_pads
+from export.rewrites.resizes import write_all_axes
 from runtimes.errors import InputError
 
 REJECTIONS = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
@@ -51,8 +54,10 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     use_global_average_pool(result)
     _write_explicit_pads(result)
     fold_pool_pads(result)
+    write_all_axes(result, shapes_of(result))
     strip(result)
     _name_nodes(result)
+    free_names(result)
     declare_ranks(result)
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -126,7 +131,7 @@ def _keep_constants_out_of_inputs(model: onnx.ModelProto) -> None:
 
 
 def declare_ranks(model: onnx.ModelProto) -> None:
-    """Declare the inferred shapes of outputs whose declared rank is missing or wrong, as exporters write them.
+    """Declare the inferred shapes of outputs whose declared shape is missing or wrong, as exporters write them.
 
     Outputs must declare a shape; one without dimensions stays where nothing can be inferred.
     """
@@ -139,8 +144,14 @@ def declare_ranks(model: onnx.ModelProto) -> None:
         inferred = declared
     for value, *kinds in zip(model.graph.output, declared, inferred, strict=True):
         known, found = (kind.type.tensor_type.shape for kind in kinds)
-        is_wrong = not known.dim or (found.dim and len(known.dim) != len(found.dim))
+        is_wrong = not known.dim or (found.dim and not _may_be_alike(known, found))
         value.type.tensor_type.shape.CopyFrom(found if is_wrong else known)
+
+
+def _may_be_alike(first: onnx.TensorShapeProto, second: onnx.TensorShapeProto) -> bool:
+    """Return whether no size differs that both shapes give."""
+    pairs = [{size.dim_value for size in pair} - {0} for pair in zip(first.dim, second.dim, strict=False)]
+    return len(first.dim) == len(second.dim) and all(len(sizes) < 2 for sizes in pairs)
 
 
 def _require_plain_inference(model: onnx.ModelProto) -> None:
@@ -162,13 +173,14 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     for _ in range(MAX_PASSES):
         before = len(model.graph.node)
         model = _fold_once(model)
-        if len(model.graph.node) == before:
+        changed = [decide_by_sizes(model), unroll(model)]
+        if not any(changed) and len(model.graph.node) == before:
             break
     controlled = sorted({node.op_type for node in model.graph.node
                          if any(attribute.HasField("g") for attribute in node.attribute)})  # fmt: skip
     if controlled:
-        raise InputError(f"the model has control flow ({', '.join(controlled)}); export it without, in torch by "
-                         "tracing it with a fixed input size")  # fmt: skip
+        raise InputError(f"the model has control flow ({', '.join(controlled)}) that depends on the images or has many "
+                         "steps; export it without, in torch by tracing it with a fixed input size")  # fmt: skip
     return model
 
 

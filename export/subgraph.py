@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 from onnx import NodeProto, ValueInfoProto, helper
+
+SIZE_OPS = ("Shape", "Size")  # read the sizes of a tensor, not its values
 
 
 def between(model: onnx.ModelProto, cuts: Mapping[str, int], outputs: Iterable[str]) -> onnx.ModelProto:
@@ -44,3 +46,22 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     present = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in present)
     return copy
+
+
+def tensors_read(node: NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, also those that the graphs of its control flow name."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from tensors_read(inner)
+
+
+def computed_from_values(model: onnx.ModelProto) -> set[str]:
+    """Return the inputs of a graph and the tensors that depend on their values, not on their sizes alone."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    computed = {value.name for value in model.graph.input if value.name not in constants}
+    for node in model.graph.node:
+        if node.op_type not in SIZE_OPS and not computed.isdisjoint(tensors_read(node)):
+            computed.update(node.output)
+    return computed

@@ -19,16 +19,19 @@ from compress.images.oddities import oddity
 from compress.images.samples import Sample, write_evalset
 from compress.quantization.config import Quantize
 from compress.quantization.int8 import make_int8
-from compress.quantization.ort_graph import OrtGraph, runs_on_single_images_only
+from compress.quantization.ort_graph import OrtGraph, require_separate_images, runs_on_single_images_only
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import scheme_named
-from export.head import described, require_rows
+from export.head import compared_tensors, described, require_rows, unchanging_outputs, unchanging_text
 from export.inputs.as_float32 import all_tensors, other_float, to_float32
 from export.inputs.channels_first import fix_batch, take_channels_first, take_own_input
 from export.inputs.image_input import ImageInput, image_input
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
+from export.rewrites.constants import fold_dequantized_weights
+from export.rewrites.spelling import write_usual_spelling
 from export.standard_form import CannotLoadError, declare_ranks, open_sizes, sort_nodes, standard_form
+from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
 from runtimes.console import Console
@@ -77,6 +80,8 @@ def quantize_file(request: FileRequest, console: Console, cache: Path | None) ->
         with path_in_errors(request.model):
             network = _read(request, console)
             float32 = _float32(folder / request.model.name, network, request.model)
+            if unchanging := unchanging_outputs(network.model):
+                console.say(f"{request.model.name}: {unchanging_text(unchanging)}")
         samples = _samples(request, network.preprocessing, console)
         images = write_evalset(
             folder / "calibration", samples, float32.manifest.labels, float32.manifest.preprocessing, console
@@ -112,6 +117,9 @@ def _read(request: FileRequest, console: Console) -> _Network:
         by_default = " by default" if request.preprocessing == NONE_GIVEN else ""
         console.say(f"preprocessing{by_default}: {preprocessing_text(preprocessing)}")
     take_channels_first(model, image, preprocessing)
+    if fold_dequantized_weights(model):
+        console.say(f"{request.model.name}: its integer weights are converted to float32")
+        require_writable(request.model, model.ByteSize())
     try:
         standard = standard_form(model)
         if runs_on_single_images_only(standard):
@@ -231,6 +239,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         require_opset(model, onnx.defs.onnx_opset_version(), path)
         model.ir_version = min(model.ir_version, onnx.IR_VERSION)  # newer files hold the same operators
         _require_tensors(model, path)
+        write_usual_spelling(model)
         sort_nodes(model.graph)
         open_sizes(model.graph)
         declare_ranks(model)  # ONNX Runtime does not need them
@@ -293,11 +302,13 @@ def _float32(path: Path, network: _Network, source: Path) -> Artifact:
     graph_input = model.graph.input[0]
     batch = graph_input.type.tensor_type.shape.dim[0].dim_value or None
     sizes = (preprocessing.channel_count, preprocessing.height, preprocessing.width)
-    graph = OrtGraph(model)
+    graph = OrtGraph(with_outputs(model, compared_tensors(model)))
     noise = np.random.default_rng(0).normal(size=(batch or 2, *sizes)).astype(np.float32)
-    outputs = with_batch_axis(tuple(graph.run({graph_input.name: noise}).values()), len(noise))
+    values, names = graph.run({graph_input.name: noise}), [value.name for value in model.graph.output]
+    outputs = with_batch_axis(tuple(values[name] for name in names), len(noise))
     head = described(model, outputs, (preprocessing.height, preprocessing.width))
-    require_rows(head, outputs, len(noise), source)
+    require_rows(model, head, outputs, len(noise))
+    require_separate_images(graph, noise, values)
     return Artifact(path, Manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
@@ -305,8 +316,8 @@ def _float32(path: Path, network: _Network, source: Path) -> Artifact:
         precision="float32",
         input_name=graph_input.name,
         input_shape=(batch, *sizes),
-        output_name=graph.outputs[0],
-        more_outputs=tuple(graph.outputs[1:]),
+        output_name=names[0],
+        more_outputs=tuple(names[1:]),
         preprocessing=preprocessing,
         labels=head.labels,
         output=head.output,

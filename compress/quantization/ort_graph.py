@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,34 @@ import onnx
 import onnxruntime as ort
 
 from export.scheme import EXACT_KERNELS
+from export.standard_form import REJECTIONS
 from export.subgraph import with_outputs
 from runtimes import environment
-from runtimes.errors import InputError
+from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 
 BATCH = 4  # EfficientNet-Lite0 at 224 px has 13 million activations per image: 200 MB per batch
+ROUNDING = 1e-3  # relative difference of two runs of the same images; that of kernels is smaller
 
 
 class OrtGraph:
     """An ONNX Runtime session of a model that returns all its outputs."""
 
     def __init__(self, model: onnx.ModelProto, exact: bool = True) -> None:
-        """Open a session. exact: use integer kernels that do not saturate on any processor; they may be slower."""
+        """Open a session; raise CompressError for a graph that ONNX Runtime rejects.
+
+        exact: use integer kernels that do not saturate on any processor; they may be slower.
+        """
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if exact and environment.detect_instruction_set() == "x86-avx2":
             for key, value in EXACT_KERNELS.items():
                 options.add_session_config_entry(key, value)
-        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except REJECTIONS as error:
+            raise CompressError(f"ONNX Runtime {ort.__version__} cannot load a graph of this network "
+                                f"({str(error).splitlines()[0]}); use the float32 file") from error  # fmt: skip
         self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
         shape = self._session.get_inputs()[0].shape
@@ -63,6 +72,38 @@ def runs_on_single_images_only(model: onnx.ModelProto) -> bool:
             return False
         return True
     return False
+
+
+def require_separate_images(
+    graph: OrtGraph, images: npt.NDArray[np.float32], outputs: Mapping[str, npt.NDArray[Any]]
+) -> None:
+    """Raise InputError if an output of the first image changes when the other images of a batch do.
+
+    outputs: of the images. A network that draws random numbers is refused, too.
+    """
+    (name,) = graph.inputs
+    if _differing(graph.run({name: images}), outputs, slice(None)):
+        raise InputError("the model returns other values each time that it runs; export it in evaluation mode, without "
+                         "random numbers")  # fmt: skip
+    others = np.concatenate([images[:1], 1 - 2 * images[1:]])
+    of_images = {name: array for name, array in outputs.items() if array.shape[:1] == images.shape[:1]}
+    if len(images) > 1 and (mixed := _differing(graph.run({name: others}), of_images, slice(1))):
+        raise InputError(f"the values of '{mixed}' for an image change with the other images of its batch; export the "
+                         "model with batch 1, or so that it computes each image alone")  # fmt: skip
+
+
+def _differing(
+    values: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, npt.NDArray[Any]], rows: slice
+) -> str | None:
+    """Return the name of the first output in which some rows differ by more than rounding."""
+    for name, other in expected.items():
+        array = values[name]
+        if not np.issubdtype(array.dtype, np.number) or array.shape != other.shape or not array.shape:
+            continue
+        scale = float(np.abs(other[rows]).max(initial=0))
+        if not np.allclose(array[rows], other[rows], rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True):
+            return name
+    return None
 
 
 def batches(images: EvalSet, fixed: int | None, single: bool = False) -> Iterator[npt.NDArray[np.float32]]:

@@ -31,7 +31,7 @@ def to_float32(model: onnx.ModelProto) -> None:
             values = numpy_helper.to_array(tensor).astype(np.float64)
             finite = np.where(np.isinf(values), values, np.clip(values, -LARGEST, LARGEST))
             tensor.CopyFrom(numpy_helper.from_array(finite.astype(np.float32), tensor.name))
-    for graph in _graphs(model.graph):
+    for graph in all_graphs(model.graph):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
             _retype(value)
@@ -46,18 +46,18 @@ def _retype(value: ValueInfoProto) -> None:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph and those of its control flow."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g,) if attribute.type == AttributeProto.GRAPH else attribute.graphs:
-                yield from _graphs(inner)
+                yield from all_graphs(inner)
 
 
 def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield the constants of a graph and of those of its control flow."""
-    for inner in _graphs(graph):
+    for inner in all_graphs(graph):
         yield from inner.initializer
         for node in inner.node:
             yield from (attribute.t for attribute in node.attribute if attribute.type == AttributeProto.TENSOR)

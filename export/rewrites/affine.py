@@ -1,4 +1,4 @@
-"""Fold sums and products with constants after a Conv or Gemm into its weights and bias, as of layer scale."""
+"""Fold sums and products with constants, and BatchNormalization, after a Conv or Gemm into its weights and bias."""
 
 from __future__ import annotations
 
@@ -44,17 +44,35 @@ def _affine_after(graph: EditedGraph, readers: dict[str, list[NodeProto]], layer
     affine = _Affine(np.ones(outputs), np.zeros(outputs), layer.output[0])
     while affine.output not in graph.outputs and len(readers[affine.output]) == 1:
         node = readers[affine.output][0]
-        operand = graph.operand(node) if node.op_type in ("Add", "Mul") else None
-        vector = _per_channel(operand[1], outputs, layer.op_type) if operand is not None else None
-        if vector is None:
+        step = _step(graph, node, outputs, layer.op_type)
+        if step is None:
             break
-        if node.op_type == "Mul":
-            affine.factor, affine.offset = affine.factor * vector, affine.offset * vector
-        else:
-            affine.offset = affine.offset + vector
+        factor, offset = step
+        affine.factor, affine.offset = affine.factor * factor, affine.offset * factor + offset
         affine.output = node.output[0]
         affine.nodes.append(node.name)
     return affine
+
+
+def _step(graph: EditedGraph, node: NodeProto, outputs: int, op: str) -> tuple[Float64, Float64] | None:
+    """Return (factor, offset), each (O,), of a sum or product with a constant, or of a BatchNormalization."""
+    if node.op_type == "BatchNormalization":
+        return _normalization(graph, node)
+    operand = graph.operand(node) if node.op_type in ("Add", "Mul") else None
+    vector = _per_channel(operand[1], outputs, op) if operand is not None else None
+    if vector is None:
+        return None
+    return (vector, np.zeros(outputs)) if node.op_type == "Mul" else (np.ones(outputs), vector)
+
+
+def _normalization(graph: EditedGraph, node: NodeProto) -> tuple[Float64, Float64] | None:
+    values = [graph.constant(name) for name in node.input[1:]]
+    scale, bias, mean, variance = (None if value is None else value.astype(np.float64) for value in values)
+    if scale is None or bias is None or mean is None or variance is None or len(node.output) > 1:
+        return None
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    factor = scale / np.sqrt(variance + epsilon)
+    return factor, bias - mean * factor
 
 
 def _per_channel(value: npt.NDArray[np.float32], outputs: int, op: str) -> Float64 | None:

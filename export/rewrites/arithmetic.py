@@ -46,8 +46,11 @@ def _adds(node: NodeProto) -> list[NodeProto]:
     nodes = []
     for index, name in enumerate(others, start=1):
         last = index == len(others)
-        output = node.output[0] if last else f"{node.output[0]}_{index}"
-        nodes.append(helper.make_node("Add", [first, name], [output], node.name if last else f"{node.name}_{index}"))
+        output = (
+            node.output[0] if last else f"{node.output[0]}_part_{index}"
+        )  # not sum_1, as exporters name the next one
+        node_name = node.name if last else f"{node.name}_part_{index}"
+        nodes.append(helper.make_node("Add", [first, name], [output], node_name))
         first = output
     return nodes
 

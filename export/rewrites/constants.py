@@ -1,4 +1,4 @@
-"""Fold BatchNormalization of constants, as of standardized weights, and compute outputs that are constants."""
+"""Fold weights that are computed from constants: standardized or dequantized ones; write outputs that are constants."""
 
 from __future__ import annotations
 
@@ -38,6 +38,32 @@ def fold_constant_norms(model: onnx.ModelProto) -> None:
         if read.isdisjoint(node.output[1:]):
             model.graph.initializer.append(numpy_helper.from_array(_normalized(node, *inputs), node.output[0]))
             model.graph.node.remove(node)
+
+
+def fold_dequantized_weights(model: onnx.ModelProto) -> bool:
+    """Replace weights that are stored as integers, or rounded to them, by their float32 values, in place.
+
+    Return whether there are any.
+    """
+    values: dict[str, Array] = {}
+    for node in model.graph.node:
+        weights = _constants(model, list(node.output)) if node.op_type == "DequantizeLinear" else None
+        if weights is not None:
+            values[node.output[0]] = weights[0].astype(np.float32)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
+    kept = [node for node in model.graph.node if node.output[0] not in values]
+    read = {name for node in kept for name in node.input} | {value.name for value in model.graph.output}
+    kept = [node for node in kept if node.op_type != "QuantizeLinear" or node.output[0] in read]
+    copies = list(map(_copy, kept))
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return bool(values)
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def _normalized(node: NodeProto, data: Array, scale: Array, bias: Array) -> Array:

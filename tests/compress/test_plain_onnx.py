@@ -167,6 +167,17 @@ def test_an_output_without_a_row_for_each_image_is_refused(tmp_path: Path) -> No
         PlainFile.read(saved(tmp_path / "a.onnx", model)).artifact(SMALL)
 
 
+def test_outputs_that_do_not_depend_on_the_images_are_noted(tmp_path: Path) -> None:
+    model = with_input(["n", 3, 8, 8])
+    model.graph.node.append(helper.make_node("Constant", [], ["anchors"], value_floats=[0.1, 0.2, 0.3]))
+    model.graph.output.append(helper.make_tensor_value_info("anchors", TensorProto.FLOAT, [3]))
+    file = PlainFile.read(saved(tmp_path / "a.onnx", model))
+    manifest = file.artifact(SMALL).manifest
+    assert (manifest.kind, manifest.output_names) == ("classes", ("y0", "anchors"))
+    note = file.remark_on_outputs(manifest)
+    assert note == "the output 'anchors' does not depend on the images and is not judged"
+
+
 def test_a_file_that_runs_on_single_images_only_can_be_measured(tmp_path: Path) -> None:
     model = with_input(["n", 3, 8, 8])
     model.graph.node[-1].output[0] = "rows"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_graphs
 import pytest
 from onnx import helper
 
-from export.head import Head, compared_tensors, described, last_activation, require_rows
+from export.head import (
+    Head,
+    compared_tensors,
+    described,
+    last_activation,
+    require_rows,
+    unchanging_outputs,
+    unchanging_text,
+)
 from runtimes.errors import InputError
 
 
@@ -105,8 +111,39 @@ def test_outputs_need_a_row_for_each_image_unless_they_are_boxes() -> None:
     with pytest.raises(
         InputError, match=r"returns \(7, 3\) for 2 images: the first axis .* must be the batch; .*with batch 1"
     ):
-        require_rows(Head("other"), (noise(7, 3),), 2, Path("model.onnx"))
-    require_rows(Head("detections"), (noise(7, 6),), 2, Path("model.onnx"))
+        require_rows(ending_in("Relu"), Head("other"), (noise(7, 3),), 2)
+    require_rows(ending_in("Relu"), Head("detections"), (noise(7, 6),), 2)
+
+
+def with_anchors(*names: str, first: bool = False) -> onnx.ModelProto:
+    """Return a classifier with outputs that do not depend on its images, of which the last one reads their size."""
+    model = ending_in("Relu")
+    for name in names:
+        read = "x" if name == names[-1] else "anchors_constant"
+        model.graph.node.append(helper.make_node("Shape" if read == "x" else "Identity", [read], [name]))
+        model.graph.output.insert(0 if first else len(model.graph.output), helper.make_empty_tensor_value_info(name))
+    model.graph.initializer.append(helper.make_tensor("anchors_constant", 1, [2], [0.1, 0.2]))
+    return model
+
+
+def test_outputs_that_do_not_depend_on_the_images_need_no_rows_and_are_not_compared() -> None:
+    model = with_anchors("anchors", "sizes")
+    outputs = (noise(2, 3), noise(7, 4), noise(4))
+    assert unchanging_outputs(model) == ("anchors", "sizes")
+    assert unchanging_text(unchanging_outputs(model)).startswith("the outputs 'anchors', 'sizes' do not depend on the ")
+    assert compared_tensors(model) == ("y",)
+    head = described(model, outputs, (64, 64))
+    assert head.kind == "classes"
+    require_rows(model, head, outputs, 2)
+    first = with_anchors("anchors", first=True)
+    assert described(first, (noise(4), noise(2, 3)), (64, 64)).kind == "other"  # classes are read from the first output
+
+
+def test_a_model_without_an_output_that_depends_on_the_images_is_refused() -> None:
+    model = with_anchors("anchors")
+    del model.graph.output[0]
+    with pytest.raises(InputError, match=r"no output of the model depends on the images .*'anchors' is a constant"):
+        described(model, (noise(4),), (64, 64))
 
 
 @pytest.mark.parametrize(("operators", "compared"), [
@@ -116,6 +153,13 @@ def test_outputs_need_a_row_for_each_image_unless_they_are_boxes() -> None:
 def test_the_values_behind_the_largest_one_are_compared(operators: tuple[str, ...], compared: str) -> None:
     """Where two values are nearly equal, any rounding changes which one is the largest."""
     assert compared_tensors(ending_in(*operators)) == (compared,)
+
+
+def test_the_values_before_a_comparison_are_compared() -> None:
+    model = ending_in("Sigmoid", "Greater")
+    model.graph.initializer.append(helper.make_tensor("threshold", 1, [], [0.5]))
+    model.graph.node[-1].input.append("threshold")
+    assert compared_tensors(model) == ("1",)
 
 
 def test_names_of_the_largest_value_are_judged_by_the_values() -> None:
@@ -133,5 +177,6 @@ def test_boxes_and_scores_before_suppression_are_compared() -> None:
     suppression = helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["chosen"])
     nodes = [suppression, helper.make_node("Gather", ["boxes", "chosen"], ["found"])]
     outputs = [helper.make_tensor_value_info(name, 1, None) for name in ("found", "y")]
-    model = helper.make_model(helper.make_graph(nodes, "detector", [], outputs))
+    inputs = [helper.make_tensor_value_info(name, 1, None) for name in ("boxes", "scores", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "detector", inputs, outputs))
     assert compared_tensors(model) == ("boxes", "scores", "y")

@@ -92,6 +92,17 @@ def test_pools_move_values_or_are_integer_operators(kind: str) -> None:
     assert quantized(model).float_ops == {}
 
 
+@pytest.mark.parametrize("between", ["Identity", "Relu"])
+def test_a_dilated_average_pool_reads_floats(between: str) -> None:
+    """ONNX Runtime rejects it between Q/DQ pairs."""
+    model = graph(conv("a", "x", "ca"), op(between, ["ca"], "r"), op("AveragePool", ["r"], "p", kernel_shape=[2, 2]),
+                  conv("b", "p", "y"))  # fmt: skip
+    model.opset_import[0].version = 19
+    model.graph.node[2].attribute.append(helper.make_attribute("dilations", [2, 2]))
+    around_every_operator(model)
+    assert plan_quantization(model, AROUND).integer_nodes == {"a", "b"}
+
+
 def test_ranges_go_through_chains_of_operators_that_move_values() -> None:
     model = graph(conv("a", "x", "ca"), op("MaxPool", ["ca"], "m", kernel_shape=[2, 2]), op("Identity", ["m"], "i"),
                   op("Transpose", ["i"], "t", perm=[0, 1, 3, 2]), conv("b", "t", "y"))  # fmt: skip

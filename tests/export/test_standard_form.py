@@ -362,7 +362,10 @@ def test_control_flow_is_refused() -> None:
               for kind in ("Relu", "Sigmoid")]  # fmt: skip
     draft.nodes.append(helper.make_node("If", ["any"], ["chosen"], then_branch=branch[0], else_branch=branch[1]))
     draft.last = "chosen"
-    with pytest.raises(InputError, match=r"control flow \(If\); export it without, in torch by tracing it"):
+    with pytest.raises(
+        InputError,
+        match=r"control flow \(If\) that depends on the images .*; export it without, in torch by tracing it",
+    ):
         standard_form(draft.finish().model())
 
 

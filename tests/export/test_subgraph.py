@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_graphs import all_values, ranges_of, unsigned_scheme
 
 from export.quantize import insert_qdq
-from export.subgraph import between, with_outputs
+from export.subgraph import between, tensors_read, with_outputs
 
 IMAGES = np.random.default_rng(1).normal(0, 1, (3, 4, 8, 8)).astype(np.float32)
 TENSORS = ["c1", "a1", "c2", "a2", "c3", "s", "p", "f", "y"]
@@ -65,3 +65,10 @@ def test_tensors_are_given_out_beside_the_answer(residual_model: onnx.ModelProto
     assert [value.name for value in probe.graph.output] == ["y", "a1", "p"]
     assert [value.name for value in residual_model.graph.output] == ["y"]
     assert run(probe, {"x": IMAGES})["p"].shape == (3, 8, 1, 1)
+
+
+def test_tensors_that_control_flow_reads_are_found() -> None:
+    inner = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "inner", [], [])
+    outer = helper.make_graph([helper.make_node("If", ["d"], ["e"], then_branch=inner, else_branch=inner)], "o", [], [])
+    node = helper.make_node("If", ["f"], ["g"], then_branch=outer, else_branch=inner)
+    assert set(tensors_read(node)) == {"a", "b", "d", "f"}

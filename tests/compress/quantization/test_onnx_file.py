@@ -8,6 +8,7 @@ import image_networks
 import numpy as np
 import onnx
 import onnx_graphs
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
@@ -138,6 +139,37 @@ def test_a_network_that_fails_on_two_images_gets_a_fixed_batch(folder: Path) -> 
     assert Artifact.load(folder / "out.onnx").manifest.input_shape == (1, 3, 8, 8)
 
 
+def test_outputs_that_do_not_depend_on_the_images_are_kept_and_named(folder: Path) -> None:
+    model = image_networks.network()
+    anchors = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 3, 4)
+    model.graph.initializer.append(numpy_helper.from_array(anchors, "anchors"))
+    model.graph.output.append(helper.make_tensor_value_info("anchors", TensorProto.FLOAT, [1, 3, 4]))
+    onnx.save(model, folder / "model.onnx")
+    result = quantize(folder, "--target", "generic")
+    assert result.exit_code == 0, result.output
+    assert "model.onnx: the output 'anchors' does not depend on the images and is not judged" in result.output
+    manifest = Artifact.load(folder / "out.onnx").manifest
+    record = find_record(manifest.lineage, VerifyRecord)
+    assert (manifest.kind, manifest.more_outputs) == ("classes", ("anchors",))
+    assert record is not None
+    assert record.parity_with_float32.sqnr_db is not None
+    session = onnxruntime.InferenceSession(folder / "out.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(["anchors"], {"x": np.zeros((2, 3, 8, 8), np.float32)})[0], anchors)
+
+
+def test_integer_weights_of_a_float_network_are_converted_and_said(folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "w4")
+    integers = np.rint(numpy_helper.to_array(weights) * 100).clip(-127, 127).astype(np.int8)
+    weights.CopyFrom(numpy_helper.from_array(integers, "integers"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.01), "scale"))
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["integers", "scale"], ["w4"]))
+    onnx.save(model, folder / "model.onnx")
+    result = quantize(folder, "--target", "generic")
+    assert result.exit_code == 0, result.output
+    assert "model.onnx: its integer weights are converted to float32" in result.output
+
+
 def test_errors_name_the_model_and_never_a_temporary_copy() -> None:
     with (
         pytest.raises(ArtifactError, match=r"^models/a\.onnx: cannot run$"),
@@ -251,9 +283,14 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
     model.graph.node[1].op_type = "Upsample"
     model.graph.node[1].input.append("b")
     onnx.save(model, folder / "old.onnx")
+    model = image_networks.network()
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Softmax", ["before"], ["y"], "mixing", axis=0))
+    onnx.save(model, folder / "mixing.onnx")
     quantize(folder, "--target", "generic")
     (folder / "out.onnx").rename(folder / "quantized.onnx")
     cases = {
+        "mixing.onnx: the values of 'y' for an image change with": quantize(folder, model="mixing.onnx"),
         "no such file": quantize(folder, model="none.onnx"),
         "is a folder": quantize(folder, model="photos"),
         "not an ONNX file": quantize(folder, model="broken.onnx"),

@@ -14,10 +14,12 @@ from compress.quantization.ort_graph import (
     batches,
     logits,
     mixes_images,
+    require_separate_images,
     runs_on_single_images_only,
     visit_tensors,
 )
 from runtimes import environment
+from runtimes.errors import CompressError, InputError
 from runtimes.evalset import EvalSet
 from runtimes.preprocessing import Preprocessing
 
@@ -128,3 +130,46 @@ def test_images_run_alone_if_a_tensor_has_another_first_axis(fixed: int | None) 
     for index, (of_x, of_w) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
         assert (of_x[:2], of_x[3]) == (("x", (1, 3, 8, 8)), range(index, index + 1))
         assert (of_w[:2], of_w[3]) == (("w", (4 * (fixed or 1), 3, 16)), range(index, index + 1))
+
+
+def mixing(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """Return a classifier with operators before its output."""
+    model = onnx_graphs.residual_model(channels=3)
+    model.graph.node[-1].output[0] = "0"
+    model.graph.node.extend(nodes)
+    return model
+
+
+def require_separate(model: onnx.ModelProto) -> None:
+    graph, noise = OrtGraph(model), np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    require_separate_images(graph, noise, graph.run({"x": noise}))
+
+
+@pytest.mark.parametrize("nodes", [
+    (helper.make_node("Softmax", ["0"], ["y"], axis=0),),
+    (helper.make_node("ReduceMean", ["0", "axes"], ["mean"]), helper.make_node("Sub", ["0", "mean"], ["y"])),
+])  # fmt: skip
+def test_images_that_change_the_outputs_of_others_are_refused(nodes: tuple[onnx.NodeProto, ...]) -> None:
+    model = mixing(*nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray([0]), "axes"))
+    with pytest.raises(InputError, match=r"'y' for an image change with the other images of its batch; .* batch 1"):
+        require_separate(model)
+
+
+def test_random_outputs_are_refused() -> None:
+    noise, add = helper.make_node("RandomNormalLike", ["0"], ["n"]), helper.make_node("Add", ["0", "n"], ["y"])
+    with pytest.raises(InputError, match=r"other values each time that it runs; .* without random numbers"):
+        require_separate(mixing(noise, add))
+
+
+def test_networks_that_compute_each_image_alone_are_accepted() -> None:
+    require_separate(mixing(helper.make_node("Softmax", ["0"], ["y"], axis=1)))
+
+
+def test_a_graph_that_onnx_runtime_rejects_is_one_line() -> None:
+    model = onnx_graphs.residual_model(channels=3)
+    model.graph.node[0].op_type = "Unknown"
+    with pytest.raises(
+        CompressError, match=r"cannot load a graph of this network \(.*Unknown.*\); use the float32 file"
+    ):
+        OrtGraph(model)

@@ -13,14 +13,15 @@ from export.rewrites.editing import EditedGraph
 
 IMAGES = np.random.default_rng(1).normal(0, 1, (3, 4, 6, 6)).astype(np.float32)
 SHAPES = {"w": (8, 4, 1, 1), "b": (8,), "each": (8, 1, 1), "one": (1, 8, 1, 1), "number": (), "map": (6, 6),
-          "v": (144, 5), "vt": (5, 144), "row": (5,), "rows": (1, 5), "odd": (1, 1, 5)}  # fmt: skip
+          "v": (144, 5), "vt": (5, 144), "row": (5,), "rows": (1, 5), "odd": (1, 1, 5), "variance": (5,)}  # fmt: skip
 
 
 def folded(nodes: str) -> list[str]:
     """Return the operators of the graph from x to y after folding, which must not change what it gives."""
     rng = np.random.default_rng(0)
-    constants = [numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), name)
-                 for name, shape in SHAPES.items()]  # fmt: skip
+    values = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    values["variance"] = np.abs(values["variance"])
+    constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
     model = parsed(nodes, "<float zero = {0.0}>", constants)
     graph = EditedGraph(model)
     fold_affine(graph)
@@ -44,6 +45,8 @@ def test_after_a_convolution(nodes: str) -> None:
     "g = Gemm(f, v) y = Mul(g, row)",
     "g = Gemm(f, v, row) a = Add(rows, g) y = Mul(a, number)",
     "g = Gemm<transB=1>(f, vt, row) a = Mul(g, rows) y = Add(a, row)",
+    "g = Gemm(f, v, row) n = BatchNormalization(g, row, row, row, variance) y = Mul(n, row)",
+    "g = Gemm(f, v) y = BatchNormalization<epsilon=0.1>(g, row, row, row, variance)",
 ])  # fmt: skip
 def test_after_a_gemm(nodes: str) -> None:
     assert folded(f"f = Flatten(x) {nodes}") == ["Flatten", "Gemm"]
