@@ -39,7 +39,7 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime's basic optimizations do the folding; they produce standard operators only. Raises InputError, with
     advice, if the model is not a float32 classifier. It takes (N, C, H, W), see `export.inputs`.
     """
-    result = _inlined(model)
+    result = inlined(model)
     _write_default_axes(result)
     _keep_constants_out_of_inputs(result)
     declare_ranks(result)
@@ -63,7 +63,7 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy without local functions; those of another opset are converted."""
     opset = _opset(model)
     versions = {entry.version for function in model.functions for entry in function.opset_import

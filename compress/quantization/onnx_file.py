@@ -30,7 +30,7 @@ from export.inputs.options import NONE_GIVEN, PreprocessingOptions, raw_pixels
 from export.inputs.options import described as preprocessing_text
 from export.rewrites.constants import fold_dequantized_weights
 from export.rewrites.spelling import write_usual_spelling
-from export.standard_form import CannotLoadError, declare_ranks, open_sizes, sort_nodes, standard_form
+from export.standard_form import CannotLoadError, declare_ranks, inlined, open_sizes, sort_nodes, standard_form
 from export.subgraph import with_outputs
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
@@ -117,6 +117,7 @@ def _read(request: FileRequest, console: Console) -> _Network:
         by_default = " by default" if request.preprocessing == NONE_GIVEN else ""
         console.say(f"preprocessing{by_default}: {preprocessing_text(preprocessing)}")
     take_channels_first(model, image, preprocessing)
+    model = inlined(model)
     if fold_dequantized_weights(model):
         console.say(f"{request.model.name}: its integer weights are converted to float32")
         require_writable(request.model, model.ByteSize())

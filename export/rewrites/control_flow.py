@@ -16,7 +16,7 @@ from export.subgraph import between, computed_from_values
 
 Array = npt.NDArray[np.generic]
 
-BATCHES = (1, 2, 3, 4, 7, 8, 16, 32)  # sizes of a batch that are tried where it is open
+BATCHES = (1, 2, 3, 4, 8)  # sizes of a batch that are tried where it is open
 MAX_NODES = 300  # of all iterations of a loop; a recurrence over many steps is slower as single operators
 FIRST_PLAIN_SCAN = 9  # opset; before, a Scan has a batch axis of its own
 AXES_ARE_INPUTS = 13  # opset from which Unsqueeze takes its axes as an input
@@ -101,14 +101,15 @@ def _loops(model: onnx.ModelProto, opset: int) -> Iterator[tuple[int, _Loop]]:
               for value in (*graph.value_info, *graph.input)}  # fmt: skip
     for index, node in enumerate(model.graph.node):
         body = next((attribute.g for attribute in node.attribute if attribute.name == "body"), None)
-        count, states = 0, 0
+        count, states = -1, 0
         if node.op_type == "Loop" and body is not None and _always_continues(node, body, constants):
             count, states = int(numpy_helper.to_array(constants[node.input[0]]).item()), len(node.input) - 2
         elif node.op_type == "Scan" and body is not None and opset >= FIRST_PLAIN_SCAN:
             states = len(node.input) - _integers(node, "num_scan_inputs")[0]
             shape, axis = shapes.get(node.input[states], []), (_integers(node, "scan_input_axes") or [0])[0]
-            count = shape[axis] if -len(shape) <= axis < len(shape) else 0
-        if body is not None and 0 < count * len(body.node) <= MAX_NODES:
+            count = shape[axis] or -1 if -len(shape) <= axis < len(shape) else -1
+        is_stacked = any(node.output[states:])  # of no elements, nothing can be stacked
+        if body is not None and int(is_stacked) <= count and count * len(body.node) <= MAX_NODES:
             yield index, _Loop(node, body, count, states, opset)
 
 

@@ -26,7 +26,9 @@ def write_group_norms(model: onnx.ModelProto) -> None:
 
 
 def _is_group_norm(node: NodeProto) -> bool:
-    return node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx")
+    """Return whether a node is a GroupNormalization; its attributes must not be those of the function that holds it."""
+    is_plain = not any(attribute.ref_attr_name for attribute in node.attribute)
+    return node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx") and is_plain
 
 
 def _written(node: NodeProto) -> Iterable[NodeProto]:

@@ -93,9 +93,16 @@ def test_a_scan_of_known_length_is_unrolled(axis: int, backwards: int) -> None:
     assert_unrolled(model_of(nodes, outputs="y rows"))
 
 
+def test_a_loop_without_a_step_returns_its_input() -> None:
+    model = loop(0)
+    model.graph.node[-1].output[1] = ""
+    del model.graph.output[1]
+    assert_unrolled(model)
+
+
 @pytest.mark.parametrize("model", [loop(3, keeps="c_small"), loop(0), loop(MAX_NODES)])
 def test_other_loops_are_left_alone(model: onnx.ModelProto) -> None:
-    """One ends by a condition, one has no step and one too many."""
+    """One ends by a condition, one stacks the results of no step, and one has too many steps."""
     before = model.SerializeToString()
     assert not unroll(model)
     assert model.SerializeToString() == before
