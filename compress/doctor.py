@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import importlib.util
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import runtimes
-from compress.recipe import plugins, shipped
+from compress.recipe import installed, plugins, shipped
 from runtimes import environment
+from runtimes.errors import InputError
 from runtimes.target import runtime_names
 
 NEEDED_BY = {
@@ -43,8 +45,20 @@ def listing(kind: Listed) -> list[tuple[str, str]]:
     if kind == "runtimes":
         names, folder = runtime_names(), Path(runtimes.__file__).parent / "backends"
     else:
-        names, folder = plugins.names(kind), Path(__file__).parent / kind
-    return [(name, _first_line(folder / f"{name}.py")) for name in names]
+        names, folder = plugins.built_in(kind), Path(__file__).parent / kind
+    lines = [(name, _first_line(folder / f"{name}.py")) for name in names]
+    return lines if kind == "runtimes" else [*lines, *_of_packages(kind)]
+
+
+def _of_packages(kind: plugins.Kind) -> Iterator[tuple[str, str]]:
+    """Yield the plug-ins of installed packages, which are imported, with their package or what is wrong with them."""
+    for name, (first, *_) in sorted(installed.all_of(kind).items()):
+        try:
+            doc = plugins.load(kind, name).__doc__ or ""
+        except InputError as error:
+            yield name, f"unusable: {error}"
+        else:
+            yield name, f"{doc.strip().partition(chr(10))[0]} (package {first.package})"
 
 
 def examine() -> list[tuple[str, str]]:

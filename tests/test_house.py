@@ -25,14 +25,14 @@ UNMIRRORED = ("arm64", "bench", "faults", "hostile", "samples", "support", "syst
 
 # Which packages of compress a package may import. `compress` alone stands for the modules directly in it.
 LOW = {"process", "recipe.section"}
-CONFIGS = {"recipe.plugins", "recipe.strict_yaml", "recipe.errors"}  # read settings; know no recipe
+CONFIGS = {"recipe.plugins", "recipe.foreign", "recipe.strict_yaml", "recipe.errors"}  # read settings; know no recipe
 IMAGES = {"images", *LOW}
 NETWORKS = {"networks", *CONFIGS, *LOW}
 QUANTIZATION = {"quantization", "verdict.statistics", *IMAGES}
 TRAINING = {"training", *QUANTIZATION, *NETWORKS}
 PRUNING = {"pruning", *TRAINING}
 STAGES = {"stages", *PRUNING}
-VERDICT = {"verdict", *LOW, "recipe.errors", "images.synsets"}
+VERDICT = {"verdict", *LOW, "recipe.names", "images.synsets"}
 REPORT = {"report", *VERDICT, "images", "pruning.tables", "pruning.plans", "quantization.tables"}
 RECIPE = {"recipe", *LOW, "verdict.gate", "quantization.config", "images.samples"}
 PIPELINE = {"pipeline", "recipe", *STAGES, *REPORT}

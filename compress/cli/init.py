@@ -8,7 +8,7 @@ from pathlib import Path
 import rich_click as click
 
 from compress.cli import outputs
-from compress.cli.parameters import quiet_option
+from compress.cli.parameters import code_option, quiet_option
 from compress.init import start
 from compress.init.draft import draft
 from compress.init.survey import notes, survey, table, warnings
@@ -17,6 +17,7 @@ from compress.pipeline import duration, plan
 from compress.pipeline.networks import resolve_device
 from compress.process.console import Terminal
 from compress.process.table import print_table
+from compress.recipe import own_code
 from runtimes.errors import InputError
 from runtimes.files import write_text
 
@@ -28,8 +29,9 @@ from runtimes.files import write_text
 @click.option("--weights", metavar="FILE|package:NAME",
               help="Starting weights of a built-in network. [default: an installed package, else random]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite the recipe.")
+@code_option
 @quiet_option
-def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool) -> None:
+def init(folder: Path, out: Path, weights: str | None, force: bool, code: tuple[Path, ...], quiet: bool) -> None:
     """Inspect a folder of images and write a recipe for it.
 
     FOLDER holds one folder of images per class, or train, val and test with such folders. The recipe says which weights
@@ -38,6 +40,7 @@ def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool)
     Example: compress init /data/flowers -o flowers.yaml
     """
     _require_free(out, force)
+    own_code.use(code)
     if weights is not None:
         weights_file(weights)  # raises an error for a missing file before the images are read
     with Terminal(quiet=quiet) as terminal:
@@ -62,7 +65,8 @@ def init(folder: Path, out: Path, weights: str | None, force: bool, quiet: bool)
     limits = ", ".join(f"{key} {value}" for key, value in drafted.gate.section.items())
     click.echo(f"gate: {limits or 'none'}")
     click.echo(f"wrote {out}; it takes {duration.in_words(time_s)} on this machine")
-    click.echo(f"next: compress run {shlex.quote(str(out))}")
+    options = [part for path in code for part in ("--code", str(path))]
+    click.echo(f"next: compress run {shlex.join([str(out), *options])}")
 
 
 def _write(out: Path, text: str) -> None:

@@ -13,6 +13,12 @@ from compress.recipe import shipped
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress; errors and results are printed.")
 
 
+code_option = click.option(
+    "--code", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+    help="Run this file, whose networks the recipe names as arch: FILE:FUNCTION; repeatable.",
+)  # fmt: skip
+
+
 class ShippedFile(click.ParamType[Path]):
     """A path, or the name of a shipped file; shells complete both."""
 

@@ -9,11 +9,11 @@ from typing import get_args
 import rich_click as click
 
 from compress import doctor
-from compress.cli.parameters import ShippedFile
+from compress.cli.parameters import ShippedFile, code_option
 from compress.pipeline import preflight
 from compress.pipeline.checks import unavailable_targets
 from compress.pipeline.networks import resolve_device
-from compress.recipe import keys, shipped
+from compress.recipe import keys, own_code, shipped
 from compress.recipe import recipe as recipes
 from compress.recipe.json_schema import recipe_schema
 from compress.recipe.recipe import Recipe
@@ -25,7 +25,8 @@ from runtimes.errors import InputError, UnavailableError
 @click.argument("recipe", metavar="RECIPE", type=ShippedFile(shipped.recipes))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True,
               help="Override a value of the recipe first, e.g. stages.0.epochs=3; repeatable.")  # fmt: skip
-def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
+@code_option
+def validate(recipe: Path, overrides: tuple[str, ...], code: tuple[Path, ...]) -> None:
     """Check a recipe and report all its problems at once.
 
     Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules,
@@ -36,6 +37,7 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
 
     Example: compress validate mobilenet_int8
     """
+    own_code.use(code)
     checked = recipes.load(recipe, overrides)
     problems, unchecked = [], []
     for check in (preflight.require_recipe, preflight.require_data_here, _require_device, unavailable_targets):

@@ -9,7 +9,7 @@ import rich_click as click
 
 from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
-from compress.cli.parameters import ShippedFile, quiet_option
+from compress.cli.parameters import ShippedFile, code_option, quiet_option
 from compress.cli.report import print_report
 from compress.pipeline import plan, preflight
 from compress.pipeline import run as pipeline
@@ -18,8 +18,8 @@ from compress.process import distributed
 from compress.process.console import Terminal
 from compress.process.table import print_table
 from compress.process.tracking import tracking
+from compress.recipe import own_code, shipped
 from compress.recipe import recipe as recipes
-from compress.recipe import shipped
 from compress.recipe.recipe import Recipe
 from compress.verdict import checks
 
@@ -37,10 +37,11 @@ from compress.verdict import checks
     is_flag=True,
     help="List the steps that would run and be reused, with an estimate of their duration; write nothing.",
 )
+@code_option
 @quiet_option
 def run(
     recipe: Path, overrides: tuple[str, ...], out: Path | None, cache: Path | None, fresh: bool, dry_run: bool,
-    quiet: bool,
+    code: tuple[Path, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Train, compress, export, measure and judge as a recipe says.
 
@@ -48,6 +49,7 @@ def run(
 
     Example: compress run mobilenet_int8 --set stages.0.epochs=5 --out runs/short
     """
+    own_code.use(code)
     checked = recipes.load(recipe, overrides)
     if dry_run:
         _print_plan(checked, out or Path("runs") / checked.name, cache, fresh)

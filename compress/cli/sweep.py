@@ -7,10 +7,10 @@ from pathlib import Path
 import rich_click as click
 
 from compress.cli import outputs
-from compress.cli.parameters import ShippedFile, quiet_option
+from compress.cli.parameters import ShippedFile, code_option, quiet_option
 from compress.process.console import Terminal
 from compress.process.table import print_table
-from compress.recipe import shipped
+from compress.recipe import own_code, shipped
 from compress.sweep import results, search
 
 
@@ -19,8 +19,9 @@ from compress.sweep import results, search
 @click.option("--out", type=outputs.FOLDER, help="Folder for all trials. [default: sweeps/NAME]")
 @click.option("--storage", metavar="URL",
               help="Optuna storage that several machines can reach. [default: a file in the folder]")  # fmt: skip
+@code_option
 @quiet_option
-def sweep(sweep_file: Path, out: Path | None, storage: str | None, quiet: bool) -> None:
+def sweep(sweep_file: Path, out: Path | None, storage: str | None, code: tuple[Path, ...], quiet: bool) -> None:
     """Run a recipe with many settings and find the Pareto front.
 
     SWEEP is a YAML file, or a name from `compress list sweeps`.
@@ -31,6 +32,7 @@ def sweep(sweep_file: Path, out: Path | None, storage: str | None, quiet: bool) 
 
     Example: compress sweep solar
     """
+    own_code.use(code)
     checked = search.load(sweep_file)
     folder = out or Path("sweeps") / sweep_file.stem
     with Terminal(folder / "sweep.log", quiet) as terminal:

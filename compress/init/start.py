@@ -142,9 +142,9 @@ def _cached() -> Start | None:
     for network, name in PUBLISHED:
         family = plugins.load("models", network["arch"])
         config = family.Config.model_validate(network)
-        url: str = published_entry(name, family.published(config)).url
+        url: str = published_entry(name, plugins.published(config)).url
         if (cache / url.rsplit("/", 1)[-1]).is_file():
-            source = f"{family.published(config)}, trained on ImageNet (torchvision's {name}, downloaded before)"
+            source = f"{plugins.published(config)}, trained on ImageNet (torchvision's {name}, downloaded before)"
             return Start({**network, "weights": name}, IMAGENET, source)
     return None
 

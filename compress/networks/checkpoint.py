@@ -10,10 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, fusion
+from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, architecture, fusion
 from compress.networks.channels import RGB, take_channels
 from compress.networks.shape import take_shape
-from compress.recipe import plugins
 from runtimes.errors import InputError
 from runtimes.files import write_bytes
 
@@ -53,7 +52,7 @@ def load(
     model: the `model` section of the recipe. channels: of the images.
     Raises InputError where the file is missing, damaged or of another architecture.
     """
-    network: nn.Module = plugins.load("models", model.arch).build(model, num_classes)
+    network = architecture.build(model, num_classes)
     tensors, metadata = load_tensors(folder / WEIGHTS_FILE)
     network = fusion.fused(network) if metadata.get(FUSED) == "true" else network
     take_channels(network, channels)

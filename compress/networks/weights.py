@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, matching, weight_files
+from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, architecture, matching, weight_files
 from compress.networks.channels import RGB, first_layers, take_channels
 from compress.networks.fusion import fused
 from compress.networks.matching import Candidate, Expected, listed
@@ -63,17 +63,17 @@ def initialise(
     read or does not fit, UnavailableError where a package is not installed or the download fails.
     """
     torch.manual_seed(seed)
-    family = plugins.load("models", config.arch)
-    network: nn.Module = family.build(config, num_classes)
+    network = architecture.build(config, num_classes)
     if config.weights is None:
         take_channels(network, channels)
         return network.eval(), RANDOM
-    content, notes = _content(config, family.published(config), network)
+    content, notes = _content(config, plugins.published(config), network)
     pruned, is_fused = (content.metadata.get(key) == "true" for key in (PRUNED, FUSED))
     network = fused(network) if is_fused else network
     if _reads(content, network, channels):
         take_channels(network, channels)
-    expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
+    unused = getattr(plugins.load("models", config.arch), "UNUSED_WEIGHTS", ())
+    expected = Expected.of(network, num_classes, unused, pruned)
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     key = key and key.rstrip(".")
     unwrapped = matching.without_wrappers(content)

@@ -16,6 +16,7 @@ from compress.pipeline.steps import TRAINING_PACKAGES, Step, Steps, step_options
 from compress.quantization.config import Quantize
 from compress.quantization.request import QuantizationRequest
 from compress.quantization.schemes import SCHEMES, scheme_for
+from compress.recipe import plugins
 from compress.recipe.recipe import Export, Recipe
 from compress.report.report import UnmeasuredFile
 from export.scheme import Scheme
@@ -146,8 +147,8 @@ def export_float32(
     batch = None if settings.batch == "dynamic" else settings.batch
     exported = to_onnx(network, path, preprocessing.input_shape, settings.opset, batch)
     lineage = (
-        NetworkRecord(checkpoint.model.model_dump(mode="json")),
-        *(StageRecord(stage.model_dump(mode="json")) for stage in checkpoint.stages),
+        NetworkRecord(plugins.described(checkpoint.model)),
+        *(StageRecord(plugins.described(stage)) for stage in checkpoint.stages),
     )
     artifact = exported.artifact(preprocessing, images.source.data.classes, recipe_name, lineage)
     head = images.load().head(PARITY_IMAGES)

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from compress.images import exclusion, suitability
-from compress.images.samples import Data, Rejected
+from compress.images.samples import Rejected
 from compress.pipeline import finished_run, preflight
 from compress.pipeline.images import LoadedData
 from compress.pipeline.preflight import known_labels
 from compress.pipeline.run_folder import SEEN
 from compress.pipeline.steps import Step, Steps, step_options
-from compress.recipe import plugins
+from compress.recipe import named_data
 from compress.recipe.recipe import Recipe
 from compress.verdict import gate
 from runtimes import environment
@@ -65,12 +65,12 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
 
     Raises InputError for a split that the recipe needs and the data set lacks, and for too many unreadable images.
     """
-    data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
+    data = named_data.load_config(recipe.data)
     for note in data.notes():
         steps.console.say(note)
     preflight.require_data(recipe, data)
     folder = steps.run(
-        check_images, CHECK_IMAGES, source=LoadedData.of(data), max_unreadable=recipe.max_unreadable_images
+        check_images, CHECK_IMAGES, source=LoadedData.of(data, recipe.data), max_unreadable=recipe.max_unreadable_images
     )
     content = read_json(folder / EXCLUDED)
     rejected = tuple(Rejected(**fields) for fields in content["rejected"])
@@ -85,7 +85,7 @@ def load_data(recipe: Recipe, steps: Steps) -> LoadedData:
     if recipe.gate:
         for line in gate.out_of_reach(recipe.gate, known_labels(kept), len(kept.test), kept.classes):
             steps.console.say(f"gate.{line}")
-    return LoadedData.of(kept)
+    return LoadedData.of(kept, recipe.data)
 
 
 @step_options(packages=("pillow", "simplejpeg"))

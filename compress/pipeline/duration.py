@@ -19,7 +19,6 @@ from compress.pipeline.networks import resolve_device
 from compress.pipeline.steps import DONE
 from compress.process import distributed
 from compress.pruning.config import PruneConfig
-from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
 from runtimes.files import Json, read_json
@@ -140,13 +139,15 @@ def time_per_image_s(recipe: Recipe, classes: int, batch: int) -> float:
     """Return the seconds of training per image on this machine, from a few steps on random images."""
     import torch
 
-    from compress.networks.channels import take_channels  # imports torch
+    # torch loads slowly
+    from compress.networks import architecture
+    from compress.networks.channels import take_channels
     from compress.training.optimization import make_optimizer
 
     device, shape, processes = resolve_device(recipe.device), recipe.preprocessing.input_shape, distributed.world_size()
     batch = max(2, batch // processes)
     with torch.random.fork_rng(devices=[]):  # later steps draw the same numbers with and without an estimate
-        network = plugins.load("models", recipe.model.arch).build(recipe.model, classes)
+        network = architecture.build(recipe.model, classes)
         take_channels(network, shape[0])
         network = network.to(device).train().to(memory_format=torch.channels_last)
         optimizer = make_optimizer(network, FitConfig())

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from compress.recipe import plugins
 from compress.recipe.section import Config
 from runtimes import environment
 from runtimes.artifact import Artifact
@@ -33,7 +34,8 @@ def identity(value: object) -> JsonValue:
     """Return what identifies an argument of a step; raises TypeError for a type that has no rule.
 
     Files and artifacts count by content. A target that is on this machine counts with the environment that decides its
-    latency and predictions. A setting that names a file counts by the file's bytes, `package:NAME` by its version.
+    latency and predictions. A setting that names a file counts by the file's bytes, `package:NAME` by its version. The
+    section of a plug-in that is not built in counts with the plug-in's code.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)  # pydantic keeps a default of 0 as it is and turns a given 0 into 0.0
@@ -42,6 +44,8 @@ def identity(value: object) -> JsonValue:
     if isinstance(value, Identified):
         return value.identity()
     if isinstance(value, Config):
+        if plugins.origin(value) is not None:  # its values may be of any type
+            return _setting(plugins.described(value))
         return {name: _setting(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Path):
         return file_sha256(value)

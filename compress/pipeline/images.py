@@ -10,6 +10,9 @@ from compress.images import samples
 from compress.images.samples import Data, Sample
 from compress.pipeline.identity import identity
 from compress.pipeline.steps import Step, Steps
+from compress.recipe import plugins
+from compress.recipe.plugins import Origin
+from compress.recipe.section import Config
 from runtimes import evalset
 from runtimes.evalset import EvalSet
 from runtimes.files import JsonValue
@@ -18,19 +21,23 @@ from runtimes.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A data set with its fingerprint, which is computed once: ImageNet has a million files."""
+    """A data set with its fingerprint, which is computed once: ImageNet has a million files.
+
+    code: of the plug-in that loaded it, None for one of the toolkit.
+    """
 
     data: Data
     fingerprint: str
+    code: Origin | None = None
 
     @classmethod
-    def of(cls, data: Data) -> LoadedData:
-        """Compute the fingerprint."""
-        return cls(data, data.fingerprint())
+    def of(cls, data: Data, section: Config | None = None) -> LoadedData:
+        """Compute the fingerprint. section: the recipe's section `data`, None for data that no plug-in loaded."""
+        return cls(data, data.fingerprint(), plugins.origin(section) if section else None)
 
     def identity(self) -> JsonValue:
-        """Return the fingerprint."""
-        return self.fingerprint
+        """Return the fingerprint, with the code of a plug-in that is not built in."""
+        return self.fingerprint if self.code is None else [self.fingerprint, identity(self.code)]
 
 
 @dataclass(frozen=True)

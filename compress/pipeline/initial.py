@@ -68,6 +68,15 @@ def untrained_notes(recipe: Recipe, random: Sequence[str]) -> list[str]:
     )
 
 
+def code_notes(recipe: Recipe) -> list[str]:
+    """Return a note for each plug-in of the recipe that is not built in: its owner and the sha256 of its code."""
+    networks = {section.arch: section for section in (recipe.model, *own_teachers(recipe.stages))}
+    stages = {stage.stage: stage for stage in recipe.stages}
+    used = {**networks, recipe.data.name: recipe.data, **stages}
+    origins = ((name, plugins.origin(section)) for name, section in used.items())
+    return [code.line(name) for name, code in origins if code is not None]
+
+
 def _baseline_notes(recipe: Recipe, random: set[str]) -> list[str]:
     """Return notes about a baseline with random modules: the network before the first stage that prunes.
 

@@ -24,7 +24,7 @@ from compress.recipe import plugins
 from compress.recipe.recipe import Recipe
 from compress.training.context import Context
 from runtimes.environment import package_versions
-from runtimes.errors import UnavailableError
+from runtimes.errors import InputError, UnavailableError
 from runtimes.files import Json, JsonValue, read_json, write_json
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
@@ -126,7 +126,7 @@ def train_networks(recipe: Recipe, steps: Steps, images: RunImages) -> Networks:
         initial.require_trained_teacher(section, read_json(teacher.folder / INITIAL)["random"])
         teachers.append(teacher)
         notes += [f"teacher: {note}" for note in teacher_notes]
-    notes += initial.untrained_notes(recipe, random)
+    notes += [*initial.untrained_notes(recipe, random), *initial.code_notes(recipe)]
     for note in notes:
         steps.console.say(note)
     fusible = bool(read_json(start.folder / INITIAL)["fusible"])
@@ -264,9 +264,18 @@ def run_stage(
     )
     plugin = plugins.load("stages", setup.config.stage)
     network = plugin.run(previous.load(), context, setup.config)
+    _require_network(network, setup.config.stage)
     if distributed.is_first():
         pruned = getattr(plugin, "PRUNES", False) or checkpoint.is_pruned(previous.folder)
         checkpoint.save(step.folder, network, pruned, checkpoint.is_fused(previous.folder))
+
+
+def _require_network(network: object, stage: str) -> None:
+    """Raise InputError for the result of a stage that is no network: a plug-in may return anything."""
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise InputError(f"stage: {stage}: returned a {type(network).__name__}; it must return a torch.nn.Module")
 
 
 def predictions_on(steps: Steps, network: Checkpoint, images: SplitImages, device: str) -> list[int]:

@@ -21,7 +21,7 @@ from compress.pipeline.steps import KnownSteps
 from compress.process.table import Table
 from compress.pruning.config import PruneConfig
 from compress.quantization.schemes import scheme_for
-from compress.recipe import plugins
+from compress.recipe import named_data, plugins
 from compress.recipe.recipe import Recipe
 from runtimes import engine
 from runtimes.errors import ArtifactError
@@ -62,10 +62,10 @@ def of_recipe(recipe: Recipe, cache: Path) -> Plan:
         if CHECK_IMAGES in steps.folders:
             raise
     # The images have not been checked; every step depends on that.
-    data: Data = plugins.load("data", recipe.data.name).load(recipe.data)
+    data = named_data.load_config(recipe.data)
     require_data(recipe, data)
     names = tuple(dict.fromkeys(step_names(recipe, data, unavailable_targets(recipe))))
-    images = run_images(recipe, LoadedData.of(data), steps)
+    images = run_images(recipe, LoadedData.of(data, recipe.data), steps)
     return Plan(names, duration.expected_s(recipe, names, data, duration.earlier_s(recipe, images)))
 
 

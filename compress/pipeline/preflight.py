@@ -18,7 +18,7 @@ from compress.networks.sources import weights_file
 from compress.pipeline.initial import ModelConfig, StageConfig, own_teachers, trainings, untrained_notes
 from compress.pruning.config import PruneConfig
 from compress.quantization.config import BUDGETS, MIN_IMAGES
-from compress.recipe import plugins
+from compress.recipe import named_data, plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
 from compress.verdict import gate
@@ -38,7 +38,9 @@ def require_recipe(recipe: Recipe) -> None:
     Networks are built only where names of modules, or of published weights, have to be looked up: torch takes seconds
     to import. Raises UnavailableError if the only problems are packages that are not installed on this machine.
     """
-    problems = [*_weights(recipe), *_names(recipe), *_augmentations(recipe), *_images(recipe)]
+    own = list(_own_networks(recipe))  # if one fails, nothing else is known about it
+    problems = [*own, *_weights(recipe), *_augmentations(recipe)]
+    problems += [] if own else [*_names(recipe), *_images(recipe)]
     wrong = [str(problem) for problem in problems if isinstance(problem, InputError)]
     if wrong:
         raise InputError("\n".join(wrong))
@@ -77,7 +79,7 @@ def require_data_here(recipe: Recipe) -> None:
     for key, value in recipe.data:
         if isinstance(value, str) and "://" in value:
             raise UnavailableError(f"data.{key}: {value} is not on this machine")
-    require_data(recipe, plugins.load("data", recipe.data.name).load(recipe.data))
+    require_data(recipe, named_data.load_config(recipe.data))
 
 
 def _is_missing(key: str, value: object) -> bool:
@@ -101,15 +103,30 @@ def _require_calibration(recipe: Recipe, data: Data) -> None:
         )
 
 
-def _weights(recipe: Recipe) -> Iterator[Problem]:
-    """Yield the problems of the files and names of weights, of the network and of teachers."""
-    yield from _problem("model.", _require_weights, recipe.model)
-    if recipe.model.weights is None:
-        yield from _problem("", untrained_notes, recipe, ("*",))
+def _own_networks(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the problems of networks that are not built in, after a forward pass."""
+    for where, section in _networks(recipe):
+        if plugins.origin(section) is not None:
+            from compress.networks import architecture  # imports torch
+
+            yield from _problem(where, architecture.require_usable, section, recipe.preprocessing.input_shape)
+
+
+def _networks(recipe: Recipe) -> Iterator[tuple[str, ModelConfig]]:
+    """Yield the sections of the network and of teachers, with the start of the paths of their keys."""
+    yield "model.", recipe.model
     for index, stage in enumerate(recipe.stages):
         for key, fit in trainings(stage):
             if fit.teacher is not None and not isinstance(fit.teacher.network, str):
-                yield from _problem(f"stages.{index}{key}.teacher.network.", _require_weights, fit.teacher.network)
+                yield f"stages.{index}{key}.teacher.network.", fit.teacher.network
+
+
+def _weights(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the problems of the files and names of weights."""
+    for where, section in _networks(recipe):
+        yield from _problem(where, _require_weights, section)
+    if recipe.model.weights is None:
+        yield from _problem("", untrained_notes, recipe, ("*",))
 
 
 def _require_weights(section: ModelConfig) -> None:
@@ -117,7 +134,7 @@ def _require_weights(section: ModelConfig) -> None:
         return
     from compress.networks.weights import published_entry  # imports torch
 
-    published_entry(section.weights, plugins.load("models", section.arch).published(section))
+    published_entry(section.weights, plugins.published(section))
 
 
 def _augmentations(recipe: Recipe) -> Iterator[Problem]:
@@ -128,16 +145,17 @@ def _augmentations(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _images(recipe: Recipe) -> Iterator[Problem]:
-    """Yield the problem of a network that does not take the images, if these are not square and RGB."""
+    """Yield the problem of a built-in network that does not take the images, if these are not square and RGB."""
     channels, height, width = shape = recipe.preprocessing.input_shape
     if channels == 3 and height == width:  # building a network takes seconds
         return
     from compress.networks.channels import require_takes, take_channels  # import torch
 
     for where, section in [("model", recipe.model), *(("teacher", own) for own in own_teachers(recipe.stages))]:
-        network = _built(section)
-        take_channels(network, channels)
-        yield from _problem(f"{where}: {section.arch}: ", require_takes, network, shape)
+        if plugins.origin(section) is None:
+            network = _built(section)
+            take_channels(network, channels)
+            yield from _problem(f"{where}: {section.arch}: ", require_takes, network, shape)
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:
@@ -160,8 +178,9 @@ def _has_names(stage: StageConfig) -> bool:
 
 
 def _built(section: ModelConfig) -> nn.Module:
-    network: nn.Module = plugins.load("models", section.arch).build(section, ANY_CLASSES)
-    return network
+    from compress.networks import architecture  # imports torch
+
+    return architecture.build(section, ANY_CLASSES)
 
 
 def _stage_names(where: str, stage: StageConfig, network: nn.Module) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from compress.pipeline.steps import Steps
 from compress.process import distributed
 from compress.process.tracking import Track
 from compress.pruning.plans import PruningPlan
+from compress.recipe import own_code
 from compress.recipe.recipe import Recipe
 from compress.report.build import RunOutputs
 from compress.report.publish import publish
@@ -67,7 +68,8 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         notes=(*images.data.doubts, *networks.notes),
     )
     seen = steps.folders[CHECK_IMAGES] / SEEN
-    folder.write_inputs(recipe.to_yaml(), images.data.splits_json(), seen)  # now, as accept reads them with the report
+    # Now, as accept reads them with the report.
+    folder.write_inputs(recipe.to_yaml(), images.data.splits_json(), seen, own_code.files())
     return publish(outputs, folder.path)
 
 

@@ -2,6 +2,7 @@
 
 recipe.yaml splits.json seen.npz run.log report.json report.html report.md accuracy_latency.svg
 artifacts/          the exported models
+code/               copies of the files that --code named; never executed unless --code names them
 steps/NAME-KEY/     results of cached steps (compress.pipeline.steps)
 lock                held by the process that works in the folder
 """
@@ -9,17 +10,20 @@ lock                held by the process that works in the folder
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from compress.pipeline import locks
 from compress.process import distributed
+from compress.recipe.own_code import CodeFile
 from runtimes.errors import InputError
 from runtimes.files import Json, read_json, write_bytes, write_json, write_text
 
 SCHEMA_VERSION = 1
 MARKER, LOCK = "run.json", "lock"
 RECIPE, SPLITS, SEEN = "recipe.yaml", "splits.json", "seen.npz"
+CODE = "code"  # folder of copies of the files that --code named
 
 
 class RunFolder:
@@ -49,8 +53,13 @@ class RunFolder:
         if not marker.exists():
             write_json(marker, {"schema_version": SCHEMA_VERSION, "recipe": recipe_name})
 
-    def write_inputs(self, recipe_yaml: str, splits: Json, seen: Path) -> None:
-        """Write the recipe as resolved, which images are in which split, and a copy of `seen`, digests of images."""
+    def write_inputs(self, recipe_yaml: str, splits: Json, seen: Path, code: Sequence[CodeFile] = ()) -> None:
+        """Write the recipe as resolved, which images are in which split, and a copy of `seen`, digests of images.
+
+        code: files with networks of their own, of which copies are kept. Nothing executes the copies.
+        """
+        for file in code:
+            write_bytes(self.path / CODE / file.path.name, file.content)
         write_text(self.path / RECIPE, recipe_yaml)
         write_json(self.path / SPLITS, splits)
         write_bytes(self.path / SEEN, seen.read_bytes())

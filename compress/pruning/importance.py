@@ -53,8 +53,10 @@ def importance_batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     images = context.subset("train", IMAGES)
     assert images.labels is not None
     for start in range(0, len(images), BATCH):
-        pixels = torch.from_numpy(images.images[start : start + BATCH]).permute(0, 3, 1, 2)
-        yield normalize(pixels, context.preprocessing, "cpu"), torch.from_numpy(images.labels[start : start + BATCH])
+        # Copies, because the files of a run are mapped read-only.
+        pixels = torch.from_numpy(np.array(images.images[start : start + BATCH])).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(np.array(images.labels[start : start + BATCH]))
+        yield normalize(pixels, context.preprocessing, "cpu"), labels
 
 
 def _magnitude(kind: Importance, slot: Slot, owner: nn.Module | nn.Parameter) -> npt.NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from compress.recipe import plugins
+from compress.recipe.names import near
 from compress.recipe.plugins import TAG
 from compress.recipe.strict_yaml import YamlValue
 
@@ -65,8 +66,8 @@ def _message(details: ErrorDetails, root: type, content: YamlValue) -> str:
         key = str(location[-1])
         return f"{'.'.join([*path, key])}\0unknown key{near(key, keys)}"
     if kind == "union_tag_invalid":
-        choices = re.findall(r"'([^']*)'", context["expected_tags"])
-        return f"{where}.{tag}\0there is no '{context['tag']}'{near(context['tag'], choices)}"
+        choices = {*re.findall(r"'([^']*)'", context["expected_tags"]), *plugins.registered(tag)}
+        return f"{where}.{tag}\0there is no '{context['tag']}'{near(context['tag'], sorted(choices))}"
     if kind == "union_tag_not_found":
         return f"{where}\0needs the key '{tag}'"
     if kind in ("missing", "missing_argument"):
@@ -98,6 +99,8 @@ def _follow(location: Location, root: type) -> tuple[list[str], list[str]]:
             path.append(part)
             candidates = _sections(known[part]) or candidates
             is_key = _is_mapping(known[part])
+        elif isinstance(part, str) and plugins.configs(part):
+            candidates = list(plugins.configs(part))
     return path, sorted({name for candidate in candidates for name in _fields(candidate)})
 
 
@@ -139,9 +142,3 @@ def _value(content: YamlValue, path: list[str]) -> YamlValue:
         else:
             return None
     return content
-
-
-def near(wrong: str, choices: list[str]) -> str:
-    """Return the end of a message about an unknown name: the closest choice, or all choices."""
-    close = difflib.get_close_matches(wrong, choices, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(choices)}"

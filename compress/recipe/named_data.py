@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from compress.images.samples import Data
-from compress.recipe import plugins
-from compress.recipe.errors import near
+from compress.recipe import foreign, plugins
+from compress.recipe.names import near
 from compress.recipe.section import Config
 from runtimes.errors import InputError
 
@@ -33,7 +33,16 @@ def load(named: str) -> Data:
 
 def load_config(config: Config) -> Data:
     """Load the data set of a section `data`."""
-    data: Data = plugins.load("data", name_of(config)).load(config)
+    plugin = plugins.load("data", name_of(config))
+    code = plugins.origin(config)
+    if code is None:
+        data: Data = plugin.load(config)
+        return data
+    what = f"the data set '{name_of(config)}' of the package {code.owner}"
+    with foreign.one_line(f"{what} can't be loaded"):
+        data = plugin.load(config)
+    if not isinstance(data, Data):
+        raise InputError(f"{what} is a {type(data).__name__}; load must return a compress.images.samples.Data")
     return data
 
 

@@ -61,7 +61,8 @@ class Recipe(Config):
     data: the data set; `name` selects it.
     preprocessing: how an image becomes the network's input.
     max_unreadable_images: share of images that may be unreadable; the run stops above it.
-    model: the network and its starting weights; `arch` selects the network.
+    model: the network and its starting weights; `arch` selects the network: a name from `compress list models`, or
+        FILE:FUNCTION of a Python file that `--code` names.
     stages: training and compression, in this order; `stage` selects each.
     export: how the network becomes an ONNX file.
     quantize: how float32 becomes INT8; without this section there are no INT8 files.

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.recipe import errors as recipe_errors
 from compress.recipe import shipped, strict_yaml
+from compress.recipe.names import near
 from compress.recipe.section import reject_booleans
 from compress.recipe.strict_yaml import YamlValue
 from runtimes.errors import InputError
@@ -47,6 +48,6 @@ def _path(name: str) -> Path:
         return Path(name)
     known = shipped.targets()
     if name not in known:
-        advice = recipe_errors.near(name, list(known))
+        advice = near(name, list(known))
         raise InputError(f"'{name}' is neither a known target nor the path of a YAML file{advice}")
     return known[name]

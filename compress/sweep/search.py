@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, get_args
 from pydantic import ValidationError
 
 from compress.recipe import errors as recipe_errors
-from compress.recipe import plugins, shipped, strict_yaml
+from compress.recipe import named_data, own_code, shipped, strict_yaml
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
 from compress.recipe.renamed import RenamedKeyWarning
@@ -104,7 +104,7 @@ def _images(recipe: Recipe, storage: str | None) -> str:
 
     With a shared database that is their names and labels only: copies on other machines have other modification times.
     """
-    data = plugins.load("data", recipe.data.name).load(recipe.data)
+    data = named_data.load_config(recipe.data)
     return str(data.fingerprint() if storage is None else json.dumps(data.splits_json()))
 
 
@@ -177,6 +177,8 @@ def _run_recipe(
     command = [sys.executable, "-m", "compress", "run", str(recipe_file), "--out", str(folder), "--cache", str(cache)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
+    for file in own_code.files():
+        command += ["--code", str(file.path)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
     # A file instead of a pipe: if this process is killed, the run goes on. Its table is in the folder's report.md.

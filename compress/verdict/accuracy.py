@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
-from compress.recipe.errors import near
+from compress.recipe.names import near
 from compress.recipe.section import Config
 from compress.verdict import metrics, statistics
 from compress.verdict.checks import Check, Verdict, at_least, at_most

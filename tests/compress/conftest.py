@@ -1,19 +1,23 @@
-"""Fixtures of the host's tests: images on disk, a small data set, and a stage's context."""
+"""Fixtures of the host's tests: images on disk, a small data set, a stage's context, packages and files of --code."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from packages import install
 from PIL import Image
 
 from compress.data import synthetic
 from compress.images import samples
 from compress.images.samples import Data, Sample
+from compress.recipe import own_code, plugins
 from compress.training.context import Context
 from runtimes.console import SilentConsole
+from runtimes.files import Json
 from runtimes.preprocessing import Preprocessing
 
 MakeContext = Callable[..., Context]
@@ -120,3 +124,36 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Give a function that installs a package; sys.path and sys.modules are restored."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    before, origins = set(sys.modules), dict(plugins._origins)
+
+    def make(files: dict[str, str], points: Json, name: str = "acme-nets", version: str = "1.2") -> None:
+        install(folder, name, version, files, points)
+
+    yield make
+    plugins._origins.clear()
+    plugins._origins.update(origins)
+    for module in set(sys.modules) - before:
+        if str(getattr(sys.modules[module], "__file__", "")).startswith(str(folder)):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Give a function that writes a file and names it as --code does."""
+
+    def make(text: str, name: str = "my_net.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        own_code.use([path])
+        return path
+
+    yield make
+    own_code.use(())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -96,3 +97,22 @@ def test_a_missing_package_names_what_needs_it(monkeypatch: pytest.MonkeyPatch) 
 def test_the_finding_about_integer_kernels(kernels: KernelProbe, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compress.quantization.probe.probe", lambda: kernels)
     assert doctor._integer_kernels() == finding
+
+
+def test_plug_ins_of_packages_are_listed_with_their_package_or_what_is_wrong(package: Callable[..., None]) -> None:
+    text = '''"""Pixels of a camera.
+
+More.
+"""
+from typing import Literal
+from compress.recipe.section import Config
+class Config(Config):
+    name: Literal["camera"] = "camera"
+def load(config): return None
+'''
+    points = {"camera": "acme_nine", "broken": "acme_ten", "elpv": "acme_nine"}
+    package({"acme_nine.py": text, "acme_ten.py": "1 / 0"}, {"compress.data": points})
+    (_, broken), camera, (_, elpv) = doctor.listing("data")[-3:]
+    assert camera == ("camera", "Pixels of a camera. (package acme-nets 1.2)")
+    assert broken.startswith("unusable: the package acme-nets 1.2: its plug-in 'broken' of compress.data can't be")
+    assert elpv.startswith("unusable: 'elpv' is registered by compress and by acme-nets 1.2")

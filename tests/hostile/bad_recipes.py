@@ -22,6 +22,28 @@ def recipes(folder: Path) -> Iterator[Case]:
         yield Case(name, folder, ["validate", str(written(path, content))], path.name, content)
 
 
+def code(folder: Path) -> Iterator[Case]:
+    """Yield recipes that name code which the command line does not name, beside files that would leave a trace."""
+    evil = b"import pathlib\npathlib.Path(__file__).with_name('evil').touch()\ndef build(num_classes): pass\n"
+    for name in ("my_net.py", "elsewhere/my_net.py", "code/my_net.py", "my_net/__init__.py"):
+        written(folder / name, evil)
+    harmless = written(folder / "harmless.py", HARMLESS)
+    for index, name in enumerate((*CODE_NAMES, "elsewhere.my_net:build", "code.my_net:build")):
+        text = yaml.safe_dump({"data": {"name": "elpv"}, "model": {"arch": name}}).encode()
+        path = written(folder / f"code-{index}.yaml", text)
+        for options in ([], ["--code", str(harmless)]):
+            for command in (["validate"], ["run", "--out", str(folder / "run")]):
+                arguments = [*command, str(path), *options]
+                yield Case(f"{name} {options}", folder, arguments, path.name, text + str(arguments).encode())
+    for name in NOT_DEFINED:
+        model = {"arch": f"harmless:{name}", "command": "x"}
+        text = yaml.safe_dump({"data": {"name": "elpv"}, "model": model}).encode()
+        path = written(folder / f"function-{name}.yaml", text)
+        yield Case(name, folder, ["validate", str(path), "--code", str(harmless)], path.name, text)
+    for name in ("no.py", "code", "elsewhere", "harmless.yaml"):
+        yield Case(name, folder, ["validate", "smoke", "--code", str(folder / name)], name, name.encode())
+
+
 def sweeps(folder: Path) -> Iterator[Case]:
     """Yield wrong sweeps of a valid recipe."""
     small = written(folder / "small.yaml", LEAST)
@@ -39,6 +61,15 @@ def inventories(folder: Path) -> Iterator[Case]:
         yield Case(text[:60], folder, arguments, path.name, text.encode())
 
 
+HARMLESS = b"""from os import system
+from subprocess import run as build
+import torch
+opener = open
+def small(num_classes, depth: int = 1): return None
+def no_network(command): system('touch evil')
+class Settings: pass
+"""
+NOT_DEFINED = ("system", "build", "opener", "torch", "no_network", "small", "Settings", "exec", "__builtins__", "smal")
 SWEEPS = (
     "", "[]", "12", "recipe: 3", "recipe: RECIPE", "{recipe: RECIPE, vary: 3}", "{recipe: RECIPE, vary: {}}",
     "{recipe: RECIPE, vary: {seed: []}}", "{recipe: RECIPE, vary: {seed: {low: 5, high: 1}}, method: random}",
@@ -69,7 +100,27 @@ def _wrong_values() -> Iterator[tuple[str, bytes]]:
 
 
 LEAST = b"data: {name: elpv}\nmodel: {arch: mobilenet_v2}\n"
+CODE_NAMES = (
+    "os:system", "my_net:build", "subprocess:run", "builtins:exec", "../evil:build", "/tmp/evil.py:build", "evil.py",
+    "evil:build.__globals__", "torch.hub:load", "compress.models.resnet:build", "compress.models.resnet",
+    "pickle:loads", "my_net:__import__", "my_net:", ":build", "my_net:build:more", "http://a/evil.py:build",
+    "~/evil:build",
+)  # fmt: skip
+CODE_PLACES = {
+    "a model": "data: {name: elpv}\nmodel: {arch: 'NAME', command: x}\n",
+    "a data set": "data: {name: 'NAME'}\nmodel: {arch: vgg}\n",
+    "a stage": "data: {name: elpv}\nmodel: {arch: vgg}\nstages: [{stage: 'NAME'}]\n",
+    "a teacher": "data: {name: elpv}\nmodel: {arch: vgg}\n"
+    "stages: [{stage: train, teacher: {network: {arch: 'NAME', weights: a.pth}}}]\n",
+}
 YAML_TEXTS = {
+    **{
+        f"{place} that is code: {name}": text.replace("NAME", name).encode()
+        for place, text in CODE_PLACES.items()
+        for name in CODE_NAMES
+    },
+    "a key that names code": LEAST + b"code: evil.py\n",
+    "a key of the model that names code": b"data: {name: elpv}\nmodel: {arch: mobilenet_v2, code: evil.py}\n",
     "empty": b"",
     "a list": b"- data\n",
     "a number": b"12\n",

@@ -40,8 +40,9 @@ from click.testing import CliRunner
 from compress.cli.main import commands
 
 KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {
-    "recipes": bad_recipes.recipes, "pictures": bad_pictures.pictures, "models": bad_models.models,
-    "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests, "reports": bad_documents.reports,
+    "recipes": bad_recipes.recipes, "code": bad_recipes.code, "pictures": bad_pictures.pictures,
+    "models": bad_models.models, "checkpoints": bad_checkpoints.checkpoints, "manifests": bad_documents.manifests,
+    "reports": bad_documents.reports,
     "bundles": bad_bundles.bundles, "sweeps": bad_recipes.sweeps, "inventories": bad_recipes.inventories,
     "splits": bad_splits.splits, "run folders": bad_splits.run_folders,
     "folders": bad_folders.folders, "records": bad_structures.records,

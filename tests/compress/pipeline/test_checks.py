@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,13 +29,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def use_data(monkeypatch: pytest.MonkeyPatch) -> Callable[[Data], None]:
     """Give a function that makes a data set the recipe's."""
-    real = module.plugins.load
 
     def use(data: Data) -> None:
-        def load(kind: Any, name: str) -> Any:
-            return SimpleNamespace(load=lambda config: data) if kind == "data" else real(kind, name)
-
-        monkeypatch.setattr(module.plugins, "load", load)
+        monkeypatch.setattr(module.named_data, "load_config", lambda config: data)
 
     return use
 

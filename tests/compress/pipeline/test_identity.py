@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from compress.models import mobilenet_v2
 from compress.pipeline import identity as identities
 from compress.pipeline.identity import identity
+from compress.recipe import plugins
 from compress.stages import distill, qat
 from runtimes import environment
 from runtimes.artifact import Artifact, Manifest
@@ -135,3 +138,28 @@ def test_an_artifact_counts_by_its_bytes_and_its_manifest(tmp_path: Path) -> Non
     assert identity(Artifact(tmp_path / "elsewhere" / "a.onnx", manifest)) == first
     assert identity(Artifact(tmp_path / "a.onnx", replace(manifest, sha256="1" * 64))) != first
     assert identity(Artifact(tmp_path / "a.onnx", replace(manifest, labels=("b", "a")))) != first
+
+
+def test_own_code_counts_by_its_bytes(code: Callable[..., Path]) -> None:
+    keys = []
+    for text in ("def build(num_classes, width=1): pass", "def build(num_classes, width=1): return 3"):
+        code(text)
+        config = plugins.load("models", "my_net:build").Config
+        keys += [identity(config()), identity(config(width=2))]
+    assert len({json.dumps(key) for key in keys}) == 4
+    assert identity(config(width=2)) == identity(config(width=2.0))
+
+
+def test_a_packages_plug_in_counts_by_version_and_code(package: Callable[..., None]) -> None:
+    text = """
+from typing import Literal
+from compress.recipe.section import Config
+class Config(Config):
+    stage: Literal["acme"] = "acme"
+def run(network, context, config): return network
+"""
+    package({"acme_eight.py": text}, {"compress.stages": {"acme": "acme_eight"}})
+    sha256 = hashlib.sha256(b"acme_eight.py" + text.encode()).hexdigest()
+    assert identity(plugins.load("stages", "acme").Config()) == {
+        "stage": "acme", "code": {"owner": "acme-nets 1.2", "sha256": sha256},
+    }  # fmt: skip

@@ -176,3 +176,18 @@ def test_a_data_set_elsewhere_is_not_checked_and_one_here_is(
     one_class = make_recipe(data={"name": "imagefolder", "root": str(make_tree("one", {"cat": 3}))})
     with pytest.raises(InputError, match="at least 2 classes"):
         preflight.require_data_here(one_class)
+
+
+def test_own_networks_are_tried_before_any_work(make_recipe: MakeRecipe, code: Callable[..., Path]) -> None:
+    code("from torch import nn\n"
+         "def good(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+         "def bad(num_classes): return nn.Flatten()")  # fmt: skip
+    preflight.require_recipe(make_recipe(model={"arch": "my_net:good"}))
+    teacher = {"network": {"arch": "my_net:bad", "weights": __file__}}
+    recipe = make_recipe(model={"arch": "my_net:bad"}, stages=[TRAIN, {**TRAIN, "teacher": teacher}])
+    with pytest.raises(InputError) as caught:
+        preflight.require_recipe(recipe)
+    problem = "my_net:bad: for images (2, 3, 32, 32) in training mode and 10 classes it returns (2, 3072) of"
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"model.{problem}")
+    assert second.startswith(f"stages.1.teacher.network.{problem}")

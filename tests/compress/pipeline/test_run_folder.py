@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from compress.pipeline.run_folder import RunFolder
+from compress.recipe import own_code
 from runtimes.errors import InputError
 
 
@@ -101,3 +103,12 @@ def test_a_folder_below_a_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(InputError):
         RunFolder(tmp_path / "out" / "run", "net", fresh=False)
+
+
+def test_copies_of_the_named_code_are_kept(folder: RunFolder, code: Callable[..., Path], tmp_path: Path) -> None:
+    path = code("def build(num_classes): pass")
+    content = path.read_bytes()
+    path.write_text("changed while it ran")
+    (tmp_path / "seen.npz").touch()
+    folder.write_inputs("", {}, tmp_path / "seen.npz", own_code.files())
+    assert (folder.path / "code/my_net.py").read_bytes() == content

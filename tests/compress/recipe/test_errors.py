@@ -96,10 +96,3 @@ def test_at_most_twenty_lines_and_the_number_of_the_rest() -> None:
     lines = problems({f"key{index}": 1 for index in range(25)})
     assert len(lines) == errors.MAX_LINES + 1
     assert lines[-1] == "and 5 more"
-
-
-@pytest.mark.parametrize(
-    ("name", "end"), [("resnt", "; did you mean 'resnet'?"), ("vgg", "; choose from alexnet, resnet")]
-)
-def test_near(name: str, end: str) -> None:
-    assert errors.near(name, ["alexnet", "resnet"]) == end

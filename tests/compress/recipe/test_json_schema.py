@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,11 @@ def test_every_section_and_key_is_described() -> None:
 def test_an_old_key_has_the_text_of_the_new_one() -> None:
     gate = recipe_schema()["$defs"]["Gate"]["properties"]
     assert gate["max_top1_drop_pp"] == {**gate["max_drop_pp"], "deprecated": True}
+
+
+def test_the_schema_accepts_networks_that_are_not_built_in(package: Callable[..., None]) -> None:
+    package({}, {"compress.models": {"acme": "not_imported"}})
+    schema = recipe_schema()
+    for arch, valid in (("my_net:build", True), ("acme", True), ("my_net", False), ("a:b:c", False)):
+        content = {"data": {"name": "elpv"}, "model": {"arch": arch, "width": 3}}
+        assert jsonschema.Draft202012Validator(schema).is_valid(content) == valid, arch

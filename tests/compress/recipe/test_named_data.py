@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.recipe import named_data
+from compress.recipe import named_data, plugins
 from runtimes.errors import InputError
 
 
@@ -41,3 +41,27 @@ def test_a_wrong_name_is_an_error(named: str, message: str) -> None:
         named_data.load(named)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+ACME = """
+from typing import Literal
+from compress.images.samples import Data
+from compress.recipe.section import Config
+class Config(Config):
+    name: Literal["acme"] = "acme"
+    kind: str = "good"
+def load(config):
+    return {"good": Data(("a", "b"), (), (), ()), "none": None}[config.kind]
+"""
+
+
+def test_a_package_adds_a_data_set(package: Callable[..., None]) -> None:
+    package({"acme_eleven.py": ACME}, {"compress.data": {"acme": "acme_eleven"}})
+    assert named_data.load("acme").classes == ("a", "b")
+    config = plugins.load("data", "acme").Config
+    with pytest.raises(
+        InputError, match=r"^the data set 'acme' of the package acme-nets 1\.2 is a NoneType; load must"
+    ):
+        named_data.load_config(config(kind="none"))
+    with pytest.raises(InputError, match=r"1\.2 can't be loaded: KeyError: 'x' \(acme_eleven\.py, line 9\)"):
+        named_data.load_config(config(kind="x"))

@@ -371,6 +371,20 @@ def test_a_verdict_of_the_gate_is_not_a_failure(
         search._run_recipe(tmp_path / "r.yaml", {}, tmp_path / "trial", tmp_path / "cache", print)
 
 
+def test_trials_get_the_files_of_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Callable[..., Path]
+) -> None:
+    path, popen, commands = code("def build(num_classes): pass"), subprocess.Popen, []
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        commands.append(command)
+        return popen([sys.executable, "-c", ""], **options)
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    search._run_recipe(tmp_path / "r.yaml", {"seed": "1"}, tmp_path / "trial", tmp_path / "cache", print)
+    assert commands[0][-2:] == ["--code", str(path)]
+
+
 def worker(path: Path, out: Path, pause_s: float = 0.15) -> subprocess.Popen[str]:
     command = [sys.executable, sweep_worker.__file__, str(path), str(out), str(pause_s)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
