@@ -101,6 +101,7 @@ class FakeQuantNetwork(nn.Module):
                 for index, tensor in enumerate(node.input)
             ]  # fmt: skip
             for name, output in zip(node.output, self._compute(node, inputs), strict=False):
+                output = output.to(images.device) if output.dtype in ON_DEVICE else output
                 exact[name] = output
                 if name in self._plan.range_of:
                     rounded[name] = self._round(name, output)

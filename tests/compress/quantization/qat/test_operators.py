@@ -19,7 +19,8 @@ X = RNG.normal(0, 2, (2, 8, 7, 6)).astype(np.float32)
 POSITIVE = np.abs(X) + 0.1
 SAME = [name for name in OPERATORS if name in {
     "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "Elu", "Selu", "Gelu", "Mish", "Softplus", "Softsign",
-    "Tanh", "Erf", "Exp", "Abs", "Neg", "Floor", "Identity", "GlobalAveragePool", "GlobalMaxPool",
+    "Tanh", "Erf", "Exp", "Abs", "Neg", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Celu", "Identity",
+    "GlobalAveragePool", "GlobalMaxPool",
 }]  # fmt: skip
 
 
@@ -36,8 +37,15 @@ CASES: list[Case] = [
     *((name, [X], {}) for name in SAME),
     *((name, [POSITIVE], {}) for name in ("Log", "Sqrt", "Reciprocal")),
     *((name, [X, floats(8, 1, 1)], {}) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "Less")),
+    *((name, [X, X.round()], {}) for name in ("GreaterOrEqual", "LessOrEqual")),
+    *((name, [X > 0, X < 1], {}) for name in ("And", "Or")),
+    ("ThresholdedRelu", [X], {"alpha": 0.5}),
+    ("Einsum", [X, floats(2, 8, 5)], {"equation": "bchw,bcd->bdhw"}),
+    ("CumSum", [X, np.asarray(2, np.int32)], {}),
+    ("GatherElements", [X, np.zeros((2, 8, 7, 1), np.int64)], {"axis": 3}),
     *((name, [X], {"axes": None, "keepdims": 0}) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")),
-    *((name, [X, ints(1, 3)], {}) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2")),
+    *((name, [X, ints(1, 3)], {}) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")),
+    *((name, [X, ints(1, 3)], {}) for name in ("ReduceL1", "ReduceL2")),
     ("Div", [ints(7, 9, 4), ints(2, 2, 2)], {}),
     ("Mod", [ints(7, 9, 4), ints(2, 4, 3)], {}),
     ("Pow", [POSITIVE, np.float32(1.5).reshape(())], {}),
