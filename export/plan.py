@@ -216,8 +216,14 @@ def moves_values(node: NodeProto) -> bool:
 
 def is_number(constant: TensorProto) -> bool:
     """Return whether a constant is a nonzero float32 scalar."""
-    return constant.data_type == TensorProto.FLOAT and not list(constant.dims) \
-        and float(numpy_helper.to_array(constant)) != 0  # fmt: skip
+    return number_in(constant) not in (None, 0.0)
+
+
+def number_in(constant: TensorProto) -> float | None:
+    """Return the value of a float32 scalar, None for other constants."""
+    if constant.data_type != TensorProto.FLOAT or list(constant.dims):
+        return None
+    return float(numpy_helper.to_array(constant))
 
 
 def _rescaled(

@@ -143,6 +143,9 @@ def _print_quantization(artifact: Artifact) -> None:
     for table in tables.tables(artifact.manifest):
         print_table(table)
     record = find_record(artifact.manifest.lineage, QuantizeRecord)
+    if record is not None and record.layers:
+        integer = sum(layer.precision == "int8" for layer in record.layers)
+        click.echo(f"layers in INT8: {integer} of {len(record.layers)}")
     if record is not None and record.speedup_p50 is not None:
         ratio = record.speedup_p50
         slower = "; INT8 is slower than float32, use the float32 file" if ratio.high < 1 else ""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import NodeProto
 
 from compress.quantization.ort_graph import OrtGraph
 from compress.verdict.statistics import Estimate, speedup
 from export.layers import layers_of
+from export.plan import TABLE_OPS
 from export.quantize import Quantized
 from export.scheme import Scheme
 from export.subgraph import with_outputs
@@ -27,6 +29,7 @@ from runtimes.target import Target
 
 MAX_LEADING_LAYERS = 3  # first layers: few channels and many pixels, where integer kernels gain least
 SLOWER = 0.99  # current / candidate p50 below this: the candidate is slower
+LITTLE_SLOWER = 0.9  # between this and SLOWER: it may be worth it
 FASTER = 1.01  # lower bound of current / candidate p50 above this: the candidate is faster
 MAX_MULTIPLICATIONS = 0.05  # share of all multiplications that may stay float if latency cannot be measured
 FIRST_TIMING = Timing(warmup=5, blocks=8, runs_per_block=3, sessions=1)
@@ -34,14 +37,24 @@ SURE = 0.99  # confidence at which the first timing is enough
 RUNS_PER_BLOCK, MIN_BLOCKS, MAX_BLOCKS = 5, 16, 200
 BUDGET_MS = 1000.0  # duration of a comparison, which sets the number of blocks
 
-Speed = Literal["slower", "alike", "faster"]
+Speed = Literal["slower", "little-slower", "alike", "faster"]
 CompareSpeed = Callable[[Quantized, Quantized], Speed]  # speed of the second model relative to the first
 
 
 def leading_layers(model: onnx.ModelProto) -> list[frozenset[str]]:
-    """Return candidates to keep in float: the first layer, the first two, and so on up to MAX_LEADING_LAYERS."""
-    names = list(layers_of(model))
-    return [frozenset(names[:count]) for count in range(1, min(MAX_LEADING_LAYERS, len(names) - 1) + 1)]
+    """Return candidates to keep in float: the first layer, the first two, and so on up to MAX_LEADING_LAYERS.
+
+    With them stay the activations between them, as of SiLU; else these would still round what the layers write.
+    """
+    layers, constants = list(layers_of(model)), {tensor.name for tensor in model.graph.initializer}
+    nodes = [node.name for node in model.graph.node if node.name in layers or _is_of_activation(node, constants)]
+    return [frozenset(nodes[: nodes.index(layers[count])])
+            for count in range(1, min(MAX_LEADING_LAYERS, len(layers) - 1) + 1)]  # fmt: skip
+
+
+def _is_of_activation(node: NodeProto, constants: Set[str]) -> bool:
+    """Return whether a node is part of an activation function with integer kernels, such as SiLU and HardSwish."""
+    return node.op_type in (*TABLE_OPS, "Mul") or (node.op_type == "Add" and not constants.isdisjoint(node.input))
 
 
 def runs_here(scheme: Scheme) -> bool:
@@ -54,7 +67,9 @@ def by_latency(float32: Artifact, target: Target) -> CompareSpeed:
 
     def compare(current: Quantized, candidate: Quantized) -> Speed:
         ratio = _ratio(*latencies(float32, target, current.model, candidate.model, _differ), 0.95)
-        return "slower" if ratio.value < SLOWER else "faster" if ratio.low > FASTER else "alike"
+        if ratio.value < SLOWER:
+            return "slower" if ratio.value < LITTLE_SLOWER else "little-slower"
+        return "faster" if ratio.low > FASTER else "alike"
 
     return compare
 

@@ -9,6 +9,7 @@ Writes JSON.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -99,11 +100,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantize_with_ort(float32: Path, out: Path, values: Float32) -> None:
-    prepared_file = out.with_name("ort-prepared.onnx")
-    try:
-        quant_pre_process(float32, prepared_file)
-    except Exception:  # noqa: BLE001  # its symbolic shape inference fails for many graphs and can be left out
-        quant_pre_process(float32, prepared_file, skip_symbolic_shape=True)
+    source, prepared_file = float32.resolve(), out.resolve().with_name("ort-prepared.onnx")
+    with contextlib.chdir(prepared_file.parent):  # where it leaves temporary files
+        try:
+            quant_pre_process(source, prepared_file)
+        except Exception:  # noqa: BLE001  # its symbolic shape inference fails for many graphs and can be left out
+            quant_pre_process(source, prepared_file, skip_symbolic_shape=True)
     name, batch = _input(_session(float32))
     quantize_static(
         prepared_file, out, _Reader(name, values, batch or CALIBRATION_BATCH), quant_format=QuantFormat.QDQ,

@@ -27,9 +27,11 @@ RUINED = 1e9  # in the place of NaN and infinity
 # Condition for keeping a candidate instead of the best so far.
 #   better     less noise
 #   not-worse  not more noise, by more than MAX_ERRORS standard errors: float operators, which add none of their own
+#   far-better less than MAX_SHARE of a noise that is not negligible: for candidates that are a little slower
 #   faster     as not-worse, or with negligible noise and no lower agreement: for candidates that reduce latency
 MAX_ERRORS = 2.0
-Criterion = Literal["better", "not-worse", "faster"]
+MAX_SHARE = 0.7  # 3 dB
+Criterion = Literal["better", "not-worse", "far-better", "faster"]
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,7 @@ class Search:
 
     def better(self, best: Candidate, step: str, candidate: Candidate, criterion: Criterion = "better") -> Candidate:
         """Record an attempt and return the better candidate of the two."""
-        gain = best.noise - candidate.noise
-        mean = float(gain.mean())
-        error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
-        kept = candidate is best or (mean > 0 if criterion == "better" else mean >= -MAX_ERRORS * error)
-        negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
-        kept = kept or (criterion == "faster" and negligible)
+        kept = candidate is best or _is_kept(best, candidate, criterion)
         agreement = candidate.agreement if self.held_out else None  # on images of the fit it would always be high
         self.attempts.append(Attempt(step, candidate.sqnr_db, agreement, kept))
         judged = "" if self.held_out else ", on the images of the fit"
@@ -132,6 +129,18 @@ class Search:
             f"{step}: SQNR {candidate.sqnr_db:.1f} dB{judged}{same}, {'kept' if kept else 'not kept'}"
         )
         return candidate if kept else best
+
+
+def _is_kept(best: Candidate, candidate: Candidate, criterion: Criterion) -> bool:
+    gain = best.noise - candidate.noise
+    mean = float(gain.mean())
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    if criterion == "better":
+        return mean > 0
+    if criterion == "far-better":
+        return best.sqnr_db < NEGLIGIBLE_NOISE_DB and candidate.noise.mean() < MAX_SHARE * best.noise.mean()
+    negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
+    return mean >= -MAX_ERRORS * error or (criterion == "faster" and negligible)
 
 
 def attempt(

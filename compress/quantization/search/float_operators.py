@@ -8,7 +8,7 @@ costs are estimates, so that the latency of the whole file decides whether a pro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from runtimes.target import Target
 # Time of a conversion with the transpose and the reordering beside it, on x86. There is a proposal for each factor.
 CONVERSION_MS, CONVERSION_MS_PER_VALUE = 0.012, 3e-7
 FACTORS = (1.0, 3.0)
+MIN_GAIN = 0.01  # share of the latency: less is not worth an attempt
 INTEGER, FLOAT = "integer", "float"  # source and sink of the cut
 STEPS_PER_MS, NEVER = 1e5, 10**9  # capacities are integers
 
@@ -43,6 +44,10 @@ class Times:
     integer: Mapping[str, float]
     in_float: Mapping[str, float]
     conversion: Mapping[str, float]
+
+    def gain_ms(self, names: Iterable[str]) -> float:
+        """Return the time that float kernels of these operators save, without conversions."""
+        return sum(self.integer.get(name, 0.0) - self.in_float.get(name, 0.0) for name in names)
 
 
 def no_proposals(model: onnx.ModelProto, quantized: Quantized) -> list[frozenset[str]]:
@@ -66,8 +71,11 @@ def by_kernel_times(float32: Artifact, target: Target) -> Propose:
         for factor in FACTORS:
             conversion = {name: factor * (CONVERSION_MS + CONVERSION_MS_PER_VALUE * size)
                           for name, size in sizes.items()}  # fmt: skip
-            sets.append(faster_in_float(model, quantized, Times(integer, in_float, conversion)))
-        return [names for names in dict.fromkeys(sets) if names]
+            times = Times(integer, in_float, conversion)
+            names = faster_in_float(model, quantized, times)
+            if times.gain_ms(names) > MIN_GAIN * measured[0].latency_ms_p50:
+                sets.append(names)
+        return list(dict.fromkeys(sets))
 
     return propose
 
@@ -80,8 +88,7 @@ def faster_in_float(model: onnx.ModelProto, quantized: Quantized, times: Times) 
     in_float = cheapest(model, quantized.plan, times)
     if not in_float.issuperset(quantized.weights):
         return in_float
-    gains = {name: times.in_float.get(name, 0.0) - times.integer.get(name, 0.0) for name in quantized.weights}
-    return cheapest(model, quantized.plan, times, max(gains, key=lambda name: gains[name]))
+    return cheapest(model, quantized.plan, times, min(quantized.weights, key=lambda name: times.gain_ms([name])))
 
 
 def cheapest(

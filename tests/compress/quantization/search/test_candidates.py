@@ -76,6 +76,14 @@ def test_a_faster_step_is_kept_if_its_noise_is_negligible(noise: float, flips: b
     assert (finished.better(best, "a faster one", candidate, "faster") is candidate) == kept
 
 
+@pytest.mark.parametrize(("share", "noise", "kept"), [(0.6, 0.5, True), (0.8, 0.5, False), (0.6, 1e-3, False)])
+def test_a_slower_step_is_kept_if_it_removes_much_of_a_large_noise(share: float, noise: float, kept: bool) -> None:
+    best, finished = search()
+    before = replace(best, answers=best.reference * np.float32(1 + noise))
+    after = replace(best, answers=best.reference * np.float32(1 + noise * share))
+    assert (finished.better(before, "a slower step", after, "far-better") is after) == kept
+
+
 def test_the_answers_of_one_sigmoid_can_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     class Shifted(OrtGraph):
         def __init__(self, model: onnx.ModelProto) -> None:
