@@ -24,9 +24,7 @@ def main(recipe: Path, run: Path, code: list[Path]) -> None:
 
     own_code.use(code)
     steps = {path.name.rpartition("-")[0]: path for path in (run / "steps").iterdir() if (path / "done.json").exists()}
-    names = [name for name in ("fuse", *sorted(steps)) if (steps[name] / "network.safetensors").exists()]
-    stages = sorted(name for name in names if name[0].isdigit())
-    last = steps[stages[-1] if stages[-1].endswith("qat") or "fuse" not in steps else "fuse"]
+    last = steps[max(name for name in steps if name[0].isdigit())]  # the stage qat, after fusion
     artifact = Artifact.load(run / "artifacts" / "model-float32.onnx")
     model = recipes.load(recipe, [f"model.weights={last / 'network.safetensors'}"]).model
     network = weights.create(model, len(artifact.manifest.labels), 1)
