@@ -210,6 +210,8 @@ def _may_import(name: str, target: str) -> bool:
     package, wanted = name.split(".")[1:], target.removeprefix("compress.")
     if wanted.split(".")[0] == "cli":
         return package[:1] == ["cli"] or name == "compress.__main__"
+    if wanted.split(".")[0] == "api":
+        return package[:1] in (["api"], ["cli"]) or name == "compress"
     if not package or package[0] not in MAY_IMPORT:  # cli, and the modules directly in compress
         return True
     allowed = MAY_IMPORT[package[0]]
@@ -378,6 +380,7 @@ PLANTED: list[tuple[Callable[[Tree], list[str]], dict[str, str]]] = [
     (wrong_directions, {"runtimes/a.py": "import export.b", "export/b.py": ""}),
     (wrong_directions, {"export/a.py": "from compress.process.b import x", "compress/process/b.py": ""}),
     (wrong_directions, {"compress/report/a.py": "from compress.cli.b import x", "compress/cli/b.py": ""}),
+    (wrong_directions, {"compress/a.py": "from compress.api.b import x", "compress/api/b.py": ""}),
     (wrong_directions, {"compress/training/a.py": "from compress.stages.b import x", "compress/stages/b.py": ""}),
     (wrong_directions, {"compress/data/a.py": "def f():\n    import compress.models.b", "compress/models/b.py": ""}),
     (not_for_boards, {"runtimes/a.py": "import torch"}),

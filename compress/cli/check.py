@@ -10,7 +10,6 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,13 +17,13 @@ import rich_click as click
 from click import get_current_context
 from click.core import ParameterSource
 
+from compress.api import check as api
 from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
 from compress.process.table import print_table
 from compress.recipe.renamed import RenamedKeyWarning
 from compress.report import accepted
 from compress.verdict import checks, ci_formats, comparison
-from compress.verdict.accepted import default_path
 from compress.verdict.metrics import Metric
 from runtimes.errors import InputError
 from runtimes.files import write_text
@@ -165,23 +164,20 @@ def check(
 
     Example: compress check runs/mobilenet_int8 --junit check.xml
     """
-    new = accepted.load(run_folder)
-    old = accepted.load(against or default_path(new.recipe))
-    compared = comparison.compare(old, new, limits)
-    verdict = comparison.verdict(compared)
+    checked = api.check(run_folder, against, **dict(limits))
     if junit:
-        write_text(junit, ci_formats.junit(new.recipe, compared))
-    _write_summary(markdown, ci_formats.markdown(new.recipe, compared, verdict))
+        write_text(junit, ci_formats.junit(checked.recipe, checked.targets))
+    _write_summary(markdown, ci_formats.markdown(checked.recipe, checked.targets, checked.verdict))
     if as_json:
-        click.echo(json.dumps({"verdict": verdict, "targets": [asdict(target) for target in compared]}))
+        click.echo(json.dumps(checked.to_json()))
     else:
-        print_table(ci_formats.table(compared))
-        for line in [*ci_formats.details(compared), f"verdict: {verdict}"]:
+        print_table(checked.table())
+        for line in [*checked.details(), f"verdict: {checked.verdict}"]:
             click.echo(line)
     if _in_github():
-        for line in ci_formats.github(compared):
+        for line in ci_formats.github(checked.targets):
             click.echo(line, err=as_json)
-    sys.exit(checks.EXIT_CODES[verdict])
+    sys.exit(checks.EXIT_CODES[checked.verdict])
 
 
 @click.command()

@@ -9,16 +9,15 @@ from pathlib import Path
 import rich_click as click
 
 from compress import evaluate as evaluation
+from compress.api import measure as api
 from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import plain_file_options
 from compress.model_files import Assumptions, open_files
 from compress.process.console import Terminal
 from compress.process.table import Table, print_table
-from compress.report import tables
 from runtimes import conditions
 from runtimes import evalset as evalsets
-from runtimes import measure as measuring
 from runtimes.clock import Stream, Timing
 from runtimes.errors import InputError
 from runtimes.target import Provider, Target
@@ -61,23 +60,15 @@ def measure(
         target = Target("local", runtime, threads=threads, batch=batch)
     except ValueError as error:
         raise InputError(f"--runtime: {error}") from error
-    images = evalsets.load(evalset) if evalset else None
-    opened = open_files(artifacts, assumed, images, needs_pixels=images is not None)
-    loaded = opened.artifacts
-    with Terminal(quiet=quiet) as terminal:
-        if mlperf:
-            streams = [measuring.stream(artifact, target, images, Timing(), terminal) for artifact in loaded]
-        else:
-            measurements = measuring.measure(loaded, target, images, Timing(blocks=blocks), terminal)
-        for note in opened.notes:
-            terminal.say(note)
     if mlperf:
-        _print_streams(artifacts, streams, as_json)
-    elif as_json:
-        click.echo(json.dumps([measurement.to_json() for measurement in measurements]))
+        _print_streams(artifacts, api.stream_files(artifacts, target, evalset, assumed, quiet), as_json)
+        return
+    measurements = api.measure_files(artifacts, target, evalset, assumed, Timing(blocks=blocks), quiet)
+    if as_json:
+        click.echo(json.dumps(measurements.to_json()))
     else:
-        print_table(tables.without_comparison(measurements))
-        for line in conditions.lines(measurements):
+        print_table(measurements.table())
+        for line in conditions.lines(list(measurements)):
             click.echo(line)
 
 

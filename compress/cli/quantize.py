@@ -7,24 +7,18 @@ from pathlib import Path
 from typing import get_args
 
 import rich_click as click
-from pydantic import ValidationError
 
+from compress.api import quantize as api
 from compress.cli import outputs
 from compress.cli.parameters import quiet_option
 from compress.cli.preprocessing import preprocessing_options
-from compress.process.console import Terminal
 from compress.process.table import print_table
-from compress.process.user_cache import user_cache
 from compress.quantization import tables
-from compress.quantization.config import Method, Quantize, RangeMethod
-from compress.quantization.onnx_file import FileRequest, quantize_file
+from compress.quantization.config import Method, RangeMethod
 from compress.quantization.schemes import SCHEMES
-from compress.recipe import errors
 from compress.recipe.renamed import RenamedKeyWarning
-from compress.recipe.strict_yaml import YamlValue
-from export.inputs.options import PreprocessingOptions, described
-from runtimes.artifact import Artifact, manifest_path, read_manifest
-from runtimes.console import Console
+from export.inputs.options import PreprocessingOptions
+from runtimes.artifact import Artifact
 from runtimes.errors import InputError
 from runtimes.lineage import QuantizeRecord, find_record
 
@@ -39,7 +33,7 @@ OLD_METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")  # r
 @click.option("-o", "--out", metavar="OUT.onnx", required=True, type=outputs.FILE,
               help="File to write; its manifest is OUT.onnx.json.")  # fmt: skip
 @click.option("--target", default="auto", show_default=True,
-              help=f"Scheme: auto (this machine) or one of {', '.join(SCHEMES)}.")  # fmt: skip
+              help=f"Scheme: auto (this machine), {', '.join(SCHEMES)}; or a target, as in recipes.")  # fmt: skip
 @preprocessing_options
 @click.option("--images", default=256, show_default=True, type=click.IntRange(1, 100_000),
               help="Maximum number of images.")  # fmt: skip
@@ -84,35 +78,12 @@ def quantize(
     Example: compress quantize model.onnx --calibration photos --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 -o int8.onnx
     """
     method, range_method = _with_old_options(method, range_method, engine)
-    content: YamlValue = {
-        "method": method, "calibration_images": images, "calibration": {"method": range_method},
-        "min_agreement": min_agreement, "min_sqnr_db": min_sqnr_db, "allow_poor": allow_poor,
-    }  # fmt: skip
-    try:
-        settings = Quantize.model_validate(content)
-    except ValidationError as error:
-        raise InputError("\n".join(errors.lines(error, Quantize, content))) from error
-    with Terminal(quiet=quiet) as terminal:
-        used = _preprocessing(model, preprocessing, terminal)
-        request = FileRequest(model, calibration, target, used, settings, out)
-        artifact = quantize_file(request, terminal, user_cache("calibration"))
+    artifact = api.quantize(
+        model, calibration, target, out=out, preprocessing=preprocessing, quiet=quiet, method=method,
+        calibration_images=images, calibration={"method": range_method}, min_agreement=min_agreement,
+        min_sqnr_db=min_sqnr_db, allow_poor=allow_poor,
+    )  # fmt: skip
     _print_quantization(artifact)
-
-
-def _preprocessing(model: Path, given: PreprocessingOptions, console: Console) -> PreprocessingOptions:
-    """Return the preprocessing of the manifest beside a model, else that of the options.
-
-    Raises InputError if the options contradict the manifest.
-    """
-    path = manifest_path(model)
-    if not path.is_file():
-        return given
-    own = read_manifest(path).preprocessing
-    if given.contradict(own):
-        raise InputError(f"{path}: names another preprocessing than the options: {described(own)}; remove the options, "
-                         "or move that manifest away if it is wrong")  # fmt: skip
-    console.say(f"preprocessing of {path.name}: {described(own)}")
-    return PreprocessingOptions.of(own)
 
 
 def _with_old_options(method: str | None, range_method: str | None, engine: str | None) -> tuple[str, str]:

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import rich_click as click
 
+from compress.api import run as api
 from compress.cli import outputs
 from compress.cli.main import EXIT_CODES_HELP
 from compress.cli.parameters import ShippedFile, code_option, quiet_option
 from compress.cli.report import print_report
 from compress.pipeline import plan, preflight
-from compress.pipeline import run as pipeline
-from compress.pipeline.run_folder import RunFolder, require_usable
-from compress.process import distributed
-from compress.process.console import Terminal
+from compress.pipeline.run_folder import require_usable
 from compress.process.table import print_table
-from compress.process.tracking import tracking
 from compress.recipe import own_code, shipped
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
@@ -54,17 +51,9 @@ def run(
     if dry_run:
         _print_plan(checked, out or Path("runs") / checked.name, cache, fresh)
         return
-    with distributed.process_group():
-        folder = RunFolder(out or Path("runs") / checked.name, checked.name, fresh, cache)
-        log = folder.path / "run.log" if distributed.is_first() else None
-        with (
-            Terminal(log, quiet or log is None) as terminal,
-            tracking(checked.tracking if distributed.is_first() else (), folder.path, checked.name) as track,
-        ):
-            result = pipeline.run(checked, folder, terminal, track)
-    if result is None:  # not the first process
-        return
-    print_report(result, folder.path)
+    result = api.run(checked, out=out, cache=cache, fresh=fresh, quiet=quiet)
+    assert result.folder is not None  # of every run
+    print_report(result, result.folder)
     sys.exit(checks.EXIT_CODES[result.verdict] if result.verdict else 0)
 
 

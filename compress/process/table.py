@@ -50,6 +50,21 @@ class Table:
             *(_markdown_row(row) for row in self.rows),
         ]
 
+    def text(self) -> list[str]:
+        """Return the lines of the table as plain text, with the title if there is one."""
+        rows = [tuple(column.name for column in self.columns), *self.rows]
+        widths = [self._cell_width(index, column.name) for index, column in enumerate(self.columns)]
+        lines = [
+            (" " * SPACING)
+            .join(
+                cell.ljust(width) if column.align == "left" else cell.rjust(width)
+                for cell, width, column in zip(row, widths, self.columns, strict=True)
+            )
+            .rstrip()
+            for row in rows
+        ]
+        return [*([self.title] if self.title else []), *lines]
+
     def width(self) -> int:
         """Return the width of the table in the terminal, in characters."""
         return sum(self._cell_width(index, column.name) for index, column in enumerate(self.columns)) + SPACING * len(

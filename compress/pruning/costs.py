@@ -44,15 +44,17 @@ class CostModel:
     table: LatencyTable | None = None
 
 
-def build_cost_model(network: nn.Module, context: Context, config: PruneConfig) -> CostModel:
+def build_cost_model(network: nn.Module, context: Context, config: PruneConfig, cache: Path | None = None) -> CostModel:
     """Return the cost model of an unpruned network: measured on the target for `latency`, counted for `macs`.
 
-    Both are those of the exported form, whose branches are fused.
+    Both are those of the exported form, whose branches are fused. cache: folder of latency
+    tables; by default in the run folder, shared by all steps.
     """
     example = example_input(context)
     shapes = Shapes(network, find_groups(network, example))
     if context.target is not None:
-        return _latency_model(Exported.of(network, example), shapes, context.target, context, config)
+        bench = _bench(Exported.of(network, example), shapes, context.target, context, config)
+        return _latency_model(bench, shapes, context, config, cache or context.folder.parent.parent / "widths")
     return macs_model(network, shapes, example)
 
 
@@ -111,15 +113,19 @@ def _image_shape(example: Tensor) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _latency_model(
+def _bench(
     exported: Exported, shapes: Shapes, target: Target, context: Context, config: PruneConfig
-) -> CostModel:
+) -> LatencyBench:
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(exported.network, context)
     names = layer_names(exported.network, example_input(context), onnx.load(artifact.path))
     layers = {node: exported.layers[name] for node, name in names.items()}
-    bench = LatencyBench(artifact, layers, shapes.full, target, scheme)
-    cache = context.folder.parent.parent / "widths"  # in the run folder, shared by all steps
+    return LatencyBench(artifact, layers, shapes.full, target, scheme)
+
+
+def _latency_model(
+    bench: LatencyBench, shapes: Shapes, context: Context, config: PruneConfig, cache: Path
+) -> CostModel:
     table = measure_latency_table(bench, shapes, allowed_widths(shapes, config), context.seed, context.console, cache)
     costs = Costs(table.layer_ms, table.rest_ms)
     return CostModel(costs, "ms", table.full_ms, shapes.units, bench, table)

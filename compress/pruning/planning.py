@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.pruning.channels import find_channels, find_groups
 from compress.pruning.config import PruneConfig
 from compress.pruning.costs import CostModel, example_input, macs_model, require_measurable
-from compress.pruning.importance import Scores, importance_batches, unit_scores
+from compress.pruning.importance import Batches, Scores, importance_batches, unit_scores
 from compress.pruning.latency import LatencySample
 from compress.pruning.plans import Cut, PruningPlan
 from compress.pruning.search import Costs, allowed_widths, choose_widths
@@ -73,15 +73,21 @@ def require_prunable(network: nn.Module, example: Tensor, config: PruneConfig) -
 
 
 def make_pruning_plan(
-    network: nn.Module, context: Context, config: PruneConfig, cost_model: CostModel, share: float
+    network: nn.Module,
+    context: Context,
+    config: PruneConfig,
+    cost_model: CostModel,
+    share: float,
+    batches: Batches | None = None,
 ) -> PruningPlan:
     """Return the plan that reduces a network to `share` of the baseline's cost, measured if the unit is ms.
 
+    batches: for the importance of channels; by default of the context's train split.
     Raises InputError with the smallest share that the limits allow where that is larger than `share`.
     """
     channels = find_channels(network, example_input(context))
     shapes = Shapes(network, channels.groups)
-    batches = importance_batches(context)
+    batches = importance_batches(context) if batches is None else batches
     scores = unit_scores(config.importance, network, channels.groups, batches, cross_entropy(0.0), context.seed)
     search = _Search(shapes, scores, allowed_widths(shapes, config, cost_model.units), share, channels.reasons())
     if cost_model.unit == "ms":

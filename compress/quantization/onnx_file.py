@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +51,16 @@ SHOWN = 20  # unreadable images on the console
 
 @dataclass(frozen=True)
 class FileRequest:
-    """An ONNX classifier to quantize, with calibration images from a folder.
+    """An ONNX classifier to quantize, with calibration images.
 
-    model: path of the float32 ONNX file. calibration: folder of images, of .npy files for a network that takes arrays.
+    model: path of the float32 ONNX file. calibration: folder of images, of .npy files for a network that takes arrays;
+    or the images, of which .npy files may be mixed with others.
     target: name of a scheme, or auto for that of this machine. preprocessing: the settings that are given. out: path of
     the INT8 file to write.
     """
 
     model: Path
-    calibration: Path
+    calibration: Path | tuple[Sample, ...]
     target: str
     preprocessing: PreprocessingOptions
     settings: Quantize
@@ -168,16 +169,20 @@ def path_in_errors(model_path: Path, temporary: Path | None = None) -> Iterator[
 
 def _samples(request: FileRequest, preprocessing: Preprocessing, console: Console) -> tuple[Sample, ...]:
     """Return the calibration images, spread evenly over the sorted names; say which cannot be read or look odd."""
-    folder, count = request.calibration, request.settings.calibration_images
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; set --calibration to a folder of images")
-    arrays = preprocessing.channels == "array"
-    found = _arrays(folder, preprocessing) if arrays else _images(folder, console)
+    found, count = _found(request.calibration, preprocessing, console), request.settings.calibration_images
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
     if len(chosen) < len(found):
         console.say(f"calibration images: {len(chosen)} of {len(found)}, evenly spaced; --images sets their number")
-    samples = tuple(found[index] for index in chosen)
-    return samples if arrays else _readable(samples, console)
+    return _readable(tuple(found[index] for index in chosen), console)
+
+
+def _found(calibration: Path | tuple[Sample, ...], preprocessing: Preprocessing, console: Console) -> Sequence[Sample]:
+    """Return all calibration images."""
+    if isinstance(calibration, tuple):
+        return calibration
+    if not calibration.is_dir():
+        raise InputError(f"{calibration}: no such folder; set --calibration to a folder of images")
+    return _arrays(calibration, preprocessing) if preprocessing.channels == "array" else _images(calibration, console)
 
 
 def _images(folder: Path, console: Console) -> list[Sample]:
@@ -206,6 +211,9 @@ def _readable(samples: tuple[Sample, ...], console: Console) -> tuple[Sample, ..
     readable, odd = [], []
     errors: list[str] = []
     for sample in samples:
+        if isinstance(sample.source, Path) and sample.source.suffix == ".npy":
+            readable.append(sample)  # read once only, when it is prepared
+            continue
         try:
             decoded = decode(sample.source)
             readable.append(sample)

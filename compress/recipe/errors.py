@@ -7,18 +7,28 @@ import json
 import re
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from compress.recipe import plugins
 from compress.recipe.names import near
 from compress.recipe.plugins import TAG
 from compress.recipe.strict_yaml import YamlValue
+from runtimes.errors import InputError
 
 Location = tuple[int | str, ...]
+_Section = TypeVar("_Section")
 MAX_LINES = 20
+
+
+def validated(kind: type[_Section], content: YamlValue) -> _Section:
+    """Return the section with that content; raises InputError with one line per problem."""
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise InputError("\n".join(lines(error, kind, content))) from None
 
 
 def lines(error: ValidationError, root: type, content: YamlValue) -> list[str]:

@@ -17,7 +17,7 @@ from compress.recipe import plugins, strict_yaml
 from compress.recipe import targets as target_files
 from compress.recipe.preprocessing import RecipePreprocessing
 from compress.recipe.section import Config, other_name
-from compress.recipe.strict_yaml import YamlValue
+from compress.recipe.strict_yaml import Yaml, YamlValue
 from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
@@ -131,7 +131,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     A warm-up of the file that is too long for the epochs of an override is shortened as if it were not given. Raises
     InputError with one line per problem, each with its path in the file.
     """
-    content = strict_yaml.read(path)
+    return validated(strict_yaml.read(path), path, overrides)
+
+
+def validated(content: Yaml, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe with that content, which is changed in place; `path` names it, see `load`."""
     given = [assignment.partition("=")[0] for assignment in overrides]
     for key, assignment in zip(given, overrides, strict=True):
         section = strict_yaml.override(content, assignment, other_name(Recipe, key.split(".")))

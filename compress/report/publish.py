@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ THUMBNAIL_SIDE = 128  # pixels
 
 def publish(outputs: RunOutputs, folder: Path) -> Report:
     """Build a run's report, copy its artifacts to `artifacts/` and write report.json and the documents; return it."""
-    report = build(outputs)
+    report = replace(build(outputs), folder=folder)
     _copy(outputs.artifacts, folder / ARTIFACTS)
     indices = {flip.index for flips in report.flips.values() for flip in flips.shown}
     write_thumbnails(folder / FLIPPED, outputs.images, indices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -156,13 +156,14 @@ class ArtifactFile:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Everything that report.json holds. verdict: None without a gate. metric: of the gate, top1 without.
 
     rows, measurements: one each per artifact and target, in the same order. training: epochs by step name. pruning:
     plans by step name. accuracy_steps, flips: by target. channels: output channels of each layer of the
     float32 file before pruning and now. notes: what was replaced, left out or decided for the user, one line each.
+    folder: of the run, which the JSON does not hold; None for a report that was not read from one.
     """
 
     recipe: str
@@ -184,6 +185,15 @@ class Report:
     metric: Metric = "top1"
     toolkit_version: str = __version__
     schema_version: int = SCHEMA_VERSION
+    folder: Path | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        lines = [f"{self.recipe}: {self.verdict or 'no verdict, the recipe has no gate'}"]
+        for row in self.rows:
+            top1 = "" if row.top1 is None else f", top-1 {100 * row.top1:.2f} %"
+            size = f"{row.size_bytes / 1e6:.2f} MB"
+            lines.append(f"  {row.target}: {row.artifact}{top1}, {size}, p50 {row.latency_ms_p50:.2f} ms")
+        return "\n".join([*lines, *([f"  report: {self.folder / 'report.html'}"] if self.folder else [])])
 
     def __post_init__(self) -> None:
         of_rows = [(row.target, row.artifact) for row in self.rows]
@@ -226,8 +236,10 @@ class Report:
 
     def to_json(self) -> Json:
         """Return the content of report.json."""
+        fields = asdict(replace(self, folder=None))
+        del fields["folder"]
         return {
-            **asdict(self),
+            **fields,
             "pruning": {step: [plan.to_json() for plan in plans] for step, plans in self.pruning.items()},
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "measurements": [measurement.to_json() for measurement in self.measurements],
@@ -259,7 +271,7 @@ def read(folder: Path) -> Report:
     """Return the report of a run folder; raises InputError if there is none or it can't be read."""
     path = folder / REPORT_FILE
     try:
-        return Report.from_json(read_json(path))
+        return replace(Report.from_json(read_json(path)), folder=folder)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; finish the run with: compress run RECIPE --out {folder}") from None
     except (OSError, ValueError) as error:

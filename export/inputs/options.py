@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runtimes.errors import InputError
 from runtimes.preprocessing import CHANNEL_COUNTS, MAX_SIDE, Channels, Interpolation, Preprocessing, Sides
@@ -26,6 +26,8 @@ class PreprocessingOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels: Channels | None = None
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # the Python API validates them
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> PreprocessingOptions:

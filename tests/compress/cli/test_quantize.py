@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from compress.api import quantize as api
 from compress.cli import main as cli
 from compress.cli import quantize as command
 from compress.quantization.onnx_file import FileRequest
@@ -26,7 +27,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[FileRequest]:
     def collect(request: FileRequest, console: object, cache: Path) -> None:
         collected.append(request)
 
-    monkeypatch.setattr(command, "quantize_file", collect)
+    monkeypatch.setattr(api, "quantize_file", collect)
     monkeypatch.setattr(command, "_print_quantization", lambda artifact: None)
     return collected
 

@@ -10,7 +10,7 @@ import pytest
 from command_line import assert_one_line, call, make_images
 from made_report import GATE, measurement, publish
 
-from compress.cli import run as run_cli
+from compress.api import run as api
 from compress.pipeline import run_folder
 from compress.report.report import Report
 from runtimes import environment
@@ -141,7 +141,7 @@ def test_the_exit_code_is_the_verdict(
     def run(*arguments: object) -> Report:
         return publish(tmp_path, measurement("int8", wrong, 1.0, 2_000_000), gate)
 
-    monkeypatch.setattr(run_cli.pipeline, "run", run)
+    monkeypatch.setattr(api.pipeline, "run", run)
     result = call("run", recipe, "--out", tmp_path / "run")
     assert result.exit_code == code
     assert f"verdict: {verdict}" in result.stdout
@@ -149,7 +149,7 @@ def test_the_exit_code_is_the_verdict(
 
 
 def test_other_processes_print_nothing(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_cli.pipeline, "run", lambda *arguments: None)
+    monkeypatch.setattr(api.pipeline, "run", lambda *arguments: None)
     result = call("run", recipe, "--out", tmp_path / "run")
     assert (result.exit_code, result.output) == (0, "")
 
