@@ -76,3 +76,9 @@ def test_names_in_brackets_and_colons_are_printed_as_they_are(capsys: pytest.Cap
     print_table(Table.of("[bold]title", "<name", [("[red] and green",), (":smile:",)]))
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("[bold]title", "[red]", ":smile:"))
+
+
+def test_plain_text_is_aligned_without_trailing_spaces() -> None:
+    table = Table.of("sizes", "<file|MB", [("a.onnx", "10.25"), ("long.onnx", "3")])
+    assert table.text() == ["sizes", "file          MB", "a.onnx     10.25", "long.onnx      3"]
+    assert Table.of("", "<name", []).text() == ["name"]
