@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,28 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def preprocessing_for(network: nn.Module, size: tuple[int, int] | None, options: PreprocessingOptions) -> Preprocessing:
-    """Return the preprocessing of a network: the options, then the size of the images, then what is usual."""
+    """Return the preprocessing of a network: the options, then the size of the images, then timm's, then the usual."""
     channels = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), 3)
-    sides = (None, None) if size is None or options.crop is not None else size
-    image = ImageInput(INPUT_NAME, "float32", "NCHW", None, channels, *sides)
-    return options.for_file(image)
+    crop = size if options.crop is None else options.crop
+    options = _with_those_of_timm(replace(options, crop=crop), network)
+    return options.for_file(ImageInput(INPUT_NAME, "float32", "NCHW", None, channels, None, None))
+
+
+def _with_those_of_timm(options: PreprocessingOptions, network: nn.Module) -> PreprocessingOptions:
+    """Return options that are completed by the settings which timm stores in its networks, if this is one of them."""
+    own = getattr(network, "pretrained_cfg", None)
+    if not isinstance(own, dict) or not {"input_size", "crop_pct", "interpolation", "mean", "std"} <= own.keys():
+        return options
+    crop = options.crop or tuple(own["input_size"][1:])
+    shorter = crop if isinstance(crop, int) else min(crop)
+    return PreprocessingOptions(
+        resize=options.resize or int(shorter / min(own["crop_pct"], 1)),  # above 1, timm pads the image
+        crop=crop,
+        interpolation=options.interpolation or own["interpolation"],
+        mean=options.mean or tuple(own["mean"]),
+        std=options.std or tuple(own["std"]),
+        channels=options.channels,
+    )
 
 
 def say_preprocessing(preprocessing: Preprocessing, console: Console) -> None:

@@ -47,8 +47,8 @@ def quantize(
     images: for calibration, without labels: a folder, a list of paths, Pillow images, or uint8 arrays (N, H, W, 3).
     target: device to quantize for, as in recipes, or the name of a scheme; by default this machine's CPU.
     out: file to write; by default MODEL-int8.onnx, beside an ONNX file, else in the working folder.
-    preprocessing: dict with keys of a recipe's section. By default the manifest of an ONNX file, else its size, or for
-        a module the size of arrays, and the mean and std of ImageNet.
+    preprocessing: dict with keys of a recipe's section; the rest is that of the manifest of an ONNX file, the size of
+        the file or of arrays, that of a module of timm, the mean and std of ImageNet.
     quiet: show no progress.
     settings: keys of a recipe's section `quantize`, as in `min_agreement=0.98`.
 

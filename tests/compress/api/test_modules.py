@@ -13,6 +13,7 @@ from compress.api.modules import export, logits, preprocessing_for, working_copy
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
+from runtimes.preprocessing import Preprocessing
 
 
 class Returns(nn.Module):
@@ -43,6 +44,23 @@ def test_size_and_mean_follow_from_the_arguments_then_the_images() -> None:
     assert preprocessing_for(network, (8, 8), NONE_GIVEN).crop == 8
     given = preprocessing_for(network, (8, 8), PreprocessingOptions(crop=16, mean=(0.5,)))
     assert (given.crop, given.mean) == (16, (0.5, 0.5, 0.5))
+
+
+def test_a_module_of_timm_has_its_own_preprocessing() -> None:
+    network = Chain()
+    own = {
+        "input_size": (3, 256, 256),
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": (0.5,) * 3,
+        "std": (0.25,) * 3,
+    }
+    network.pretrained_cfg = own  # type: ignore[assignment]
+    half = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    assert preprocessing_for(network, None, NONE_GIVEN) == Preprocessing(269, 256, "bicubic", *half)
+    assert preprocessing_for(network, (95, 95), NONE_GIVEN) == Preprocessing(100, 95, "bicubic", *half)
+    given = PreprocessingOptions(40, 32, "nearest", (0.1,), (0.2,))
+    assert preprocessing_for(network, (8, 8), given) == Preprocessing(40, 32, "nearest", (0.1,) * 3, (0.2,) * 3)
 
 
 def test_a_module_becomes_a_file_with_a_manifest(tmp_path: Path) -> None:
