@@ -86,7 +86,7 @@ def export(network: nn.Module, preprocessing: Preprocessing, path: Path) -> Arti
     pixels = np.random.default_rng(0).integers(0, 256, (2, *preprocessing.image_shape), np.uint8)
     expected = logits(network, torch.from_numpy(preprocessing.normalize(pixels)))
     try:
-        to_onnx(network, path, preprocessing.side, OPSET, batch=None)
+        to_onnx(network, path, preprocessing.input_shape, OPSET, batch=None)
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(f"module: can't be exported to ONNX ({first_line(error)}); export it to a file of your own "
                          "and quantize that") from error  # fmt: skip
