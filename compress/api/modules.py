@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.networks import fusion
 from compress.plain_onnx import PlainFile
 from export.inputs.image_input import ImageInput
 from export.inputs.options import PreprocessingOptions, described
@@ -79,6 +80,15 @@ def _with_those_of_timm(options: PreprocessingOptions, network: nn.Module) -> Pr
 def say_preprocessing(preprocessing: Preprocessing, console: Console) -> None:
     """Say which preprocessing holds for a module, which has no manifest."""
     console.say(f"preprocessing: {described(preprocessing)}")
+
+
+def fused(network: nn.Module, preprocessing: Preprocessing, console: Console) -> nn.Module:
+    """Return the network with fused branches if it is a re-parameterized one; say what fusing changed."""
+    if not fusion.is_fusible(network):
+        return network
+    network, summary = fusion.fused_checked(network, torch.zeros(1, *preprocessing.input_shape))
+    console.say(summary.line())
+    return network
 
 
 def export(network: nn.Module, preprocessing: Preprocessing, path: Path) -> Artifact:

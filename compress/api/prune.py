@@ -26,8 +26,8 @@ from compress.api.targets import TargetOrName, target_here
 from compress.process.console import Terminal
 from compress.process.user_cache import user_cache
 from compress.pruning.config import PruneConfig
-from compress.pruning.costs import build_cost_model
-from compress.pruning.planning import apply_plan, make_pruning_plan
+from compress.pruning.costs import build_cost_model, example_input
+from compress.pruning.planning import apply_plan, make_pruning_plan, require_prunable
 from compress.pruning.tables import plan_lines
 from compress.recipe.errors import validated
 from compress.recipe.strict_yaml import YamlValue
@@ -90,6 +90,7 @@ def _config(settings: dict[str, YamlValue]) -> PruneConfig:
 
 
 def _pruned(network: nn.Module, batches: list[Batch], context: Context, config: PruneConfig) -> nn.Module:
+    require_prunable(network, example_input(context), config)
     cost_model = build_cost_model(network, context, config, user_cache("widths"))
     plan = make_pruning_plan(network, context, config, cost_model, config.budget, batches)
     for line in plan_lines(plan):

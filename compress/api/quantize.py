@@ -116,7 +116,7 @@ def _float32(arguments: _Arguments, folder: Path, console: Console) -> tuple[Pat
     preprocessing = modules.preprocessing_for(network, size_of(arguments.images), given)
     modules.say_preprocessing(preprocessing, console)
     path = arguments.out.with_name(f"{arguments.out.stem}-float32.onnx")
-    modules.export(network, preprocessing, path)
+    modules.export(modules.fused(network, preprocessing, console), preprocessing, path)
     return path, PreprocessingOptions.of(preprocessing)
 
 

@@ -113,9 +113,7 @@ def _image_shape(example: Tensor) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _bench(
-    exported: Exported, shapes: Shapes, target: Target, context: Context, config: PruneConfig
-) -> LatencyBench:
+def _bench(exported: Exported, shapes: Shapes, target: Target, context: Context, config: PruneConfig) -> LatencyBench:
     scheme = scheme_for(target) if config.precision == "int8" else None
     artifact = _exported(exported.network, context)
     names = layer_names(exported.network, example_input(context), onnx.load(artifact.path))

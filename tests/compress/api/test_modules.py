@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from consoles import RecordingConsole
 from networks import Chain
 from torch import Tensor, nn
 
-from compress.api.modules import export, logits, preprocessing_for, working_copy
+from compress.api.modules import export, fused, logits, preprocessing_for, working_copy
 from export.inputs.options import NONE_GIVEN, PreprocessingOptions
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
@@ -61,6 +62,29 @@ def test_a_module_of_timm_has_its_own_preprocessing() -> None:
     assert preprocessing_for(network, (95, 95), NONE_GIVEN) == Preprocessing(100, 95, "bicubic", *half)
     given = PreprocessingOptions(40, 32, "nearest", (0.1,), (0.2,))
     assert preprocessing_for(network, (8, 8), given) == Preprocessing(40, 32, "nearest", (0.1,) * 3, (0.2,) * 3)
+
+
+def test_branches_are_fused_with_a_line_about_it() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            output: Tensor = self.a(images) + self.b(images) if hasattr(self, "b") else self.a(images)
+            return output
+
+        def fuse(self) -> None:
+            self.a.weight += self.b.weight
+            self.a.bias += self.b.bias
+            del self.b
+
+    console = RecordingConsole()
+    plain = Chain()
+    assert fused(plain, Preprocessing(8, 8), console) is plain
+    network = fused(nn.Sequential(Block(), nn.Flatten(), nn.Linear(256, 2)), Preprocessing(8, 8), console)
+    assert len([module for module in network.modules() if isinstance(module, nn.Conv2d)]) == 1
+    assert [line.partition(":")[0] for line in console.said] == ["fuse"]
 
 
 def test_a_module_becomes_a_file_with_a_manifest(tmp_path: Path) -> None:
