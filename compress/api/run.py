@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from compress.pipeline.run_folder import RunFolder
 from compress.process import distributed
 from compress.process.console import Terminal
 from compress.process.tracking import tracking
+from compress.recipe import own_code, shipped
 from compress.recipe import recipe as recipes
-from compress.recipe import shipped
 from compress.recipe.recipe import Recipe
 from compress.recipe.strict_yaml import Yaml, YamlValue
 from compress.report.report import Report
@@ -29,6 +30,7 @@ def run(
     out: str | Path | None = None,
     cache: str | Path | None = None,
     fresh: bool = False,
+    code: str | Path | Sequence[str | Path] = (),
     quiet: bool = False,
     **overrides: YamlValue,
 ) -> Report:
@@ -40,12 +42,15 @@ def run(
     out: run folder, by default runs/NAME; the report has it as `folder`.
     cache: folder for cached steps, by default the run folder; several runs can share it.
     fresh: empty the run folder first instead of resuming.
+    code: Python files whose networks the recipe may name, as in `model={"arch": "my_net:build"}`; they are executed.
     quiet: show no progress.
     overrides: values of the recipe, as in `targets=["desktop-cpu"]`; a key inside a section is a dotted path, as in
         `**{"stages.0.epochs": 5}`.
 
     Raises InputError for a wrong recipe or folder, UnavailableError for what this machine lacks.
     """
+    if code:
+        own_code.use([Path(file) for file in ([code] if isinstance(code, (str, Path)) else code)])
     checked = loaded(recipe, overrides)
     with distributed.process_group():
         folder = RunFolder(

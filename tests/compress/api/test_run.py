@@ -14,6 +14,7 @@ import compress
 from compress.api import run as api
 from compress.api.run import loaded
 from compress.pipeline.run_folder import RunFolder
+from compress.recipe import own_code
 from compress.recipe.recipe import Recipe
 from compress.report.report import Report
 from runtimes.console import Console
@@ -116,3 +117,16 @@ def test_other_processes_of_torchrun_exit(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(SystemExit) as ended:
         compress.run("smoke", out=tmp_path / "run")
     assert not ended.value.code
+
+
+def test_networks_of_a_named_file_can_be_used(runs: list[tuple[Recipe, RunFolder]], tmp_path: Path) -> None:
+    file = tmp_path / "notebook_net.py"
+    file.write_text("def build(num_classes, width=8):\n    raise AssertionError\n")
+    model = {"arch": "notebook_net:build", "width": 4}
+    with pytest.raises(InputError, match="notebook_net"):
+        compress.run("smoke", model=model)
+    try:
+        compress.run("smoke", model=model, code=file, quiet=True)
+    finally:
+        own_code.use(())
+    assert runs[0][0].model.width == 4
