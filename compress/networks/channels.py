@@ -11,20 +11,28 @@ from runtimes.errors import InputError
 RGB = 3
 
 
-def take_channels(network: nn.Module, channels: int) -> None:
+def take_channels(network: nn.Module, channels: int) -> tuple[str, ...]:
     """Change the first layers, in place, so that they read images of 1 or 4 channels in place of RGB.
 
     The kernels for one channel are the sums over red, green and blue: a grey image gives the output of an RGB image
-    with three equal channels. Of RGBA, the alpha channel starts with zeros: any alpha gives the output of RGB. A
-    network that was built for its own number of channels has no such layers and stays as it is.
+    with three equal channels. Of RGBA, the alpha channel starts with zeros: any alpha gives the output of RGB. Returns
+    the names of layers of which this does not hold, because they normalise their kernels (Qiao et al., 2019). A
+    network that was built for its own number of channels has no first layers for RGB and stays as it is.
     """
     if channels == RGB:
-        return
+        return ()
+    others = []
     for name in first_layers(network):
         layer = network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d)
-        layer.weight = nn.Parameter(_kernels(layer.weight.detach(), channels), layer.weight.requires_grad)
-        layer.in_channels = channels
+        rgb, image = _example(layer, channels)
+        with torch.no_grad():
+            expected = layer(rgb)
+            layer.weight = nn.Parameter(_kernels(layer.weight.detach(), channels), layer.weight.requires_grad)
+            layer.in_channels = channels
+            if not torch.allclose(layer(image), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+                others.append(name)
+    return tuple(others)
 
 
 def first_layers(network: nn.Module) -> list[str]:
@@ -53,3 +61,10 @@ def _kernels(weight: Tensor, channels: int) -> Tensor:
         return weight.sum(1, keepdim=True)
     outputs, _, height, width = weight.shape
     return torch.cat([weight, weight.new_zeros(outputs, channels - RGB, height, width)], 1)
+
+
+def _example(layer: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor]:
+    """Return an RGB image, and the image of other channels that should give the same outputs."""
+    height, width = (4 * kernel * dilation for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True))
+    image = torch.linspace(0, 100, channels * height * width).sin().view(1, channels, height, width).to(layer.weight)
+    return image.expand(1, RGB, height, width) if channels == 1 else image[:, :RGB], image

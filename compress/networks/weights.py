@@ -105,11 +105,13 @@ def _adapt(network: nn.Module, channels: int) -> list[str]:
     layers = first_layers(network)
     if channels == RGB or not layers:
         return []
-    take_channels(network, channels)
-    if channels == 1:
-        how = "summed over red, green and blue, which gives the same outputs for grey images"
-    else:
+    changed = take_channels(network, channels)
+    if channels != 1:
         how = "zero for the alpha channel, until training changes them"
+    elif changed:
+        how = "summed over red, green and blue, and normalised, so that only training makes the outputs useful"
+    else:
+        how = "summed over red, green and blue, which gives the same outputs for grey images"
     return [f"belong to a network for RGB images; the kernels of {listed(layers)} are {how}"]
 
 

@@ -64,6 +64,23 @@ def test_all_branches_that_read_the_image_are_changed_and_no_others() -> None:
     assert (network.wide.in_channels, network.narrow.in_channels, network.depthwise.in_channels) == (1, 1, 3)
 
 
+class Standardized(nn.Conv2d):
+    """Convolution with standardized kernels, as in BiT and NFNet."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(images, weight, padding=1)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_layers_that_normalise_their_kernels_are_named(channels: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(Standardized(3, 8, 3), nn.Flatten())
+    assert take_channels(network, channels) == ("0",)
+    assert take_channels(Branches(), channels) == ()
+
+
 def test_a_network_of_its_own_number_of_channels_stays_as_it_is() -> None:
     network = Branches(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
