@@ -138,7 +138,8 @@ def _is_kept(best: Candidate, candidate: Candidate, criterion: Criterion) -> boo
     if criterion == "better":
         return mean > 0
     if criterion == "far-better":
-        return best.sqnr_db < NEGLIGIBLE_NOISE_DB and candidate.noise.mean() < MAX_SHARE * best.noise.mean()
+        removes_much = float(candidate.noise.mean()) < MAX_SHARE * float(best.noise.mean())
+        return removes_much and best.sqnr_db < NEGLIGIBLE_NOISE_DB
     negligible = candidate.sqnr_db >= NEGLIGIBLE_NOISE_DB and candidate.agrees_as_often_as(best)
     return mean >= -MAX_ERRORS * error or (criterion == "faster" and negligible)
 

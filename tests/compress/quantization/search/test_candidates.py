@@ -82,6 +82,7 @@ def test_a_slower_step_is_kept_if_it_removes_much_of_a_large_noise(share: float,
     before = replace(best, answers=best.reference * np.float32(1 + noise))
     after = replace(best, answers=best.reference * np.float32(1 + noise * share))
     assert (finished.better(before, "a slower step", after, "far-better") is after) == kept
+    assert finished.attempts[-1].kept is kept  # a bool of Python, which JSON can hold
 
 
 def test_the_answers_of_one_sigmoid_can_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
