@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,12 @@ def initialise(
     content, notes = _content(config, plugins.published(config), network)
     pruned, is_fused = (content.metadata.get(key) == "true" for key in (PRUNED, FUSED))
     network = fused(network) if is_fused else network
+    classifier = _classifier(config, num_classes, network, is_fused)
     if _reads(content, network, channels):
         take_channels(network, channels)
     unused = getattr(plugins.load("models", config.arch), "UNUSED_WEIGHTS", ())
     expected = Expected.of(network, num_classes, unused, pruned)
+    expected = replace(expected, classifier=classifier) if classifier else expected
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     key = key and key.rstrip(".")
     unwrapped = matching.without_wrappers(content)
@@ -82,7 +84,7 @@ def initialise(
         notes.append("the names of wrappers, such as '_orig_mod.', are removed from the names")
     try:
         chosen, others = matching.choose(content, expected, key)
-        _require_usable(chosen.tensors)
+        _require_usable(chosen.tensors, expected.state)
     except InputError as error:
         raise InputError(f"weights: {config.weights}: {error}") from None
     notes += _notes(content, chosen, others, expected, key)
@@ -92,6 +94,20 @@ def initialise(
     return network.eval(), LoadedWeights(
         tuple(f"weights: {config.weights}: {note}" for note in notes), tuple(random), pruned, is_fused
     )
+
+
+def _classifier(config: Any, num_classes: int, network: nn.Module, is_fused: bool) -> frozenset[str]:
+    """Return the names of the tensors whose shape depends on the number of classes, in a network that is not built in.
+
+    Its classifier may be anywhere among its layers. Empty for built-in networks, whose classifier comes last.
+    """
+    if plugins.origin(config) is None:
+        return frozenset()
+    with torch.random.fork_rng(devices=[]):
+        other = architecture.build(config, num_classes + 1)
+    state = (fused(other) if is_fused else other).state_dict()
+    own = network.state_dict()
+    return frozenset(name for name in own if name in state and own[name].shape != state[name].shape)
 
 
 def _reads(content: Content, network: nn.Module, channels: int) -> bool:
@@ -171,10 +187,13 @@ def _published_tensors(name: str, published: str | None) -> Tensors:
     return tensors
 
 
-def _require_usable(tensors: Tensors) -> None:
-    """Raise InputError for tensors that are no finite numbers, or of quantized weights."""
+def _require_usable(tensors: Tensors, own: Tensors) -> None:
+    """Raise InputError for tensors that are no finite numbers, or of quantized weights.
+
+    own: tensors of the network, whose buffers may be integers, too.
+    """
     for name, tensor in tensors.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked") or tensor.dtype == own[name].dtype == torch.int64:
             continue
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
             kind = "meta" if tensor.is_meta else str(tensor.dtype).removeprefix("torch.")

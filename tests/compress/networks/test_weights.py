@@ -19,6 +19,7 @@ from torchvision.models import inception_v3 as torchvision_inception
 from compress.models import efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3
 from compress.networks import checkpoint, weight_files, weights
 from compress.networks.shape import take_shape
+from compress.recipe import plugins
 from runtimes.errors import InputError, UnavailableError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -549,3 +550,32 @@ def test_weights_for_the_channels_of_the_images_are_loaded_as_they_are(tmp_path:
     assert all(torch.equal(value, expected[name]) for name, value in copy.state_dict().items())
     with pytest.raises(InputError, match=r"tensors of other shapes: 1, for example features\.0\.0\.weight"):
         weights.create(config, 3, 0)
+
+
+HEAD_FIRST = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+        self.body = nn.Conv2d(3, 3, 3)
+        self.register_buffer('order', torch.tensor([2, 1, 0]))
+    def forward(self, images): return self.head(self.body(images).mean((2, 3))[:, self.order])
+"""
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_the_classifier_of_an_own_network_is_replaced_wherever_it_is(
+    code: Callable[..., Path], tmp_path: Path, has_head: bool
+) -> None:
+    code(HEAD_FIRST)
+    own = plugins.load("models", "my_net:Net")
+    tensors = weights.create(own.Config(), 3, 0).state_dict()
+    kept = {name: tensor for name, tensor in tensors.items() if has_head or not name.startswith("head")}
+    config = own.Config(weights=str(store(tmp_path / "net.safetensors", kept)))
+    network, loaded = weights.initialise(config, 5, 1)
+    assert loaded.random == ("head",)
+    assert torch.equal(network.state_dict()["body.weight"], tensors["body.weight"])
+    same = weights.initialise(config, 3, 1)[1]
+    assert same.random == (() if has_head else ("head",))
