@@ -8,7 +8,8 @@ from types import TracebackType
 
 from runtimes.errors import CompressError, InputError
 
-LIBRARIES = ("torch", "torchvision", "timm", "numpy")  # folders of packages that networks call
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "importlib")  # folders of packages that networks call
+TOOLKIT = Path(__file__).parents[1]
 
 
 class one_line:  # noqa: N801  a context manager, named like a function as those of contextlib are
@@ -26,14 +27,18 @@ class one_line:  # noqa: N801  a context manager, named like a function as those
         """Raise the InputError; errors of the toolkit and an interruption by the user pass unchanged."""
         if isinstance(error, (Exception, SystemExit)) and not isinstance(error, CompressError):
             message = " ".join(str(error).split())
-            raise InputError(f"{self.what}: {type(error).__name__}: {message} ({_place(error)})") from error
+            raise InputError(f"{self.what}: {type(error).__name__}: {message}{_place(error)}") from error
 
 
 def _place(error: BaseException) -> str:
-    """Return file and line: of the syntax error, else of the innermost call outside of the libraries."""
+    """Return file and line in brackets: of the syntax error, else of the innermost call in code that is no library's.
+
+    Empty if there is none.
+    """
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if not set(LIBRARIES) & set(Path(frame.filename).parts)]
-    last = (outside or frames)[-1]
-    return f"{Path(last.filename).name}, line {last.lineno}"
+        return f" ({Path(error.filename).name}, line {error.lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not set(LIBRARIES) & set(path.parts) and not path.is_relative_to(TOOLKIT):
+            return f" ({path.name}, line {frame.lineno})"
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -31,3 +32,8 @@ def test_a_syntax_error_has_the_line_of_the_mistake() -> None:
 def test_errors_of_the_toolkit_and_interruptions_pass(error: BaseException) -> None:
     with pytest.raises(type(error), match=r"^mine$"), foreign.one_line("net"):
         raise error
+
+
+def test_the_place_is_not_in_the_libraries() -> None:
+    with pytest.raises(InputError, match=r"No module named 'no_such_module' \(test_foreign"), foreign.one_line("net"):
+        metadata.EntryPoint("net", "no_such_module", "compress.models").load()
