@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from onnx import NodeProto
 
 from compress.quantization.float_layers import latencies, run_on_zeros
 from compress.quantization.search.costs import kernel_times
+from export.layers import layers_of
 from export.plan import QuantizationPlan, moves_values
 from export.quantize import Quantized
 from export.rewrites.hard_sigmoids import with_hard_sigmoids
@@ -27,6 +28,8 @@ from runtimes.target import Target
 CONVERSION_MS, CONVERSION_MS_PER_VALUE = 0.012, 3e-7
 FACTORS = (1.0, 3.0)
 MIN_GAIN = 0.01  # share of the latency: less is not worth an attempt
+MAX_FLOAT_WEIGHTS = 0.1  # share of all weights: an INT8 file has a third of float32's size at most
+PRICES = 24  # tried in turn
 INTEGER, FLOAT = "integer", "float"  # source and sink of the cut
 STEPS_PER_MS, NEVER = 1e5, 10**9  # capacities are integers
 
@@ -80,25 +83,29 @@ def by_kernel_times(float32: Artifact, target: Target) -> Propose:
     return propose
 
 
-def faster_in_float(model: onnx.ModelProto, quantized: Quantized, times: Times) -> frozenset[str]:
-    """Return the names of the integer operators that should be float; at least one layer remains integer.
-
-    If none should, it is the layer that gains most.
-    """
-    in_float = cheapest(model, quantized.plan, times)
-    if not in_float.issuperset(quantized.weights):
-        return in_float
-    return cheapest(model, quantized.plan, times, min(quantized.weights, key=lambda name: times.gain_ms([name])))
-
-
-def cheapest(
-    model: onnx.ModelProto, plan: QuantizationPlan, times: Times, integer_layer: str | None = None
+def faster_in_float(
+    model: onnx.ModelProto, quantized: Quantized, times: Times, max_weights: float = MAX_FLOAT_WEIGHTS
 ) -> frozenset[str]:
-    """Return the names of the operators that are float in the cheapest division of a graph in which one is integer."""
+    """Return the names of the integer operators that should be float, with at most a share of all weights.
+
+    The share is kept by a price in ms of each float weight, the lowest that suffices (a Lagrange multiplier, Everett,
+    Operations Research 11, 1963).
+    """
+    weights = {name: layer.weight.size for name, layer in layers_of(model).items()}
+    highest = sum(times.integer.values()) or 1.0  # for one weight: no float layer saves more
+    for price_ms in (0.0, *np.geomspace(highest / (100 * sum(weights.values())), highest, PRICES)):
+        costs = {name: times.in_float.get(name, 0.0) + price_ms * weights.get(name, 0)
+                 for name in {*times.in_float, *weights}}  # fmt: skip
+        names = cheapest(model, quantized.plan, replace(times, in_float=costs))
+        if sum(weights[name] for name in names & weights.keys()) <= max_weights * sum(weights.values()):
+            return names
+    return frozenset()
+
+
+def cheapest(model: onnx.ModelProto, plan: QuantizationPlan, times: Times) -> frozenset[str]:
+    """Return the names of the operators that are float in the cheapest division of a graph."""
     operators = _operators(model, plan)
     edges: Edges = defaultdict(float)
-    if integer_layer is not None:
-        edges[INTEGER, f"operator {integer_layer}"] = float("inf")
     for name in operators:
         edges[INTEGER, f"operator {name}"] += times.in_float.get(name, 0.0)
         edges[f"operator {name}", FLOAT] += times.integer.get(name, 0.0)
