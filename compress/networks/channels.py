@@ -9,6 +9,9 @@ from runtimes.console import counted
 from runtimes.errors import InputError
 
 RGB = 3
+# Of operators of torch, and of networks' own checks.
+FORWARD_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+                  ZeroDivisionError)  # fmt: skip
 
 
 def take_channels(network: nn.Module, channels: int) -> tuple[str, ...]:
@@ -42,17 +45,20 @@ def first_layers(network: nn.Module) -> list[str]:
 
 
 def require_takes(network: nn.Module, shape: tuple[int, int, int]) -> None:
-    """Raise InputError for a network that can't take images of a shape (C, H, W), which are often too small."""
+    """Raise InputError for a network that can't take images of a shape (C, H, W), or gives no logits."""
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, *shape))
-    except (RuntimeError, ValueError, AssertionError) as error:  # of operators of torch; of networks' own checks
+            logits = network.eval()(torch.zeros(1, *shape))
+    except FORWARD_ERRORS as error:
         channels, height, width = shape
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
             f"the network can't take images of {counted(channels, 'channel')} and {height} x {width} pixels "
             f"({reason}); change the section preprocessing, or choose another network"
         ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        given = f"the shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the network is no image classifier: for one image it returns {given}, not (1, classes)")
 
 
 def _kernels(weight: Tensor, channels: int) -> Tensor:

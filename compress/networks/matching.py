@@ -95,6 +95,13 @@ def choose(content: Content, expected: Expected, key: str | None) -> tuple[Candi
     raise InputError(f"holds several networks that fit: {places}; choose one with weights_key")
 
 
+def closest(content: Content, expected: Expected, key: str | None) -> Content:
+    """Return the tensors below the prefix of the best candidate, without the prefix, whether or not they fit."""
+    tensors = content.tensors if key is None else _below(content, key)
+    prefix = _candidates(tensors, expected)[0].prefix
+    return Content({path[len(prefix) :]: tensor for path, tensor in tensors.items() if path.startswith(prefix)})
+
+
 def without_wrappers(content: Content) -> Content | None:
     """Return the content without the names of modules that wrap others, for example `features._orig_mod.0.weight`.
 

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 from pathlib import Path
 
+from compress.networks import hub
 from runtimes.errors import InputError, UnavailableError
 
 PACKAGE = "package:"
@@ -17,8 +18,10 @@ def weights_file(weights: str) -> Path | None:
     """Return the file that `weights` names; None for what can only be the name of published weights.
 
     An existing path is a path, whatever its suffix. Raises InputError for a folder and for a path that does not exist,
-    UnavailableError for `package:NAME` if that package is not installed.
+    UnavailableError for `package:NAME` if that package is not installed, and for `hf:REPO` if it can't be downloaded.
     """
+    if weights.startswith(hub.HUB):
+        return hub.cached(weights) or hub.download(weights)
     if weights.startswith(PACKAGE):
         return _package_file(weights.removeprefix(PACKAGE))
     path = Path(weights)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http.client import HTTPException
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, architecture, matching, weight_files
+from compress.networks import FUSED, PRUNED, WEIGHTS_FILE, architecture, matching, published, weight_files
 from compress.networks.channels import RGB, first_layers, take_channels
 from compress.networks.fusion import fused
 from compress.networks.matching import Candidate, Expected, listed
@@ -18,9 +18,7 @@ from compress.networks.shape import take_shape
 from compress.networks.sources import PACKAGE, weights_file
 from compress.networks.weight_files import Content, Tensors
 from compress.recipe import plugins
-from runtimes.errors import InputError, UnavailableError
-
-OTHER_SOURCES = "give the path of a .safetensors or .pth file, or package:NAME"
+from runtimes.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -67,21 +65,19 @@ def initialise(
     if config.weights is None:
         take_channels(network, channels)
         return network.eval(), RANDOM
-    content, notes = _content(config, plugins.published(config), network)
+    content, notes = _content(config, network)
     pruned, is_fused = (content.metadata.get(key) == "true" for key in (PRUNED, FUSED))
     network = fused(network) if is_fused else network
     classifier = _classifier(config, num_classes, network, is_fused)
     if _reads(content, network, channels):
         take_channels(network, channels)
-    unused = getattr(plugins.load("models", config.arch), "UNUSED_WEIGHTS", ())
-    expected = Expected.of(network, num_classes, unused, pruned)
+    family = plugins.load("models", config.arch)
+    expected = Expected.of(network, num_classes, getattr(family, "UNUSED_WEIGHTS", ()), pruned)
     expected = replace(expected, classifier=classifier) if classifier else expected
     key = getattr(config, "weights_key", None)  # networks of other packages may not have it
     key = key and key.rstrip(".")
-    unwrapped = matching.without_wrappers(content)
-    if unwrapped is not None and not _fits(content, expected, key) and _fits(unwrapped, expected, key):
-        content = unwrapped
-        notes.append("the names of wrappers, such as '_orig_mod.', are removed from the names")
+    content, renamed = _renamed(content, expected, key, partial(_converted, family, config, network))
+    notes += renamed
     try:
         chosen, others = matching.choose(content, expected, key)
         _require_usable(chosen.tensors, expected.state)
@@ -97,17 +93,19 @@ def initialise(
 
 
 def _classifier(config: Any, num_classes: int, network: nn.Module, is_fused: bool) -> frozenset[str]:
-    """Return the names of the tensors whose shape depends on the number of classes, in a network that is not built in.
+    """Return the names of the tensors whose shape depends on the number of classes.
 
-    Its classifier may be anywhere among its layers. Empty for built-in networks, whose classifier comes last.
+    Empty for built-in networks whose classifier comes last among their layers.
     """
+    state = network.state_dict()
     if plugins.origin(config) is None:
-        return frozenset()
+        named = getattr(plugins.load("models", config.arch), "classifiers", lambda network: ())
+        tensors = (f"{layer}.{end}" for layer in named(network) for end in ("weight", "bias"))
+        return frozenset(name for name in tensors if name in state and len(state[name]) == num_classes)
     with torch.random.fork_rng(devices=[]):
         other = architecture.build(config, num_classes + 1)
-    state = (fused(other) if is_fused else other).state_dict()
-    own = network.state_dict()
-    return frozenset(name for name in own if name in state and own[name].shape != state[name].shape)
+    others = (fused(other) if is_fused else other).state_dict()
+    return frozenset(name for name in state if name in others and state[name].shape != others[name].shape)
 
 
 def _reads(content: Content, network: nn.Module, channels: int) -> bool:
@@ -131,19 +129,42 @@ def _adapt(network: nn.Module, channels: int) -> list[str]:
     return [f"belong to a network for RGB images; the kernels of {listed(layers)} are {how}"]
 
 
-def _fits(content: Content, expected: Expected, key: str | None) -> bool:
-    """Return whether the content has one network that fits, with its classifier."""
+def _renamed(
+    content: Content, expected: Expected, key: str | None, convert: Callable[[Content], Content | None]
+) -> tuple[Content, list[str]]:
+    """Return the content in the form that fits the network best, and a note if that is not the file's own.
+
+    convert: returns the tensors in the form of the family, None if it has no other.
+    """
+    fit = _fit(content, expected, key)
+    unwrapped = matching.without_wrappers(content)
+    if unwrapped is not None and _fit(unwrapped, expected, key) > fit:
+        return unwrapped, ["the names of wrappers, such as '_orig_mod.', are removed from the names"]
+    if not fit and not expected.narrower:
+        form = convert(matching.closest(unwrapped or content, expected, key))
+        if form is not None and _fit(form, expected, None):
+            return form, ["is converted from another form or image size of the network"]
+    return content, []
+
+
+def _fit(content: Content, expected: Expected, key: str | None) -> int:
+    """Return 2 if the content has one network that fits, with its classifier, 1 without that, 0 if none fits."""
     try:
-        return not matching.choose(content, expected, key)[0].replaced
+        return 1 if matching.choose(content, expected, key)[0].replaced else 2
     except InputError:
-        return False
+        return 0
 
 
-def _content(config: Any, published: str | None, network: nn.Module) -> tuple[Content, list[str]]:
+def _converted(family: Any, config: Any, network: nn.Module, content: Content) -> Content | None:
+    convert = getattr(family, "converted", None)
+    return Content(convert(config, network, content.tensors)) if convert else None
+
+
+def _content(config: Any, network: nn.Module) -> tuple[Content, list[str]]:
     """Return the tensors that `config.weights` names, and notes."""
     path = weights_file(config.weights)
     if path is None:
-        return Content(_published_tensors(config.weights, published)), []
+        return Content(published.tensors(config)), []
     content = weight_files.read(path)
     if path.name == WEIGHTS_FILE and list(path.parent.glob("plan-*.json")):  # of the stage prune of version 0.2.0
         content.metadata[PRUNED] = "true"
@@ -159,32 +180,6 @@ def _renamed_in_order(content: Content, network: nn.Module) -> tuple[Content, li
         return content, []
     renamed = dict(zip(names, tensors.values(), strict=True))
     return Content(renamed), [f"has other names; all {len(names)} tensors are matched by their order"]
-
-
-def published_entry(name: str, published: str | None) -> Any:  # Any: a member of one of torchvision's enumerations
-    """Return the weights that torchvision publishes; raises InputError for an unknown name."""
-    from torchvision.models import get_model_weights
-
-    if published is None:
-        raise InputError(f"weights: '{name}': torchvision publishes no weights for this network; {OTHER_SOURCES}")
-    known = {member.name: member for member in get_model_weights(published)}
-    if name not in known:
-        raise InputError(f"weights: no '{name}' for {published}; choose from {', '.join(known)}, or {OTHER_SOURCES}")
-    return known[name]
-
-
-def _published_tensors(name: str, published: str | None) -> Tensors:
-    entry = published_entry(name, published)
-    url: str = entry.url
-    try:
-        tensors: Tensors = entry.get_state_dict(progress=False, check_hash=True)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash differs
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise UnavailableError(
-            f"weights: {name} of {published} can't be downloaded ({getattr(error, 'reason', error)}); {OTHER_SOURCES}, "
-            f"or put {url.rsplit('/', 1)[-1]} into {cache}"
-        ) from error
-    return tensors
 
 
 def _require_usable(tensors: Tensors, own: Tensors) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from compress.networks import hub
 from compress.recipe import plugins
 from compress.recipe.section import Config
 from runtimes import environment
@@ -34,8 +35,9 @@ def identity(value: object) -> JsonValue:
     """Return what identifies an argument of a step; raises TypeError for a type that has no rule.
 
     Files and artifacts count by content. A target that is on this machine counts with the environment that decides its
-    latency and predictions. A setting that names a file counts by the file's bytes, `package:NAME` by its version. The
-    section of a plug-in that is not built in counts with the plug-in's code.
+    latency and predictions. A setting that names a file counts by the file's bytes, `hf:REPO` by those of its file in
+    the cache, `package:NAME` by its version. The section of a plug-in that is not built in counts with the plug-in's
+    code.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)  # pydantic keeps a default of 0 as it is and turns a given 0 into 0.0
@@ -82,6 +84,9 @@ def _setting(value: object) -> JsonValue:
     if isinstance(value, str):
         if value.startswith(PACKAGE):
             return {"package": value, "version": _version(value.removeprefix(PACKAGE))}
+        if value.startswith(hub.HUB):
+            file = hub.cached(value)
+            return {"sha256": file_sha256(file)} if file else value
         return {"sha256": file_sha256(Path(value))} if _is_file(value) else value
     if isinstance(value, (list, tuple)):
         return [_setting(item) for item in value]

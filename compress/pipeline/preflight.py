@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.images.samples import SPLITS, Data
+from compress.networks import hub
 from compress.networks.sources import weights_file
 from compress.pipeline.initial import ModelConfig, StageConfig, own_teachers, trainings, untrained_notes
 from compress.pruning.config import PruneConfig
 from compress.quantization.config import BUDGETS, MIN_IMAGES
-from compress.recipe import named_data, plugins
+from compress.recipe import named_data, network_defaults, plugins
 from compress.recipe.recipe import Recipe
 from compress.training.config import FitConfig
 from compress.verdict import gate
@@ -46,6 +47,13 @@ def require_recipe(recipe: Recipe) -> None:
         raise InputError("\n".join(wrong))
     if problems:
         raise UnavailableError("\n".join(map(str, problems)))
+
+
+def download_weights(recipe: Recipe) -> None:
+    """Download the weights that `hf:REPO` names: the keys of steps depend on the bytes of the file."""
+    for section in [recipe.model, *own_teachers(recipe.stages)]:
+        if section.weights is not None and section.weights.startswith(hub.HUB):
+            weights_file(section.weights)
 
 
 def require_data(recipe: Recipe, data: Data) -> None:
@@ -130,11 +138,14 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _require_weights(section: ModelConfig) -> None:
-    if section.weights is None or weights_file(section.weights) is not None:
+    if section.weights is None:
         return
-    from compress.networks.weights import published_entry  # imports torch
+    if section.weights.startswith(hub.HUB):
+        hub.require(section.weights)
+    elif weights_file(section.weights) is None:
+        from compress.networks import published  # imports torch
 
-    published_entry(section.weights, plugins.published(section))
+        published.require(section)
 
 
 def _augmentations(recipe: Recipe) -> Iterator[Problem]:
@@ -145,17 +156,30 @@ def _augmentations(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _images(recipe: Recipe) -> Iterator[Problem]:
-    """Yield the problem of a built-in network that does not take the images, if these are not square and RGB."""
+    """Yield the problem of a built-in network that does not take the images.
+
+    It is built and run if the images are not square and RGB, or if it is of a family that does not take every size.
+    """
     channels, height, width = shape = recipe.preprocessing.input_shape
-    if channels == 3 and height == width:  # building a network takes seconds
-        return
+    for where, section in [("model", recipe.model), *(("teacher", own) for own in own_teachers(recipe.stages))]:
+        other_shape = channels != 3 or height != width
+        is_built_in = plugins.origin(section) is None
+        if is_built_in and (other_shape or hasattr(plugins.load("models", section.arch), "CHECK_FORWARD")):
+            yield from _problem(f"{where}: {getattr(section, 'name', section.arch)}: ", _require_takes, section, shape)
+    if network_defaults.has_fixed_size(recipe.model):
+        for index, stage in enumerate(recipe.stages):
+            for key, fit in trainings(stage):
+                if fit.resize_from is not None:
+                    yield InputError(f"stages.{index}{key}.resize_from: {fit.resize_from}: the network takes images of "
+                                     "one size only; remove resize_from")  # fmt: skip
+
+
+def _require_takes(section: ModelConfig, shape: tuple[int, int, int]) -> None:
     from compress.networks.channels import require_takes, take_channels  # import torch
 
-    for where, section in [("model", recipe.model), *(("teacher", own) for own in own_teachers(recipe.stages))]:
-        if plugins.origin(section) is None:
-            network = _built(section)
-            take_channels(network, channels)
-            yield from _problem(f"{where}: {section.arch}: ", require_takes, network, shape)
+    network = _built(section)
+    take_channels(network, shape[0])
+    require_takes(network, shape)
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from compress.recipe.recipe import Recipe
 from compress.report.build import RunOutputs
 from compress.report.publish import publish
 from compress.report.report import SAMPLE, EpochRecord, Report
+from export.inputs.options import described
 from runtimes import environment, evalset
 from runtimes.artifact import Artifact
 from runtimes.console import Console
@@ -35,6 +36,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
     """
     preflight.require_recipe(recipe)
     unavailable = unavailable_targets(recipe)
+    preflight.download_weights(recipe)
     steps = Steps(folder.cache, console, track)
     data = load_data(recipe, steps)
     if distributed.is_first():
@@ -65,7 +67,7 @@ def run(recipe: Recipe, folder: RunFolder, console: Console, track: Track) -> Re
         training=_training_histories(steps),
         pruning=_pruning_plans(steps),
         durations_s=steps.durations_s(),
-        notes=(*images.data.doubts, *networks.notes),
+        notes=(f"preprocessing: {described(recipe.preprocessing)}", *images.data.doubts, *networks.notes),
     )
     seen = steps.folders[CHECK_IMAGES] / SEEN
     # Now, as accept reads them with the report.

@@ -47,22 +47,25 @@ DERIVED: Any = Field(default=None, json_schema_extra=_without_default)  # Any: s
 class PreprocessingSection(Config):
     """Resize an image, crop its centre, then compute `(x / 255 - mean) / std` per channel.
 
-    resize: shorter side in pixels to which an image is resized, its proportions kept; by default 8/7 of the crop's
-        shorter side, 256 for 224. For a crop that is no square, the image is resized to the smallest size that covers
-        the rectangle of this shorter side and the crop's proportions: with resize 48 and crop [48, 192], an image has
-        at least 48 rows and 192 columns.
-    crop: side of the square in pixels, or [height, width]; the shorter side is at most `resize`.
-    interpolation: method of the resizing.
+    resize: shorter side in pixels to which an image is resized, its proportions kept; by default in the network's
+        ratio to the crop's shorter side, 256 to 224 for most. For a crop that is no square, the image is resized to the
+        smallest size that covers the rectangle of this shorter side and the crop's proportions: with resize 48 and crop
+        [48, 192], an image has at least 48 rows and 192 columns.
+    crop: side of the square in pixels, or [height, width]; the shorter side is at most `resize`. By default as the
+        network was trained: 224 for most.
+    interpolation: method of the resizing; by default as the network was trained.
     mean, std: of the channels, for pixels in 0 to 1; one number for all channels, or a list with one for each. By
-        default ImageNet's; for grey images the average of its three channels, 0.449 and 0.226; for the alpha channel
-        0.5 and 0.5.
+        default as the network was trained: ImageNet's for most; for grey images the average of the three channels; for
+        the alpha channel 0.5 and 0.5.
     channels: of the network's input: `rgb`; `grey`, also written 1; or `rgba`, also written 4. Images of other
         channels are converted. Weights of a network for RGB images are adapted to the others.
     """
 
     resize: Side | None = DERIVED
-    crop: Annotated[Side | tuple[Side, Side], BeforeValidator(_require_sides, Side | tuple[Side, Side])] = 224
-    interpolation: Interpolation = USUAL.interpolation
+    crop: Annotated[Side | tuple[Side, Side], BeforeValidator(_require_sides, Side | tuple[Side, Side])] = Field(
+        default=224, json_schema_extra=_without_default
+    )
+    interpolation: Interpolation = Field(default=USUAL.interpolation, json_schema_extra=_without_default)
     mean: PerChannel | None = DERIVED
     std: PerChannel | None = DERIVED
     channels: Literal["rgb", "grey", "rgba", 1, 3, 4] = "rgb"

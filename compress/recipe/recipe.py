@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from compress.process.tracking import Tracker
 from compress.quantization.config import Quantize
 from compress.recipe import errors as recipe_errors
-from compress.recipe import plugins, strict_yaml
+from compress.recipe import network_defaults, plugins, strict_yaml
 from compress.recipe import targets as target_files
 from compress.recipe.preprocessing import RecipePreprocessing
 from compress.recipe.section import Config, other_name
@@ -22,6 +22,7 @@ from compress.verdict.gate import Gate
 from runtimes.artifact import InputDtype, Output
 from runtimes.clock import Timing
 from runtimes.errors import InputError
+from runtimes.files import JsonValue
 from runtimes.preprocessing import Preprocessing
 from runtimes.target import Target
 
@@ -59,7 +60,7 @@ class Recipe(Config):
     seed: of the starting weights, the augmentation and the order of images.
     device: where PyTorch trains; `auto` is the GPU if there is one.
     data: the data set; `name` selects it.
-    preprocessing: how an image becomes the network's input.
+    preprocessing: how an image becomes the network's input; what is not given is as the network was trained.
     max_unreadable_images: share of images that may be unreadable; the run stops above it.
     model: the network and its starting weights; `arch` selects the network: a name from `compress list models`, or
         FILE:FUNCTION of a Python file that `--code` names.
@@ -87,6 +88,11 @@ class Recipe(Config):
     timing: Timing = Timing()
     gate: Gate | None = None
     tracking: tuple[Tracker, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_defaults_of_network(cls, content: JsonValue) -> JsonValue:
+        return network_defaults.complete(content)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:

@@ -48,6 +48,13 @@ def test_the_lists_are_complete() -> None:
     assert dict(doctor.listing("data"))["synthetic"] == (plugins.load("data", "synthetic").__doc__ or "").split("\n")[0]
 
 
+@pytest.mark.parametrize("pattern", ["*", "*.*"])
+def test_the_lines_about_timm_have_at_most_80_columns(pattern: str) -> None:
+    lines = doctor.timm_listing(pattern)
+    assert len(lines) > 1000
+    assert [line for line in lines if len(line) > 80 or " px  " not in line] == []
+
+
 @pytest.mark.parametrize("kind", doctor.FILES)
 def test_the_description_of_a_file_is_a_whole_sentence(kind: doctor.Listed) -> None:
     assert [line for _, line in doctor.listing(kind) if not line.endswith(".")] == []

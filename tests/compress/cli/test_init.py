@@ -10,8 +10,9 @@ from coloured_folders import make_classes
 from command_line import assert_one_line, call
 
 from compress.init import start
-from compress.init.start import IMAGENET, Start
+from compress.init.start import Start
 from compress.pipeline import plan
+from compress.recipe.network_defaults import IMAGENET
 from runtimes.files import read_json
 
 TINY = Start({"arch": "mobilenet_v2", "width": 0.25, "weights": None}, IMAGENET, "random", "install trained weights")

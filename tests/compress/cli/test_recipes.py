@@ -92,7 +92,21 @@ def test_an_unknown_key_is_one_line() -> None:
 
 def test_a_valid_recipe_is_summarized(recipe: Path) -> None:
     result = call("validate", recipe, "--set", "targets=[desktop-cpu, {name: other}]")
-    assert (result.exit_code, result.output) == (0, f"{recipe}: valid; 1 stage, 2 targets\n")
+    first, second = result.output.splitlines()
+    assert (result.exit_code, first) == (0, f"{recipe}: valid; 1 stage, 2 targets")
+    assert second.startswith(f"{recipe}: preprocessing: resize ")
+
+
+def test_networks_of_timm_are_listed_by_a_pattern() -> None:
+    result = call("list", "models", "--timm", "*mobilenetv4*")
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert max(map(len, lines.values())) <= 80
+    assert "224 px  e2400_r224_in1k" in lines["mobilenetv4_conv_small"]
+    assert_one_line(
+        call("list", "models", "--timm", "mobilenetv44*"), 2, "--timm mobilenetv44*: timm has no such network"
+    )
+    assert call("list", "data", "--timm", "x").exit_code == 2
 
 
 def test_weights_and_names_are_checked_too(recipe: Path, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import yaml
 from coloured_folders import make_classes
 
 from compress.init.draft import Draft, draft
-from compress.init.start import IMAGENET, LITE, Start
+from compress.init.start import Start
 from compress.init.survey import Survey, survey
 from compress.recipe import recipe as recipes
+from compress.recipe.network_defaults import IMAGENET, usual
 from runtimes.console import SilentConsole
 from runtimes.preprocessing import Preprocessing
 
+LITE = usual({"arch": "efficientnet_lite"})
 LITE0 = Start({"arch": "efficientnet_lite", "size": 0, "weights": "package:lite"}, LITE, "Lite of a package")
 RANDOM = Start({"arch": "mobilenet_v2", "width": 0.5, "weights": None}, IMAGENET, "random", "install better ones")
 

@@ -51,7 +51,7 @@ def test_weights_in_the_cache_of_torch_hub_are_used(nothing: Path) -> None:
     (nothing / "resnet18-f37072fd.pth").write_bytes(b"x")
     chosen = start.choose(None, 3)
     assert chosen.model == {"arch": "resnet", "depth": 18, "weights": "IMAGENET1K_V1"}
-    assert chosen.preprocessing == Preprocessing(224, 224)
+    assert chosen.preprocessing == Preprocessing()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,16 @@ def test_the_network_of_a_file_is_recognized(tmp_path: Path, network: dict[str, 
     torch.save(weights.create(config, 7, 0).state_dict(), tmp_path / "mine.pth")
     chosen = start.choose(str(tmp_path / "mine.pth"), 3)
     assert chosen.model == {**network, "weights": str(tmp_path / "mine.pth")}
-    assert chosen.preprocessing == Preprocessing(224, 224)
+    assert chosen.preprocessing == Preprocessing()
+
+
+def test_a_network_of_timm_is_recognized_by_the_name_of_the_file(tmp_path: Path) -> None:
+    network = {"arch": "timm", "name": "test_vit.r160_in1k"}
+    file = tmp_path / "test_vit.r160_in1k.pth"
+    torch.save(weights.create(plugins.load("models", "timm").Config.model_validate(network), 7, 0).state_dict(), file)
+    chosen = start.choose(str(file), 3)
+    assert chosen.model == {**network, "weights": str(file)}
+    assert (chosen.preprocessing.crop, chosen.smallest_side) == (160, 160)
 
 
 def test_the_network_of_a_run_is_taken_from_its_recipe(tmp_path: Path) -> None:

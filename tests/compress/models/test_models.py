@@ -15,8 +15,9 @@ from compress.recipe import plugins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+REQUIRED = {"timm": {"name": "test_efficientnet"}}
 CONFIGS = [
-    *(plugins.load("models", name).Config() for name in plugins.names("models")),
+    *(plugins.load("models", name).Config(**REQUIRED.get(name, {})) for name in plugins.names("models")),
     mobilenet_v2.Config(width=0.25),
     mobilenet_v3.Config(size="large"),
     resnet.Config(depth=50),
@@ -42,7 +43,7 @@ def test_every_family_maps_images_to_logits(config: Any) -> None:
 def test_published_names_exist_in_torchvision(config: Any) -> None:
     published = family(config).published(config)
     if published is None:
-        assert config.arch == "efficientnet_lite" or config.width != 1
+        assert config.arch in ("efficientnet_lite", "timm") or config.width != 1
     else:
         assert "IMAGENET1K_V1" in {entry.name for entry in get_model_weights(published)}
 

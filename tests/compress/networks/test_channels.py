@@ -106,3 +106,8 @@ def test_images_that_the_network_does_not_take_are_refused_in_one_line() -> None
     with pytest.raises(InputError, match=r"can't take images of 1 channel and 8 x 12 pixels \(.*\); change") as caught:
         require_takes(Branches(), (1, 8, 12))
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_gives_no_logits_is_refused() -> None:
+    with pytest.raises(InputError, match=r"is no image classifier: .* the shape \(1, 3, 8, 8\), not \(1, classes\)"):
+        require_takes(nn.Identity(), (3, 8, 8))

@@ -392,7 +392,7 @@ def test_an_unknown_published_name_lists_the_known_ones() -> None:
         weights.create(mobilenet_v3.Config(size="large", weights="IMAGENET1K_V9"), 3, 0)
     assert str(caught.value) == (
         "weights: no 'IMAGENET1K_V9' for mobilenet_v3_large; choose from IMAGENET1K_V1, IMAGENET1K_V2, or give the "
-        "path of a .safetensors or .pth file, or package:NAME"
+        "path of a .safetensors or .pth file, package:NAME or hf:REPO"
     )
 
 
@@ -401,7 +401,7 @@ def test_published_weights_of_another_width_are_refused() -> None:
         tiny("IMAGENET1K_V1")
     assert str(caught.value) == (
         "weights: 'IMAGENET1K_V1': torchvision publishes no weights for this network; give the path of a .safetensors "
-        "or .pth file, or package:NAME"
+        "or .pth file, package:NAME or hf:REPO"
     )
 
 
@@ -414,7 +414,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, erro
     assert message.startswith("weights: IMAGENET1K_V2 of mobilenet_v2 can't be downloaded (")
     assert getattr(error, "reason", str(error)) in message
     assert (
-        "give the path of a .safetensors or .pth file, or package:NAME, or put mobilenet_v2-7ebf99e0.pth into "
+        "give the path of a .safetensors or .pth file, package:NAME or hf:REPO, or put mobilenet_v2-7ebf99e0.pth into "
         in message
     )
     assert message.endswith(str(Path(torch.hub.get_dir()) / "checkpoints"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from compress.models import mobilenet_v2
+from compress.networks import hub
 from compress.pipeline import identity as identities
 from compress.pipeline.identity import identity
 from compress.recipe import plugins
@@ -57,6 +58,16 @@ def test_a_file_counts_by_its_bytes(tmp_path: Path) -> None:
     assert identity(first) == identity(second) == hashlib.sha256(b"weights").hexdigest()
     first.write_bytes(b"WEIGHTS")
     assert identity(first) != identity(second)
+
+
+def test_weights_of_the_hub_count_by_the_bytes_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = mobilenet_v2.Config(weights="hf:me/net")
+    monkeypatch.setattr(hub, "cached", lambda weights: None)
+    unknown = identity(config)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(hub, "cached", lambda weights: path)
+    assert identity(config) == identity(mobilenet_v2.Config(weights=str(path))) != unknown
 
 
 def test_a_setting_that_names_a_file_counts_by_the_files_bytes(tmp_path: Path) -> None:

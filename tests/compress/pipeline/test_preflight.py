@@ -191,3 +191,31 @@ def test_own_networks_are_tried_before_any_work(make_recipe: MakeRecipe, code: C
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"model.{problem}")
     assert second.startswith(f"stages.1.teacher.network.{problem}")
+
+
+VIT = {"arch": "timm", "name": "test_vit"}
+
+
+def test_images_that_a_network_of_timm_cant_take_are_found(make_recipe: MakeRecipe) -> None:
+    teacher = {"network": {**VIT, "weights": "/no/x.pth"}}
+    wrong = make_recipe(model=VIT, stages=[{**TRAIN, "resize_from": 16, "teacher": teacher}])
+    with pytest.raises(InputError) as caught:
+        preflight.require_recipe(wrong)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("stages.0.teacher.network.weights: /no/x.pth: no such file")
+    assert second == "stages.0.resize_from: 16: the network takes images of one size only; remove resize_from"
+    small = make_recipe(model={**VIT, "name": "test_maxvit"}, preprocessing={"resize": 32, "crop": 31})
+    with pytest.raises(InputError, match=r"^model: test_maxvit: the network can't take images of 3 .* 31 x 31 pixels"):
+        preflight.require_recipe(small)
+    preflight.require_recipe(make_recipe(model=VIT))
+
+
+def test_weights_of_the_hub_are_looked_up(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(preflight.hub, "require", lambda weights: fetched.append(weights))
+    monkeypatch.setattr(preflight, "weights_file", lambda weights: fetched.append(weights))
+    model = {"arch": "mobilenet_v2", "width": 0.25, "weights": "hf:me/net"}
+    recipe = make_recipe(model=model)
+    preflight.require_recipe(recipe)
+    preflight.download_weights(recipe)
+    assert fetched == ["hf:me/net", "hf:me/net"]

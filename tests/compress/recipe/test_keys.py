@@ -22,7 +22,7 @@ BY_PATH = {key.path: key for section in SECTIONS for key in section.keys}
         ("device", "auto, cpu or cuda", "auto"),
         ("data", "section with name: elpv, imagefolder, imagenet, synthetic", "required"),
         ("data.imagefolder.root", "path", "none"),
-        ("preprocessing.mean", "list: number", "[0.485, 0.456, 0.406]"),
+        ("preprocessing.mean", "number or list: number", ""),
         ("model.resnet.depth", "18 or 50", "18"),
         ("stages.train.epochs", "whole number, 1 to 10000", "30"),
         ("stages.qat.epochs", "whole number, 1 to 10000", "4"),

@@ -56,7 +56,9 @@ def test_a_plug_in_has_a_line_about_itself_and_its_one_function(kind: plugins.Ki
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_a_config_is_frozen_and_knows_its_keys(kind: plugins.Kind, name: str) -> None:
     config = plugins.load(kind, name).Config
-    needed = {"imagefolder": {"test": "folder"}, "imagenet": {"root": "folder"}, "prune": {"macs": 0.5}}.get(name, {})
+    every_needed = {"imagefolder": {"test": "folder"}, "imagenet": {"root": "folder"}, "prune": {"macs": 0.5},
+                    "timm": {"name": "resnet18"}}  # fmt: skip
+    needed = every_needed.get(name, {})
     with pytest.raises(ValidationError, match="frozen"):
         config(**needed).weights = "other"
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):

@@ -80,7 +80,7 @@ SECTIONS = (
     "data, device, export, gate, max_unreadable_images, model, name, preprocessing, quantize, seed, stages, targets, "
     "timing, tracking"
 )
-MODELS = "alexnet, efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3, resnet, vgg"
+MODELS = "alexnet, efficientnet_lite, inception_v3, mobilenet_v2, mobilenet_v3, resnet, timm, vgg"
 
 NOTHING_TO_COMPARE = (
     "gate: target 'local' has one artifact only, so there is nothing to compare; add the section quantize or a stage "
