@@ -127,7 +127,7 @@ def _network_of(weights: str, path: Path, classes: int) -> Section:
 def _of_timm(weights: str, path: Path) -> Iterator[Section]:
     """Yield networks of timm after which a file, its folder or its repository is named, as `resnet50.a1_in1k` is."""
     config = plugins.load("models", "timm").Config
-    for text in (weights, path.stem, path.parent.name):
+    for text in (path.stem, weights, path.parent.name):
         for word in re.findall(r"[a-z0-9_.]+", text.lower()):
             for name in (word, word.partition(".")[0]):
                 with suppress(ValidationError):
