@@ -29,7 +29,7 @@ QUANTIZED, DEQUANTIZED = "_quantized", "_dequantized"  # suffixes of a tensor's 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model with its plan.
+    """A quantized model with its plan and scheme.
 
     weights: of each integer layer. scales: (scale, zero point) of each tensor that is read as integers.
     float_ops: number of operators left in float, by type.
@@ -40,6 +40,7 @@ class Quantized:
     weights: dict[str, IntegerWeights]
     scales: dict[str, tuple[float, int]]
     float_ops: dict[str, int]
+    scheme: Scheme
 
 
 def tensors_to_calibrate(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
@@ -89,7 +90,7 @@ def insert_qdq(
     float_ops = Counter(node.op_type for node in model.graph.node
                    if node.name not in plan.integer_nodes and not moves_values(node)
                    and node.output[0] not in {**plan.clamps, **plan.rescaled})  # fmt: skip
-    return Quantized(quantized, plan, rounded, scales, dict(float_ops))
+    return Quantized(quantized, plan, rounded, scales, dict(float_ops), scheme)
 
 
 def replace_weights(quantized: Quantized, layer: Layer, weights: IntegerWeights, int32_bias: bool) -> None:

@@ -155,14 +155,17 @@ def _calibrated(model: onnx.ModelProto, search: Search, rounding: Indices) -> Ca
 
 def _with_error_feedback(search: Search, graph: CalibratedGraph, best: Candidate) -> Candidate:
     """Try rounding with error feedback, then the same on an equalized graph; return the best candidate."""
-    float_nodes = best.float_nodes
-    best = search.better(best, "error feedback, bias correction in order", recovered(search, best))
+    float_nodes, start = best.float_nodes, best
+    best = search.better(best, "error feedback, bias correction in order", recovered(search, start))
+    in_order = best is not start
+    if not in_order:
+        best = search.better(best, "error feedback", recovered(search, start, in_order))
     equalized = equalize(graph.model, graph.statistics, best.quantized.plan.ranged)
     if equalized.factors:  # equalized weights are harder to round, so the gain appears only with error feedback
         statistics = equalized.scale(graph.statistics)
         ranges = _equalized_ranges(search, equalized.model, statistics)
         equalized_graph = attempt(search, CalibratedGraph(equalized.model, statistics, ranges), float_nodes)
-        best = search.better(best, "error feedback after equalization", recovered(search, equalized_graph))
+        best = search.better(best, "error feedback after equalization", recovered(search, equalized_graph, in_order))
     return best
 
 

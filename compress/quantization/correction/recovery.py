@@ -31,7 +31,6 @@ from export.layers import (
     row_scales,
     to_rows,
 )
-from export.plan import ACTIVATION_OPS
 from export.quantize import QUANTIZED, Quantized, replace_weights
 from export.scheme import Scheme
 from export.subgraph import between
@@ -40,8 +39,9 @@ from runtimes.evalset import EvalSet
 
 Float64 = npt.NDArray[np.float64]
 CLAMPED_STRIDE = 4  # one value in four is checked for clamping
-CHANNEL_OPS = ACTIVATION_OPS | {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "GlobalAveragePool",
-                                "Identity", "Flatten", "Squeeze"}  # fmt: skip
+# Operators after which the mean of an output still moves with the bias, by the share of unclamped values.
+MEAN_KEEPING_OPS = {"Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "GlobalAveragePool",
+                    "Identity", "Dropout", "Flatten", "Squeeze"}  # fmt: skip
 MIN_ACTIVE = 0.25  # lower bound on the share of unclamped outputs by which a bias correction is divided
 
 
@@ -50,8 +50,8 @@ class _Step:
     """One quantized tensor (or the logits), computed from earlier quantized tensors.
 
     layers: the layers to round in this step; each layer is in the first step that runs it. alone: no other layer, float
-    or integer, and nothing that mixes channels lies between the inputs and the output, so that the error of the mean of
-    the output equals that of the bias.
+    or integer, and only MEAN_KEEPING_OPS lie between the inputs and the output, so that the error of the mean of the
+    output is that of the bias, times the share of unclamped values.
     """
 
     output: str
@@ -76,43 +76,46 @@ def analytic_bias(layer: Layer, weights: IntegerWeights, mean_input: Float64) ->
     return bias
 
 
-def correct_biases(
-    model: onnx.ModelProto, quantized: Quantized, scheme: Scheme, statistics: Mapping[str, Channels]
-) -> None:
+def correct_biases(model: onnx.ModelProto, quantized: Quantized, statistics: Mapping[str, Channels]) -> None:
     """Set the analytic bias of every layer of the quantized model, in place."""
     for name, layer in layers_of(model).items():
         if name in quantized.weights:
             weights = quantized.weights[name]
             bias = analytic_bias(layer, weights, statistics[layer.input].mean)
-            replace_weights(quantized, layer, replace(weights, bias=bias), scheme.int32_bias)
+            replace_weights(quantized, layer, replace(weights, bias=bias), quantized.scheme.int32_bias)
 
 
 def recover(
     model: onnx.ModelProto,
     quantized: Quantized,
-    scheme: Scheme,
     images: EvalSet,
     statistics: Mapping[str, Channels],
     console: Console,
+    in_order: bool = True,
 ) -> None:
     """Round each layer with error feedback and correct its bias, in place.
 
     model: the float32 graph that was quantized. statistics: of the float outputs of its layers and of its quantized
-    tensors, over the same images. Activations are kept in a temporary folder.
+    tensors, over the same images. in_order: also correct the mean error that reaches a layer from those before it. That
+    helps where rounding shifts means, as in depthwise layers; where values are cut off instead, it moves all values for
+    the sake of a few. Activations are kept in a temporary folder.
     """
     layers = layers_of(model)
-    steps = list(_steps(quantized, _integer_type(scheme), compared_tensors(model)))
+    steps = list(_steps(quantized, _integer_type(quantized.scheme), compared_tensors(model)))
     last_use = {name: index for index, step in enumerate(steps) for name in step.inputs}
     with Activations() as activations:
-        recovery = _Recovery(quantized, scheme, statistics, activations)
+        recovery = _Recovery(quantized, statistics, activations)
         single = mixes_images(model, quantized.plan.ranged, images)
         recovery.store_images(model.graph.input[0], images, single)
         for index, step in enumerate(steps):
             for name in step.layers:
                 recovery.round(layers[name])
+                if in_order and not step.alone:
+                    recovery.center(layers[name], step)
             mean, active = recovery.compute(step)
             tensor = step.output.removesuffix(QUANTIZED)
-            bias = layers[step.layers[0]].bias if step.layers and step.alone and tensor in statistics else None
+            is_known = in_order and step.layers and step.alone and tensor in statistics
+            bias = layers[step.layers[0]].bias if is_known else None
             if bias is not None and len(bias) == len(mean):  # a Flatten may make several features of a channel
                 recovery.shift_bias(layers[step.layers[0]], (statistics[tensor].mean - mean) / active)
                 activations.drop(step.output)
@@ -137,18 +140,18 @@ def _steps(quantized: Quantized, integer_type: int, outputs: tuple[str, ...]) ->
         weighted = [node.name for node in part.graph.node if node.op_type in (*LINEAR_OPS, "MatMul")]
         layers = tuple(name for name in weighted if name in quantized.weights and name not in done)
         done.update(layers)
-        alone = len(weighted) == 1 and _keeps_channels(part, weighted[0])
+        alone = len(weighted) == 1 and _keeps_mean(part, weighted[0])
         yield _Step(output, tuple(value.name for value in part.graph.input), layers, alone)
 
 
-def _keeps_channels(part: onnx.ModelProto, layer: str) -> bool:
-    """Return whether all operators after a layer keep its output channels apart, on axis 1."""
+def _keeps_mean(part: onnx.ModelProto, layer: str) -> bool:
+    """Return whether all operators after a layer are MEAN_KEEPING_OPS."""
     after: set[str] = set()
     for node in part.graph.node:
         if node.name == layer:
             after.update(node.output)
         elif after.intersection(node.input):
-            if node.op_type not in CHANNEL_OPS:
+            if node.op_type not in MEAN_KEEPING_OPS:
                 return False
             after.update(node.output)
     return True
@@ -162,7 +165,6 @@ class _Recovery:
     """
 
     quantized: Quantized
-    scheme: Scheme
     statistics: Mapping[str, Channels]
     activations: Activations
     batch_sizes: list[int] = field(default_factory=list)
@@ -185,24 +187,46 @@ class _Recovery:
         inputs = (
             of_images(values, *sizes) for values, *sizes in zip(stored, self.batch_sizes, self.sizes, strict=True)
         )
-        row_scale = row_scales(layer, self.scheme.sums, scale)
+        row_scale = row_scales(layer, self.quantized.scheme.sums, scale)
         if layer.inputs > MAX_DENSE_INPUTS:
             samples = input_samples(layer, inputs, scale, zero_point)
-            rows = _round_many_inputs(layer, row_scale, samples, self.scheme)
+            rows = _round_many_inputs(layer, row_scale, samples, self.quantized.scheme)
         else:
-            rows = _round_rows(layer, row_scale, *second_moments(layer, inputs, scale, zero_point), self.scheme)
+            rows = _round_rows(
+                layer, row_scale, *second_moments(layer, inputs, scale, zero_point), self.quantized.scheme
+            )
         weights = IntegerWeights(np.asarray(from_rows(rows, layer.weight.shape, layer.axis)), row_scale, layer.bias)
         bias = analytic_bias(layer, weights, self.statistics[layer.input].mean)
-        replace_weights(self.quantized, layer, replace(weights, bias=bias), self.scheme.int32_bias)
+        replace_weights(self.quantized, layer, replace(weights, bias=bias), self.quantized.scheme.int32_bias)
+
+    def center(self, layer: Layer, step: _Step) -> None:
+        """Shift a layer's bias so that the mean of its output, before any activation, is that of the float network.
+
+        Empirical bias correction (Nagel et al., Data-Free Quantization, ICCV 2019, appendix D).
+        """
+        part = between(
+            self.quantized.model, dict.fromkeys(step.inputs, _integer_type(self.quantized.scheme)), [layer.output]
+        )
+        names, graph = [value.name for value in part.graph.input], OrtGraph(part)
+        total, count = np.zeros(len(layer.bias)), 0
+        sizes = zip(self.batch_sizes, self.sizes, strict=True)
+        for (batch, size), *values in zip(sizes, *map(self.activations.batches, names), strict=True):
+            output = graph.run(dict(zip(names, values, strict=True)))[layer.output]
+            flat = by_channel(of_images(output, batch, size))
+            total += flat.sum(axis=2, dtype=np.float32).sum(0, dtype=np.float64)
+            count += flat.shape[0] * flat.shape[2]
+        self.shift_bias(layer, self.statistics[layer.output].mean - total / count)
 
     def shift_bias(self, layer: Layer, shift: Float64) -> None:
         """Add `shift` (O,) to a layer's bias."""
         weights = self.quantized.weights[layer.name]
-        replace_weights(self.quantized, layer, replace(weights, bias=weights.bias + shift), self.scheme.int32_bias)
+        replace_weights(
+            self.quantized, layer, replace(weights, bias=weights.bias + shift), self.quantized.scheme.int32_bias
+        )
 
     def compute(self, step: _Step) -> tuple[Float64, Float64]:
         """Compute and store a step's tensor for all images; return each channel's mean and unclamped share (C,)."""
-        inputs = dict.fromkeys(step.inputs, _integer_type(self.scheme))
+        inputs = dict.fromkeys(step.inputs, _integer_type(self.quantized.scheme))
         graph = OrtGraph(between(self.quantized.model, inputs, [step.output]))
         scale, zero_point = self.quantized.scales.get(step.output.removesuffix(QUANTIZED), (1.0, 0))
         total, clamped, count, checked = 0.0, 0.0, 0, 0

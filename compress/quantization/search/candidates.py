@@ -150,17 +150,17 @@ def attempt(
     """Return a candidate with nearest rounding. correct: with analytic bias correction."""
     quantized = insert_qdq(graph.model, graph.ranges, search.scheme, float_nodes=float_nodes)
     if correct:
-        correct_biases(graph.model, quantized, search.scheme, graph.statistics)
+        correct_biases(graph.model, quantized, graph.statistics)
     return _candidate(search, graph, quantized, float_nodes)
 
 
-def recovered(search: Search, candidate: Candidate) -> Candidate:
-    """Return the candidate rounded again with error feedback."""
+def recovered(search: Search, candidate: Candidate, in_order: bool = True) -> Candidate:
+    """Return the candidate rounded again with error feedback; in_order: as in `recover`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(candidate.quantized.model)
     quantized = replace(candidate.quantized, model=copy, weights=dict(candidate.quantized.weights))
     graph = candidate.graph
-    recover(graph.model, quantized, search.scheme, search.rounding, graph.statistics, search.request.console)
+    recover(graph.model, quantized, search.rounding, graph.statistics, search.request.console, in_order)
     return _candidate(search, graph, quantized, candidate.float_nodes)
 
 

@@ -140,9 +140,9 @@ def test_a_budget_without_held_out_images_is_refused(key: str, value: float) -> 
 def test_recovery_gets_no_held_out_image(monkeypatch: pytest.MonkeyPatch) -> None:
     used_images: set[str] = set()
 
-    def watch(model: onnx.ModelProto, quantized: Quantized, scheme: object, evalset: EvalSet, *more: object) -> None:
+    def watch(model: onnx.ModelProto, quantized: Quantized, evalset: EvalSet, *more: object) -> None:
         used_images.update(evalset.names)
-        recover(model, quantized, scheme, evalset, *more)  # type: ignore[arg-type]
+        recover(model, quantized, evalset, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(candidates, "recover", watch)
     _, finished = search(deep_model(), Quantize(min_agreement=1.0))
