@@ -111,11 +111,11 @@ def _choice(weights: str) -> str:
         files = [file.rfilename for file in hub.HfApi().model_info(place.repository).siblings or ()]  # without retries
     except hub.errors.GatedRepoError as error:
         raise UnavailableError(
-            f"weights: {weights}: is a gated repository; ask for access on huggingface.co, then run: hf auth login"
+            f"weights: {weights}: is a gated repository; ask for access on the hub, then run: hf auth login"
         ) from error
     except hub.errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"weights: {weights}: there is no such repository on huggingface.co, or it is private; check the name, or "
+            f"weights: {weights}: the Hugging Face hub has no such repository, or it is private; check the name, or "
             "run: hf auth login"
         ) from error
     except network_errors() as error:

@@ -60,8 +60,8 @@ class Config(BaseModel):
 class NetworkConfig(Config):
     """Base of the section of every network.
 
-    weights: a file, `package:NAME`, `hf:REPO` (a repository of huggingface.co, or REPO/FILE), or a name of weights that
-        torchvision publishes; null for random ones.
+    weights: a file, `package:NAME`, `hf:REPO` (a repository of the Hugging Face hub, or REPO/FILE), or a name of
+        weights that torchvision publishes; null for random ones.
     weights_key: dotted path of the network inside a file that holds several, e.g. `state_dict_ema`.
     """
 

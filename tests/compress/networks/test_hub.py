@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from huggingface_hub import errors
 
@@ -108,7 +108,7 @@ def test_without_a_network_the_error_is_one_line(
 @pytest.mark.parametrize(
     ("kind", "expected", "message"),
     [
-        (errors.RepositoryNotFoundError, InputError, "there is no such repository"),
+        (errors.RepositoryNotFoundError, InputError, "the Hugging Face hub has no such"),
         (errors.GatedRepoError, UnavailableError, "is a gated repository"),
     ],
 )
