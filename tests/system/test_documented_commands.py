@@ -101,7 +101,8 @@ def words_of(line: str, folder: Path) -> list[str]:
     command = line.partition(" > ")[0].replace("/data/", f"{folder}/data/")
     words: list[str] = []
     for word in shlex.split(command)[1:]:
-        words += [str(path.relative_to(folder)) for path in sorted(folder.glob(word))] if "*" in word else [word]
+        matches = [str(path.relative_to(folder)) for path in sorted(folder.glob(word))] if "*" in word else []
+        words += matches or [word]
     return words
 
 

@@ -303,7 +303,7 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_writes_nothing(folder: Path
         "map.onnx: its output 'z' is no tensor": quantize(folder, model="map.onnx"),
         "no such folder": quantize(folder, photos="none"),
         "has no images": quantize(folder, photos="empty"),
-        "choose one of auto, x86-avx2": quantize(folder, "--target", "avx"),
+        "schemes are auto, x86-avx2": quantize(folder, "--target", "avx"),
         "set --crop 8": quantize(folder, "--crop", "9"),
         "0.5,0.5,0.5": quantize(folder, "--mean", "a,b,c"),
         "--mean: give one number, or one for each of 3 channels": quantize(folder, "--mean", "0.5,0.5"),
