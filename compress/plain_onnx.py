@@ -12,7 +12,7 @@ import numpy as np
 
 from export.inputs.options import PreprocessingOptions, require_fit
 from runtimes.artifact import Artifact, Manifest, Precision
-from runtimes.errors import ArtifactError
+from runtimes.errors import ArtifactError, InputError
 from runtimes.files import sha256_file
 from runtimes.lineage import GivenRecord
 from runtimes.outputs.kinds import Arrays, with_batch_axis
@@ -69,6 +69,8 @@ class PlainFile:
 
         with path_in_errors(self.path):
             require_fit(self.image, preprocessing)
+            if not self.model.graph.output:
+                raise InputError("the graph has no outputs")
         height, width, channels = preprocessing.image_shape
         manifest = Manifest(
             sha256=self.sha256,

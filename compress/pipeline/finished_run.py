@@ -72,7 +72,7 @@ def read(folder: Path) -> FinishedRun:
                 seen = {split: arrays[split].astype(DIGEST) for split in SEEN_SPLITS}
         splits = read_json(folder / SPLITS)
         return FinishedRun(folder, config, {split: dict(splits[split]) for split in LABELLED}, seen)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, EOFError, BadZipFile) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, ImportError, EOFError, BadZipFile) as error:
         raise InputError(f"{folder}: its {RECIPE}, {SPLITS} or {SEEN} can't be read ({error}); {CURE}") from error
 
 

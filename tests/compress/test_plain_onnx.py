@@ -187,6 +187,13 @@ def test_a_file_that_runs_on_single_images_only_can_be_measured(tmp_path: Path) 
     assert (manifest.kind, len(manifest.labels), manifest.input_shape[0]) == ("classes", 3, 1)
 
 
+def test_a_file_without_outputs_is_refused(tmp_path: Path) -> None:
+    model = with_input(["n", 3, 8, 8])
+    model.graph.ClearField("output")
+    with pytest.raises(InputError, match=r"a\.onnx: the graph has no outputs"):
+        PlainFile.read(saved(tmp_path / "a.onnx", model)).artifact(SMALL)
+
+
 @pytest.mark.parametrize("content", [b"x", b"", b"\x08"])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.onnx").write_bytes(content)

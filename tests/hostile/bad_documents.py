@@ -26,7 +26,8 @@ def manifests(folder: Path) -> Iterator[Case]:
             valid = path[0] == "labels" and other == "no such"
             if other != value and not valid:
                 wrong[f"{'.'.join(map(str, path))} is {other}"] = json.dumps(changed).encode()
-    for name in set(whole) - {"lineage", "versions", "recipe", "opset", "scheme", "output"}:
+    optional = {"lineage", "versions", "recipe", "opset", "scheme", "output", "kind", "more_outputs"}
+    for name in set(whole) - optional:
         wrong[f"without {name}"] = json.dumps({key: value for key, value in whole.items() if key != name}).encode()
     wrong |= {f"JSON: {text[:20]!r}": text for text in NO_JSON}
     for name, content in wrong.items():
