@@ -157,15 +157,15 @@ def _with_error_feedback(search: Search, graph: CalibratedGraph, best: Candidate
     """Try rounding with error feedback, then the same on an equalized graph; return the best candidate."""
     float_nodes, start = best.float_nodes, best
     best = search.better(best, "error feedback, bias correction in order", recovered(search, start))
-    in_order = best is not start
-    if not in_order:
-        best = search.better(best, "error feedback", recovered(search, start, in_order))
+    if best is start:
+        search.in_order = False
+        best = search.better(best, "error feedback", recovered(search, start))
     equalized = equalize(graph.model, graph.statistics, best.quantized.plan.ranged)
     if equalized.factors:  # equalized weights are harder to round, so the gain appears only with error feedback
         statistics = equalized.scale(graph.statistics)
         ranges = _equalized_ranges(search, equalized.model, statistics)
         equalized_graph = attempt(search, CalibratedGraph(equalized.model, statistics, ranges), float_nodes)
-        best = search.better(best, "error feedback after equalization", recovered(search, equalized_graph, in_order))
+        best = search.better(best, "error feedback after equalization", recovered(search, equalized_graph))
     return best
 
 

@@ -97,8 +97,7 @@ def recover(
 
     model: the float32 graph that was quantized. statistics: of the float outputs of its layers and of its quantized
     tensors, over the same images. in_order: also correct the mean error that reaches a layer from those before it. That
-    helps where rounding shifts means, as in depthwise layers; where values are cut off instead, it moves all values for
-    the sake of a few. Activations are kept in a temporary folder.
+    helps some networks and harms others, so the search tries both. Activations are kept in a temporary folder.
     """
     layers = layers_of(model)
     steps = list(_steps(quantized, _integer_type(quantized.scheme), compared_tensors(model)))

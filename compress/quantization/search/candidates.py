@@ -93,6 +93,7 @@ class Search:
     rounding: images to round weights on. held_out: images to judge on; None if there are too few to hold some out, so
     that attempts are judged on the rounding images. reference: float32 outputs of the judged images. before_reverting,
     reverted: the candidate and its operators that were reverted to float for the sake of accuracy, in graph order.
+    in_order: whether error feedback comes with bias correction in order; False once that has harmed this network.
     """
 
     request: QuantizationRequest
@@ -103,6 +104,7 @@ class Search:
     attempts: list[Attempt] = field(default_factory=list)
     before_reverting: Candidate | None = None
     reverted: tuple[RevertedOperator, ...] = ()
+    in_order: bool = True
 
     @property
     def judged(self) -> EvalSet:
@@ -154,13 +156,13 @@ def attempt(
     return _candidate(search, graph, quantized, float_nodes)
 
 
-def recovered(search: Search, candidate: Candidate, in_order: bool = True) -> Candidate:
-    """Return the candidate rounded again with error feedback; in_order: as in `recover`."""
+def recovered(search: Search, candidate: Candidate) -> Candidate:
+    """Return the candidate rounded again with error feedback."""
     copy = onnx.ModelProto()
     copy.CopyFrom(candidate.quantized.model)
     quantized = replace(candidate.quantized, model=copy, weights=dict(candidate.quantized.weights))
     graph = candidate.graph
-    recover(graph.model, quantized, search.rounding, graph.statistics, search.request.console, in_order)
+    recover(graph.model, quantized, search.rounding, graph.statistics, search.request.console, search.in_order)
     return _candidate(search, graph, quantized, candidate.float_nodes)
 
 

@@ -67,6 +67,24 @@ def test_error_feedback_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     )  # unchanged by the rejected attempt
 
 
+def test_rounding_leaves_out_the_bias_correction_in_order_once_that_harms(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_order: list[bool] = []
+
+    def harm(model: onnx.ModelProto, quantized: Quantized, *more: object) -> None:
+        in_order.append(bool(more[-1]))
+        if in_order[-1]:
+            spoil(quantized)
+        else:
+            recover(model, quantized, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(candidates, "recover", harm)
+    _, finished = search(wide_model(), Quantize(min_sqnr_db=100.0))
+    steps = [attempt.step for attempt in finished.attempts]
+    assert steps[steps.index(FED_BACK) :][:3] == [FED_BACK, "error feedback", EQUALIZED]
+    assert "1 most sensitive operator float" in steps
+    assert in_order == [True, *[False] * (len(in_order) - 1)]
+
+
 def test_equalization_that_harms_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def harm(model: onnx.ModelProto, statistics: dict, quantized: object) -> Equalized:
         other = wide_model()

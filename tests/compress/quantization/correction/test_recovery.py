@@ -390,3 +390,23 @@ def test_a_layer_is_alone_if_its_channels_are_kept_apart(between: str, alone: bo
     result = insert_qdq(model, {"x": (-2, 2)}, SCHEMES["x86-vnni"])
     (step,) = [step for step in recovery._steps(result, onnx.TensorProto.UINT8, ("y",)) if step.layers]
     assert (step.output, step.alone) == ("y", alone)
+
+
+def test_before_a_curved_activation_the_mean_is_that_of_float32() -> None:
+    """The error of the mean behind Softplus is not that of the bias."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Softplus", ["c"], ["s"], name="softplus"),
+        helper.make_node("GlobalAveragePool", ["s"], ["y"], name="pool"),
+    ]
+    model = onnx_graphs.make_model(nodes, {"w": rng.normal(0, 1, (6, 3, 1, 1)).astype(np.float32)}, 3)
+    evalset = images(16)
+    statistics = watched(model, evalset, "tensorrt")
+    result = insert_qdq(model, {"x": (-0.5, 0.5)}, SCHEMES["tensorrt"])  # cuts values off, which moves means
+    recover(model, result, evalset, statistics, SilentConsole())
+    (step,) = [step for step in recovery._steps(result, onnx.TensorProto.INT8, ("y",)) if step.layers]
+    assert not step.alone
+    means = [onnx_graphs.all_values(graph, PREPROCESSING.normalize(evalset.images))["c"].mean((0, 2, 3))
+             for graph in (model, result.model)]  # fmt: skip
+    np.testing.assert_allclose(means[1], means[0], atol=0.01)
