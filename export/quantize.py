@@ -43,11 +43,6 @@ class Quantized:
     scheme: Scheme
 
 
-def tensors_to_calibrate(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
-    """Return the names of the float tensors whose ranges `insert_qdq` needs; raises InputError as it does."""
-    return plan_quantization(model, scheme).ranged
-
-
 def insert_qdq(
     model: onnx.ModelProto,
     ranges: Ranges,

@@ -355,10 +355,6 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
 
 
-def _shape_text(sides: list[int | None]) -> str:
-    return "(" + ", ".join("?" if side is None else str(side) for side in sides) + ")"
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 

@@ -11,8 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.api.options import options_of
+from compress.models.timm import recorded_preprocessing
 from compress.networks import fusion
 from compress.plain_onnx import PlainFile
+from compress.recipe.foreign import NETWORK_ERRORS
+from compress.recipe.network_defaults import completed
 from export.inputs.image_input import ImageInput
 from export.inputs.options import PreprocessingOptions, described
 from export.parity import require_same
@@ -25,8 +29,6 @@ from runtimes.session import load
 from runtimes.target import Target
 
 OPSET = 18
-REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError,
-            NotImplementedError)  # fmt: skip  # of modules for inputs that do not suit them
 
 
 def working_copy(module: nn.Module) -> nn.Module:
@@ -43,7 +45,7 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             output = network(images)
-    except REFUSALS as error:
+    except NETWORK_ERRORS as error:
         raise InputError(f"module: does not take images of {size} ({first_line(error)}); give arrays of its size, or "
                          "the size as in preprocessing={'crop': 224}") from error  # fmt: skip
     if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
@@ -65,16 +67,8 @@ def _with_those_of_timm(options: PreprocessingOptions, network: nn.Module) -> Pr
     own = getattr(network, "pretrained_cfg", None)
     if not isinstance(own, dict) or not {"input_size", "crop_pct", "interpolation", "mean", "std"} <= own.keys():
         return options
-    crop = options.crop or tuple(own["input_size"][1:])
-    shorter = crop if isinstance(crop, int) else min(crop)
-    return PreprocessingOptions(
-        resize=options.resize or int(shorter / min(own["crop_pct"], 1)),  # above 1, timm pads the image
-        crop=crop,
-        interpolation=options.interpolation or own["interpolation"],
-        mean=options.mean or tuple(own["mean"]),
-        std=options.std or tuple(own["std"]),
-        channels=options.channels,
-    )
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return options_of(completed(given, recorded_preprocessing(own)))
 
 
 def say_preprocessing(preprocessing: Preprocessing, console: Console) -> None:

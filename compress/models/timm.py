@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS = "pretrained"  # stands for the tag that timm itself would choose
 LISTED_TAGS = 6
-CHECK_FORWARD = True  # build the network before a run: not every one takes images of every size
 # Errors of timm's networks for images of a size that they can't take, and of its conversions for other files.
-TIMM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
-               ZeroDivisionError)  # fmt: skip
+TIMM_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+CHECK_FORWARD = True  # build the network before a run: not every one takes images of every size
 
 
 class Config(NetworkConfig):
@@ -101,10 +101,15 @@ def classifiers(network: nn.Module) -> tuple[str, ...]:
 
 def preprocessing(config: Config) -> Preprocessing:
     """Return the preprocessing with which the network was trained; also for a network without published weights."""
-    own = _registered(f"{config.network}.{config.tag}" if config.tag else config.network)
-    _, height, width = own.input_size
-    resize = math.floor(min(height, width) / min(own.crop_pct, 1))  # above 1, timm pads the image
-    return Preprocessing(resize, (height, width), own.interpolation, tuple(own.mean), tuple(own.std))
+    return recorded_preprocessing(vars(_registered(f"{config.network}.{config.tag}" if config.tag else config.network)))
+
+
+def recorded_preprocessing(settings: Mapping[str, Any]) -> Preprocessing:  # Any: numbers, texts and tuples of timm
+    """Return the preprocessing that timm records of a network, also as `pretrained_cfg` of its modules."""
+    _, height, width = settings["input_size"]
+    resize = math.floor(min(height, width) / min(settings["crop_pct"], 1))  # above 1, timm pads the image
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    return Preprocessing(resize, (height, width), settings["interpolation"], mean, std)
 
 
 def has_fixed_size(config: Config) -> bool:

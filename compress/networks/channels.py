@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from compress.recipe.foreign import NETWORK_ERRORS
 from runtimes.console import counted
 from runtimes.errors import InputError
 
 RGB = 3
-# Of operators of torch, and of networks' own checks.
-FORWARD_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
-                  ZeroDivisionError)  # fmt: skip
 
 
 def take_channels(network: nn.Module, channels: int) -> tuple[str, ...]:
@@ -49,7 +47,7 @@ def require_takes(network: nn.Module, shape: tuple[int, int, int]) -> None:
     try:
         with torch.no_grad():
             logits = network.eval()(torch.zeros(1, *shape))
-    except FORWARD_ERRORS as error:
+    except NETWORK_ERRORS as error:
         channels, height, width = shape
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.networks.layers import layer_shapes
+from compress.recipe.foreign import NETWORK_ERRORS
 from runtimes.errors import InputError
 
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the usual names, in the order in which timm tries them
@@ -119,7 +120,7 @@ def _fuse(module: nn.Module, name: str) -> nn.Module:
         return module
     try:
         replacement = method()
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+    except NETWORK_ERRORS as error:
         raise InputError(f"fuse: {name} ({type(module).__name__}) can't be fused: {error}") from error
     return replacement if isinstance(replacement, nn.Module) else module
 

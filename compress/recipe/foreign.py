@@ -10,6 +10,8 @@ from runtimes.errors import CompressError, InputError
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "importlib")  # folders of packages that networks call
 TOOLKIT = Path(__file__).parents[1]
+# What torch and networks raise for images or settings that do not suit them.
+NETWORK_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class one_line:  # noqa: N801  a context manager, named like a function as those of contextlib are

@@ -22,20 +22,14 @@ each outcome.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import resumable
 import yaml
 from onnx_processes import HERE, ROOT, Ended, Limits, Processes
 
@@ -191,16 +185,6 @@ def line(row: Row) -> str:
     return f"{cells}{row.peak_mib:>7}  {problem}".rstrip()
 
 
-def read(path: Path) -> dict[str, Row]:
-    """Return the last row of each network; a line that a stop cut off is skipped."""
-    rows = {}
-    for text in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            row = Row(**json.loads(text))
-            rows[row.network] = row
-    return rows
-
-
 def summary(rows: list[Row]) -> str:
     """Return the last line."""
     counts = {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES}
@@ -209,61 +193,11 @@ def summary(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run what has no row yet; print the table and the JSON."""
-    options = _arguments()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    results, lock, processes = options.folder / "results.jsonl", threading.Lock(), Processes()
-    rows = read(results)
-    due = [name for name in options.networks if _is_due(rows.get(name), options.again)]
+    options = resumable.parsed(resumable.parser_for(__doc__ or "", FOLDER, NETWORKS), NETWORKS)
+    processes = Processes()
     bench = Bench(options.folder, options.time_scale, processes)
-
-    def measure(name: str) -> None:
-        row = bench.row(name)
-        with lock:
-            rows[name] = row
-            with results.open("a") as stream:
-                stream.write(json.dumps(asdict(row)) + "\n")
-            print(line(row), flush=True)
-
-    print(HEADER, flush=True)
-    with ThreadPoolExecutor(options.workers) as pool:
-        futures = [pool.submit(measure, name) for name in due]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            processes.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
-    shown = [rows[name] for name in options.networks if name in rows]
-    if len(due) < len(shown):
-        print(f"\nwith the rows of earlier runs\n{HEADER}")
-        print("\n".join(line(row) for row in shown))
-    print(summary(shown))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="names, separated by commas; default: all")
-    parser.add_argument("--again", nargs="?", const="all", default="", metavar="NAMES",
-                        help="repeat these networks or outcomes, separated by commas; alone: all")  # fmt: skip
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="for results, runs and logs")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="networks at the same time")
-    parser.add_argument("--time-scale", type=float, default=1.0, help="factor of the limits of time, for busy machines")
-    options = parser.parse_args()
-    options.networks, options.folder = options.networks.split(","), options.folder.resolve()
-    unknown = sorted(set(options.networks) - set(NETWORKS))
-    if unknown:
-        parser.error(f"--networks: unknown {', '.join(unknown)}; choose from {', '.join(NETWORKS)}")
-    return options
-
-
-def _is_due(row: Row | None, again: str) -> bool:
-    return row is None or again == "all" or bool({row.outcome, row.network} & set(again.split(",")))
+    print(summary(resumable.rows_of(options, resumable.Table(Row, HEADER, line), bench.row, processes)))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("bench_networks: stopped; the same command continues")
+    resumable.stoppable(main)

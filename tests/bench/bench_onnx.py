@@ -28,21 +28,17 @@ more than 5 % slower than that file at equal agreement.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import signal
 import subprocess
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import resumable
 from onnx_networks import NETWORKS, ROOT, File, Network, Trained
 from onnx_processes import HERE, Ended, Limits, Processes
-from onnx_rows import HEADER, OUTCOMES, Row, fill, line, outcome_of, read, summary, verdict
+from onnx_rows import HEADER, OUTCOMES, Row, fill, line, outcome_of, summary, verdict
 
 FOLDER = ROOT / "runs/bench_onnx"
 PREPARING, QUANTIZING, JUDGING = Limits(900, 12), Limits(600, 4), Limits(600, 12)
@@ -157,64 +153,15 @@ def _commit() -> str:
 
 def main() -> None:
     """Measure what has no row yet; print the table and the JSON."""
-    options = _arguments()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    results, lock, processes = options.folder / "results.jsonl", threading.Lock(), Processes()
-    rows = read(results)
-    due = [name for name in options.networks if _is_due(rows.get(name), options.again)]
-    bench = Bench(options.folder, options.files, options.time_scale, processes)
-
-    def measure(name: str) -> None:
-        row = bench.row(NETWORKS[name])
-        with lock:
-            rows[name] = row
-            with results.open("a") as stream:
-                stream.write(json.dumps(asdict(row)) + "\n")
-            print(line(row), flush=True)
-
-    start = time.monotonic()
-    print(HEADER, flush=True)
-    with ThreadPoolExecutor(options.workers) as pool:
-        futures = [pool.submit(measure, name) for name in due]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            processes.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
-    shown = [rows[name] for name in options.networks if name in rows]
-    if len(due) < len(shown):
-        print(f"\nwith the rows of earlier runs\n{HEADER}")
-        print("\n".join(line(row) for row in shown))
-    print(summary(shown, time.monotonic() - start))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="names, separated by commas; default: all")
-    parser.add_argument("--again", nargs="?", const="all", default="", metavar="NAMES",
-                        help="repeat these networks or outcomes, separated by commas; alone: all")  # fmt: skip
+    parser = resumable.parser_for(__doc__ or "", FOLDER, NETWORKS)
     parser.add_argument("--files", type=Path, default=os.environ.get("FILES") or None,
                         help="folder of unpacked packages with trained files; default: $FILES")  # fmt: skip
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="for results, weights and logs")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="networks at the same time")
-    parser.add_argument("--time-scale", type=float, default=1.0, help="factor of the limits of time, for busy machines")
-    options = parser.parse_args()
-    options.networks, options.folder = options.networks.split(","), options.folder.resolve()
-    unknown = sorted(set(options.networks) - set(NETWORKS))
-    if unknown:
-        parser.error(f"--networks: unknown {', '.join(unknown)}; choose from {', '.join(NETWORKS)}")
-    return options
-
-
-def _is_due(row: Row | None, again: str) -> bool:
-    return row is None or again == "all" or bool({row.outcome, row.network} & set(again.split(",")))
+    options, processes, start = resumable.parsed(parser, NETWORKS), Processes(), time.monotonic()
+    bench = Bench(options.folder, options.files, options.time_scale, processes)
+    table = resumable.Table(Row, HEADER, line)
+    rows = resumable.rows_of(options, table, lambda name: bench.row(NETWORKS[name]), processes)
+    print(summary(rows, time.monotonic() - start))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("bench_onnx: stopped; the same command continues")
+    resumable.stoppable(main)

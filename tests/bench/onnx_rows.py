@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,16 +98,6 @@ def fill(row: Row, result: Mapping[str, Mapping[str, float]]) -> None:
     else:
         row.ort_agreement, row.ort_sqnr_db = peer["agreement"], round(peer["sqnr_db"], 2)
         row.ort_speedup = round(before["latency_ms_p50"] / peer["latency_ms_p50"], 3)
-
-
-def read(path: Path) -> dict[str, Row]:
-    """Return the last row of each network; a line that a stop cut off is skipped."""
-    rows = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            row = Row(**json.loads(line))
-            rows[row.network] = row
-    return rows
 
 
 HEADER = (f"{'network':<33}{'outcome':<14}{'agree':>6}{'dB':>6}{'speed':>6}   {'ORT: agree':>10}{'dB':>6}{'speed':>6}"

@@ -25,7 +25,7 @@ from onnx_graphs import (
 
 from export.layers import IntegerWeights, layers_of, nearest
 from export.plan import plan_quantization
-from export.quantize import activation_scale, insert_qdq, replace_weights, tensors_to_calibrate
+from export.quantize import activation_scale, insert_qdq, replace_weights
 from export.scheme import Scheme
 from runtimes.errors import CompressError, InputError
 
@@ -321,7 +321,7 @@ def test_a_gemm_without_transposed_weight_is_quantized_along_its_outputs() -> No
 
 
 def test_value_moving_operators_share_the_range_of_their_input(residual_model: onnx.ModelProto) -> None:
-    assert "f" not in tensors_to_calibrate(residual_model, EXACT)
+    assert "f" not in plan_quantization(residual_model, EXACT).ranged
     stored = constants_of(insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model)
     assert stored["f_scale"] == stored["p_scale"]
 
@@ -370,13 +370,13 @@ def test_a_dead_channel_with_a_bias_gives_its_bias() -> None:
 def test_a_quantized_model_is_refused(residual_model: onnx.ModelProto) -> None:
     quantized = insert_qdq(residual_model, ranges_of(residual_model, images(), EXACT), EXACT).model
     with pytest.raises(InputError, match="already quantized; give the float32 model"):
-        tensors_to_calibrate(quantized, EXACT)
+        plan_quantization(quantized, EXACT)
 
 
 def test_a_model_without_weights_is_refused() -> None:
     model = make_model([helper.make_node("Relu", ["x"], ["y"], name="r")], {})
     with pytest.raises(InputError, match="nothing to quantize"):
-        tensors_to_calibrate(model, EXACT)
+        plan_quantization(model, EXACT)
 
 
 def test_a_gemm_with_alpha_stays_float() -> None:

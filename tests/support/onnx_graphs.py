@@ -11,7 +11,7 @@ import onnx.parser
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from export.quantize import tensors_to_calibrate
+from export.plan import plan_quantization
 from export.scheme import EXACT_KERNELS, Placement, Scheme, Sums
 from export.subgraph import with_outputs
 from export.to_onnx import INPUT_NAME, OUTPUT_NAME
@@ -183,7 +183,7 @@ def ranges_of(model: onnx.ModelProto, images: Array, scheme: Scheme) -> dict[str
     """Return the least and greatest value of each tensor whose range the scheme needs."""
     values = all_values(model, images)
     return {name: (float(values[name].min()), float(values[name].max()))
-            for name in tensors_to_calibrate(model, scheme)}  # fmt: skip
+            for name in plan_quantization(model, scheme).ranged}  # fmt: skip
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
